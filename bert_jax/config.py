@@ -1,0 +1,151 @@
+"""What a BERT is made of: one frozen dataclass with Hugging Face's keys.
+
+The fields carry the names of `config.json`, so a file written by Hugging Face is read without translation and a file
+written here is read there. Presets are the sizes Google published (Turc et al., Well-Read Students Learn Better, 2019;
+Devlin et al., BERT, 2018, section 3): heads = hidden / 64, intermediate = 4 x hidden, and all other values BERT's own.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+POSITIONS = ("absolute", "sinusoidal")
+DTYPES = ("float32", "bfloat16", "float64")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The architecture, under Hugging Face's names; checked when it is made.
+
+    `dtype` is the dtype of computation; parameters, softmax, layer-norm statistics and losses stay in float32.
+    `float64` is for checking gradients and needs `jax_enable_x64`. `label_names` becomes `id2label` and `label2id` in
+    `config.json`.
+
+    Raises:
+        ValueError: a value that no BERT can have, naming the field, the value and what was wanted.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    position_embedding_type: str = "absolute"
+    classifier_dropout: float | None = None
+    num_labels: int = 2
+    label_names: tuple[str, ...] | None = None
+    problem_type: str | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size", "num_labels"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+        for name in ("initializer_range", "layer_norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        for name, allowed in (("hidden_act", ACTIVATIONS), ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
+                              ("problem_type", (None, *PROBLEM_TYPES))):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                wanted = ", ".join(str(choice) for choice in allowed)
+                raise ValueError(f"{name} must be one of {wanted}; got {getattr(self, name)!r}")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
+        if self.label_names is not None and len(self.label_names) != self.num_labels:
+            raise ValueError(f"num_labels is {self.num_labels}, but {len(self.label_names)} label_names were given")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "BertConfig":
+        """Returns one of the published sizes (`tiny` ... `large`), with `changes` applied."""
+        if name not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
+        layers, hidden = PRESETS[name]
+        sizes = {
+            "num_hidden_layers": layers,
+            "hidden_size": hidden,
+            "num_attention_heads": hidden // 64,
+            "intermediate_size": 4 * hidden,
+        }
+        return cls(**{**sizes, **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":
+        """Reads the keys of a `config.json`; keys that say nothing about the architecture are passed over.
+
+        Raises:
+            ValueError: the file describes another kind of model (`model_type`), or a BERT that is not an encoder.
+        """
+        if values.get("model_type", "bert") != "bert":
+            raise ValueError(f"model_type must be bert, got {values['model_type']!r}")
+        for key in ("is_decoder", "add_cross_attention"):
+            if values.get(key):
+                raise ValueError(f"{key} must be false: only encoders are supported, got {values[key]!r}")
+        known = {field.name for field in fields(cls)}
+        chosen = {key: value for key, value in values.items() if key in known and value is not None}
+        if "dtype" not in chosen and values.get("torch_dtype"):
+            chosen["dtype"] = values["torch_dtype"]
+        if chosen.get("dtype") == "float16":
+            chosen["dtype"] = "float32"  # the dtype some files are stored in; nothing is computed in it
+        if values.get("id2label"):
+            by_id = {int(index): name for index, name in values["id2label"].items()}
+            chosen["label_names"] = tuple(by_id[index] for index in sorted(by_id))
+            chosen["num_labels"] = len(by_id)
+        return cls(**chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the keys and values of a `config.json` that Hugging Face reads."""
+        values = {"model_type": "bert", **asdict(self)}
+        names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
+        del values["num_labels"]  # Hugging Face counts the labels
+        values["id2label"] = {str(index): name for index, name in enumerate(names)}
+        values["label2id"] = {name: index for index, name in enumerate(names)}
+        return values
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BertConfig":
+        """Reads a `config.json`.
+
+        Raises:
+            ValueError: the file is not JSON, or describes no BERT; the message names the file.
+            FileNotFoundError: there is no such file.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `config.json`."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+PRESETS = {
+    "tiny": (2, 128),
+    "mini": (4, 256),
+    "small": (4, 512),
+    "medium": (8, 512),
+    "base": (12, 768),
+    "large": (24, 1024),
+}

@@ -1,0 +1,52 @@
+"""Multi-head self-attention over rows that may hold padding, and several sequences that must not see each other.
+
+References: Vaswani et al., Attention Is All You Need, 2017, section 3.2. Krell et al., Efficient Sequence Packing
+without Cross-contamination, 2021, section 3.2 (the mask of packed rows).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bert_jax.functional.layers import at_least_float32, dense, dropout
+
+
+def visible(attention_mask: Array) -> Array:
+    """Says which position sees which: bool [B, 1, T, S] from the sequence numbers, int [B, T], where 0 is padding.
+
+    A token sees the tokens that carry its own number; nobody sees padding, and padding sees nothing.
+    """
+    same = attention_mask[:, None, :, None] == attention_mask[:, None, None, :]
+    return same & (attention_mask != 0)[:, None, None, :]
+
+
+def attention(
+    params, x: Array, mask: Array, *, num_heads: int, dropout_rate: float, key: Array | None
+) -> tuple[Array, Array]:
+    """Lets every position of x [B, T, D] gather from the positions that `mask`, bool [B, 1, T, S], lets it see.
+
+    softmax(q k' / sqrt(H)) v for each of the N heads, and a dense layer over the heads' outputs side by side. A row of
+    the mask with nothing to see weighs all positions alike: useless, but finite.
+
+    Returns:
+        The output [B, T, D] and the attention weights [B, N, T, S] before dropout.
+    """
+    q, k, v = (split_heads(dense(params[name], x), num_heads) for name in ("query", "key", "value"))
+    scores = at_least_float32(jnp.einsum("BNTH,BNSH->BNTS", q, k)) / math.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1).astype(x.dtype)
+    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(weights, rate=dropout_rate, key=key), v)
+    return dense(params["output"], merge_heads(context)), weights
+
+
+def split_heads(x: Array, num_heads: int) -> Array:
+    """[B, T, D] -> [B, N, T, H]: heads before positions make both products of attention plain ones."""
+    B, T, D = x.shape
+    return x.reshape(B, T, num_heads, D // num_heads).swapaxes(1, 2)
+
+
+def merge_heads(x: Array) -> Array:
+    """[B, N, T, H] -> [B, T, D]."""
+    B, N, T, H = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, N * H)

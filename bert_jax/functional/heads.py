@@ -1,0 +1,46 @@
+"""What stands on the encoder: the pooler and the heads of pretraining and of the tasks.
+
+References: Devlin et al., BERT, 2018, sections 3.1 (masked LM, next sentence) and 4 (classification, SQuAD).
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from bert_jax.config import BertConfig
+from bert_jax.functional.layers import activation, dense, layer_norm
+
+
+def select(x: Array, positions: Array) -> Array:
+    """Returns x [B, T, D] at `positions`, int [B, P], as [B, P, D]."""
+    return jnp.take_along_axis(x, positions[..., None], axis=1)
+
+
+def pooler(params, x: Array) -> Array:
+    """Returns tanh(dense(x)) of the [CLS] vectors x [..., D]."""
+    return jnp.tanh(dense(params, x))
+
+
+def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) -> Array:
+    """Returns scores over the vocabulary [..., V] for the vectors x [..., D]; the decoder is the word embedding [V, D].
+
+    References: Press, Wolf, Using the Output Embedding to Improve Language Models, 2017 (the tied decoder).
+    """
+    x = activation(config.hidden_act)(dense(params["transform"], x))
+    x = layer_norm(params["norm"], x, eps=config.layer_norm_eps)
+    return dense({"kernel": word_embedding.T, "bias": params["bias"]}, x)
+
+
+def next_sentence(params, pooled: Array) -> Array:
+    """Returns scores [..., 2] for the pooled vectors [..., D]: 0 = B follows A, 1 = B comes from elsewhere."""
+    return dense(params, pooled)
+
+
+def classifier(params, x: Array) -> Array:
+    """Returns scores [..., C] for the vectors x [..., D], pooled or one a token."""
+    return dense(params, x)
+
+
+def span(params, x: Array) -> tuple[Array, Array]:
+    """Returns the scores of being the first and of being the last token of the answer, [B, T] each, for x [B, T, D]."""
+    logits = dense(params, x)
+    return logits[..., 0], logits[..., 1]

@@ -1,0 +1,77 @@
+"""Losses and accuracies as pairs (sum, weight), both float32 scalars.
+
+A mean over a global batch is the sum of sums over the sum of weights. Pairs add over devices, accumulation steps and
+batches of an evaluation; whoever has the whole divides once. (Averaging the means of unequal parts gives another
+gradient.)
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bert_jax.functional.layers import at_least_float32
+
+Pair = tuple[Array, Array]
+IGNORED = -100  # the label of tokens that no tag is asked of, as in PyTorch
+
+
+def cross_entropy(logits: Array, labels: Array, weights: Array) -> Pair:
+    """Returns the weighted sum of -log softmax(logits)[label] in nats, for logits [..., C] and labels, weights [...]."""
+    logits = at_least_float32(logits)
+    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return weighted(jax.nn.logsumexp(logits, axis=-1) - chosen, weights)
+
+
+def accuracy(logits: Array, labels: Array, weights: Array) -> Pair:
+    """Returns the weighted count of rows whose highest score is the label's."""
+    return weighted(logits.argmax(axis=-1) == labels, weights)
+
+
+def masked_lm_loss(logits: Array, labels: Array, weights: Array) -> Pair:
+    """Cross entropy of logits [B, P, V] at the masked positions; unused slots carry weight 0."""
+    return cross_entropy(logits, labels, weights)
+
+
+def next_sentence_loss(logits: Array, labels: Array, weights: Array) -> Pair:
+    """Cross entropy of logits [B, S, 2], one for each sequence in a row; unused slots carry weight 0."""
+    return cross_entropy(logits, labels, weights)
+
+
+def classification_loss(logits: Array, labels: Array, weights: Array, *, problem_type: str) -> Pair:
+    """The loss of logits [B, C] as Hugging Face's `problem_type` names it, one figure an example, weights [B].
+
+    `single_label_classification`: cross entropy, labels int [B]. `multi_label_classification`: mean over the C labels
+    of the binary cross entropy, labels float [B, C]. `regression`: mean over C of the squared error, labels float [B]
+    or [B, C].
+    """
+    if problem_type == "single_label_classification":
+        return cross_entropy(logits, labels, weights)
+    logits = at_least_float32(logits)
+    labels = labels.reshape(logits.shape).astype(logits.dtype)
+    if problem_type == "multi_label_classification":
+        errors = jax.nn.softplus(logits) - labels * logits
+    else:
+        errors = jnp.square(logits - labels)
+    return weighted(errors.mean(axis=-1), weights)
+
+
+def token_classification_loss(logits: Array, labels: Array, weights: Array) -> Pair:
+    """Cross entropy of logits [B, T, C] where labels [B, T] are not -100; weights [B]."""
+    asked = labels != IGNORED
+    return cross_entropy(logits, jnp.where(asked, labels, 0), asked * weights[:, None])
+
+
+def span_loss(
+    start_logits: Array, end_logits: Array, start_positions: Array, end_positions: Array, weights: Array
+) -> Pair:
+    """Mean of the cross entropies of the first and the last token: logits [B, T], positions int [B], weights [B]."""
+    start, weight = cross_entropy(start_logits, start_positions, weights)
+    end, _ = cross_entropy(end_logits, end_positions, weights)
+    return (start + end) / 2, weight
+
+
+def weighted(values: Array, weights: Array) -> Pair:
+    """Returns (sum of values x weights, sum of weights)."""
+    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    weights = weights.astype(dtype)
+    return (values.astype(dtype) * weights).sum(), weights.sum()
