@@ -1,0 +1,21 @@
+"""BERT in JAX, whole: pretraining, fine-tuning, inference, checkpoints.
+
+>>> import bert_jax
+>>> bert = bert_jax.load("RUN")  # doctest: +SKIP
+>>> bert(input_ids, attention_mask=mask).last_hidden_state  # doctest: +SKIP
+"""
+
+from typing import Any
+
+from bert_jax.config import BertConfig
+
+__all__ = ["BertConfig", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: half of the package is of no interest to somebody who wants the functions alone.
+    if name == "load":
+        from bert_jax.interop.loading import load
+
+        return load
+    raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")

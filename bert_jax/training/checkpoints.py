@@ -1,0 +1,88 @@
+"""Checkpoints of a run, by Orbax: RUN/checkpoints/STEP/ holds the state and the position in the data.
+
+Saving goes on in the background and becomes visible in one rename, so that a killed run leaves whole checkpoints only.
+Restoring goes by shapes and shardings of the run that asks: a checkpoint does not remember devices.
+
+References: Orbax, https://orbax.readthedocs.io.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from bert_jax.training.state import TrainState
+
+ITEMS = ("state", "data")
+
+
+class Checkpoints:
+    """The checkpoints below one folder; a context manager that waits for the last save.
+
+    Args:
+        folder: RUN/checkpoints; made when missing.
+        keep: how many of the newest stay on disk.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 3) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self.manager = ocp.CheckpointManager(Path(folder).resolve(), options=options, item_names=ITEMS)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step saved, or None."""
+        return self.manager.latest_step()
+
+    def save(self, state: TrainState, data: dict[str, Any]) -> None:
+        """Starts saving `state` and the data position under the state's step, unless that step is there already."""
+        step = int(state.step)
+        if step != self.latest:
+            arguments = {"state": ocp.args.StandardSave(as_arrays(state)), "data": ocp.args.JsonSave(data)}
+            self.manager.save(step, args=ocp.args.Composite(**arguments))
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the newest state, laid out on devices as `like` is, and its data position.
+
+        Raises:
+            ValueError: the checkpoint holds other shapes than `like`.
+        """
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), as_arrays(like))
+        arguments = {"state": ocp.args.StandardRestore(wanted), "data": ocp.args.JsonRestore()}
+        restored = self.manager.restore(self.latest, args=ocp.args.Composite(**arguments))
+        state = restored["state"]
+        key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
+        return TrainState(state.step, state.params, state.optimizer_state, key), restored["data"]
+
+
+def as_arrays(state: TrainState) -> TrainState:
+    """Returns the state with its key as plain integers, which is what Orbax stores."""
+    return TrainState(state.step, state.params, state.optimizer_state, jax.random.key_data(state.key))
+
+
+def restore_params(folder: str | Path, shapes: Any) -> Any:
+    """Returns the parameters alone from the newest checkpoint below `folder`, on one device.
+
+    Args:
+        shapes: the parameter tree's `jax.ShapeDtypeStruct`s.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
+    with ocp.CheckpointManager(Path(folder).resolve(), item_names=ITEMS) as manager:
+        if manager.latest_step() is None:
+            raise FileNotFoundError(f"{folder}: no checkpoint here yet")
+        leaves = ocp.checkpoint_utils.construct_restore_args(wanted)
+        part = ocp.args.PyTreeRestore(wanted, restore_args=leaves, partial_restore=True)
+        return manager.restore(manager.latest_step(), args=ocp.args.Composite(state=part))["state"]["params"]

@@ -1,0 +1,137 @@
+"""The loop: batches in, figures and checkpoints out.
+
+The device is never waited for: the figures of a step are fetched when the next one has been dispatched. A checkpoint
+is the one exception, because nothing is saved before its step is known to be finite.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+
+from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.optimizers import Schedule
+from bert_jax.training.reporting import Reporter
+from bert_jax.training.state import TrainState
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient became NaN or infinite; the message says at which step."""
+
+
+class Batches(Protocol):
+    """An iterator of batches that knows its position."""
+
+    def __next__(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often, in steps: figures are recorded, the held-out set is evaluated, a checkpoint is saved. 0 = never."""
+
+    log: int = 10
+    evaluate: int = 0
+    checkpoint: int = 0
+
+
+def train(
+    state: TrainState,
+    batches: Batches,
+    *,
+    step: Callable,
+    place: Callable,
+    evaluate: Callable[[Any], dict[str, float]],
+    schedule: Schedule,
+    steps: int,
+    cadence: Cadence,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+) -> TrainState:
+    """Trains from the state's step to `steps`; evaluates and saves at the end, whatever the cadence.
+
+    Args:
+        step: the compiled (state, batch) -> (state, figures).
+        place: lays a batch of NumPy arrays on the devices.
+        evaluate: params -> row of `eval_` figures.
+
+    Raises:
+        NotFinite: a loss or a gradient is NaN or infinite; later checkpoints are not written.
+    """
+    clock = Clock()
+    pending: tuple[int, dict[str, Any]] | None = None
+
+    def settle() -> None:
+        """Fetches the figures of the step before, checks them, and records them where the cadence says so."""
+        nonlocal pending
+        if pending is None:
+            return
+        done, figures = pending[0], {name: float(value) for name, value in jax.device_get(pending[1]).items()}
+        pending = None
+        if not math.isfinite(figures["loss"]) or not math.isfinite(figures["gradient_norm"]):
+            raise NotFinite(stopped(done, figures, checkpoints.latest))
+        clock.count(figures.pop("tokens"))
+        reporter.advance()
+        if done % cadence.log == 0 or done == steps:
+            rate = float(schedule(done - 1))
+            reporter.write(
+                {"step": done, **figures, "learning_rate": rate, "tokens_per_second": clock.tokens_per_second()}
+            )
+
+    for number in range(int(state.step) + 1, steps + 1):
+        state, figures = step(state, place(next(batches)))
+        settle()
+        pending = (number, figures)
+        if due(number, cadence.evaluate, steps) or due(number, cadence.checkpoint, steps):
+            settle()
+            with clock.stopped():
+                if due(number, cadence.checkpoint, steps):
+                    checkpoints.save(state, batches.state())
+                if due(number, cadence.evaluate, steps):
+                    reporter.write({"step": number, **evaluate(state.params)})
+    return state
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Says whether something done every so many steps, and at the last, is done at `step`."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def stopped(step: int, figures: dict[str, float], saved: int | None) -> str:
+    """Says at which step a run stopped being finite, and what is left of it."""
+    left = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
+    return (
+        f"step {step}: loss {figures['loss']}, gradient norm {figures['gradient_norm']}: stopped; {left}. "
+        "Try a lower learning rate, or a longer warm-up"
+    )
+
+
+class Clock:
+    """Real tokens a second since it was last asked, the time of evaluations and saves left out."""
+
+    def __init__(self) -> None:
+        self.tokens, self.since = 0.0, time.perf_counter()
+
+    def count(self, tokens: float) -> None:
+        self.tokens += tokens
+
+    def tokens_per_second(self) -> float:
+        now = time.perf_counter()
+        rate = self.tokens / max(now - self.since, 1e-9)
+        self.tokens, self.since = 0.0, now
+        return round(rate, 1)
+
+    def stopped(self) -> "Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self.paused = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.since += time.perf_counter() - self.paused

@@ -1,0 +1,60 @@
+"""Figures of a run: added up over an evaluation, and kept in metrics.jsonl, one JSON object a line."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+Row = dict[str, float]
+
+
+def evaluate(step: Callable, params, batches: Iterable[Any]) -> Row:
+    """Returns the mean of every measure over all batches, `loss` and `perplexity` too, each key with `eval_` before it.
+
+    Pairs (sum, weight) are added up and divided once, so every example counts once, however the last batch is filled.
+
+    Args:
+        step: (params, batch) -> {name: (sum, weight)}.
+    """
+    totals: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, pair in jax.device_get(step(params, batch)).items():
+            totals[name] = totals.get(name, np.zeros(2)) + np.array(pair, np.float64)
+    row = {name: float(total / max(weight, 1.0)) for name, (total, weight) in totals.items()}
+    row["loss"] = sum(value for name, value in row.items() if name.endswith("_loss"))
+    if "masked_lm_loss" in row:
+        row["perplexity"] = math.exp(min(row["masked_lm_loss"], 700.0))
+    return {f"eval_{name}": value for name, value in row.items()}
+
+
+def unigram_entropy(labels: Iterable[np.ndarray]) -> float:
+    """Returns the entropy, in nats, of the tokens' own frequencies: the best that a model blind to context can do."""
+    _, counts = np.unique(np.concatenate(list(labels)), return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+class MetricsFile:
+    """metrics.jsonl: appended to, and cut back to a step when a run goes on from an earlier checkpoint."""
+
+    def __init__(self, path: str | Path, *, after_step: int = 0) -> None:
+        self.path = Path(path)
+        kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
+        fresh = self.path.with_suffix(".part")
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        fresh.replace(self.path)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends a row."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl; a last line that a killed run did not finish is passed over."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,91 @@
+"""The folder of a run: what it may be, the settings it keeps, and whether a run may go on in it.
+
+A folder that holds a run is never overwritten unasked, and a run goes on only with the settings it began with, but for
+those that say how long it runs and how often it reports.
+"""
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "training.json"
+RECORDED = (
+    "bert_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tokenizers",
+    "datasets",
+    "numpy",
+)
+
+
+def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
+    """Returns the settings of the run in `folder`, or None where there is none."""
+    path = Path(folder) / SETTINGS
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a run's settings (wanted JSON with the key 'settings')") from None
+
+
+def open_run(
+    folder: str | Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
+) -> Path:
+    """Makes or checks the folder of a run, and keeps the settings in training.json.
+
+    Args:
+        settings: groups of settings, {group: {name: value}}, as JSON holds them.
+        resume: a run that is there goes on; else a new one begins.
+        overwrite: a run that is there is removed.
+        may_change: the names of settings in which a run may differ from how it began.
+
+    Raises:
+        FileExistsError: the folder holds a run and neither is asked for, or it holds something else.
+        ValueError: the run began with another value of some setting.
+    """
+    folder = Path(folder)
+    before = recorded_settings(folder)
+    if before is None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} exists and holds no run: choose another --output")
+    elif resume:
+        changed = difference(before, settings, may_change)
+        if changed:
+            name, old, new = changed
+            raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
+    elif overwrite:
+        shutil.rmtree(folder)
+    else:
+        ways = "go on with it (--resume), replace it (--overwrite), or choose another --output"
+        raise FileExistsError(f"{folder} holds another run: {ways}")
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"settings": settings, "versions": versions()}
+    (folder / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def difference(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: tuple[str, ...]
+) -> tuple[str, Any, Any] | None:
+    """Returns the first setting that differs, as (name, before, now), or None."""
+    for group, values in now.items():
+        for name, value in values.items():
+            old = before.get(group, {}).get(name)
+            if old != value and name not in may_change:
+                return name, old, value
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions a run depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}

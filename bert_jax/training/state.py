@@ -1,0 +1,30 @@
+"""All that one step of training changes."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run; with the data position it is all that a checkpoint holds.
+
+    Attributes:
+        step: int32 scalar, updates done so far.
+        params: the parameter tree, float32.
+        optimizer_state: optax's state; trees inside it are named like the parameters.
+        key: the run's key; a step folds its number into it, so it never changes.
+    """
+
+    step: Array
+    params: Any
+    optimizer_state: Any
+    key: Array
+
+    @classmethod
+    def create(cls, params, optimizer: optax.GradientTransformation, *, key: Array) -> "TrainState":
+        """Returns the state before the first step."""
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)

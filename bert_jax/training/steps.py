@@ -1,0 +1,98 @@
+"""One step of training and one of evaluation, as pure functions.
+
+The gradient is that of the global batch: each loss is a sum, divided once by the weight of all micro-batches on all
+devices. How the batch was split does not show.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from bert_jax.training.objectives import Measures, Objective
+from bert_jax.training.state import TrainState
+
+Batch = Mapping[str, Array]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    axis: str | None = None,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Returns the state after one update, and the batch's figures before it.
+
+    Args:
+        batch: arrays [B, ...]; B must be divisible by `accumulate`.
+        axis: the name of the mapped axis under `pmap` or `shard_map`; None under plain `jit`, where XLA adds up the
+        devices.
+        accumulate: micro-batches, run one after another, whose gradients are added up.
+
+    Returns:
+        The new state, and scalars: `loss`, each measure's mean, `gradient_norm` before clipping, `tokens` (not
+        padding).
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    totals = {name: jnp.maximum(across(batch[weights].sum(), axis), 1.0) for name, weights in objective.losses.items()}
+
+    def loss(params, part: Batch, key: Array) -> tuple[Array, Measures]:
+        measures = objective.measure(params, part, key)
+        return jnp.asarray(sum(measures[name][0] / total for name, total in totals.items())), measures
+
+    def gradients_of(part: Batch, key: Array):
+        (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, part, key)
+        return gradients, measures
+
+    gradients, measures = across(accumulated(gradients_of, batch, key, accumulate), axis)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    figures = means(measures)
+    figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
+    figures["gradient_norm"] = optax.global_norm(gradients)
+    figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
+    return TrainState(state.step + 1, params, optimizer_state, state.key), figures
+
+
+def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Measures:
+    """Returns the batch's measures as pairs (sum, weight), without dropout."""
+    return across(objective.measure(params, batch, None), axis)
+
+
+def accumulated(gradients_of, batch: Batch, key: Array, parts: int) -> Any:
+    """Returns the sum of `gradients_of(part, key)` over `parts` parts of the batch, computed one after another.
+
+    Every part takes each parts-th row, so that a batch laid over devices needs no row to move.
+    """
+    if parts == 1:
+        return gradients_of(batch, key)
+    rows = len(batch["input_ids"])
+    if rows % parts:
+        raise ValueError(f"a batch of {rows} rows cannot be divided into {parts} micro-batches")
+    stacked = jax.tree.map(lambda x: x.reshape(rows // parts, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+
+    def add(total, inputs):
+        index, part = inputs
+        return jax.tree.map(jnp.add, total, gradients_of(part, jax.random.fold_in(key, index))), None
+
+    shapes = jax.eval_shape(gradients_of, jax.tree.map(lambda x: x[0], stacked), key)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, start, (jnp.arange(parts), stacked))[0]
+
+
+def across(tree, axis: str | None) -> Any:
+    """Returns the sum over the devices of a mapped axis."""
+    return tree if axis is None else jax.lax.psum(tree, axis)
+
+
+def means(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns sum / weight of each measure; 0 where nothing was weighed."""
+    return {name: total / jnp.maximum(weight, 1.0) for name, (total, weight) in measures.items()}
