@@ -35,13 +35,13 @@ class FillMask:
             ValueError: the text does not hold exactly one [MASK].
         """
         tokenizer = self.bert.tokenizer
-        inputs = tokenizer([text])
+        inputs: dict[str, Any] = tokenizer([text])
         ids = inputs["input_ids"][0]
         (places,) = np.nonzero(ids == tokenizer.mask_id)
         if len(places) != 1:
             raise ValueError(f"wanted one [MASK] in the text, found {len(places)}: {text!r}")
         outputs = self.bert(**inputs, masked_positions=places[None, :])
-        scores = np.asarray(jax.nn.softmax(outputs.prediction_logits[0, 0].astype(np.float32)))
+        scores: Any = np.asarray(jax.nn.softmax(outputs.prediction_logits[0, 0].astype(np.float32)))
         return [self.filled(ids, places[0], token, scores[token]) for token in np.argsort(-scores)[:top]]
 
     def filled(self, ids: np.ndarray, place: int, token: int, score: float) -> dict[str, Any]:

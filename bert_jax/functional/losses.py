@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bert_jax.config import PROBLEM_TYPES
 from bert_jax.functional.layers import at_least_float32
 
 Pair = tuple[Array, Array]
@@ -16,8 +17,9 @@ IGNORED = -100  # the label of tokens that no tag is asked of, as in PyTorch
 
 
 def cross_entropy(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Returns the weighted sum of -log softmax(logits)[label] in nats, for logits [..., C] and labels, weights [...]."""
+    """Returns the weighted sum of -log softmax(logits)[label] for logits [..., C], labels and weights [...]."""
     logits = at_least_float32(logits)
+    labels = jnp.where(weights > 0, labels, 0)  # what does not count may hold anything
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return weighted(jax.nn.logsumexp(logits, axis=-1) - chosen, weights)
 
@@ -50,15 +52,17 @@ def classification_loss(logits: Array, labels: Array, weights: Array, *, problem
     labels = labels.reshape(logits.shape).astype(logits.dtype)
     if problem_type == "multi_label_classification":
         errors = jax.nn.softplus(logits) - labels * logits
-    else:
+    elif problem_type == "regression":
         errors = jnp.square(logits - labels)
+    else:
+        raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
     return weighted(errors.mean(axis=-1), weights)
 
 
 def token_classification_loss(logits: Array, labels: Array, weights: Array) -> Pair:
     """Cross entropy of logits [B, T, C] where labels [B, T] are not -100; weights [B]."""
     asked = labels != IGNORED
-    return cross_entropy(logits, jnp.where(asked, labels, 0), asked * weights[:, None])
+    return cross_entropy(logits, labels, asked * weights[:, None])
 
 
 def span_loss(

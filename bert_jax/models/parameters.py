@@ -2,8 +2,7 @@
 
 Sizes follow from the axes and the config, shardings from the axes and a mesh, checkpoints from the names. Each model
 takes the parts of the table it consists of. `layers` is a leading axis, so a kernel of the encoder has three
-dimensions and a bias
-two: nothing may be decided by counting dimensions, only by name.
+dimensions and a bias two: nothing may be decided by counting dimensions, only by name.
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
 """
@@ -83,8 +82,11 @@ def axis_sizes(config: BertConfig) -> dict[str, int]:
     }
 
 
-def logical_axes(params) -> Any:
-    """Returns the tree of `params` with each leaf replaced by the tuple of its logical axes.
+def logical_axes(tree) -> Any:
+    """Returns `tree` with each leaf replaced by the tuple of its logical axes.
+
+    The tree may be the parameters or hold trees of the same names, as an optimizer's state does: the dict keys on a
+    leaf's path name it. A leaf under no dict key is no parameter and has no axes.
 
     Raises:
         KeyError: a leaf that the table does not know, by its path.
@@ -92,15 +94,14 @@ def logical_axes(params) -> Any:
 
     def axes(path, _leaf):
         entry: Any = PARAMETERS
-        for key in path:
-            if not isinstance(entry, dict) or key.key not in entry:
-                raise KeyError(
-                    f"no parameter of BERT is called {jax.tree_util.keystr(path, simple=True, separator='/')}"
-                )
-            entry = entry[key.key]
-        return entry.axes
+        keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        for key in keys:
+            if not isinstance(entry, dict) or key not in entry:
+                raise KeyError(f"no parameter of BERT is called {'/'.join(map(str, keys))}")
+            entry = entry[key]
+        return entry.axes if keys else ()
 
-    return jax.tree_util.tree_map_with_path(axes, params)
+    return jax.tree_util.tree_map_with_path(axes, tree)
 
 
 def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:

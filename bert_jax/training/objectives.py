@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flax import linen as nn
 from jax import Array
 
 from bert_jax.functional import losses
+from bert_jax.models import Bert
 
 Measures = dict[str, losses.Pair]
 
@@ -30,7 +30,7 @@ class Objective:
     losses: Mapping[str, str]
 
 
-def pretraining(model: nn.Module) -> Objective:
+def pretraining(model: Bert) -> Objective:
     """Returns the objective of BERT's pretraining: masked LM + next sentence, with the accuracy of both."""
 
     def measure(params, batch, key) -> Measures:

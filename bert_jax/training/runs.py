@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+Settings = Mapping[str, Mapping[str, Any]]
 SETTINGS = "training.json"
 RECORDED = (
     "bert_jax",
@@ -38,15 +39,15 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: not a run's settings (wanted JSON with the key 'settings')") from None
 
 
-def open_run(
-    folder: str | Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
-) -> Path:
-    """Makes or checks the folder of a run, and keeps the settings in training.json.
+def check_run(
+    folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
+) -> None:
+    """Says whether a run with these settings may begin, or go on, in `folder`; changes nothing.
 
     Args:
         settings: groups of settings, {group: {name: value}}, as JSON holds them.
-        resume: a run that is there goes on; else a new one begins.
-        overwrite: a run that is there is removed.
+        resume: a run that is there is to go on.
+        overwrite: a run that is there is to be replaced.
         may_change: the names of settings in which a run may differ from how it began.
 
     Raises:
@@ -63,20 +64,23 @@ def open_run(
         if changed:
             name, old, new = changed
             raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
-    elif overwrite:
-        shutil.rmtree(folder)
-    else:
+    elif not overwrite:
         ways = "go on with it (--resume), replace it (--overwrite), or choose another --output"
         raise FileExistsError(f"{folder} holds another run: {ways}")
+
+
+def begin_run(folder: str | Path, settings: Settings, *, resume: bool) -> Path:
+    """Makes the folder, empty unless the run in it goes on, and keeps settings and versions in training.json."""
+    folder = Path(folder)
+    if not resume and recorded_settings(folder) is not None:
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"settings": settings, "versions": versions()}
     (folder / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def difference(
-    before: Mapping[str, Any], now: Mapping[str, Any], may_change: tuple[str, ...]
-) -> tuple[str, Any, Any] | None:
+def difference(before: Settings, now: Settings, may_change: tuple[str, ...]) -> tuple[str, Any, Any] | None:
     """Returns the first setting that differs, as (name, before, now), or None."""
     for group, values in now.items():
         for name, value in values.items():

@@ -1,0 +1,64 @@
+"""The embeddings: what a token is, where it stands and which segment it belongs to, added and normalised.
+
+Positions are learned when the parameters hold a table for them, and sinusoidal when they do not.
+
+References: Devlin et al., BERT, 2018, figure 2. Vaswani et al., Attention Is All You Need, 2017, section 3.5.
+"""
+
+import numpy as np
+
+from bert_jax.reference.layers import layer_norm, layer_norm_backward
+
+
+def sinusoidal_positions(position_ids, hidden_size):
+    """Gives each position p the vector with sin(p / 10000^(2i/D)) at 2i and its cosine at 2i + 1.
+
+    Args:
+        position_ids: int [...].
+    Returns:
+        float64 [..., D].
+    """
+    column = np.arange(hidden_size)
+    angles = position_ids[..., None] / 10000.0 ** (2 * (column // 2) / hidden_size)
+    return np.where(column % 2 == 0, np.sin(angles), np.cos(angles))
+
+
+def lookup_backward(dy, ids, table):
+    """The derivative of table[ids]: row i of the table receives the sum of dy over the places where id i stood.
+
+    `np.add.at` and not `+=`: an id that occurs twice must be added twice.
+    """
+    dtable = np.zeros_like(table)
+    np.add.at(dtable, ids, dy)
+    return {"embedding": dtable}
+
+
+def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_eps):
+    """Applies y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]).
+
+    Args:
+        params: word/embedding [V, D], token_type/embedding [types, D], norm, and position/embedding [positions, D]
+            where positions are learned.
+        input_ids, token_type_ids, position_ids: int [B, T].
+    Returns:
+        y [B, T, D], cache.
+    """
+    ids = {"word": input_ids, "token_type": token_type_ids, "position": position_ids}
+    ids = {name: rows for name, rows in ids.items() if name in params}
+    x = np.sum([params[name]["embedding"][rows] for name, rows in ids.items()], axis=0)
+    if "position" not in ids:
+        x = x + sinusoidal_positions(position_ids, x.shape[-1])
+    y, norm_cache = layer_norm(params["norm"], x, layer_norm_eps=layer_norm_eps)
+    return y, (params, ids, norm_cache)
+
+
+def embeddings_backward(dy, cache):
+    """Each table gets the gradient of the sum. Ids have no derivative, so there is no dx to hand down.
+
+    Returns:
+        The gradient alone.
+    """
+    params, ids, norm_cache = cache
+    dx, norm_gradient = layer_norm_backward(dy, norm_cache)
+    gradient = {name: lookup_backward(dx, rows, params[name]["embedding"]) for name, rows in ids.items()}
+    return gradient | {"norm": norm_gradient}

@@ -1,0 +1,99 @@
+"""What stands on the encoder: the pooler and the masked-LM head.
+
+The other heads (next sentence, classifier, span) are one dense layer each and need no page of their own.
+
+References: Devlin et al., BERT, 2018, section 3.1; the head's transform is in google-research/bert, run_pretraining.py.
+"""
+
+import numpy as np
+
+from bert_jax.reference.layers import (
+    activation,
+    activation_backward,
+    dense,
+    dense_backward,
+    layer_norm,
+    layer_norm_backward,
+)
+
+
+def gather(x, positions):
+    """Picks tokens out of each row: y[b, p] = x[b, positions[b, p]].
+
+    Args:
+        x: [B, T, D].
+        positions: int [B, P], or [B] for one token a row.
+    Returns:
+        y [B, P, D] or [B, D], cache.
+    """
+    rows = np.arange(len(x)).reshape(-1, *[1] * (positions.ndim - 1))
+    return x[rows, positions], (x, rows, positions)
+
+
+def gather_backward(dy, cache):
+    """dx[b, t] = the sum of dy[b, p] over all p that picked t."""
+    x, rows, positions = cache
+    dx = np.zeros_like(x)
+    np.add.at(dx, (rows, positions), dy)
+    return dx
+
+
+def pooler(params, x, cls_positions=None):
+    """Sums a sequence up by its [CLS] token: y = tanh(dense(x[cls])).
+
+    Args:
+        params: kernel [D, D], bias [D].
+        x: [B, T, D].
+        cls_positions: int [B, S], one per sequence in the row; None = the first token of each row.
+    Returns:
+        y [B, S, D] or [B, D], cache.
+    """
+    positions = np.zeros(len(x), np.int64) if cls_positions is None else cls_positions
+    first, gather_cache = gather(x, positions)
+    hidden, dense_cache = dense(params, first)
+    y = np.tanh(hidden)
+    return y, (y, dense_cache, gather_cache)
+
+
+def pooler_backward(dy, cache):
+    """tanh' = 1 - tanh^2, then dense, then gather."""
+    y, dense_cache, gather_cache = cache
+    dfirst, gradient = dense_backward((1 - y**2) * dy, dense_cache)
+    return gather_backward(dfirst, gather_cache), gradient
+
+
+def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_eps):
+    """Scores the whole vocabulary at each masked position: logits = norm(f(dense(x))) E^T + b.
+
+    E is the table of word embeddings, used a second time: the decoder is tied to it.
+
+    Args:
+        params: transform: kernel [D, D], bias [D]; norm: scale [D], bias [D]; bias b [V].
+        word: E [V, D].
+        x: [B, T, D].
+        masked_positions: int [B, P]; None = every token, P = T.
+    Returns:
+        logits [B, P, V], cache.
+    """
+    everywhere = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+    picked, gather_cache = gather(x, everywhere if masked_positions is None else masked_positions)
+    hidden, transform_cache = dense(params["transform"], picked)
+    hidden, activation_cache = activation(hidden, hidden_act=hidden_act)
+    hidden, norm_cache = layer_norm(params["norm"], hidden, layer_norm_eps=layer_norm_eps)
+    logits, decoder_cache = dense({"kernel": word.T, "bias": params["bias"]}, hidden)
+    return logits, (gather_cache, transform_cache, activation_cache, norm_cache, decoder_cache)
+
+
+def masked_lm_backward(dlogits, cache):
+    """Goes back; the decoder's kernel is E^T, so its gradient transposed is this head's share of dE.
+
+    Returns:
+        dx [B, T, D], gradient, dword [V, D], which adds to what the embeddings find for the same table.
+    """
+    gather_cache, transform_cache, activation_cache, norm_cache, decoder_cache = cache
+    dhidden, decoder_gradient = dense_backward(dlogits, decoder_cache)
+    dhidden, norm_gradient = layer_norm_backward(dhidden, norm_cache)
+    dhidden = activation_backward(dhidden, activation_cache)
+    dpicked, transform_gradient = dense_backward(dhidden, transform_cache)
+    gradient = {"transform": transform_gradient, "norm": norm_gradient, "bias": decoder_gradient["bias"]}
+    return gather_backward(dpicked, gather_cache), gradient, decoder_gradient["kernel"].T

