@@ -13,7 +13,6 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from bert_jax.interop.loading import load, save_config
 from bert_jax.models import BertForPreTraining
 from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
-from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
+from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
 from bert_jax.training import parallel
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.loop import Cadence, NotFinite, train
@@ -228,7 +227,8 @@ def conclude(settings: Settings, run: Path, held_out: TokenStore, tokenizer: Tok
     loss = row["eval_masked_lm_loss"]
     print(f"\nWhat it learned, on {settings.text.held_out:.0%} of the documents, which it has not seen:")
     print(f"  masked LM loss          {loss:.3f} nats, perplexity {row['eval_perplexity']:.1f}")
-    print(f"  word frequencies alone  {entropy:.3f} nats; it is {entropy - loss:.2f} below")
+    side = "below" if loss < entropy else "above"
+    print(f"  word frequencies alone  {entropy:.3f} nats: the model is {abs(entropy - loss):.2f} {side} them")
     print(f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%} (chance: 50 %)")
     if settings.reports.fill_mask:
         fill = FillMask(load(run))
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check(settings)
     mesh = parallel.make_mesh(fsdp=settings.training.fsdp)
     parallel.check_batch(settings.training.batch_size, mesh, settings.training.accumulate)
-    record = asdict(settings)
+    record = as_record(settings)
     resume, output = settings.run.resume, settings.run.output
     check_run(output, record, resume=resume, overwrite=settings.run.overwrite, may_change=MAY_CHANGE_ON_RESUME)
 

@@ -11,6 +11,7 @@ STEP = 1e-3  # truncation and rounding are then both near 1e-11 of the gradient
 
 # A leaf this much smaller than the whole, like the key bias's, is zero but for rounding, and has no scale of its own.
 NEGLIGIBLE = 1e-11
+NEGLIGIBLE_IN_FLOAT32 = 1e-5
 
 
 def leaves(tree, path=""):
@@ -20,7 +21,7 @@ def leaves(tree, path=""):
     return [(path, np.asarray(tree))]
 
 
-def assert_leaves_agree(got, want, tolerance, scales=None):
+def assert_leaves_agree(got, want, tolerance, scales=None, negligible=NEGLIGIBLE):
     """Each leaf's largest error, relative to the leaf's largest element, is within the tolerance.
 
     `scales` holds the sizes of the leaves where `want` itself does not (it may be a few derivatives of each).
@@ -32,7 +33,7 @@ def assert_leaves_agree(got, want, tolerance, scales=None):
     errors = {}
     for path, leaf in want.items():
         assert got[path].shape == leaf.shape, f"{path}: shape {got[path].shape}, wanted {leaf.shape}"
-        scale = sizes[path] if sizes[path] > NEGLIGIBLE * whole else whole
+        scale = sizes[path] if sizes[path] > negligible * whole else whole
         errors[path] = np.abs(got[path] - leaf).max() / scale if scale else np.abs(got[path]).max()
     worst = max(errors, key=lambda path: np.nan_to_num(errors[path], nan=np.inf))
     place = np.unravel_index(np.abs(got[worst] - want[worst]).argmax(), want[worst].shape)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    "config": 0, "vocabulary": 0, "reference": 0, "functional": 1, "models": 2, "tokenization": 1, "data": 2, "training": 3,
-    "interop": 4, "pipelines": 5, "tools": 6, "": 7,
+    "config": 0, "vocabulary": 0, "reference": 0, "functional": 1, "models": 2, "tokenization": 1, "data": 2,
+    "training": 3, "interop": 4, "pipelines": 5, "tools": 6, "": 7,
 }  # fmt: skip
 MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"tokenization", "data"}
 

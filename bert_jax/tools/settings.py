@@ -7,6 +7,7 @@ References: Devlin et al., BERT, 2018, appendix A.2.
 """
 
 import argparse
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -230,6 +231,11 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
         prog="train.py",
         description=description,
     )
+
+
+def as_record(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Returns the settings as training.json holds them: {group: {name: value}}, tuples as lists."""
+    return json.loads(json.dumps(asdict(settings)))
 
 
 def settings_of(recorded: dict[str, dict[str, Any]]) -> Settings:

@@ -80,6 +80,7 @@ def train(
         reporter.advance()
         if done % cadence.log == 0 or done == steps:
             rate = float(schedule(done - 1))
+            figures = {"loss": figures["loss"]} | figures
             reporter.write(
                 {"step": done, **figures, "learning_rate": rate, "tokens_per_second": clock.tokens_per_second()}
             )

@@ -1,5 +1,6 @@
 """What a person sees of a run: a progress bar, TensorBoard, and curves.png at the end."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,11 @@ class Reporter:
         self.run = Path(run)
         self.file = MetricsFile(self.run / "metrics.jsonl", after_step=first_step)
         self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=first_step + 1)
-        self.bar = tqdm(total=last_step, initial=first_step, unit="step", disable=quiet, dynamic_ncols=True)
+        # A log file gets a line every ten seconds, a terminal a bar that moves.
+        pause = 0.2 if sys.stderr.isatty() else 10.0
+        self.bar = tqdm(
+            total=last_step, initial=first_step, unit="step", disable=quiet, dynamic_ncols=True, mininterval=pause
+        )
 
     def __enter__(self) -> "Reporter":
         return self
@@ -56,7 +61,9 @@ class Reporter:
         if "eval_loss" in row:
             self.say(evaluation_line(row))
         else:
-            self.bar.set_postfix(loss=f"{row['loss']:.3f}", tokens_per_s=f"{row['tokens_per_second']:,.0f}")
+            self.bar.set_postfix(
+                loss=f"{row['loss']:.3f}", tokens_per_s=f"{row['tokens_per_second']:,.0f}", refresh=False
+            )
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -57,7 +57,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     figures = means(measures)
     figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
-    figures["gradient_norm"] = optax.global_norm(gradients)
+    figures["gradient_norm"] = optax.tree.norm(gradients)
     figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
     return TrainState(state.step + 1, params, optimizer_state, state.key), figures
 

@@ -1,0 +1,273 @@
+"""Batches for pretraining: from a store of tokens to dicts of arrays, masked anew in every pass.
+
+Training is an endless sequence of rows, 0, 1, 2, ... What a row holds is a pure function of the settings and its
+number: which pass it lies in, which pair of that pass' plan the shuffle puts there, which tokens are masked. So a
+position is one integer. It means the same for any number of processes and workers, and training goes on from it.
+
+A pass has as many rows as the first one has pairs. Later plans are a little longer or shorter by chance (0.2 % for half
+a million pairs, less for more): of a longer one some pairs, at random, are not shown; of a shorter one some are shown
+twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grain
+import numpy as np
+
+from bert_jax.data.masking import Vocabulary, enough_predictions, mask_tokens
+from bert_jax.data.pairs import PAIR, build_inputs, plan_pairs
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Iterator
+
+    from bert_jax.data.store import TokenStore
+    from bert_jax.tokenization import Tokenizer
+
+Batch = dict[str, np.ndarray]
+PREFETCHED_BATCHES = 8
+_ENDLESS = 2**62
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """What a pretraining row looks like; `max_predictions` None is the most that `masked_share` can ask for."""
+
+    max_length: int = 128
+    masked_share: float = 0.15
+    max_predictions: int | None = None
+    whole_word_masking: bool = False
+    short_probability: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.masked_share <= 1:
+            raise ValueError(f"masked_share must lie in (0, 1], found {self.masked_share}")
+        if self.max_predictions is not None and self.max_predictions < 1:
+            raise ValueError(f"max_predictions must be at least 1, found {self.max_predictions}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2**32), found {self.seed}")
+
+    @property
+    def predictions(self) -> int:
+        """P, the slots for predictions in a row."""
+        return self.max_predictions or enough_predictions(self.max_length, self.masked_share)
+
+
+def training_batches(
+    store: TokenStore,
+    vocabulary: Vocabulary | Tokenizer,
+    settings: PretrainingSettings,
+    *,
+    batch_size: int,
+    start_row: int = 0,
+    num_workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Batches:
+    """Returns the endless batches of training from row `start_row` on.
+
+    Args:
+        vocabulary: the tokenizer that the store was made with, or what masking needs to know of it.
+        batch_size: rows of the global batch; a process gets its share of each, in the order of the processes.
+        num_workers: processes that make batches; with 0 a thread does. The batches are the same. A script that asks
+            for workers needs the usual `if __name__ == "__main__":`.
+        cache_dir: a folder for the plans, see `plan_pairs`; without one they stay in memory.
+
+    Raises:
+        ValueError: for sizes that do not fit, fewer than two documents, or, from the iterator, an id of the corpus
+            beyond the vocabulary.
+    """
+    if start_row < 0:
+        raise ValueError(f"start_row must not be negative, found {start_row}")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, found {num_workers}")
+    rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
+    share = _Share(rows, start_row, _ENDLESS, batch_size, process_index, process_count)
+    return Batches(share, num_workers)
+
+
+def evaluation_batches(
+    store: TokenStore,
+    vocabulary: Vocabulary | Tokenizer,
+    settings: PretrainingSettings,
+    *,
+    batch_size: int,
+    limit_rows: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Batches:
+    """Returns every pair of the first pass once, in a random order, or `limit_rows` of them; always the same masks.
+
+    The last batch is filled up with rows of padding that count for nothing: their weights and attention are all 0.
+    Arguments and errors are those of `training_batches`.
+    """
+    if limit_rows is not None and limit_rows < 1:
+        raise ValueError(f"limit_rows must be at least 1, found {limit_rows}")
+    rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
+    end = min(rows.per_pass, limit_rows or rows.per_pass)
+    return Batches(_Share(rows, 0, end, batch_size, process_index, process_count))
+
+
+class Batches:
+    """An iterator of batches made ahead of time, in a thread or in worker processes. Close it, or use it in a `with`.
+
+    Attributes:
+        rows_per_pass: rows that make one pass over the corpus.
+    """
+
+    def __init__(self, share: _Share, num_workers: int = 0) -> None:
+        self.rows_per_pass = share.rows.per_pass
+        self._row, self._step = share.first, share.batch_size
+        batches = -(-(share.end - share.first) // share.batch_size)
+        reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES)
+        dataset = grain.MapDataset.range(batches).map(share).to_iter_dataset(reading)
+        if num_workers:
+            _mark_flags_as_parsed()
+            workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+            dataset = dataset.mp_prefetch(workers).map(_copy)
+        self._iterator = _iterate(dataset)
+        self._close = weakref.finalize(self, self._iterator.close)  # at exit too
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._iterator)
+        self._row += self._step
+        return batch
+
+    def state(self) -> dict[str, int]:
+        """The position: the first row of the batch that comes next, for `start_row`."""
+        return {"row": self._row}
+
+    def close(self) -> None:
+        self._close()
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Rows:
+    """The rows of pretraining by number: `rows(numbers [B])` is their batch."""
+
+    def __init__(
+        self,
+        store: TokenStore,
+        vocabulary: Vocabulary,
+        settings: PretrainingSettings,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._arguments = store, vocabulary, settings, cache_dir
+        self._pass = functools.lru_cache(maxsize=2)(self._plan_pass)
+        self.per_pass = len(self._pass(0)[0])
+        self.pad_id = vocabulary.pad_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, self._arguments  # a worker plans, or maps, the passes itself
+
+    def __call__(self, numbers: np.ndarray) -> Batch:
+        store, vocabulary, settings, _ = self._arguments
+        pairs = self.pairs(numbers)
+        inputs = build_inputs(store, pairs, vocabulary, settings.max_length)
+        masked = mask_tokens(
+            inputs["input_ids"],
+            vocabulary,
+            masked_share=settings.masked_share,
+            predictions=settings.predictions,
+            whole_words=settings.whole_word_masking,
+            seed=settings.seed,
+            rows=numbers,
+        )
+        return inputs | masked
+
+    def pairs(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the pairs, PAIR [B], of rows int [B]."""
+        passes, places = np.divmod(numbers, self.per_pass)
+        pairs = np.empty(len(numbers), PAIR)
+        for pass_number in np.unique(passes).tolist():
+            here = passes == pass_number
+            plan, order = self._pass(pass_number)
+            pairs[here] = plan[[order[place % len(plan)] for place in places[here].tolist()]]
+        return pairs
+
+    def _plan_pass(self, pass_number: int) -> tuple[np.ndarray, grain.MapDataset]:
+        store, _, settings, cache_dir = self._arguments
+        plan = plan_pairs(
+            store,
+            max_length=settings.max_length,
+            short_probability=settings.short_probability,
+            seed=settings.seed,
+            pass_number=pass_number,
+            cache_dir=cache_dir,
+        )
+        order_seed = int(np.random.SeedSequence((settings.seed, pass_number)).generate_state(1)[0])
+        return plan, grain.MapDataset.range(len(plan)).shuffle(seed=order_seed)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One process' share of the global batches of rows first to end - 1: `share(n)` is its part of batch n."""
+
+    rows: Rows
+    first: int
+    end: int
+    batch_size: int
+    process_index: int
+    process_count: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
+        if self.batch_size % self.process_count:
+            raise ValueError(f"batch_size {self.batch_size} is not divisible by process_count {self.process_count}")
+        if not 0 <= self.process_index < self.process_count:
+            raise ValueError(f"process_index {self.process_index} is not one of {self.process_count} processes")
+
+    def __call__(self, number: int) -> Batch:
+        size = self.batch_size // self.process_count
+        first = self.first + number * self.batch_size + self.process_index * size
+        batch = self.rows(np.arange(first, min(first + size, self.end)))
+        return {name: self._fill_up(name, values, size) for name, values in batch.items()}
+
+    def _fill_up(self, name: str, values: np.ndarray, size: int) -> np.ndarray:
+        filler = self.rows.pad_id if name == "input_ids" else 0
+        widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
+        return np.pad(values, widths, constant_values=filler)
+
+
+def _iterate(dataset: grain.IterDataset) -> Generator[Batch, None, None]:
+    """Goes through `dataset`, and leaves nothing of its iterator behind: its parts refer to one another, and those that
+    Python meets only on its way out report errors.
+    """
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+        del iterator
+        gc.collect()
+
+
+def _copy(batch: Batch) -> Batch:
+    """Frees the shared memory that a worker's arrays lie in, rather than having a device read them while it goes."""
+    return {name: np.array(values) for name, values in batch.items()}
+
+
+def _mark_flags_as_parsed() -> None:
+    """Tells absl, whose flags grain's workers read, that there is no command line for it to parse."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

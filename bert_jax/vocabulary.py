@@ -1,0 +1,128 @@
+"""A WordPiece vocabulary from a corpus, the same one every time.
+
+`tokenizers` trains it. The library breaks ties between equally frequent pairs by ids that it hands out in the order of
+a randomly seeded hash table, so that the same corpus gives another vocabulary in another process. Given the characters
+that may begin and continue a word, in an order of our own, it gives the same one; ids are then dealt out by frequency.
+
+References: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+CHARACTER_COVERAGE = (
+    0.99999  # a web corpus holds 20,000 characters, most of them hardly ever: they would fill a vocabulary
+)
+COUNTED_CHARACTERS = 1 << 24  # a sample is enough to order a vocabulary
+BATCH_CHARACTERS = 1 << 20
+
+
+def train_wordpiece(
+    texts: Iterable[str], vocab_size: int, min_frequency: int, *, lowercase: bool, strip_accents: bool | None
+) -> tokenizers.Tokenizer:
+    """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text."""
+    if vocab_size <= len(SPECIAL_TOKENS):
+        raise ValueError(f"a vocabulary of {vocab_size} has no room beside its {len(SPECIAL_TOKENS)} special tokens")
+    if isinstance(texts, Iterator):
+        raise ValueError("texts are read several times: give a list or the column of a dataset, not an iterator")
+    backend = wordpiece([], lowercase=lowercase, strip_accents=strip_accents)
+    initials, continuations = _alphabet(texts, backend)
+    smallest = len(SPECIAL_TOKENS) + len(initials) + len(continuations)
+    if not initials:
+        raise ValueError("the corpus to train a tokenizer on holds no text")
+    if vocab_size < smallest:
+        raise ValueError(f"a vocabulary of {vocab_size} cannot spell the corpus, whose characters ask for {smallest}")
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        initial_alphabet=initials,
+        limit_alphabet=len(initials),
+        # Named here they get their ids before the hash table is walked: see the top of this file.
+        special_tokens=[*SPECIAL_TOKENS, *continuations],
+        show_progress=sys.stderr.isatty(),
+    )
+    backend.train_from_iterator(texts, trainer)
+    pieces = sorted(set(backend.get_vocab()) - set(SPECIAL_TOKENS))
+    counts = _counts(texts, wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents))
+    pieces.sort(key=lambda piece: (-counts[piece], piece))
+    return wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents)
+
+
+def wordpiece(
+    pieces: Sequence[str] | Mapping[str, int], *, lowercase: bool, strip_accents: bool | None, chinese: bool = True
+) -> tokenizers.Tokenizer:
+    """The tokenizer of BERT's own code, with a vocabulary, or with the special tokens and then these pieces."""
+    if not isinstance(pieces, Mapping):
+        pieces = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}
+    backend = tokenizers.Tokenizer(models.WordPiece(dict(pieces), unk_token=UNK))
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=chinese, lowercase=lowercase, strip_accents=strip_accents
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+def batches(texts: Iterable[str], characters: int | None = None) -> Iterator[list[str]]:
+    """Yields the texts in lists of at least `characters` (BATCH_CHARACTERS) in all, and the rest."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= (characters or BATCH_CHARACTERS):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list[str], list[str]]:
+    """The characters that a word may begin with, and, marked as continuations, those that it may go on with.
+
+    They are the most frequent ones that cover CHARACTER_COVERAGE of the corpus, each list in the order of the text.
+    """
+
+    def words(text: str) -> list[str]:
+        return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
+
+    raw = np.zeros(sys.maxunicode + 1, np.int64)
+    for batch in batches(texts):
+        raw += np.bincount(np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32), minlength=len(raw))
+    counts: Counter[str] = Counter()
+    for code in np.flatnonzero(raw).tolist():
+        for character in "".join(words(chr(code))):
+            counts[character] += int(raw[code])
+    kept, covered = [], 0
+    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+        if covered >= CHARACTER_COVERAGE * counts.total():
+            break
+        kept.append(character)
+        covered += counts[character]
+    # Punctuation and Chinese characters are words of their own, and never go on with one.
+    return sorted(kept), [CONTINUATION + character for character in sorted(kept) if len(words("a" + character)) == 1]
+
+
+def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
+    """How often each piece occurs in the first COUNTED_CHARACTERS of the texts."""
+    counts, seen = np.zeros(backend.get_vocab_size(), np.int64), 0
+    for batch in batches(texts):
+        encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
+        ids = np.array([i for encoding in encodings for i in encoding.ids], np.int64)
+        counts += np.bincount(ids, minlength=len(counts))
+        seen += sum(map(len, batch))
+        if seen >= COUNTED_CHARACTERS:
+            break
+    return {piece: int(counts[i]) for piece, i in backend.get_vocab().items()}

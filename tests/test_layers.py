@@ -1,0 +1,53 @@
+"""What the comparison with the NumPy reference does not show of the smallest functions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.functional import attention, dropout, layer_norm, visible
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    x = jnp.ones((1000, 1003))
+    rate = 0.1
+    y = np.asarray(dropout(x, rate=rate, key=jax.random.key(0)))
+    dropped = (y == 0).mean()
+    assert abs(dropped - rate) < 5 * np.sqrt(rate * (1 - rate) / y.size)
+    np.testing.assert_allclose(y[y > 0], 1 / 0.9, rtol=1e-4)
+
+
+def test_dropout_without_key_or_rate_is_the_identity():
+    x = jnp.arange(7.0)
+    assert dropout(x, rate=0.1, key=None) is x
+    assert dropout(x, rate=0.0, key=jax.random.key(0)) is x
+
+
+def test_layer_norm_statistics_are_float32_for_bfloat16():
+    """A large common offset would swallow the differences in bfloat16 arithmetic."""
+    x = (jnp.arange(16.0)[None, :] + 256.0).astype(jnp.bfloat16)
+    y = layer_norm({"scale": jnp.ones(16), "bias": jnp.zeros(16)}, x, eps=1e-12)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float32)
+    exact = (exact - exact.mean()) / exact.std()
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.01)
+
+
+def test_visible_separates_sequences_and_hides_padding():
+    mask = visible(jnp.array([[1, 1, 2, 0]]))
+    wanted = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(mask[0, 0], np.array(wanted, bool))
+
+
+def test_a_row_that_sees_nothing_stays_finite():
+    D = 12
+    part = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
+    params = dict.fromkeys(("query", "key", "value", "output"), part)
+    x = jax.random.normal(jax.random.key(0), (1, 5, D))
+    mask = visible(jnp.zeros((1, 5), jnp.int32))
+
+    def total(x):
+        return attention(params, x, mask, num_heads=3, dropout_rate=0.0, key=None)[0].sum()
+
+    value, gradient = jax.value_and_grad(total)(x)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()

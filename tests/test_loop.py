@@ -1,0 +1,139 @@
+"""The loop's order of things, seen with a step that is plain Python."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from bert_jax.training.loop import Cadence, NotFinite, due, train
+from bert_jax.training.metrics import MetricsFile, evaluate, read_metrics, unigram_entropy
+
+
+class Rows:
+    """Batches that are their own numbers."""
+
+    def __init__(self, row=0):
+        self.row = row
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.row += 1
+        return self.row
+
+    def state(self):
+        return {"row": self.row}
+
+
+class Saved(dict):
+    """Checkpoints in a dict."""
+
+    @property
+    def latest(self):
+        return max(self, default=None)
+
+    def save(self, state, data):
+        self[state.step] = data
+
+
+class Written(list):
+    """A reporter that keeps its rows."""
+
+    steps = 0
+
+    def advance(self):
+        self.steps += 1
+
+    def write(self, row):
+        self.append(row)
+
+
+def run(steps, *, first=0, bad_step=None, cadence=None):
+    def step(state, batch):
+        loss = float("nan") if batch == bad_step else 1.0 / batch
+        return SimpleNamespace(step=state.step + 1, params=batch), {"loss": loss, "gradient_norm": 1.0, "tokens": 5}
+
+    saved, written = Saved(), Written()
+    options = {
+        "step": step,
+        "place": lambda batch: batch,
+        "evaluate": lambda params: {"eval_loss": params},
+        "schedule": lambda step: step * 0.5,
+        "steps": steps,
+        "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
+        "checkpoints": saved,
+        "reporter": written,
+    }
+    try:
+        train(SimpleNamespace(step=first, params=None), Rows(first), **options)
+    except NotFinite as error:
+        return saved, written, str(error)
+    return saved, written, None
+
+
+def test_everything_happens_at_its_step():
+    saved, written, _ = run(7)
+    assert [row["step"] for row in written if "loss" in row] == [2, 4, 6, 7]
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 7]
+    assert saved == {3: {"row": 3}, 6: {"row": 6}, 7: {"row": 7}}
+    assert written.steps == 7
+
+
+def test_rows_hold_the_figures_of_their_own_step():
+    _, written, _ = run(6)
+    rows = {row["step"]: row for row in written if "loss" in row}
+    assert rows[4]["loss"] == 1 / 4
+    assert rows[4]["learning_rate"] == 1.5  # the rate that step 4 used: three steps were done
+    assert [row["eval_loss"] for row in written if "eval_loss" in row] == [4, 6]
+
+
+def test_training_goes_on_where_it_stopped():
+    saved, written, _ = run(6, first=4)
+    assert [row["step"] for row in written if "loss" in row] == [6]
+    assert saved == {6: {"row": 6}}
+
+
+@pytest.mark.parametrize("bad_step", [4, 5, 6])
+def test_nan_stops_the_run_before_anything_bad_is_saved(bad_step):
+    saved, _, message = run(8, bad_step=bad_step)
+    assert message is not None
+    assert message.startswith(f"step {bad_step}: loss nan")
+    assert "the last good checkpoint is of step 3" in message
+    assert saved == {3: {"row": 3}}
+
+
+def test_nan_in_the_last_step_is_seen():
+    assert run(5, bad_step=5)[2] is not None
+
+
+def test_due():
+    assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if due(step, 0, 7)] == [7]
+
+
+def test_evaluation_adds_sums_and_divides_once():
+    """The second batch weighs a fifth of the first; the mean of their means would be 3."""
+    batches = [{"masked_lm_loss": (10.0, 5.0)}, {"masked_lm_loss": (4.0, 1.0)}]
+    row = evaluate(lambda params, batch: batch, None, batches)
+    assert row["eval_masked_lm_loss"] == pytest.approx(14 / 6)
+    assert row["eval_loss"] == row["eval_masked_lm_loss"]
+    assert row["eval_perplexity"] == pytest.approx(2.718281828 ** (14 / 6))
+
+
+def test_unigram_entropy_of_equal_words_is_the_logarithm_of_their_number():
+    import numpy as np
+
+    assert unigram_entropy([np.array([3, 4]), np.array([5, 5, 4, 3])]) == pytest.approx(np.log(3))
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    for step in (10, 20, 30):
+        file.write({"step": step})
+    with path.open("a") as unfinished:
+        unfinished.write('{"step": 4')
+    MetricsFile(path, after_step=20).write({"step": 30, "loss": 1.5})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20, 30]
+    assert read_metrics(path)[-1]["loss"] == 1.5

@@ -1,0 +1,56 @@
+"""A run's folder is never overwritten unasked, and a run goes on only as it began."""
+
+import pytest
+
+from bert_jax.training.runs import begin_run, check_run, recorded_settings
+
+SETTINGS = {"training": {"learning_rate": 0.1, "steps": 30}}
+CHOICES = {"resume": False, "overwrite": False, "may_change": ("steps",)}
+
+
+def changed(**values):
+    return {"training": SETTINGS["training"] | values}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return begin_run(tmp_path / "run", SETTINGS, resume=False)
+
+
+def test_a_new_folder_is_made_with_its_settings(run):
+    assert recorded_settings(run) == SETTINGS
+
+
+def test_another_run_is_left_alone(run):
+    with pytest.raises(FileExistsError, match="run holds another run: go on with it"):
+        check_run(run, SETTINGS, **CHOICES)
+
+
+def test_a_folder_of_something_else_is_left_alone_even_to_overwrite(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="exists and holds no run"):
+        check_run(tmp_path, SETTINGS, **CHOICES | {"overwrite": True})
+
+
+def test_overwriting_empties_the_folder(run):
+    (run / "old").write_text("x")
+    check_run(run, SETTINGS, **CHOICES | {"overwrite": True})
+    begin_run(run, SETTINGS, resume=False)
+    assert not (run / "old").exists()
+
+
+def test_going_on_keeps_the_folder_and_names_what_differs(run):
+    (run / "old").write_text("x")
+    going_on = CHOICES | {"resume": True}
+    check_run(run, changed(steps=60), **going_on)
+    begin_run(run, changed(steps=60), resume=True)
+    assert (run / "old").exists()
+    assert recorded_settings(run) == changed(steps=60)
+    with pytest.raises(ValueError, match=r"began with learning_rate 0\.1, now learning_rate is 0\.2"):
+        check_run(run, changed(learning_rate=0.2), **going_on)
+
+
+def test_a_broken_record_is_named(run):
+    (run / "training.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"training\.json: not a run's settings"):
+        recorded_settings(run)

@@ -1,0 +1,178 @@
+"""train.py as people use it: what a run leaves, how it goes on, and what it says to bad input."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import bert_jax
+import train as script
+from bert_jax.pipelines import FillMask
+from bert_jax.tools.settings import read_settings
+
+SMALL = [
+    "--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2",
+    "--intermediate-size", "32", "--max-length", "24", "--batch-size", "8", "--vocab-size", "150", "--steps", "6",
+    "--warmup-steps", "3", "--decay-steps", "50", "--learning-rate", "1e-2", "--log-every", "1", "--quiet",
+]  # fmt: skip
+WORDS = ["the", "a", "film", "story", "scene", "was", "is", "good", "bad", "long", "loved", "never", "watched", "again"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    random = np.random.default_rng(0)
+    documents = []
+    for _ in range(60):
+        sentences = [" ".join(random.choice(WORDS, random.integers(4, 9))) + "." for _ in range(random.integers(3, 8))]
+        documents.append("\n".join(sentence.capitalize() for sentence in sentences))
+    path = tmp_path_factory.mktemp("corpus") / "films.txt"
+    path.write_text("\n\n".join(documents))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pretrain(corpus, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(output, *flags):
+        script.main([*SMALL, "--corpus", str(corpus), "--cache-dir", str(cache), "--output", str(output), *flags])
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(pretrain, tmp_path_factory):
+    """A run that stopped at step 3 and went on to step 6, and one that never stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole = pretrain(folder / "whole")
+    halves = pretrain(folder / "halves", "--steps", "3")
+    left = sorted(path.name for path in halves.iterdir())
+    pretrain(folder / "halves", "--resume", "--steps", "6")
+    return whole, halves, left
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_clock(row):
+    return {name: value for name, value in row.items() if name != "tokens_per_second"}
+
+
+def test_a_run_leaves_what_the_design_lists(stopped):
+    assert set(stopped[2]) >= {
+        "config.json", "training.json", "tokenizer.json", "vocab.txt", "metrics.jsonl", "tensorboard", "curves.png",
+        "checkpoints",
+    }  # fmt: skip
+    run = stopped[1]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["3", "6"]
+    assert json.loads((run / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+    assert json.loads((run / "training.json").read_text())["settings"]["training"]["learning_rate"] == 0.01
+    assert list((run / "tensorboard").glob("events.*"))
+    keys = {"step", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate"}
+    assert rows(run)[0].keys() > keys | {"tokens_per_second"}
+    assert rows(run)[-1].keys() >= {"eval_masked_lm_loss", "eval_masked_lm_accuracy", "eval_next_sentence_accuracy"}
+
+
+def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):
+    whole, halves, _ = stopped
+    one, two = ([without_clock(row) for row in rows(run) if "loss" in row] for run in (whole, halves))
+    assert [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
+    assert one == two
+    assert rows(whole)[-1] == rows(halves)[-1]
+    params = [bert_jax.load(run).params for run in (whole, halves)]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def test_a_run_is_loaded_and_called(stopped):
+    bert = bert_jax.load(stopped[1])
+    assert bert.config.hidden_size == 16
+    inputs = bert.tokenizer(["the film was good.", "a story"])
+    outputs = bert(**inputs)
+    B, T = inputs["input_ids"].shape
+    assert outputs.last_hidden_state.shape == (B, T, 16)
+    assert outputs["prediction_logits"].shape == (B, T, bert.config.vocab_size)
+    assert outputs.seq_relationship_logits.shape == (B, 2)
+    alone = bert(inputs["input_ids"][1:, :4], attention_mask=np.ones((1, 4)).astype(int))
+    np.testing.assert_allclose(alone.last_hidden_state[0], outputs.last_hidden_state[1, :4], atol=1e-5)
+
+
+def test_ids_outside_their_tables_are_refused(stopped):
+    bert = bert_jax.load(stopped[1])
+    with pytest.raises(ValueError, match="input_ids holds 30999; it must lie between 0 and"):
+        bert([[2, 30999, 3]])
+    with pytest.raises(ValueError, match="token_type_ids holds -1; it must lie between 0 and 1"):
+        bert([[2, 3]], token_type_ids=[[0, -1]])
+
+
+def test_masks_are_filled(stopped):
+    fill = FillMask.load(stopped[1])
+    answers = fill("the [MASK] was good.", top=3)
+    assert [set(answer) for answer in answers] == [{"score", "token", "token_str", "sequence"}] * 3
+    assert answers[0]["score"] >= answers[1]["score"] >= answers[2]["score"] > 0
+    assert answers[0]["token_str"] in answers[0]["sequence"]
+    with pytest.raises(ValueError, match=r"wanted one \[MASK\] in the text, found 2"):
+        fill("[MASK] [MASK]")
+
+
+def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
+    before = rows(stopped[0])
+    with pytest.raises(FileExistsError, match="holds another run"):
+        pretrain(stopped[0])
+    with pytest.raises(ValueError, match=r"began with learning_rate 0\.01, now learning_rate is 0\.5"):
+        pretrain(stopped[0], "--resume", "--learning-rate", "0.5")
+    with pytest.raises(ValueError, match="is at step 6 already, beyond --steps 4"):
+        pretrain(stopped[0], "--resume", "--steps", "4")
+    assert rows(stopped[0]) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
+    flags = ["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "adamw", "--warmup-steps", "2"]
+    with pytest.raises(script.NotFinite, match=r"step \d+: loss nan.* the last good checkpoint is of step \d"):
+        pretrain(tmp_path / "run", "--steps", "9", "--checkpoint-every", "1", *flags)
+    assert bert_jax.load(tmp_path / "run").params is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 devices x 1 micro-batches"),
+        (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
+        (["--learning-rate", "-1"], "--learning-rate must be above 0"),
+        (["--preset", "huge"], "--preset must be one of demo, tiny"),
+        (["--vocab-size", "4"], "vocabulary of 4"),
+        (["--corpus", "absent.txt"], "absent.txt"),
+        (["--hidden-size", "17"], "hidden_size 17 is not divisible by num_attention_heads 2"),
+        (["--held-out", "1.5"], "--held-out must lie between 0 and 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_flags_are_refused_in_one_line_before_work(pretrain, tmp_path, flags, message):
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        pretrain(tmp_path / "run", *flags)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
+    (tmp_path / "one.txt").write_text("One sentence. And another one.\n")
+    with pytest.raises(ValueError, match="needs two documents to train on and two held out; the corpus has 1"):
+        pretrain(tmp_path / "run", "--corpus", str(tmp_path / "one.txt"))
+
+
+def test_resuming_takes_the_settings_the_run_began_with(stopped):
+    settings = read_settings(["--output", str(stopped[1]), "--resume", "--steps", "9"], description="")
+    assert settings.model.hidden_size == 16
+    assert settings.training.steps == 9
+
+
+def test_presets_keep_berts_values():
+    settings = read_settings(["--preset", "base"], description="")
+    training = settings.training
+    assert (training.steps, training.batch_size, training.learning_rate) == (1_000_000, 256, 1e-4)
+    assert (training.warmup_steps, training.beta2, training.optimizer) == (10_000, 0.999, "bert_adamw")
+    assert (settings.model.initializer_range, settings.rows.masked_share) == (0.02, 0.15)
