@@ -1,7 +1,9 @@
 """Pretrain a BERT: masked words and sentence pairs, from text files to a folder that `bert_jax.load` reads.
 
 python train.py -- a small BERT of film reviews, in about four minutes on two cores.
+
 python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
+
 python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 """
 
@@ -23,6 +25,7 @@ from datasets import Dataset
 from bert_jax.data.corpus import read_corpus, split_documents
 from bert_jax.data.loader import Batches, PretrainingSettings, evaluation_batches, training_batches
 from bert_jax.data.movie_reviews import movie_reviews
+from bert_jax.data.sources import Texts
 from bert_jax.data.store import TokenStore, tokenize_corpus
 from bert_jax.interop.loading import load, save_config
 from bert_jax.models import BertForPreTraining
@@ -70,7 +73,11 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     if text.tokenizer:
         return Tokenizer.load(text.tokenizer)
     return Tokenizer.train(
-        documents["text"], text.vocab_size, lowercase=text.lowercase, min_frequency=text.min_frequency
+        Texts(documents),
+        text.vocab_size,
+        lowercase=text.lowercase,
+        strip_accents=text.strip_accents,
+        min_frequency=text.min_frequency,
     )
 
 
@@ -102,6 +109,7 @@ def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer
         limit_rows=settings.reports.eval_rows or None,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        cache_dir=settings.text.cache_dir,
     )
 
 
@@ -181,6 +189,7 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
             num_workers=settings.rows.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            cache_dir=settings.text.cache_dir,
         )
         reporter = Reporter(run, first_step=int(state.step), last_step=options.steps, quiet=reports.quiet)
         with batches, reporter:
@@ -271,5 +280,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, NotFinite) as error:
+    except (ValueError, OSError, ImportError, NotFinite) as error:
         sys.exit(f"train.py: {error}")

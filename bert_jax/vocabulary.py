@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-CHARACTER_COVERAGE = (
-    0.99999  # a web corpus holds 20,000 characters, most of them hardly ever: they would fill a vocabulary
-)
+# A web corpus holds 20,000 characters, most of them hardly ever: they would fill a vocabulary.
+CHARACTER_COVERAGE = 0.99999
 COUNTED_CHARACTERS = 1 << 24  # a sample is enough to order a vocabulary
 BATCH_CHARACTERS = 1 << 20
 

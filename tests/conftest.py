@@ -1,4 +1,4 @@
-"""Strict switches for the whole suite: several CPU devices, no implicit broadcasting, warnings are errors, no network."""
+"""Strict switches for the whole suite: several CPU devices, no implicit broadcasting, no warnings, no network."""
 
 import os
 

@@ -150,23 +150,13 @@ def test_a_plan_depends_on_seed_and_pass():
         assert not np.array_equal(same[0], other)
 
 
-def test_a_cached_plan_is_the_plan_and_is_made_once(tmp_path, monkeypatch):
+def test_a_plan_on_disk_is_the_plan_and_leaves_nothing(tmp_path, monkeypatch):
     documents = random_corpus(53, 29, 31)
     monkeypatch.setattr(pairs, "BLOCK_DOCUMENTS", 7)
-    np.testing.assert_array_equal(plan(documents, cache_dir=tmp_path), plan(documents))
-    plan(documents, pass_number=1, cache_dir=tmp_path)
-    assert len([*tmp_path.iterdir()]) == 2
-    monkeypatch.setattr(pairs, "_plan_block", None)
-    assert isinstance(plan(documents, cache_dir=tmp_path), np.memmap)
-
-
-def test_a_plan_that_fails_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_DOCUMENTS", 7)
-    blocks = iter([np.zeros(3, pairs.PAIR)])
-    monkeypatch.setattr(pairs, "_plan_block", lambda *_: next(blocks))
-    with pytest.raises(RuntimeError):
-        plan(random_corpus(53, 29, 31), cache_dir=tmp_path)
-    assert not [*tmp_path.iterdir()]
+    mapped = plan(documents, cache_dir=tmp_path / "cache")
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, plan(documents))
+    assert not [*(tmp_path / "cache").iterdir()]
 
 
 @pytest.mark.parametrize(

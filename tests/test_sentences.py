@@ -98,7 +98,15 @@ def test_a_language_without_rules_is_split_as_english():
 
 @pytest.mark.parametrize("width", [31, 47, 72, 113])
 def test_wrapping_a_document_changes_nothing(width):
-    assert split_sentences(textwrap.fill(" ".join(STORY), width)) == STORY
+    wrapped = textwrap.fill(" ".join(STORY), width)
+    assert split_sentences(wrapped) == STORY
+    assert split_sentences(f"\n{wrapped}\n".replace("\n", "\r\n")) == STORY
+
+
+def test_text_edited_after_it_was_wrapped_is_still_wrapped():
+    wrapped = textwrap.fill(" ".join(STORY * 3), 61).replace("whether", "if").replace("nothing", "nil")
+    expected = [sentence.replace("whether", "if").replace("nothing", "nil") for sentence in STORY]
+    assert split_sentences(wrapped) == expected * 3
 
 
 @pytest.mark.parametrize("width", [5, 7, 11])
@@ -120,7 +128,7 @@ def test_a_line_is_a_sentence_where_lines_are_not_wrapped():
 
 
 def test_chinese_lines_of_many_lengths_are_not_taken_for_wrapped():
-    lines = ["今天天气很好", "我们去公园", "你想", "他说好的", "北京"]
+    lines = ["好" * length for length in (20, 17, 17, 17, 5)]
     assert split_sentences("\n".join(lines), language="zh") == lines
 
 

@@ -138,6 +138,13 @@ def test_tokens_cannot_be_overwritten(documents, tokenizer, tmp_path):
             store.span(0, 1)[0] = 3
 
 
+def test_the_language_is_that_of_the_sentences(tokenizer, tmp_path):
+    documents = documents_of(["Am 3. Oktober kam er. Er blieb."])
+    for language, sentences in (("de", 2), ("en", 3)):
+        store = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path, language=language)
+        assert store.num_sentences == sentences
+
+
 def test_a_shuffled_split_or_null_text_is_read_as_the_dataset_says(documents, tokenizer, tmp_path):
     for side in split_documents(documents, 23, seed=0):
         store = tokenize_corpus(side, tokenizer, cache_dir=tmp_path)
@@ -264,7 +271,7 @@ def test_a_small_corpus_starts_no_processes_and_a_large_one_one_for_each_core(do
     assert store_module._cores(documents) == 1
     monkeypatch.setattr(store_module, "WORTH_PROCESSES", 10_007)
     assert store_module._cores(documents) == cores
-    assert store_module._cores(documents.select(range(7, 11))) == 1
+    assert store_module._cores(documents.select([7, 101, 11])) == 1
 
 
 WITH_JAX = """

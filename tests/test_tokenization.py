@@ -216,6 +216,21 @@ def test_transformers_reads_what_is_saved_and_gives_the_same_ids(tokenizer, case
                 np.testing.assert_array_equal(array, got[name], err_msg=f"{kind.__name__} {name}")
 
 
+@pytest.mark.filterwarnings("default")
+def test_transformers_reads_a_tokenizer_that_cleans_text_in_another_way(tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: the peer to compare with")
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Replace("owl", "tea"), tokenizers.normalizers.Lowercase()]
+    )
+    saved = Tokenizer(backend)
+    saved.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = theirs(["An owl hooted"])["input_ids"]
+    assert ids == saved(["An owl hooted"])["input_ids"].tolist() == tokenizer(["an tea hooted"])["input_ids"].tolist()
+    assert theirs.mask_token_id == saved.mask_id
+
+
 # Batches
 
 

@@ -11,13 +11,11 @@ a random B is never taken from A's own document (the original gives up after ten
 
 from __future__ import annotations
 
-import hashlib
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from bert_jax.data.cache import new_folder
 
 if TYPE_CHECKING:
     import os
@@ -32,7 +30,6 @@ PAIR = np.dtype(
 )
 SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
 BLOCK_DOCUMENTS = 65_536  # planned together
-_RECIPE = 1  # to be raised when the same seed gives other pairs than before: cached plans are of another recipe then
 
 
 def plan_pairs(
@@ -49,7 +46,8 @@ def plan_pairs(
     Args:
         max_length: tokens of a pair, [CLS] and both [SEP] included; longer pairs are cut.
         short_probability: chance that a document aims at pairs of a random length in [2, max_length - 3] in this pass.
-        cache_dir: a folder to keep the plan in (25 bytes a pair), written once, then memory-mapped by every process.
+        cache_dir: where to keep the plan, 25 bytes a pair, in a file that is mapped and goes with the plan; without it
+            the plan is in memory.
 
     Returns:
         PAIR [number of pairs], in the order of the corpus.
@@ -72,12 +70,10 @@ def plan_pairs(
 
     if cache_dir is None:
         return np.concatenate(list(blocks()))
-    key = (_RECIPE, PAIR.descr, BLOCK_DOCUMENTS, store.fingerprint, max_length, short_probability, seed, pass_number)
-    folder = Path(cache_dir) / f"pairs-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
-    if not folder.is_dir():
-        with new_folder(folder) as unfinished, (unfinished / "pairs.bin").open("wb") as file:
-            file.writelines(block.data for block in blocks())
-    return np.memmap(folder / "pairs.bin", PAIR, mode="r")
+    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_dir) as file:
+        file.writelines(block.data for block in blocks())
+        return np.memmap(file, PAIR, mode="r")
 
 
 def build_inputs(

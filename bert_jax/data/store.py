@@ -81,10 +81,8 @@ class TokenStore:
         ids.flags.writeable = False
         sentence_offsets = np.cumsum([0, *map(len, sentences)], dtype=np.int64)
         document_offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-        digest = hashlib.sha256()
-        for array in (ids, sentence_offsets, document_offsets):
-            digest.update(len(array).to_bytes(8, "little") + array.tobytes())
-        return cls([ids], sentence_offsets, document_offsets, digest.hexdigest())
+        content = b"".join(array.tobytes() for array in (ids, sentence_offsets, document_offsets))
+        return cls([ids], sentence_offsets, document_offsets, hashlib.sha256(content).hexdigest())
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:

@@ -66,7 +66,9 @@ class Text:
     min_frequency: int = 2
     """How often a pair of pieces must occur to become one."""
     lowercase: bool = True
-    """Lower-case the text, and strip accents with it."""
+    """Lower-case the text."""
+    strip_accents: bool | None = None
+    """Drop accents; None = where text is lower-cased, as BERT does."""
     cache_dir: str = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bert_jax")
     """Where tokenized corpora are kept."""
 
