@@ -15,6 +15,7 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -88,15 +89,7 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
 
 def row_settings(settings: Settings) -> PretrainingSettings:
     """Returns what a row of the batch looks like."""
-    rows = settings.rows
-    return PretrainingSettings(
-        max_length=rows.max_length,
-        masked_share=rows.masked_share,
-        max_predictions=rows.max_predictions,
-        whole_word_masking=rows.whole_word_masking,
-        short_probability=rows.short_probability,
-        seed=settings.run.seed,
-    )
+    return PretrainingSettings(**asdict(settings.rows), seed=settings.run.seed)
 
 
 def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer) -> Batches:
@@ -186,7 +179,7 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
             row_settings(settings),
             batch_size=options.batch_size,
             start_row=position["row"],
-            num_workers=settings.rows.num_workers,
+            num_workers=options.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             cache_dir=settings.text.cache_dir,

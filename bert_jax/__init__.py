@@ -5,9 +5,12 @@
 >>> bert(input_ids, attention_mask=mask).last_hidden_state  # doctest: +SKIP
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_jax.config import BertConfig
+
+if TYPE_CHECKING:
+    from bert_jax.interop.loading import load
 
 __all__ = ["BertConfig", "load"]
 

@@ -87,8 +87,6 @@ class Rows:
     """Mask all pieces of a word together."""
     short_probability: float = 0.1
     """The share of documents cut into shorter rows, so that short inputs are learned too."""
-    num_workers: int = 0
-    """Processes that make batches; 0 = one thread. The batches are the same."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,8 @@ class Training:
     """Rows an update, over all devices."""
     accumulate: int = 1
     """Micro-batches the batch is computed in, one after another; the gradient is the same."""
+    num_workers: int = 0
+    """Processes that make batches; 0 = one thread, which is enough for most machines. The batches are the same."""
     fsdp: int = 1
     """Devices to split parameters and optimizer state over; the rest hold copies."""
     optimizer: Literal["bert_adamw", "adamw", "lamb"] = "bert_adamw"
@@ -269,7 +269,7 @@ def check(settings: Settings) -> None:
         "eval_rows": (reports.eval_rows, 0),
         "checkpoint_every": (reports.checkpoint_every, 0),
         "keep_checkpoints": (reports.keep_checkpoints, 1),
-        "num_workers": (rows.num_workers, 0),
+        "num_workers": (training.num_workers, 0),
     }
     for name, (value, least) in at_least.items():
         if value < least:
