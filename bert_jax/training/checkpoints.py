@@ -67,22 +67,3 @@ class Checkpoints:
 def as_arrays(state: TrainState) -> TrainState:
     """Returns the state with its key as plain integers, which is what Orbax stores."""
     return TrainState(state.step, state.params, state.optimizer_state, jax.random.key_data(state.key))
-
-
-def restore_params(folder: str | Path, shapes: Any) -> Any:
-    """Returns the parameters alone from the newest checkpoint below `folder`, on one device.
-
-    Args:
-        shapes: the parameter tree's `jax.ShapeDtypeStruct`s.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-    """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)}
-    with ocp.CheckpointManager(Path(folder).resolve(), item_names=ITEMS) as manager:
-        if manager.latest_step() is None:
-            raise FileNotFoundError(f"{folder}: no checkpoint here yet")
-        leaves = ocp.checkpoint_utils.construct_restore_args(wanted)
-        part = ocp.args.PyTreeRestore(wanted, restore_args=leaves, partial_restore=True)
-        return manager.restore(manager.latest_step(), args=ocp.args.Composite(state=part))["state"]["params"]

