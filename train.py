@@ -15,12 +15,13 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from datasets import Dataset
 
 from bert_jax.data.corpus import read_corpus, split_documents
@@ -34,7 +35,7 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
 from bert_jax.training import parallel
-from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step
 from bert_jax.training.loop import Cadence, NotFinite, train
 from bert_jax.training.metrics import evaluate, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
@@ -60,16 +61,15 @@ def read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
         documents = movie_reviews(text.cache_dir)
     count = len(documents)
     if count < 4:
-        raise ValueError(
-            f"next-sentence prediction needs two documents to train on and two held out; the corpus has {count}"
-        )
+        wanted = "next-sentence prediction needs two documents to train on and two held out"
+        raise ValueError(f"{', '.join(text.corpus)}: {wanted}, found {count}")
     return split_documents(documents, max(2, round(text.held_out * count)), settings.run.seed)
 
 
 def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     """Returns the run's tokenizer: the one it began with, the one that was asked for, or a new one."""
     text, run = settings.text, Path(settings.run.output)
-    if settings.run.resume and (run / "tokenizer.json").is_file():
+    if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
         return Tokenizer.load(run)
     if text.tokenizer:
         return Tokenizer.load(text.tokenizer)
@@ -137,8 +137,9 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
     """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
     options, reports = settings.training, settings.reports
     model = make_model(settings, tokenizer)
-    save_config(run, model)
-    tokenizer.save(run)
+    if newest_step(run / CHECKPOINTS) is None:
+        save_config(run, model)
+        tokenizer.save(run)
     schedule = make_schedule(
         options.schedule,
         peak=options.learning_rate,
@@ -156,7 +157,9 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
     state = make_state(model, optimizer, mesh, settings.run.seed)
     objective = pretraining(model)
     step = parallel.compile_step(
-        partial(train_step, objective=objective, optimizer=optimizer, accumulate=options.accumulate), state, mesh
+        partial(train_step, objective=objective, optimizer=optimizer, schedule=schedule, accumulate=options.accumulate),
+        state,
+        mesh,
     )
     measure = parallel.compile_evaluation(partial(evaluation_step, objective=objective), state.params, mesh)
     place = partial(parallel.place, mesh=mesh)
@@ -165,14 +168,11 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
         with held_out_batches(settings, held_out, tokenizer) as batches:
             return evaluate(measure, params, map(place, batches))
 
-    with Checkpoints(run / "checkpoints", keep=reports.keep_checkpoints) as checkpoints:
+    with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints) as checkpoints:
         position = {"row": 0}
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
             print(f"going on from step {int(state.step):,} of {options.steps:,}")
-            if int(state.step) > options.steps:
-                raise ValueError(f"{run} is at step {int(state.step)} already, beyond --steps {options.steps}")
-        describe(settings, model, state)
         batches = training_batches(
             train_store,
             tokenizer,
@@ -184,6 +184,7 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
             process_count=jax.process_count(),
             cache_dir=settings.text.cache_dir,
         )
+        describe(settings, model, state, batches.rows_per_pass)
         reporter = Reporter(run, first_step=int(state.step), last_step=options.steps, quiet=reports.quiet)
         with batches, reporter:
             train(
@@ -192,7 +193,6 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
                 step=step,
                 place=place,
                 evaluate=evaluation,
-                schedule=schedule,
                 steps=options.steps,
                 cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
                 checkpoints=checkpoints,
@@ -201,7 +201,7 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
             reporter.draw()
 
 
-def describe(settings: Settings, model: BertForPreTraining, state: TrainState) -> None:
+def describe(settings: Settings, model: BertForPreTraining, state: TrainState, rows_per_pass: int) -> None:
     """Prints what is about to be trained, and how."""
     config, options = model.config, settings.training
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -210,7 +210,8 @@ def describe(settings: Settings, model: BertForPreTraining, state: TrainState) -
         f"{count / 1e6:.1f} million parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
     )
     print(
-        f"training: {options.steps:,} steps of {options.batch_size} rows of {settings.rows.max_length} tokens; "
+        f"training: {options.steps:,} steps of {options.batch_size} rows of {settings.rows.max_length} tokens, "
+        f"{options.steps * options.batch_size / rows_per_pass:.1f} passes over the corpus; "
         f"learning rate {options.learning_rate:g} from step {options.warmup_steps:,} on, {options.schedule} to step "
         f"{options.decay_steps:,}"
     )
@@ -221,17 +222,37 @@ def describe(settings: Settings, model: BertForPreTraining, state: TrainState) -
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def conclude(settings: Settings, run: Path, held_out: TokenStore, tokenizer: Tokenizer) -> None:
-    """Prints held-out figures beside what knowing nothing but word frequencies comes to, and fills some masks."""
-    row = [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row][-1]
-    with held_out_batches(settings, held_out, tokenizer) as batches:
-        entropy = unigram_entropy(batch["masked_labels"][batch["masked_weights"] > 0] for batch in batches)
-    loss = row["eval_masked_lm_loss"]
-    print(f"\nWhat it learned, on {settings.text.held_out:.0%} of the documents, which it has not seen:")
-    print(f"  masked LM loss          {loss:.3f} nats, perplexity {row['eval_perplexity']:.1f}")
+@dataclass(frozen=True)
+class KnowingNothing:
+    """What the held-out rows say to a model that knows only how often words and labels occur."""
+
+    pairs: int
+    entropy: float  # nats, of the words to predict
+    commoner: float  # share of the commoner next-sentence label
+
+    @classmethod
+    def of(cls, batches: Batches) -> "KnowingNothing":
+        words, labels = [], []
+        for batch in batches:
+            words.append(batch["masked_labels"][batch["masked_weights"] > 0])
+            labels.append(batch["next_sentence_labels"][batch["next_sentence_weights"] > 0])
+        random = np.concatenate(labels).mean()
+        return cls(sum(map(len, labels)), unigram_entropy(words), float(max(random, 1 - random)))
+
+
+def conclude(settings: Settings, run: Path, nothing: KnowingNothing) -> None:
+    """Prints held-out figures beside what knowing nothing comes to, and fills some masks."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row]
+    row = rows[-1]
+    loss, entropy = row["eval_masked_lm_loss"], nothing.entropy
     side = "below" if loss < entropy else "above"
+    print(f"\nWhat it learned after {row['step']:,} steps, on {nothing.pairs:,} pairs of sentences it has not seen:")
+    print(f"  masked LM loss          {loss:.3f} nats, perplexity {row['eval_perplexity']:.1f}")
     print(f"  word frequencies alone  {entropy:.3f} nats: the model is {abs(entropy - loss):.2f} {side} them")
-    print(f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%} (chance: 50 %)")
+    print(
+        f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%}; "
+        f"always giving the commoner answer: {nothing.commoner:.1%}"
+    )
     if settings.reports.fill_mask:
         fill = FillMask(load(run))
         print("  the likeliest words for a [MASK]:")
@@ -251,9 +272,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check(settings)
     mesh = parallel.make_mesh(fsdp=settings.training.fsdp)
     parallel.check_batch(settings.training.batch_size, mesh, settings.training.accumulate)
-    record = as_record(settings)
-    resume, output = settings.run.resume, settings.run.output
-    check_run(output, record, resume=resume, overwrite=settings.run.overwrite, may_change=MAY_CHANGE_ON_RESUME)
+    output, steps = Path(settings.run.output), settings.training.steps
+    how = {
+        "resume": settings.run.resume,
+        "overwrite": settings.run.overwrite,
+        "may_change": MAY_CHANGE_ON_RESUME,
+    }
+    check_run(output, as_record(settings), **how)
+    reached = newest_step(output / CHECKPOINTS) if settings.run.resume else None
+    if reached is not None and reached > steps:
+        raise ValueError(f"{output} is at step {reached} already, beyond --steps {steps}")
 
     documents, held_out_documents = read_documents(settings)
     tokenizer = make_tokenizer(settings, documents)
@@ -265,9 +293,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"corpus: {train_store.num_documents:,} documents, {train_store.num_sentences:,} sentences, "
         f"{train_store.num_tokens:,} tokens; held out: {held_out.num_documents:,} documents"
     )
-    run = begin_run(output, record, resume=resume)
+    with held_out_batches(settings, held_out, tokenizer) as batches:
+        nothing = KnowingNothing.of(batches)
+    # A run that goes on must find the text it began with: its position in the data means nothing in another.
+    record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
+    run = begin_run(output, record, **how)
     pretrain(settings, mesh, run, train_store, held_out, tokenizer)
-    conclude(settings, run, held_out, tokenizer)
+    conclude(settings, run, nothing)
 
 
 if __name__ == "__main__":

@@ -29,37 +29,51 @@ class Rows:
 class Saved(dict):
     """Checkpoints in a dict."""
 
+    def __init__(self, events):
+        super().__init__()
+        self.events = events
+
     @property
     def latest(self):
         return max(self, default=None)
 
     def save(self, state, data):
         self[state.step] = data
+        self.events.append("save")
 
 
 class Written(list):
     """A reporter that keeps its rows."""
 
-    steps = 0
+    def __init__(self, events):
+        super().__init__()
+        self.events, self.steps = events, 0
 
     def advance(self):
         self.steps += 1
 
     def write(self, row):
         self.append(row)
+        self.events += ["row"] * ("eval_loss" in row)
 
 
-def run(steps, *, first=0, bad_step=None, cadence=None):
+def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=None):
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
-        return SimpleNamespace(step=state.step + 1, params=batch), {"loss": loss, "gradient_norm": 1.0, "tokens": 5}
+        params = float("inf") if batch == bad_model else float(batch)
+        return SimpleNamespace(step=state.step + 1, params=params), {
+            "loss": loss,
+            "gradient_norm": 1.0,
+            "tokens": 5,
+            "learning_rate": batch * 0.5,
+        }
 
-    saved, written = Saved(), Written()
+    events = [] if events is None else events
+    saved, written = Saved(events), Written(events)
     options = {
         "step": step,
         "place": lambda batch: batch,
         "evaluate": lambda params: {"eval_loss": params},
-        "schedule": lambda step: step * 0.5,
         "steps": steps,
         "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
         "checkpoints": saved,
@@ -84,7 +98,7 @@ def test_rows_hold_the_figures_of_their_own_step():
     _, written, _ = run(6)
     rows = {row["step"]: row for row in written if "loss" in row}
     assert rows[4]["loss"] == 1 / 4
-    assert rows[4]["learning_rate"] == 1.5  # the rate that step 4 used: three steps were done
+    assert rows[4]["learning_rate"] == 2.0
     assert [row["eval_loss"] for row in written if "eval_loss" in row] == [4, 6]
 
 
@@ -101,6 +115,25 @@ def test_nan_stops_the_run_before_anything_bad_is_saved(bad_step):
     assert message.startswith(f"step {bad_step}: loss nan")
     assert "the last good checkpoint is of step 3" in message
     assert saved == {3: {"row": 3}}
+
+
+@pytest.mark.parametrize(
+    ("bad_model", "cadence"), [(6, Cadence(2, 3, 3)), (6, Cadence(2, 0, 3)), (8, Cadence(2, 0, 3))]
+)
+def test_a_model_that_is_not_finite_is_not_saved(bad_model, cadence):
+    """Its loss was measured before the update that broke it."""
+    saved, written, message = run(8, bad_model=bad_model, cadence=cadence)
+    assert message is not None
+    assert message.startswith(f"step {bad_model}: ")
+    assert max(saved) < bad_model
+    assert not [row for row in written if row.get("eval_loss") == float("inf")]
+
+
+def test_a_run_killed_while_saving_evaluates_again():
+    """The row of an evaluation is written before the checkpoint, so a resumed run cuts it off and does it again."""
+    happened = []
+    run(4, cadence=Cadence(9, 2, 2), events=happened)
+    assert happened == ["row", "save", "row", "save"]
 
 
 def test_nan_in_the_last_step_is_seen():

@@ -9,7 +9,8 @@ import pytest
 from bert_jax.training.optimizers import OPTIMIZERS, decayed, make_optimizer, make_schedule
 
 RELATIVE = 1e-5
-RATE, DECAY, EPSILON = 0.1, 0.01, 1e-6
+RATE, DECAY = 0.1, 0.01
+EPSILON = {"bert_adamw": 1e-6, "adamw": 1e-8, "lamb": 1e-6}
 
 
 def tree(seed):
@@ -48,7 +49,7 @@ def by_hand(name, path, layers=False):
         g = leaf(seed)
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         corrected = (m, v) if name == "bert_adamw" else (m / (1 - 0.9**step), v / (1 - 0.999**step))
-        update = corrected[0] / (np.sqrt(corrected[1]) + EPSILON) + (0.0 if plain else DECAY * x)
+        update = corrected[0] / (np.sqrt(corrected[1]) + EPSILON[name]) + (0.0 if plain else DECAY * x)
         if name == "lamb" and not plain:
             squares = [np.square(y).sum(axis=axes, keepdims=True) for y in (x, update)]
             update = update * np.sqrt(squares[0] / squares[1])

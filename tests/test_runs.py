@@ -14,7 +14,7 @@ def changed(**values):
 
 @pytest.fixture
 def run(tmp_path):
-    return begin_run(tmp_path / "run", SETTINGS, resume=False)
+    return begin_run(tmp_path / "run", SETTINGS, **CHOICES)
 
 
 def test_a_new_folder_is_made_with_its_settings(run):
@@ -34,23 +34,31 @@ def test_a_folder_of_something_else_is_left_alone_even_to_overwrite(tmp_path):
 
 def test_overwriting_empties_the_folder(run):
     (run / "old").write_text("x")
-    check_run(run, SETTINGS, **CHOICES | {"overwrite": True})
-    begin_run(run, SETTINGS, resume=False)
+    begin_run(run, SETTINGS, **CHOICES | {"overwrite": True})
     assert not (run / "old").exists()
+
+
+def test_a_run_that_began_meanwhile_is_left_alone(tmp_path):
+    """Two are started with one folder: both may begin when asked first, the slower is refused when it does."""
+    for _ in range(2):
+        check_run(tmp_path / "run", SETTINGS, **CHOICES)
+    begin_run(tmp_path / "run", SETTINGS, **CHOICES)
+    with pytest.raises(FileExistsError, match="holds another run"):
+        begin_run(tmp_path / "run", SETTINGS, **CHOICES)
 
 
 def test_going_on_keeps_the_folder_and_names_what_differs(run):
     (run / "old").write_text("x")
     going_on = CHOICES | {"resume": True}
-    check_run(run, changed(steps=60), **going_on)
-    begin_run(run, changed(steps=60), resume=True)
+    begin_run(run, changed(steps=60), **going_on)
     assert (run / "old").exists()
     assert recorded_settings(run) == changed(steps=60)
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.1, now learning_rate is 0\.2"):
         check_run(run, changed(learning_rate=0.2), **going_on)
 
 
-def test_a_broken_record_is_named(run):
-    (run / "training.json").write_text("[]")
+@pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', '{"settings": {"training": 3}}'])
+def test_a_broken_record_is_named(run, text):
+    (run / "training.json").write_text(text)
     with pytest.raises(ValueError, match=r"training\.json: not a run's settings"):
         recorded_settings(run)

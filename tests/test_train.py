@@ -113,26 +113,25 @@ def test_masks_are_filled(stopped):
     assert [set(answer) for answer in answers] == [{"score", "token", "token_str", "sequence"}] * 3
     assert answers[0]["score"] >= answers[1]["score"] >= answers[2]["score"] > 0
     assert answers[0]["token_str"] in answers[0]["sequence"]
-    with pytest.raises(ValueError, match=r"wanted one \[MASK\] in the text, found 2"):
-        fill("[MASK] [MASK]")
 
 
 def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
-    before = rows(stopped[0])
+    before = rows(stopped[0]), (stopped[0] / "training.json").read_text()
     with pytest.raises(FileExistsError, match="holds another run"):
         pretrain(stopped[0])
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.01, now learning_rate is 0\.5"):
         pretrain(stopped[0], "--resume", "--learning-rate", "0.5")
     with pytest.raises(ValueError, match="is at step 6 already, beyond --steps 4"):
         pretrain(stopped[0], "--resume", "--steps", "4")
-    assert rows(stopped[0]) == before
+    assert before == (rows(stopped[0]), (stopped[0] / "training.json").read_text())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
     flags = ["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "adamw", "--warmup-steps", "2"]
-    with pytest.raises(script.NotFinite, match=r"step \d+: loss nan.* the last good checkpoint is of step \d"):
+    with pytest.raises(script.NotFinite, match=r"step 2: norm of the parameters inf.* good checkpoint is of step 1"):
         pretrain(tmp_path / "run", "--steps", "9", "--checkpoint-every", "1", *flags)
-    assert bert_jax.load(tmp_path / "run").params is not None
+    outputs = bert_jax.load(tmp_path / "run")([[2, 5, 6, 3]])
+    assert np.isfinite(outputs.prediction_logits).all()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
         (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
         (["--learning-rate", "-1"], "--learning-rate must be above 0"),
         (["--preset", "huge"], "--preset must be one of demo, tiny"),
-        (["--vocab-size", "4"], "vocabulary of 4"),
+        (["--vocab-size", "4"], "--vocab-size 4 has no room beside 5 special tokens"),
+        (["--tokenizer", "absent.json"], r"--tokenizer: absent\.json does not exist"),
+        (["--masked-share", "2"], r"masked_share must lie in \(0, 1\], found 2"),
+        (["--seed", "-1"], "seed must lie in"),
+        (["--max-length", "4"], "max_length must be at least 5 to hold a pair, found 4"),
+        (["--short-probability", "3"], "short_probability must lie in"),
+        (["--fill-mask", "no mask here"], r"--fill-mask wants one \[MASK\] in each sentence, got 'no mask here'"),
+        (["--clip-norm", "-1"], r"--clip-norm must be at least 0, got -1\.0"),
+        (["--beta2", "1.5"], r"--beta2 must lie in \[0, 1\), got 1\.5"),
+        (["--warmup-steps", "50"], "--warmup-steps 50 must be below --decay-steps 50"),
         (["--corpus", "absent.txt"], "absent.txt"),
         (["--hidden-size", "17"], "hidden_size 17 is not divisible by num_attention_heads 2"),
         (["--held-out", "1.5"], "--held-out must lie between 0 and 1"),
@@ -160,8 +168,36 @@ def test_bad_flags_are_refused_in_one_line_before_work(pretrain, tmp_path, flags
 
 def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
     (tmp_path / "one.txt").write_text("One sentence. And another one.\n")
-    with pytest.raises(ValueError, match="needs two documents to train on and two held out; the corpus has 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"one\.txt: next-sentence prediction needs two documents to train on and two held out, found 1",
+    ):
         pretrain(tmp_path / "run", "--corpus", str(tmp_path / "one.txt"))
+
+
+def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
+    text = tmp_path / "films.txt"
+    text.write_text(corpus.read_text())
+    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
+    text.write_text(corpus.read_text().replace("film", "play"))
+    with pytest.raises(ValueError, match="began with contents of the corpus"):
+        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+
+
+def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
+    """Everything else turned the other way at once; then resumed on other devices and with other workers."""
+    flags = [
+        "--tokenizer", str(stopped[0]), "--dtype", "bfloat16", "--remat", "full", "--optimizer", "lamb",
+        "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
+        "--batch-size", "16", "--language", "de", "--keep-checkpoints", "1", "--checkpoint-every", "1",
+    ]  # fmt: skip
+    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "4")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
+    pretrain(run, *flags, "--steps", "3", "--resume", "--num-workers", "1")
+    assert [row["step"] for row in rows(run) if "loss" in row] == [1, 2, 3]
+    assert bert_jax.load(run).config.dtype == "bfloat16"
+    pretrain(run, "--steps", "1", "--overwrite")
+    assert bert_jax.load(run).config.dtype == "float32"
 
 
 def test_resuming_takes_the_settings_the_run_began_with(stopped):

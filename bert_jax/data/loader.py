@@ -21,7 +21,7 @@ import grain
 import numpy as np
 
 from bert_jax.data.masking import Vocabulary, enough_predictions, mask_tokens
-from bert_jax.data.pairs import PAIR, build_inputs, plan_pairs
+from bert_jax.data.pairs import PAIR, build_inputs, check_lengths, plan_pairs
 
 if TYPE_CHECKING:
     import os
@@ -47,6 +47,7 @@ class PretrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_lengths(self.max_length, self.short_probability)
         if not 0 < self.masked_share <= 1:
             raise ValueError(f"masked_share must lie in (0, 1], found {self.masked_share}")
         if self.max_predictions is not None and self.max_predictions < 1:

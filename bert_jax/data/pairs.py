@@ -55,10 +55,7 @@ def plan_pairs(
     Raises:
         ValueError: `max_length` leaves no room for a pair, or there are fewer than two documents.
     """
-    if max_length < SPECIAL_TOKENS + 2:
-        raise ValueError(f"max_length must be at least {SPECIAL_TOKENS + 2} to hold a pair, found {max_length}")
-    if not 0 <= short_probability <= 1:
-        raise ValueError(f"short_probability must lie in [0, 1], found {short_probability}")
+    check_lengths(max_length, short_probability)
     if store.num_documents < 2:
         raise ValueError(f"next-sentence prediction needs at least two documents, found {store.num_documents}")
 
@@ -74,6 +71,14 @@ def plan_pairs(
     with tempfile.TemporaryFile(dir=cache_dir) as file:
         file.writelines(block.data for block in blocks())
         return np.memmap(file, PAIR, mode="r")
+
+
+def check_lengths(max_length: int, short_probability: float) -> None:
+    """Raises ValueError where no pair fits, or the probability is none."""
+    if max_length < SPECIAL_TOKENS + 2:
+        raise ValueError(f"max_length must be at least {SPECIAL_TOKENS + 2} to hold a pair, found {max_length}")
+    if not 0 <= short_probability <= 1:
+        raise ValueError(f"short_probability must lie in [0, 1], found {short_probability}")
 
 
 def build_inputs(

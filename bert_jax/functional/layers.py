@@ -54,7 +54,7 @@ def dropout(x: Array, *, rate: float, key: Array | None) -> Array:
     """
     if key is None or rate == 0.0:
         return x
-    dropped = round(rate * 2**16)
+    dropped = min(round(rate * 2**16), 2**16 - 1)
     keep = jax.random.bits(key, x.shape, jnp.uint16) >= dropped
     return jnp.where(keep, x / (1.0 - dropped / 2**16), jnp.zeros_like(x))
 

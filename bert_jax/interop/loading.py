@@ -76,7 +76,8 @@ class LoadedBert:
             ValueError: an id outside its table, or rows longer than the table of positions.
         """
         arrays = {"input_ids": input_ids} | {name: array for name, array in inputs.items() if array is not None}
-        arrays = {name: self.checked(name, array) for name, array in arrays.items()}
+        length = np.shape(input_ids)[-1]
+        arrays = {name: self.checked(name, array, length) for name, array in arrays.items()}
         return self.compiled(self.params, arrays, output_hidden_states, output_attentions)
 
     @cached_property
@@ -93,8 +94,8 @@ class LoadedBert:
 
         return jax.jit(forward, static_argnums=(2, 3))
 
-    def checked(self, name: str, array: Any) -> Any:
-        """Returns `array` as int32, once its values are known to lie within their table."""
+    def checked(self, name: str, array: Any, length: int) -> Any:
+        """Returns `array` as int32, once its values are known to lie within their table or the row."""
         values = np.asarray(array)
         if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
             raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
@@ -102,6 +103,8 @@ class LoadedBert:
             "input_ids": self.config.vocab_size,
             "token_type_ids": self.config.type_vocab_size,
             "position_ids": self.config.max_position_embeddings,
+            "masked_positions": length,
+            "cls_positions": length,
         }
         limit = limits.get(name)
         if limit and values.size and not (values.min() >= 0 and values.max() < limit):

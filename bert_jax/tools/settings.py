@@ -17,7 +17,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bert_jax.config import PRESETS, BertConfig
+from bert_jax.data.loader import PretrainingSettings
 from bert_jax.training.runs import recorded_settings
+from bert_jax.vocabulary import MASK, SPECIAL_TOKENS
 
 FILM_SENTENCES = (
     "i really [MASK] this film .",
@@ -170,13 +172,12 @@ class Settings:
 
 
 MAY_CHANGE_ON_RESUME = (
-    "steps", "output", "resume", "overwrite", "num_workers", "cache_dir", "log_every", "eval_every", "eval_rows",
-    "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
+    "steps", "output", "resume", "overwrite", "num_workers", "fsdp", "remat", "cache_dir", "log_every", "eval_every",
+    "eval_rows", "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
 )  # fmt: skip
 
 # Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
-# weights that
-# start near 1/sqrt(hidden), more masks, short rows, a high rate and a quick second moment.
+# weights that start near 1/sqrt(hidden), more masks, short rows, a high rate and a quick second moment.
 DEMO = Settings(
     text=Text(vocab_size=5_000),
     rows=Rows(max_length=64, masked_share=0.2),
@@ -276,6 +277,17 @@ def check(settings: Settings) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if not (math.isfinite(training.learning_rate) and training.learning_rate > 0):
         raise ValueError(f"--learning-rate must be above 0, got {training.learning_rate}")
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(training, name) < 1:
+            raise ValueError(f"--{name} must lie in [0, 1), got {getattr(training, name)}")
+    for name in ("weight_decay", "clip_norm"):
+        if not 0 <= getattr(training, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(training, name)}")
+    if training.schedule != "constant" and training.warmup_steps >= training.decay_steps:
+        raise ValueError(
+            f"--warmup-steps {training.warmup_steps} must be below --decay-steps {training.decay_steps}, where the "
+            "learning rate has come to 0"
+        )
     if training.schedule != "constant" and training.steps > training.decay_steps:
         raise ValueError(
             f"--steps {training.steps} goes beyond step {training.decay_steps}, where the learning rate has come to 0: "
@@ -288,7 +300,16 @@ def check(settings: Settings) -> None:
         )
     if not 0 < settings.text.held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, got {settings.text.held_out}")
-    architecture(model, vocab_size=settings.text.vocab_size)
+    text = settings.text
+    if text.vocab_size <= len(SPECIAL_TOKENS):
+        raise ValueError(f"--vocab-size {text.vocab_size} has no room beside {len(SPECIAL_TOKENS)} special tokens")
+    if text.tokenizer is not None and not os.path.exists(text.tokenizer):
+        raise ValueError(f"--tokenizer: {text.tokenizer} does not exist")
+    for sentence in reports.fill_mask:
+        if sentence.count(MASK) != 1:
+            raise ValueError(f"--fill-mask wants one {MASK} in each sentence, got {sentence!r}")
+    PretrainingSettings(**asdict(rows), seed=settings.run.seed)
+    architecture(model, vocab_size=text.vocab_size)
 
 
 def architecture(model: Model, *, vocab_size: int, pad_token_id: int = 0) -> BertConfig:

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax.training.state import TrainState
 
+CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 ITEMS = ("state", "data")
 
 
@@ -62,6 +63,12 @@ class Checkpoints:
         state = restored["state"]
         key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
         return TrainState(state.step, state.params, state.optimizer_state, key), restored["data"]
+
+
+def newest_step(folder: str | Path) -> int | None:
+    """Returns the newest step saved below a folder, by a look at the names alone, or None."""
+    steps = (int(path.name) for path in Path(folder).glob("*") if path.name.isdigit())
+    return max(steps, default=None)
 
 
 def as_arrays(state: TrainState) -> TrainState:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import optax
 
 from bert_jax.training.checkpoints import Checkpoints
-from bert_jax.training.optimizers import Schedule
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
 
@@ -34,7 +34,10 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often, in steps: figures are recorded, the held-out set is evaluated, a checkpoint is saved. 0 = never."""
+    """How often, in steps: figures are recorded, the held-out set is evaluated, a checkpoint is saved.
+
+    All three are done at the end too; 0 for one of the last two means only then.
+    """
 
     log: int = 10
     evaluate: int = 0
@@ -48,7 +51,6 @@ def train(
     step: Callable,
     place: Callable,
     evaluate: Callable[[Any], dict[str, float]],
-    schedule: Schedule,
     steps: int,
     cadence: Cadence,
     checkpoints: Checkpoints,
@@ -74,16 +76,12 @@ def train(
             return
         done, figures = pending[0], {name: float(value) for name, value in jax.device_get(pending[1]).items()}
         pending = None
-        if not math.isfinite(figures["loss"]) or not math.isfinite(figures["gradient_norm"]):
-            raise NotFinite(stopped(done, figures, checkpoints.latest))
+        require_finite(done, {"loss": figures["loss"], "gradient norm": figures["gradient_norm"]}, checkpoints.latest)
         clock.count(figures.pop("tokens"))
         reporter.advance()
         if done % cadence.log == 0 or done == steps:
-            rate = float(schedule(done - 1))
-            figures = {"loss": figures["loss"]} | figures
-            reporter.write(
-                {"step": done, **figures, "learning_rate": rate, "tokens_per_second": clock.tokens_per_second()}
-            )
+            row = {"step": done, "loss": figures["loss"], **figures}
+            reporter.write(row | {"tokens_per_second": clock.tokens_per_second()})
 
     for number in range(int(state.step) + 1, steps + 1):
         state, figures = step(state, place(next(batches)))
@@ -92,10 +90,15 @@ def train(
         if due(number, cadence.evaluate, steps) or due(number, cadence.checkpoint, steps):
             settle()
             with clock.stopped():
-                if due(number, cadence.checkpoint, steps):
-                    checkpoints.save(state, batches.state())
+                # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
                 if due(number, cadence.evaluate, steps):
-                    reporter.write({"step": number, **evaluate(state.params)})
+                    row = evaluate(state.params)
+                    require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
+                    reporter.write({"step": number, **row})
+                if due(number, cadence.checkpoint, steps):
+                    size = float(optax.tree.norm(state.params))
+                    require_finite(number, {"norm of the parameters": size}, checkpoints.latest)
+                    checkpoints.save(state, batches.state())
     return state
 
 
@@ -104,13 +107,13 @@ def due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def stopped(step: int, figures: dict[str, float], saved: int | None) -> str:
-    """Says at which step a run stopped being finite, and what is left of it."""
+def require_finite(step: int, figures: dict[str, float], saved: int | None) -> None:
+    """Raises NotFinite, with what is left of the run, unless all figures are finite."""
+    if all(math.isfinite(value) for value in figures.values()):
+        return
+    found = ", ".join(f"{name} {value}" for name, value in figures.items())
     left = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
-    return (
-        f"step {step}: loss {figures['loss']}, gradient norm {figures['gradient_norm']}: stopped; {left}. "
-        "Try a lower learning rate, or a longer warm-up"
-    )
+    raise NotFinite(f"step {step}: {found}: stopped; {left}. Try a lower learning rate, or a longer warm-up")
 
 
 class Clock:

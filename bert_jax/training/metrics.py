@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.training.runs import write_whole
+
 Row = dict[str, float]
 
 
@@ -24,7 +26,7 @@ def evaluate(step: Callable, params, batches: Iterable[Any]) -> Row:
     for batch in batches:
         for name, pair in jax.device_get(step(params, batch)).items():
             totals[name] = totals.get(name, np.zeros(2)) + np.array(pair, np.float64)
-    row = {name: float(total / max(weight, 1.0)) for name, (total, weight) in totals.items()}
+    row = {name: float(total / weight) if weight else 0.0 for name, (total, weight) in totals.items()}
     row["loss"] = sum(value for name, value in row.items() if name.endswith("_loss"))
     if "masked_lm_loss" in row:
         row["perplexity"] = math.exp(min(row["masked_lm_loss"], 700.0))
@@ -44,9 +46,7 @@ class MetricsFile:
     def __init__(self, path: str | Path, *, after_step: int = 0) -> None:
         self.path = Path(path)
         kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
-        fresh = self.path.with_suffix(".part")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        fresh.replace(self.path)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row."""

@@ -54,13 +54,16 @@ def make_optimizer(
     beta2: float = 0.999,
     clip_norm: float | None = 1.0,
 ) -> optax.GradientTransformation:
-    """Returns `bert_adamw` (no bias correction), `adamw` or `lamb`, after clipping by global norm; epsilon is 1e-6."""
+    """Returns `bert_adamw` (no bias correction), `adamw` or `lamb`, after clipping by global norm.
+
+    Epsilon is 1e-6 as BERT and LAMB have it, and 1e-8 for `adamw`, as is usual.
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
     moments = scale_by_bert_adam if name == "bert_adamw" else optax.scale_by_adam
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        moments(b1=beta1, b2=beta2, eps=1e-6),
+        moments(b1=beta1, b2=beta2, eps=1e-8 if name == "adamw" else 1e-6),
         optax.add_decayed_weights(weight_decay, mask=decayed),
         scale_by_layer_trust_ratio() if name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(schedule),

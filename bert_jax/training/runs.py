@@ -34,9 +34,10 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a run's settings (wanted JSON with the key 'settings')") from None
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        return {group: dict(values) for group, values in settings.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path}: not a run's settings (wanted JSON with groups of them under 'settings')") from None
 
 
 def check_run(
@@ -69,15 +70,27 @@ def check_run(
         raise FileExistsError(f"{folder} holds another run: {ways}")
 
 
-def begin_run(folder: str | Path, settings: Settings, *, resume: bool) -> Path:
-    """Makes the folder, empty unless the run in it goes on, and keeps settings and versions in training.json."""
+def begin_run(
+    folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
+) -> Path:
+    """Makes the folder, empty unless the run in it goes on, and keeps settings and versions in training.json.
+
+    Arguments and errors are those of `check_run`, which is asked once more: text may have been read for hours since.
+    """
     folder = Path(folder)
-    if not resume and recorded_settings(folder) is not None:
+    check_run(folder, settings, resume=resume, overwrite=overwrite, may_change=may_change)
+    if overwrite and not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"settings": settings, "versions": versions()}
-    (folder / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / SETTINGS, json.dumps({"settings": settings, "versions": versions()}, indent=2) + "\n")
     return folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file in one move, so that whoever is killed leaves the old one or the new one."""
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def difference(before: Settings, now: Settings, may_change: tuple[str, ...]) -> tuple[str, Any, Any] | None:

@@ -13,6 +13,7 @@ import optax
 from jax import Array
 
 from bert_jax.training.objectives import Measures, Objective
+from bert_jax.training.optimizers import Schedule
 from bert_jax.training.state import TrainState
 
 Batch = Mapping[str, Array]
@@ -25,6 +26,7 @@ def train_step(
     *,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    schedule: Schedule | None = None,
     accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the state after one update, and the batch's figures before it.
@@ -33,6 +35,7 @@ def train_step(
         batch: arrays [B, ...]; B must be divisible by `accumulate`.
         axis: the name of the mapped axis under `pmap` or `shard_map`; None under plain `jit`, where XLA adds up the
         devices.
+        schedule: the optimizer's, to be told in the figures.
         accumulate: micro-batches, run one after another, whose gradients are added up.
 
     Returns:
@@ -42,7 +45,7 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
     if axis is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-    totals = {name: jnp.maximum(across(batch[weights].sum(), axis), 1.0) for name, weights in objective.losses.items()}
+    totals = {name: divisor(across(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
 
     def loss(params, part: Batch, key: Array) -> tuple[Array, Measures]:
         measures = objective.measure(params, part, key)
@@ -58,6 +61,8 @@ def train_step(
     figures = means(measures)
     figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
     figures["gradient_norm"] = optax.tree.norm(gradients)
+    if schedule is not None:
+        figures["learning_rate"] = schedule(state.step)
     figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
     return TrainState(state.step + 1, params, optimizer_state, state.key), figures
 
@@ -95,4 +100,9 @@ def across(tree, axis: str | None) -> Any:
 
 def means(measures: Mapping[str, Any]) -> dict[str, Any]:
     """Returns sum / weight of each measure; 0 where nothing was weighed."""
-    return {name: total / jnp.maximum(weight, 1.0) for name, (total, weight) in measures.items()}
+    return {name: total / divisor(weight) for name, (total, weight) in measures.items()}
+
+
+def divisor(weight: Array) -> Array:
+    """Returns a weight to divide by: 1 where there is none, and the sum is 0."""
+    return jnp.where(weight > 0, weight, 1.0)
