@@ -136,10 +136,6 @@ class BertConfig:
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def save(self, path: str | Path) -> None:
-        """Writes a `config.json`."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-
 
 PRESETS = {
     "tiny": (2, 128),

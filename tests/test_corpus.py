@@ -233,15 +233,15 @@ def test_a_corpus_is_read_once_and_again_when_a_file_changes(write, read, monkey
 def test_the_key_depends_on_all_that_decides_what_is_read(write):
     path, other = write("a.txt", "one"), write("b.txt", "one")
     keys = [
-        corpus_fingerprint(path),
-        corpus_fingerprint(other),
-        corpus_fingerprint([path, other]),
-        corpus_fingerprint([other, path]),
-        corpus_fingerprint(path, text_column="body"),
-        corpus_fingerprint(path, encoding="latin-1"),
+        corpus_fingerprint([path], "text", "utf-8"),
+        corpus_fingerprint([other], "text", "utf-8"),
+        corpus_fingerprint([path, other], "text", "utf-8"),
+        corpus_fingerprint([other, path], "text", "utf-8"),
+        corpus_fingerprint([path], "body", "utf-8"),
+        corpus_fingerprint([path], "text", "latin-1"),
     ]
     assert len(set(keys)) == len(keys)
-    assert corpus_fingerprint([path]) == corpus_fingerprint(path, encoding="UTF8") == keys[0]
+    assert corpus_fingerprint([path], "text", "utf-8") == keys[0]
 
 
 def test_a_run_that_dies_while_reading_leaves_nothing_that_passes_for_whole(write, read, tmp_path, monkeypatch):

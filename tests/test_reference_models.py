@@ -5,7 +5,7 @@ Three routes to one gradient must agree on every leaf of the tree: derived by ha
 """
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -126,7 +126,6 @@ CASES = {
         ("token_classification",),
         PACKED | {"labels": np.where(ATTENTION_MASK > 0, 3, -100), "example_weights": EXAMPLE_WEIGHTS},
         ("classifier",),
-        {"hidden_act": "relu"},
     ),
     "question_answering": Case(
         "BertForQuestionAnswering",
@@ -152,6 +151,7 @@ CASES = {
         {"num_labels": 1},
     ),
 }
+CASES["relu"] = replace(CASES["token_classification"], options={"hidden_act": "relu"})
 SMOOTH = [name for name, case in CASES.items() if case.config.hidden_act != "relu"]
 
 

@@ -63,24 +63,12 @@ def read_corpus(
         if not found:
             raise ValueError(f"no document in {', '.join(sources)}")
 
-    folder = Path(cache_dir) / _fingerprint(origins, text_column, encoding)
+    folder = Path(cache_dir) / corpus_fingerprint(origins, text_column, encoding)
     if not folder.is_dir():
         for origin in origins:
             with closing(read_documents(origin, text_column, encoding)) as texts:
                 next(texts, None)
     return keep_documents(documents(), folder)
-
-
-def corpus_fingerprint(
-    sources: str | Sequence[str], *, text_column: str = "text", encoding: str = "utf-8", split: str = "train"
-) -> str:
-    """Names what `read_corpus` would read, at the price of a look at each file's entry.
-
-    It is made from the paths, sizes and times of change, not from the content, so it takes no time, and it changes when
-    a file is written anew with the same content. What the texts are is told by the fingerprint of the dataset read.
-    """
-    sources = [sources] if isinstance(sources, str) else sources
-    return _fingerprint(find_origins(sources, split), text_column, codec(encoding))
 
 
 def keep_documents(texts: Iterable[str], folder: Path) -> datasets.Dataset:
@@ -134,7 +122,12 @@ def _hash_of(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: str, encoding: str) -> str:
+def corpus_fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: str, encoding: str) -> str:
+    """Names what `read_corpus` would read, at the price of a look at each file's entry.
+
+    It is made from paths, sizes and times of change, not from the content, so it takes no time, and it changes when a
+    file is written anew with the same content. What the texts are is told by the fingerprint of the dataset read.
+    """
     described = []
     for origin in origins:
         if isinstance(origin, Path):
