@@ -231,7 +231,7 @@ def test_a_corpus_is_read_once_and_again_when_a_file_changes(write, read, monkey
 
 
 def test_the_key_depends_on_all_that_decides_what_is_read(write):
-    path, other = write("a.txt", "one"), write("b.txt", "one")
+    path, other = Path(write("a.txt", "one")), Path(write("b.txt", "one"))
     keys = [
         corpus_fingerprint([path], "text", "utf-8"),
         corpus_fingerprint([other], "text", "utf-8"),
