@@ -1,7 +1,7 @@
 """`bert_jax.load`: from a folder or a name to a model that answers from Python."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +127,20 @@ class LoadedBert:
         huggingface.write_model(folder, self.model, self.params, dtype=dtype)
         if self.vocabulary is not None:
             self.vocabulary.save(folder)
+
+    def export(self, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> None:
+        """Writes the forward pass with its weights as one file of StableHLO, which runs without this package.
+
+        Args:
+            path: the file; see `bert_jax.interop.export` for how it is read.
+            platforms: where it is to run.
+
+        Raises:
+            ValueError: a model of multiple choice, whose rows are of another form.
+        """
+        from bert_jax.interop.export import export_model
+
+        export_model(path, self.model, self.params, platforms=platforms)
 
 
 def load(

@@ -1,0 +1,126 @@
+"""Texts as rows: a text that fits is one row, a longer one several whose windows overlap.
+
+`[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text whole in every row. Where windows overlap a
+token is looked at several times; the window in which it has the most context on both sides speaks for it.
+
+References: google-research/bert `run_squad.py` (sliding windows, `_check_is_max_context`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bert_jax.pipelines.batching import Row
+from bert_jax.tokenization import Tokenizer
+
+SLICE = 64  # texts encoded at once, while the device works on what came before
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens start <= i < stop of a document."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A text, its tokens, and the windows that cover them.
+
+    Attributes:
+        text: as it was given.
+        ids: int32 [n], without special tokens.
+        offsets: int [n, 2], the characters of each token.
+        opening: int32, what stands before the text in every row: [CLS], or [CLS] first [SEP].
+        windows: at least one; each token is in one or more.
+        paired: whether there is a first text.
+    """
+
+    text: str
+    ids: np.ndarray
+    offsets: np.ndarray
+    opening: np.ndarray
+    windows: tuple[Window, ...]
+    paired: bool
+
+    def row(self, window: Window, sep_id: int, places: np.ndarray | None = None) -> Row:
+        """Returns the row of a window; `places` are tokens of the document."""
+        ids = np.concatenate([self.opening, self.ids[window.start : window.stop], [sep_id]], dtype=np.int32)
+        shifted = np.zeros(0, np.int32) if places is None else places - window.start + len(self.opening)
+        return Row(ids, len(self.opening) if self.paired else len(ids), shifted)
+
+    @cached_property
+    def owners(self) -> np.ndarray:
+        """Int [n]: the window in which each token has the most context."""
+        owners, most = np.zeros(len(self.ids), np.int32), np.full(len(self.ids), -1.0)
+        for number, window in enumerate(self.windows):
+            tokens = np.arange(window.start, window.stop)
+            context = np.minimum(tokens - window.start, window.stop - 1 - tokens)
+            context = context + 0.01 * (window.stop - window.start)
+            better = tokens[context > most[tokens]]
+            owners[better], most[better] = number, context[better - window.start]
+        return owners
+
+
+def cover(length: int, room: int, overlap: int) -> tuple[Window, ...]:
+    """Returns windows of up to `room` tokens over `length` tokens, neighbours sharing `overlap`, at most half of them.
+
+    >>> [(window.start, window.stop) for window in cover(10, 6, 2)]
+    [(0, 6), (4, 10)]
+    """
+    step = room - min(overlap, room // 2)
+    starts = range(0, max(1, length - room + step), step)
+    return tuple(Window(start, min(start + room, length)) for start in starts)
+
+
+def valid_text(text: object, what: str = "a text") -> str:
+    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD.
+
+    Raises:
+        ValueError: it is no string.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
+    return SURROGATES.sub("\ufffd", text)
+
+
+def read_documents(
+    pairs: Sequence[tuple[str | None, str]], tokenizer: Tokenizer, *, max_length: int, overlap: int, offsets: bool
+) -> Iterator[Document]:
+    """Yields the documents of (first text or None, text), encoded some at a time.
+
+    Args:
+        offsets: whether characters are asked for; without them encoding is faster.
+
+    Raises:
+        ValueError: a first text that leaves no room for the other.
+    """
+    encode = tokenizer.backend.encode_batch if offsets else tokenizer.backend.encode_batch_fast
+    for begin in range(0, len(pairs), SLICE):
+        some = pairs[begin : begin + SLICE]
+        encodings = encode([valid_text(text) for _, text in some], add_special_tokens=False)
+        firsts = [valid_text(first, "a first text") for first, _ in some if first is not None]
+        first_ids = iter([encoding.ids for encoding in encode(firsts, add_special_tokens=False)] if firsts else ())
+        for (first, text), encoding in zip(some, encodings, strict=True):
+            opening = [tokenizer.cls_id]
+            if first is not None:
+                opening += [*next(first_ids), tokenizer.sep_id]
+            room = max_length - len(opening) - 1
+            # A long document seen through a slit would take hours.
+            if room < len(encoding.ids) and room < max_length // 2 - 2:
+                raise ValueError(
+                    f"a first text of {len(opening) - 2} tokens leaves too little of {max_length} tokens: {first!r:.60}"
+                )
+            yield Document(
+                text=text,
+                ids=np.array(encoding.ids, np.int32),
+                offsets=np.array(encoding.offsets if offsets else (), np.int64).reshape(-1, 2),
+                opening=np.array(opening, np.int32),
+                windows=cover(len(encoding.ids), room, overlap),
+                paired=first is not None,
+            )

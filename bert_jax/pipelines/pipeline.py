@@ -1,0 +1,183 @@
+"""What all pipelines share: texts in, in whatever form; results out, in the same form and order.
+
+Texts are held some thousand at a time, so that a generator of a million takes no more memory than a few thousand. A
+pipeline says what it asks of a text, what it wants of the model's outputs (computed on the device; only that is
+fetched), and how it makes an answer of it.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from bert_jax.interop.loading import LoadedBert, load
+from bert_jax.models import Outputs
+from bert_jax.pipelines.batching import Batch, Batcher, Row
+from bert_jax.pipelines.documents import Document, read_documents
+
+HELD_CHARACTERS = 1 << 23
+PATIENCE = 2.0  # seconds before there is a progress bar
+
+
+class Pipeline:
+    """A loaded model that answers texts.
+
+    Args:
+        bert: what `bert_jax.load` returned.
+        max_length: tokens of a window, special ones included; None: as many as the model takes.
+        overlap: tokens that neighbouring windows of a long text share; at most half of a window.
+        batch_tokens: tokens of a batch; None: what suits the platform.
+        window: how many texts are held at a time; 1 answers each text before the next is read.
+        progress: a progress bar on stderr; None: when that is a terminal and it takes longer than two seconds.
+
+    Raises:
+        ValueError: a model without the head that is needed, or without a vocabulary; an impossible number.
+    """
+
+    models: ClassVar[tuple[str, ...]] = ()  # that have the head which is needed; none named: any will do
+    offsets: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        bert: LoadedBert,
+        *,
+        max_length: int | None = None,
+        overlap: int = 128,
+        batch_tokens: int | None = None,
+        window: int = 4096,
+        progress: bool | None = None,
+    ) -> None:
+        name = type(bert.model).__name__
+        if self.models and name not in self.models:
+            raise ValueError(f"{type(self).__name__} needs a {' or a '.join(self.models)}; this is a {name}")
+        limit = bert.config.max_position_embeddings
+        if max_length is None:
+            max_length = limit
+        if not 5 <= max_length <= limit:
+            raise ValueError(f"max_length must lie between 5 and the model's {limit} positions, got {max_length}")
+        if overlap < 0 or window < 1:
+            raise ValueError(f"overlap must be at least 0 and window at least 1, got {overlap} and {window}")
+        self.bert, self.tokenizer = bert, bert.tokenizer
+        self.max_length, self.overlap, self.window, self.progress = max_length, overlap, window, progress
+        self.batcher = Batcher(self.compute, bert.params, max_length=max_length, batch_tokens=batch_tokens)
+
+    @classmethod
+    def load(cls, source: str | Path, *, dtype: str | None = None, revision: str | None = None, **options: Any) -> Self:
+        """Loads a model and makes a pipeline of it.
+
+        Args:
+            source, dtype, revision: those of `bert_jax.load`.
+            **options: those of the pipeline.
+        """
+        return cls(load(source, dtype=dtype, revision=revision), **options)
+
+    def __call__(self, texts: Any, **options: Any) -> Any:
+        """Answers one text, or a list of texts with a list, or an iterator of texts with an iterator.
+
+        Where a text may be paired with another, `{"text": ..., "text_pair": ...}` stands for a text.
+        """
+        if isinstance(texts, str | Mapping):
+            return next(self.stream([texts], **options))
+        if hasattr(texts, "__len__"):
+            return self.gathered(list(self.stream(texts, total=len(texts), **options)))
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"wanted a text or texts, got {type(texts).__name__}")
+        return self.stream(texts, **options)
+
+    def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
+        """Yields an answer for each text, in order."""
+        static = self.static(**options)
+        hidden = not (sys.stderr.isatty() if self.progress is None else self.progress)
+        with tqdm(total=total, disable=hidden, delay=PATIENCE, unit=" texts") as bar:
+            for held in held_texts(texts, self.window):
+                documents: list[Document] = []
+                results: list[list[Any]] = []
+                for (number, part), result in self.batcher.run(self.tagged_rows(held, documents, results), **static):
+                    results[number][part] = result
+                    bar.update(part == len(results[number]) - 1)
+                for number, document in enumerate(documents):
+                    answer = self.answer(document, results[number], **options)
+                    results[number] = []
+                    yield answer
+
+    def tagged_rows(
+        self, texts: list[Any], documents: list[Document], results: list[list[Any]]
+    ) -> Iterator[tuple[tuple[int, int], Row]]:
+        """Yields the rows of the texts, tagged (text, row), and enters each text into the two lists."""
+        pairs = [self.pair(text) for text in texts]
+        for number, document in enumerate(
+            read_documents(
+                pairs, self.tokenizer, max_length=self.max_length, overlap=self.overlap, offsets=self.offsets
+            )
+        ):
+            if document.paired and self.bert.config.type_vocab_size < 2:
+                raise ValueError("this model has one token type: it cannot tell the texts of a pair apart")
+            rows = self.rows(document)
+            documents.append(document)
+            results.append([None] * len(rows))
+            for part, row in enumerate(rows):
+                yield (number, part), row
+
+    def compute(self, params: Any, batch: Batch, **static: Any) -> Any:
+        """Runs the model on a batch; on the device."""
+        T = batch.ids.shape[1]
+        positions = jnp.arange(T)[None, :]
+        mask = positions < batch.lengths[:, None]
+        # With a place for every token the head answers everywhere, and nothing need be picked out.
+        places = batch.places if 0 < batch.places.shape[1] < T else None
+        outputs: Any = self.bert.model.apply(
+            {"params": params},
+            batch.ids,
+            mask.astype(jnp.int32),
+            (mask & (positions >= batch.second[:, None])).astype(jnp.int32),
+            masked_positions=places,
+        )
+        return self.wanted(outputs, mask, **static)
+
+    # What a pipeline says of itself
+
+    def pair(self, given: Any) -> tuple[str | None, str]:
+        """Returns what was given as (text that comes first or None, text)."""
+        if not isinstance(given, Mapping):
+            return None, given
+        if given.keys() != {"text", "text_pair"}:
+            raise ValueError(f"wanted the keys text and text_pair, got {', '.join(map(str, given)) or 'none'}")
+        return given["text"], given["text_pair"]
+
+    def rows(self, document: Document) -> list[Row]:
+        """Returns the rows that a document needs."""
+        return [document.row(window, self.tokenizer.sep_id) for window in document.windows]
+
+    def static(self, *_: Any, **options: Any) -> dict[str, Any]:
+        """Checks the options of a call and returns those that are compiled in."""
+        return {}
+
+    def wanted(self, outputs: Outputs, mask: jax.Array, *_: Any, **static: Any) -> Any:
+        """Returns what is fetched: arrays with the axis B in front. `mask` is bool [B, T]."""
+        raise NotImplementedError
+
+    def answer(self, document: Document, results: list[Any], *_: Any, **options: Any) -> Any:
+        """Returns the answer, given what was fetched for each row of the document."""
+        raise NotImplementedError
+
+    def gathered(self, answers: list[Any]) -> Any:
+        """Returns the answers to a list of texts."""
+        return answers
+
+
+def held_texts(texts: Iterable[Any], window: int) -> Iterator[list[Any]]:
+    """Yields lists of up to `window` texts, and of fewer where they are very long."""
+    held, characters = [], 0
+    for text in texts:
+        held.append(text)
+        strings = text.values() if isinstance(text, Mapping) else [text]
+        characters += sum(len(string) for string in strings if isinstance(string, str))
+        if len(held) == window or characters > HELD_CHARACTERS:
+            yield held
+            held, characters = [], 0
+    if held:
+        yield held

@@ -1,0 +1,125 @@
+"""Answers out of a context: the spans of its tokens that start and end likeliest, together.
+
+A span's logit is its start logit plus its end logit. Spans that begin in the question, end before they start, or are
+too long are no answers, so the best one is looked for among the rest and is not the likeliest start beside the
+likeliest end. A long context is read in windows, and a span counts in the one in which its start has the most context.
+
+References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.pipelines.documents import Document
+from bert_jax.pipelines.pipeline import Pipeline
+
+
+class Span(NamedTuple):
+    """An answer: the tokens start <= i <= end of the context; -1 and -1 for none."""
+
+    logit: float
+    start: int
+    end: int
+
+
+class QuestionAnswerer(Pipeline):
+    """Finds the answer to a question in a context.
+
+    `x({"question": ..., "context": ...})`, or `x(question=..., context=...)`, returns
+    `{"score", "start", "end", "answer"}` with `answer == context[start:end]`. Options of the call:
+
+    `top`: returns a list of the n best when above 1.
+    `max_answer_length`: in tokens.
+    `null_answer`: whether there may be none: `answer` is then empty, and `start` and `end` are 0. Its logit is that of
+    [CLS], the lowest over the windows. `null_threshold` is how much higher than the best answer's it must be.
+
+    A score is a probability among all admissible spans of all windows, the null answer with them if there may be one.
+    """
+
+    models = ("BertForQuestionAnswering",)
+    offsets = True
+
+    def __call__(self, questions: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
+        if questions is None:
+            questions = {"question": question, "context": context}
+        return super().__call__(questions, **options)
+
+    def pair(self, given: Any) -> tuple[str | None, str]:
+        if not isinstance(given, Mapping) or given.keys() != {"question", "context"}:
+            raise ValueError(f"wanted a dict of question and context, got {given!r:.60}")
+        for name, text in given.items():
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"the {name} must be a text that is not empty, got {text!r:.60}")
+        return given["question"], given["context"]
+
+    def static(self, *, top: int = 1, max_answer_length: int = 30, **_options: Any) -> dict[str, Any]:
+        if top < 1 or max_answer_length < 1:
+            raise ValueError(f"top and max_answer_length must be at least 1, got {top} and {max_answer_length}")
+        return {}
+
+    def wanted(self, outputs, mask):
+        return jnp.stack([outputs.start_logits, outputs.end_logits], axis=1).astype(jnp.float32)
+
+    def answer(
+        self,
+        document: Document,
+        results: list[Any],
+        *,
+        top: int = 1,
+        max_answer_length: int = 30,
+        null_answer: bool = False,
+        null_threshold: float = 0.0,
+    ) -> Any:
+        best, totals = [], []
+        for number, (window, (start_logits, end_logits)) in enumerate(zip(document.windows, results, strict=True)):
+            inside = slice(len(document.opening), len(document.opening) + window.stop - window.start)
+            starts = np.where(document.owners[window.start : window.stop] == number, start_logits[inside], -np.inf)
+            spans, total = best_spans(starts, end_logits[inside], max_answer_length=max_answer_length, top=top)
+            best += [Span(span.logit, span.start + window.start, span.end + window.start) for span in spans]
+            totals.append(total)
+        if null_answer:
+            null = min(float(start[0] + end[0]) for start, end in results) - null_threshold
+            best.append(Span(null, -1, -1))
+            totals.append(null)
+        if not best:
+            raise ValueError(f"the context holds no token that the vocabulary knows: {document.text!r:.60}")
+        total = np.logaddexp.reduce(totals)
+        best.sort(key=lambda span: -span.logit)
+        answers = [self.found(document, span, float(np.exp(span.logit - total))) for span in best[:top]]
+        return answers[0] if top == 1 else answers
+
+    def found(self, document: Document, span: Span, score: float) -> dict[str, Any]:
+        """Returns one result."""
+        start = int(document.offsets[span.start, 0]) if span.start >= 0 else 0
+        end = int(document.offsets[span.end, 1]) if span.end >= 0 else 0
+        return {"score": score, "start": start, "end": end, "answer": document.text[start:end]}
+
+
+def best_spans(starts: np.ndarray, ends: np.ndarray, *, max_answer_length: int, top: int) -> tuple[list[Span], float]:
+    """Finds the best spans start <= end < start + max_answer_length.
+
+    Args:
+        starts: logits [n]; minus infinity where no answer may start.
+        ends: logits [n].
+
+    Returns:
+        The `top` best, best first, and the logarithm of the sum of all spans' exponentials.
+    """
+    n = len(starts)
+    length = min(max_answer_length, n)
+    if n == 0 or not np.isfinite(starts).any():
+        return [], -np.inf
+    padded = np.concatenate([ends, np.full(length - 1, -np.inf)])
+    # Row i holds the spans that start at i, column k those of k + 1 tokens.
+    logits = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, length)
+    flat = logits.ravel()
+    some = min(top, flat.size)
+    likely = np.argpartition(-flat, some - 1)[:some]
+    likely = likely[np.argsort(-flat[likely], kind="stable")]
+    spans = [Span(float(flat[i]), int(i // length), int(i // length + i % length)) for i in likely]
+    highest = flat.max()
+    total = float(highest + np.log(np.exp(flat - highest).sum()))
+    return [span for span in spans if np.isfinite(span.logit)], total

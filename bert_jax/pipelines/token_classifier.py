@@ -1,0 +1,121 @@
+"""Entities in texts, with the characters where they stand.
+
+References: Devlin et al., BERT, 2018, section 5.3 (a word's first piece speaks for it). Ramshaw, Marcus, Text Chunking
+using Transformation-Based Learning, 1995 (B-, I- and O).
+"""
+
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.interop.loading import LoadedBert
+from bert_jax.pipelines.documents import Document
+from bert_jax.pipelines.pipeline import Pipeline
+
+Aggregation = Literal["first", "average", "max", "simple"]
+
+
+class Tagged(NamedTuple):
+    """A word or a piece with its label."""
+
+    label: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class TokenClassifier(Pipeline):
+    """Finds entities.
+
+    `x(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
+    `text[start:end]` is the entity, `word` the same as the vocabulary spells it, and `score` the mean over its words.
+    Labels may carry `B-` and `I-`: a `B-` begins another entity. Tokens labelled `O` are left out. In a long text each
+    token is labelled in the window where it has the most context, and entities are put together after that, so none is
+    cut where a window ends.
+
+    Args:
+        aggregation: which piece speaks for a word: its `first`, the `average` of all, or the one with the highest score
+            (`max`); `simple` labels each piece for itself.
+        **options: those of every pipeline.
+    """
+
+    models = ("BertForTokenClassification",)
+    offsets = True
+
+    def __init__(self, bert: LoadedBert, *, aggregation: Aggregation = "first", **options: Any) -> None:
+        if aggregation not in get_args(Aggregation):
+            raise ValueError(f"aggregation must be one of {', '.join(get_args(Aggregation))}; got {aggregation!r}")
+        self.aggregation = aggregation
+        super().__init__(bert, **options)
+
+    def wanted(self, outputs, mask):
+        return jax.nn.softmax(outputs.logits.astype(jnp.float32), axis=-1)
+
+    def answer(self, document: Document, results: list[Any]) -> list[dict[str, Any]]:
+        scores = self.token_scores(document, results)
+        names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(self.bert.config.num_labels)]
+        tagged = [self.tagged(document, scores, names, *word) for word in self.words(document)]
+        return [self.entity(group) for group in grouped(tagged) if group[0].label != "O"]
+
+    def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
+        """Returns the probabilities [n, C] of the document's tokens, each from the window that speaks for it."""
+        scores = np.zeros((len(document.ids), self.bert.config.num_labels), np.float32)
+        for number, (window, result) in enumerate(zip(document.windows, results, strict=True)):
+            (tokens,) = np.nonzero(document.owners == number)
+            scores[tokens] = result[tokens - window.start + len(document.opening)]
+        return scores
+
+    def words(self, document: Document) -> list[tuple[int, int]]:
+        """Returns the tokens start <= i < stop of each word, or of each piece."""
+        begins = np.ones(len(document.ids), bool)
+        if self.aggregation != "simple":
+            begins[1:] = ~self.tokenizer.continuation[document.ids[1:]]
+        return list(pairwise([*np.nonzero(begins)[0].tolist(), len(document.ids)]))
+
+    def tagged(self, document: Document, scores: np.ndarray, names: Any, start: int, stop: int) -> Tagged:
+        """Returns the label of the word made of tokens start <= i < stop."""
+        pieces = scores[start:stop]
+        if self.aggregation == "average":
+            pieces = pieces.mean(axis=0, keepdims=True)
+        best = pieces[pieces.max(axis=1).argmax()] if self.aggregation == "max" else pieces[0]
+        begin, end = int(document.offsets[start, 0]), int(document.offsets[stop - 1, 1])
+        ids = document.ids[start:stop].tolist()
+        word = document.text[begin:end] if self.tokenizer.unk_id in ids else self.spelled(ids)
+        label = int(best.argmax())
+        return Tagged(names[label], float(best[label]), word, begin, end)
+
+    def spelled(self, ids: list[int]) -> str:
+        """Returns the pieces joined, with the mark of continuation left on a first one."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def entity(self, group: list[Tagged]) -> dict[str, Any]:
+        """Returns the result for words that belong together."""
+        decoder = self.tokenizer.backend.decoder
+        words = [tagged.word for tagged in group]
+        return {
+            "entity_group": tag_of(group[0].label),
+            "score": float(np.mean([tagged.score for tagged in group])),
+            "word": decoder.decode(words) if decoder else " ".join(words),
+            "start": group[0].start,
+            "end": group[-1].end,
+        }
+
+
+def tag_of(label: str) -> str:
+    """`B-PER` -> `PER`, `PER` -> `PER`."""
+    return label[2:] if label.startswith(("B-", "I-")) else label
+
+
+def grouped(tagged: list[Tagged]) -> list[list[Tagged]]:
+    """Puts neighbours of the same kind together; a `B-` begins another group."""
+    groups: list[list[Tagged]] = []
+    for one in tagged:
+        if groups and tag_of(groups[-1][-1].label) == tag_of(one.label) and not one.label.startswith("B-"):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups

@@ -1,0 +1,48 @@
+"""What a checkpoint is, told without reading its weights."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from bert_jax.interop import huggingface
+from bert_jax.interop.assembly import sort_out
+from bert_jax.interop.heads import MODELS, architecture, parts_of, recognise
+from bert_jax.interop.hub import fetch
+from bert_jax.interop.loading import CHECKPOINTS
+from bert_jax.interop.runs import RunCheckpoint
+from bert_jax.interop.weights import open_weights
+
+
+def inspect(source: str) -> dict[str, Any]:
+    """Returns `source`, `model`, `config`, `parameters` by part and in all, and `heads`: the models it can be.
+
+    Raises:
+        FileNotFoundError, ValueError: those of `bert_jax.load`.
+    """
+    folder = Path(source) if Path(source).exists() or Path(source).is_absolute() else fetch(source)
+    config, named = huggingface.read_config(folder)
+    counts: dict[str, int] = {}
+    if (folder / CHECKPOINTS).is_dir():
+        for path, shape in RunCheckpoint(folder / CHECKPOINTS).shapes.items():
+            part = path.split("/")[0]
+            counts[part] = counts.get(part, 0) + math.prod(shape)
+    else:
+        for tensor in sort_out(open_weights(folder)).slots.values():
+            counts[tensor.place.part] = counts.get(tensor.place.part, 0) + math.prod(tensor.shape)
+    return {
+        "source": str(folder),
+        "model": named or architecture(recognise(counts)),
+        "config": config.to_dict(),
+        "parameters": {**counts, "total": sum(counts.values())},
+        "heads": [name for name, model in MODELS.items() if parts_of(model) <= counts.keys()],
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """Returns what was found, for people."""
+    lines = [f"{found['model']} in {found['source']}", ""]
+    lines += [f"  {name:<30} {json.dumps(value, ensure_ascii=False)}" for name, value in found["config"].items()]
+    lines += ["", "parameters"]
+    lines += [f"  {name:<15} {count:>15,}" for name, count in found["parameters"].items()]
+    return "\n".join([*lines, "", "loads as " + ", ".join(found["heads"])])

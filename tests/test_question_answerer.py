@@ -1,0 +1,125 @@
+"""Answers obey their constraints, and are the best of all that do, as counting them one by one shows."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import small_pipelines as small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_jax.pipelines import QuestionAnswerer
+from bert_jax.pipelines.question_answerer import best_spans
+
+TOLERANCE = 1e-4
+QUESTION = "where is the owl ?"
+BERT = small.bert("BertForQuestionAnswering")
+ANSWERER = QuestionAnswerer(BERT, overlap=8)
+
+
+def logits_of_windows(context, answerer=ANSWERER):
+    """The document, and the start and end logits of each of its windows, straight from the model."""
+    documents = []
+    list(answerer.tagged_rows([{"question": QUESTION, "context": context}], documents, []))
+    (document,) = documents
+    found = []
+    for window in document.windows:
+        row = document.row(window, BERT.tokenizer.sep_id)
+        types = (np.arange(len(row.ids)) >= row.second).astype(int)
+        outputs = answerer.bert(row.ids[None], token_type_ids=types[None])
+        found.append((np.asarray(outputs.start_logits[0]), np.asarray(outputs.end_logits[0])))
+    return document, found
+
+
+def counted(context, longest):
+    """Every admissible span with its logit: (logit, first character, last character)."""
+    document, found = logits_of_windows(context)
+    spans = []
+    for number, (window, (starts, ends)) in enumerate(zip(document.windows, found, strict=True)):
+        shift = len(document.opening) - window.start
+        for start, end in product(range(window.start, window.stop), repeat=2):
+            if document.owners[start] == number and start <= end < start + longest:
+                first, last = document.offsets[start, 0], document.offsets[end, 1]
+                spans.append((float(starts[start + shift] + ends[end + shift]), int(first), int(last)))
+    return sorted(spans, reverse=True), min(float(start[0] + end[0]) for start, end in found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.booleans()), max_size=14), st.integers(1, 17))
+def test_the_best_spans_are_those_that_counting_finds(tokens, longest):
+    starts = np.array([start if allowed else -np.inf for start, _, allowed in tokens])
+    ends = np.array([end for _, end, _ in tokens])
+    every = [
+        float(starts[i] + ends[j])
+        for i in range(len(tokens))
+        for j in range(i, min(i + longest, len(tokens)))
+        if tokens[i][2]
+    ]
+    spans, total = best_spans(starts, ends, max_answer_length=longest, top=5)
+    np.testing.assert_allclose([span.logit for span in spans], sorted(every, reverse=True)[:5])
+    np.testing.assert_allclose(total, np.logaddexp.reduce(every) if every else -np.inf)
+    for span in spans:
+        assert 0 <= span.start <= span.end < min(span.start + longest, len(tokens))
+        assert span.logit == starts[span.start] + ends[span.end]
+
+
+def test_the_best_span_is_not_the_best_start_beside_the_best_end():
+    starts, ends = np.array([0.0, 1.0, 5.0]), np.array([6.0, 2.0, 0.0])
+    (span,), _ = best_spans(starts, ends, max_answer_length=3, top=1)
+    assert (span.start, span.end) == (0, 0)
+
+
+@pytest.mark.parametrize("context", [small.SHORT, small.MIDDLE, small.LONG])
+@pytest.mark.parametrize("longest", [1, 5, 30])
+def test_answers_over_all_windows_are_those_that_counting_finds(context, longest):
+    spans, _ = counted(context, longest)
+    total = np.logaddexp.reduce([logit for logit, *_ in spans])
+    answers = ANSWERER(question=QUESTION, context=context, top=7, max_answer_length=longest)
+    assert [(one["start"], one["end"]) for one in answers] == [(first, last) for _, first, last in spans[:7]]
+    want = [np.exp(logit - total) for logit, *_ in spans[:7]]
+    np.testing.assert_allclose([one["score"] for one in answers], want, rtol=TOLERANCE)
+    assert all(one["answer"] == context[one["start"] : one["end"]] for one in answers)
+    assert ANSWERER(question=QUESTION, context=context, max_answer_length=longest) == answers[0]
+
+
+def test_all_scores_add_up_to_one():
+    answers = ANSWERER(question=QUESTION, context=small.SHORT, top=10_000, max_answer_length=4, null_answer=True)
+    np.testing.assert_allclose(sum(one["score"] for one in answers), 1.0, rtol=TOLERANCE)
+    spans = [(one["start"], one["end"]) for one in answers]
+    assert len(set(spans)) == len(spans)
+
+
+@pytest.mark.parametrize("context", [small.SHORT, small.LONG])
+def test_there_is_no_answer_when_that_is_likelier_by_the_threshold(context):
+    spans, null = counted(context, 30)
+    difference = null - spans[0][0]
+    ask = {"question": QUESTION, "context": context}
+    none = ANSWERER(ask, null_answer=True, null_threshold=difference - 0.01)
+    some = ANSWERER(ask, null_answer=True, null_threshold=difference + 0.01)
+    assert {name: none[name] for name in ("start", "end", "answer")} == {"start": 0, "end": 0, "answer": ""}
+    assert some["answer"]
+    assert ANSWERER(ask)["answer"] == some["answer"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"question": " ", "context": "owl"}, "the question must be a text that is not empty, got ' '"),
+        ({"question": "owl ?", "context": ""}, "the context must be a text that is not empty, got ''"),
+        ({"question": "owl ?", "context": "\x00"}, "no token that the vocabulary knows"),
+        ({"question": "owl " * 40, "context": "owl"}, "a first text of 40 tokens leaves too little of 23 tokens"),
+        ({"question": "owl ?"}, "wanted a dict of question and context"),
+        ("owl ?", "wanted a dict of question and context"),
+    ],
+)
+def test_what_is_no_question_with_its_context_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        ANSWERER(given)
+
+
+def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="top and max_answer_length must be at least 1, got 0 and 30"):
+        ANSWERER(question=QUESTION, context="owl", top=0)
+    lonely = QuestionAnswerer(small.bert("BertForQuestionAnswering", type_vocab_size=1))
+    with pytest.raises(ValueError, match="one token type"):
+        lonely(question=QUESTION, context="owl")
