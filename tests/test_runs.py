@@ -49,12 +49,18 @@ def test_a_run_that_began_meanwhile_is_left_alone(tmp_path):
 
 def test_going_on_keeps_the_folder_and_names_what_differs(run):
     (run / "old").write_text("x")
+    (run / "checkpoints" / "30").mkdir(parents=True)
     going_on = CHOICES | {"resume": True}
     begin_run(run, changed(steps=60), **going_on)
     assert (run / "old").exists()
     assert recorded_settings(run) == changed(steps=60)
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.1, now learning_rate is 0\.2"):
         check_run(run, changed(learning_rate=0.2), **going_on)
+
+
+def test_a_run_without_a_checkpoint_may_begin_anew_with_other_settings(run):
+    begin_run(run, changed(learning_rate=0.2), **CHOICES | {"resume": True})
+    assert recorded_settings(run) == changed(learning_rate=0.2)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', '{"settings": {"training": 3}}'])

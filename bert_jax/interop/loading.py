@@ -25,7 +25,7 @@ VOCABULARY = ("tokenizer.json", "vocab.txt")
 PADDING = 128  # rows; sizes of embeddings are rounded up, and seldom to a larger multiple
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedBert:
     """A model with its parameters and vocabulary; called on arrays, it runs jitted.
 
@@ -38,6 +38,11 @@ class LoadedBert:
     model: Bert
     params: Mapping[str, Any]
     vocabulary: Tokenizer | None = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        size = f"{config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}"
+        return f"<{type(self.model).__name__}: {size}>"
 
     @property
     def config(self) -> BertConfig:

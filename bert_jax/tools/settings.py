@@ -58,7 +58,7 @@ class Text:
     encoding: str = "utf-8"
     """The encoding of text files."""
     language: str = "en"
-    """The language whose rules end sentences (ISO 639-1)."""
+    """The language whose rules end sentences (ISO 639-1); an unknown one gets general rules."""
     held_out: float = 0.02
     """The share of documents kept for evaluation."""
     tokenizer: str | None = None

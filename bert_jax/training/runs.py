@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bert_jax.training.checkpoints import CHECKPOINTS, newest_step
+
 Settings = Mapping[str, Mapping[str, Any]]
 SETTINGS = "training.json"
 RECORDED = (
@@ -53,19 +55,19 @@ def check_run(
 
     Raises:
         FileExistsError: the folder holds a run and neither is asked for, or it holds something else.
-        ValueError: the run began with another value of some setting.
+        ValueError: the run has a checkpoint, and began with another value of some setting.
     """
     folder = Path(folder)
     before = recorded_settings(folder)
     if before is None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} exists and holds no run: choose another --output")
-    elif resume:
+    elif resume and newest_step(folder / CHECKPOINTS) is not None:
         changed = difference(before, settings, may_change)
         if changed:
             name, old, new = changed
             raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
-    elif not overwrite:
+    elif not resume and not overwrite:
         ways = "go on with it (--resume), replace it (--overwrite), or choose another --output"
         raise FileExistsError(f"{folder} holds another run: {ways}")
 
