@@ -18,6 +18,9 @@ from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
 
 
+norm = jax.jit(optax.tree.norm)
+
+
 class NotFinite(RuntimeError):
     """A loss or gradient became NaN or infinite; the message says at which step."""
 
@@ -96,7 +99,7 @@ def train(
                     require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
                     reporter.write({"step": number, **row})
                 if due(number, cadence.checkpoint, steps):
-                    size = float(optax.tree.norm(state.params))
+                    size = float(norm(state.params))
                     require_finite(number, {"norm of the parameters": size}, checkpoints.latest)
                     checkpoints.save(state, batches.state())
     return state
