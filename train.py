@@ -113,7 +113,7 @@ def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer
 def make_model(settings: Settings, tokenizer: Tokenizer) -> BertForPreTraining:
     """Returns the model for the vocabulary that there is."""
     config = architecture(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
-    return BertForPreTraining(config, remat=settings.model.remat)
+    return BertForPreTraining(config, remat=settings.model.remat, unroll=settings.model.unroll)
 
 
 def make_state(model: BertForPreTraining, optimizer, mesh, seed: int) -> TrainState:

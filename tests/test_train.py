@@ -189,7 +189,7 @@ def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
     flags = [
         "--tokenizer", str(stopped[0]), "--dtype", "bfloat16", "--remat", "full", "--optimizer", "lamb",
         "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
-        "--batch-size", "16", "--language", "de", "--keep-checkpoints", "1", "--checkpoint-every", "1",
+        "--batch-size", "16", "--language", "de", "--unroll", "2", "--keep-checkpoints", "1", "--checkpoint-every", "1",
     ]  # fmt: skip
     run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "4")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]

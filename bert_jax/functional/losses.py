@@ -19,14 +19,22 @@ IGNORED = -100  # the label of tokens that no tag is asked of, as in PyTorch
 def cross_entropy(logits: Array, labels: Array, weights: Array) -> Pair:
     """Returns the weighted sum of -log softmax(logits)[label] for logits [..., C], labels and weights [...]."""
     logits = at_least_float32(logits)
-    labels = jnp.where(weights > 0, labels, 0)  # what does not count may hold anything
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return weighted(jax.nn.logsumexp(logits, axis=-1) - chosen, weights)
+    return weighted(jax.nn.logsumexp(logits, axis=-1) - at_label(logits, labels), weights)
 
 
 def accuracy(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Returns the weighted count of rows whose highest score is the label's."""
-    return weighted(logits.argmax(axis=-1) == labels, weights)
+    """Returns the weighted count of rows in which no score is above the label's."""
+    return weighted(at_label(logits, labels) >= logits.max(axis=-1), weights)
+
+
+def at_label(logits: Array, labels: Array) -> Array:
+    """Returns logits[..., label], and 0 where the label is none of the classes.
+
+    A sum over the comparison with every class is one pass that XLA fuses with the others over the logits; a lookup
+    would be a scatter into a second array of their size in the backward pass.
+    """
+    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape((1,) * labels.ndim + (-1,))
+    return jnp.where(labels[..., None] == classes, logits, 0.0).sum(axis=-1)
 
 
 def masked_lm_loss(logits: Array, labels: Array, weights: Array) -> Pair:

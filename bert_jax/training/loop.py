@@ -17,7 +17,6 @@ from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
 
-
 norm = jax.jit(optax.tree.norm)
 
 
