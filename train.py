@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture
 from bert_jax.training import parallel
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step
 from bert_jax.training.loop import Cadence, NotFinite, train
-from bert_jax.training.metrics import evaluate, read_metrics, unigram_entropy
+from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
@@ -239,7 +240,20 @@ class KnowingNothing:
         return cls(sum(map(len, labels)), unigram_entropy(words), float(max(random, 1 - random)))
 
 
-def conclude(settings: Settings, run: Path, nothing: KnowingNothing) -> None:
+def told_apart(run: Path, batches: Batches) -> float:
+    """Returns how often, of a true and a random next sentence, the model prefers the true one."""
+    bert, scores, labels = load(run, head="BertForNextSentencePrediction"), [], []
+    names = ("attention_mask", "token_type_ids", "position_ids", "cls_positions")
+    for batch in batches:
+        inputs: dict[str, Any] = {name: batch[name] for name in names}
+        logits = np.asarray(bert(batch["input_ids"], **inputs).seq_relationship_logits)
+        counts = batch["next_sentence_weights"] > 0
+        scores.append((logits[..., 1] - logits[..., 0])[counts])
+        labels.append(batch["next_sentence_labels"][counts])
+    return ranking_accuracy(np.concatenate(scores), np.concatenate(labels))
+
+
+def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: float) -> None:
     """Prints held-out figures beside what knowing nothing comes to, and fills some masks."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row]
     row = rows[-1]
@@ -251,6 +265,9 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing) -> None:
     print(
         f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%}; "
         f"always giving the commoner answer: {nothing.commoner:.1%}"
+    )
+    print(
+        f"                          of a true and a random one it prefers the true one in {preferred:.1%} (chance: 50%)"
     )
     if settings.reports.fill_mask:
         fill = FillMask(load(run))
@@ -298,7 +315,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
     run = begin_run(output, record, **how)
     pretrain(settings, mesh, run, train_store, held_out, tokenizer)
-    conclude(settings, run, nothing)
+    with held_out_batches(settings, held_out, tokenizer) as batches:
+        preferred = told_apart(run, batches)
+    conclude(settings, run, nothing, preferred)
 
 
 if __name__ == "__main__":

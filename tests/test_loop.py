@@ -3,10 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from bert_jax.training.loop import Cadence, NotFinite, due, train
-from bert_jax.training.metrics import MetricsFile, evaluate, read_metrics, unigram_entropy
+from bert_jax.training.metrics import MetricsFile, evaluate, ranking_accuracy, read_metrics, unigram_entropy
 
 
 class Rows:
@@ -155,9 +156,15 @@ def test_evaluation_adds_sums_and_divides_once():
 
 
 def test_unigram_entropy_of_equal_words_is_the_logarithm_of_their_number():
-    import numpy as np
-
     assert unigram_entropy([np.array([3, 4]), np.array([5, 5, 4, 3])]) == pytest.approx(np.log(3))
+
+
+def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
+    random = np.random.default_rng(0)
+    scores, labels = random.integers(0, 7, 53), random.integers(0, 2, 53)  # so few values that many tie
+    pairs = [(a > b) + (a == b) / 2 for a in scores[labels == 1] for b in scores[labels == 0]]
+    assert ranking_accuracy(scores, labels) == pytest.approx(np.mean(pairs))
+    assert ranking_accuracy(labels, labels) == 1.0
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
