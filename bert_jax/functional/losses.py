@@ -33,7 +33,7 @@ def at_label(logits: Array, labels: Array) -> Array:
     A sum over the comparison with every class is one pass that XLA fuses with the others over the logits; a lookup
     would be a scatter into a second array of their size in the backward pass.
     """
-    classes = jnp.arange(logits.shape[-1], dtype=labels.dtype).reshape((1,) * labels.ndim + (-1,))
+    classes = jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,))
     return jnp.where(labels[..., None] == classes, logits, 0.0).sum(axis=-1)
 
 
