@@ -12,6 +12,7 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 #
 # References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -266,9 +267,9 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: 
         f"  next-sentence accuracy  {row['eval_next_sentence_accuracy']:.1%}; "
         f"always giving the commoner answer: {nothing.commoner:.1%}"
     )
-    print(
-        f"                          of a true and a random one it prefers the true one in {preferred:.1%} (chance: 50%)"
-    )
+    if not math.isnan(preferred):
+        shown = f"of a true and a random one it prefers the true one in {preferred:.1%} (chance: 50%)"
+        print(f"{'':26}{shown}")
     if settings.reports.fill_mask:
         fill = FillMask(load(run))
         print("  the likeliest words for a [MASK]:")

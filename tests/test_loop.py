@@ -165,6 +165,7 @@ def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
     pairs = [(a > b) + (a == b) / 2 for a in scores[labels == 1] for b in scores[labels == 0]]
     assert ranking_accuracy(scores, labels) == pytest.approx(np.mean(pairs))
     assert ranking_accuracy(labels, labels) == 1.0
+    assert np.isnan(ranking_accuracy(scores, np.ones(53)))
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

@@ -175,6 +175,13 @@ def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
         pretrain(tmp_path / "run", "--corpus", str(tmp_path / "one.txt"))
 
 
+def test_documents_of_one_sentence_are_enough(pretrain, tmp_path, capsys):
+    """Every next sentence is a random one then, and there is none to prefer."""
+    (tmp_path / "short.txt").write_text("\n\n".join(f"{' '.join(WORDS[i:])} {' '.join(WORDS[:i])}" for i in range(12)))
+    pretrain(tmp_path / "run", "--corpus", str(tmp_path / "short.txt"), "--steps", "1")
+    assert "it prefers" not in capsys.readouterr().out
+
+
 def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
     text = tmp_path / "films.txt"
     text.write_text(corpus.read_text())

@@ -43,11 +43,13 @@ def unigram_entropy(labels: Iterable[np.ndarray]) -> float:
 def ranking_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     """Returns how often a row of label 1 scores above a row of label 0, a tie counting half.
 
-    It is the area under the ROC curve: 0.5 is chance, however common each label is.
+    It is the area under the ROC curve: 0.5 is chance, however common each label is; NaN where one of them is missing.
 
     References: Hanley, McNeil, The Meaning and Use of the Area under a ROC Curve, 1982.
     """
     zeros, ones = np.sort(scores[labels == 0]), scores[labels == 1]
+    if not len(zeros) or not len(ones):
+        return math.nan
     below = np.searchsorted(zeros, ones, "left") + np.searchsorted(zeros, ones, "right")
     return float(below.mean() / 2 / len(zeros))
 
