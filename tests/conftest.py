@@ -16,3 +16,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small pretrained model in Hugging Face's layout."""
+    from small_checkpoints import model  # here, because most tests have no use for it
+
+    model("BertForPreTraining").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def tokenizer(tmp_path_factory):
+    """A tokenizer of as many tokens as the small models have."""
+    from small_checkpoints import small_tokenizer
+
+    return small_tokenizer(tmp_path_factory.mktemp("words"))

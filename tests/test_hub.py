@@ -11,24 +11,12 @@ import pytest
 import small_bert as small
 from huggingface_hub import close_session, constants
 from safetensors.numpy import load_file, save_file
-from small_checkpoints import assert_same_bits, model, refusal, small_tokenizer
+from small_checkpoints import assert_same_bits, model, refusal
 
 import bert_jax
 
 PRETRAINED = model("BertForPreTraining")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A pretrained model in Hugging Face's layout."""
-    PRETRAINED.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
-def tokenizer(tmp_path_factory):
-    return small_tokenizer(tmp_path_factory.mktemp("words"))
 
 
 @pytest.fixture

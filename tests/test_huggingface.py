@@ -12,7 +12,7 @@ import numpy as np
 import parity
 import pytest
 from safetensors.numpy import load_file
-from small_checkpoints import assert_same_bits, make_run, model, refusal, small_tokenizer
+from small_checkpoints import assert_same_bits, make_run, model, refusal
 
 import bert_jax
 from bert_jax.config import BertConfig
@@ -25,18 +25,6 @@ EXPECTATIONS = Path(__file__).parent / "expectations"
 TOLERANCE = 2e-5
 NO_TORCH = "asks PyTorch: needs the torch extra"
 PRETRAINED = model("BertForPreTraining")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A pretrained model in Hugging Face's layout."""
-    PRETRAINED.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
-def tokenizer(tmp_path_factory):
-    return small_tokenizer(tmp_path_factory.mktemp("words"))
 
 
 # In and out

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_bert as small
-from small_checkpoints import assert_same_bits, edit_config, edit_weights, make_run, model, refusal, small_tokenizer
+from small_checkpoints import assert_same_bits, edit_config, edit_weights, make_run, model, refusal
 
 import bert_jax
 from bert_jax.config import BertConfig
@@ -16,18 +16,6 @@ from bert_jax.interop.loading import LoadedBert, save_config
 from bert_jax.models import BertForPreTraining
 
 PRETRAINED = model("BertForPreTraining")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A pretrained model in Hugging Face's layout."""
-    PRETRAINED.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
-def tokenizer(tmp_path_factory):
-    return small_tokenizer(tmp_path_factory.mktemp("words"))
 
 
 # Which model
