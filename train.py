@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from datasets import Dataset
 
+from bert_jax.data.batches import Batches
 from bert_jax.data.corpus import read_corpus, split_documents
-from bert_jax.data.loader import Batches, PretrainingSettings, evaluation_batches, training_batches
+from bert_jax.data.loader import PretrainingSettings, evaluation_batches, training_batches
 from bert_jax.data.movie_reviews import movie_reviews
 from bert_jax.data.sources import Texts
 from bert_jax.data.store import TokenStore, tokenize_corpus

@@ -12,27 +12,21 @@ twice.
 from __future__ import annotations
 
 import functools
-import gc
-import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grain
 import numpy as np
 
+from bert_jax.data.batches import ENDLESS, Batch, Batches
 from bert_jax.data.masking import Vocabulary, enough_predictions, mask_tokens
 from bert_jax.data.pairs import PAIR, build_inputs, check_lengths, plan_pairs
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterator
 
     from bert_jax.data.store import TokenStore
     from bert_jax.tokenization import Tokenizer
-
-Batch = dict[str, np.ndarray]
-PREFETCHED_BATCHES = 8
-_ENDLESS = 2**62
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> Batches:
+) -> PretrainingBatches:
     """Returns the endless batches of training from row `start_row` on.
 
     Args:
@@ -91,8 +85,8 @@ def training_batches(
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, found {num_workers}")
     rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
-    share = _Share(rows, start_row, _ENDLESS, batch_size, process_index, process_count)
-    return Batches(share, num_workers)
+    share = _Share(rows, start_row, ENDLESS, batch_size, process_index, process_count)
+    return PretrainingBatches(share, num_workers)
 
 
 def evaluation_batches(
@@ -105,7 +99,7 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> Batches:
+) -> PretrainingBatches:
     """Returns every pair of the first pass once, in a random order, or `limit_rows` of them; always the same masks.
 
     The last batch is filled up with rows of padding that count for nothing: their weights and attention are all 0.
@@ -115,11 +109,11 @@ def evaluation_batches(
         raise ValueError(f"limit_rows must be at least 1, found {limit_rows}")
     rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
     end = min(rows.per_pass, limit_rows or rows.per_pass)
-    return Batches(_Share(rows, 0, end, batch_size, process_index, process_count))
+    return PretrainingBatches(_Share(rows, 0, end, batch_size, process_index, process_count))
 
 
-class Batches:
-    """An iterator of batches made ahead of time, in a thread or in worker processes. Close it, or use it in a `with`.
+class PretrainingBatches(Batches):
+    """The batches of one process' share.
 
     Attributes:
         rows_per_pass: rows that make one pass over the corpus.
@@ -127,37 +121,12 @@ class Batches:
 
     def __init__(self, share: _Share, num_workers: int = 0) -> None:
         self.rows_per_pass = share.rows.per_pass
-        self._row, self._step = share.first, share.batch_size
-        batches = -(-(share.end - share.first) // share.batch_size)
-        reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES)
-        dataset = grain.MapDataset.range(batches).map(share).to_iter_dataset(reading)
-        if num_workers:
-            _mark_flags_as_parsed()
-            workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-            dataset = dataset.mp_prefetch(workers).map(_copy)
-        self._iterator = _iterate(dataset)
-        self._close = weakref.finalize(self, self._iterator.close)  # at exit too
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        batch = next(self._iterator)
-        self._row += self._step
-        return batch
-
-    def state(self) -> dict[str, int]:
-        """The position: the first row of the batch that comes next, for `start_row`."""
-        return {"row": self._row}
-
-    def close(self) -> None:
-        self._close()
-
-    def __enter__(self) -> Batches:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        super().__init__(
+            share,
+            count=-(-(share.end - share.first) // share.batch_size),
+            position=lambda given: {"row": share.first + given * share.batch_size},
+            num_workers=num_workers,
+        )
 
 
 class Rows:
@@ -246,29 +215,3 @@ class _Share:
         filler = self.rows.pad_id if name == "input_ids" else 0
         widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
         return np.pad(values, widths, constant_values=filler)
-
-
-def _iterate(dataset: grain.IterDataset) -> Generator[Batch, None, None]:
-    """Goes through `dataset`, and leaves nothing of its iterator behind: its parts refer to one another, and those that
-    Python meets only on its way out report errors.
-    """
-    iterator = iter(dataset)
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
-        del iterator
-        gc.collect()
-
-
-def _copy(batch: Batch) -> Batch:
-    """Frees the shared memory that a worker's arrays lie in, rather than having a device read them while it goes."""
-    return {name: np.array(values) for name, values in batch.items()}
-
-
-def _mark_flags_as_parsed() -> None:
-    """Tells absl, whose flags grain's workers read, that there is no command line for it to parse."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
