@@ -1,9 +1,6 @@
 """Texts as rows: a text that fits is one row, a longer one several whose windows overlap.
 
-`[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text whole in every row. Where windows overlap a
-token is looked at several times; the window in which it has the most context on both sides speaks for it.
-
-References: google-research/bert `run_squad.py` (sliding windows, `_check_is_max_context`).
+`[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text whole in every row.
 """
 
 import re
@@ -15,17 +12,10 @@ import numpy as np
 
 from bert_jax.pipelines.batching import Row
 from bert_jax.tokenization import Tokenizer
+from bert_jax.windows import Window, cover, owners
 
 SLICE = 64  # texts encoded at once, while the device works on what came before
 SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Window:
-    """The tokens start <= i < stop of a document."""
-
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,25 +47,7 @@ class Document:
     @cached_property
     def owners(self) -> np.ndarray:
         """Int [n]: the window in which each token has the most context."""
-        owners, most = np.zeros(len(self.ids), np.int32), np.full(len(self.ids), -1.0)
-        for number, window in enumerate(self.windows):
-            tokens = np.arange(window.start, window.stop)
-            context = np.minimum(tokens - window.start, window.stop - 1 - tokens)
-            context = context + 0.01 * (window.stop - window.start)
-            better = tokens[context > most[tokens]]
-            owners[better], most[better] = number, context[better - window.start]
-        return owners
-
-
-def cover(length: int, room: int, overlap: int) -> tuple[Window, ...]:
-    """Returns windows of up to `room` tokens over `length` tokens, neighbours sharing `overlap`, at most half of them.
-
-    >>> [(window.start, window.stop) for window in cover(10, 6, 2)]
-    [(0, 6), (4, 10)]
-    """
-    step = room - min(overlap, room // 2)
-    starts = range(0, max(1, length - room + step), step)
-    return tuple(Window(start, min(start + room, length)) for start in starts)
+        return owners(self.windows)
 
 
 def valid_text(text: object, what: str = "a text") -> str:

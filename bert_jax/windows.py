@@ -1,0 +1,61 @@
+"""Windows over tokens that are too many for a row.
+
+Neighbouring windows overlap, so a token is looked at several times; the window in which it has the most context on
+both sides speaks for it.
+
+References: google-research/bert `run_squad.py` (sliding windows, `_check_is_max_context`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens start <= i < stop of a document."""
+
+    start: int
+    stop: int
+
+
+def slide(length: int, room: int, step: int) -> tuple[Window, ...]:
+    """Returns windows of up to `room` tokens over `length` tokens, each `step` (at most `room`) after the one before.
+
+    There is at least one, the last one reaches the end, and no token is left out.
+
+    >>> [(window.start, window.stop) for window in slide(11, 6, 3)]
+    [(0, 6), (3, 9), (6, 11)]
+    """
+    starts = range(0, max(1, length - room + step), step)
+    return tuple(Window(start, min(start + room, length)) for start in starts)
+
+
+def cover(length: int, room: int, overlap: int) -> tuple[Window, ...]:
+    """Returns windows of up to `room` tokens over `length` tokens, neighbours sharing `overlap`, at most half of them.
+
+    >>> [(window.start, window.stop) for window in cover(10, 6, 2)]
+    [(0, 6), (4, 10)]
+    """
+    return slide(length, room, max(1, room - min(overlap, room // 2)))
+
+
+def owners(windows: Sequence[Window]) -> np.ndarray:
+    """Returns for each token, int32 [length], the number of the window in which it has the most context.
+
+    That is the lesser of what the window holds before and after the token, plus a hundredth of the window's length; of
+    equals the first.
+
+    Args:
+        windows: what `slide` or `cover` returned.
+    """
+    length = windows[-1].stop
+    found, most = np.zeros(length, np.int32), np.full(length, -1.0)
+    for number, window in enumerate(windows):
+        tokens = np.arange(window.start, window.stop)
+        context = np.minimum(tokens - window.start, window.stop - 1 - tokens)
+        context = context + 0.01 * (window.stop - window.start)
+        better = context > most[tokens]
+        found[tokens[better]], most[tokens[better]] = number, context[better]
+    return found
