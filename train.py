@@ -134,6 +134,19 @@ def make_state(model: BertForPreTraining, optimizer, mesh, seed: int) -> TrainSt
 # 4. Training
 # ---------------------------------------------------------------------------------------------------------------------
 
+PANELS = (
+    ("masked LM loss (nats)", "masked_lm_loss"),
+    ("next-sentence accuracy", "next_sentence_accuracy"),
+    ("learning rate", "learning_rate"),
+    ("tokens / s", "tokens_per_second"),
+)
+HEADLINE = (
+    ("held-out masked LM loss", "eval_masked_lm_loss", ".3f"),
+    ("perplexity", "eval_perplexity", ".1f"),
+    ("accuracy", "eval_masked_lm_accuracy", ".3f"),
+    ("next sentence", "eval_next_sentence_accuracy", ".3f"),
+)
+
 
 def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_out: TokenStore, tokenizer: Tokenizer):
     """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
@@ -187,7 +200,14 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
             cache_dir=settings.text.cache_dir,
         )
         describe(settings, model, state, batches.rows_per_pass)
-        reporter = Reporter(run, first_step=int(state.step), last_step=options.steps, quiet=reports.quiet)
+        reporter = Reporter(
+            run,
+            first_step=int(state.step),
+            last_step=options.steps,
+            panels=PANELS,
+            headline=HEADLINE,
+            quiet=reports.quiet,
+        )
         with batches, reporter:
             train(
                 state,

@@ -58,7 +58,7 @@ class Written(list):
         self.events += ["row"] * ("eval_loss" in row)
 
 
-def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=None):
+def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=None, **more):
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
         params = float("inf") if batch == bad_model else float(batch)
@@ -79,6 +79,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
         "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
         "checkpoints": saved,
         "reporter": written,
+        **more,
     }
     try:
         train(SimpleNamespace(step=first, params=None), Rows(first), **options)
@@ -139,6 +140,40 @@ def test_a_run_killed_while_saving_evaluates_again():
 
 def test_nan_in_the_last_step_is_seen():
     assert run(5, bad_step=5)[2] is not None
+
+
+def test_training_ends_where_an_evaluation_says_so_and_that_step_is_saved():
+    asked = []
+    saved, written, _ = run(9, cadence=Cadence(9, 2, 3), stop=lambda row: asked.append(row) or len(asked) == 2)
+    assert asked == [{"eval_loss": 2.0}, {"eval_loss": 4.0}]
+    assert saved == {3: {"row": 3}, 4: {"row": 4}}
+    assert written.steps == 4
+
+
+def of_seeds(bad_step=None):
+    """A step that trains three seeds."""
+
+    def step(state, batch):
+        losses = np.array([1.0, float("nan") if batch == bad_step else 2.0, 3.0])
+        figures = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+
+    return step
+
+
+def test_figures_may_be_one_for_each_seed():
+    accuracy = np.array([0.5, 0.25, 0.75])
+    _, written, _ = run(2, step=of_seeds(), evaluate=lambda params: {"eval_accuracy": accuracy})
+    first, second = written
+    np.testing.assert_array_equal(first["loss"], [1, 2, 3])
+    assert isinstance(first["tokens_per_second"], float)
+    np.testing.assert_array_equal(second["eval_accuracy"], accuracy)
+
+
+def test_one_seed_that_is_not_finite_stops_all():
+    message = run(3, step=of_seeds(bad_step=2))[2]
+    assert message is not None
+    assert message.startswith("step 2: loss [ 1. nan  3.]")
 
 
 def test_due():

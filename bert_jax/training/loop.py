@@ -2,15 +2,17 @@
 
 The device is never waited for: the figures of a step are fetched when the next one has been dispatched. A checkpoint
 is the one exception, because nothing is saved before its step is known to be finite.
+
+Several seeds may be trained at once, by a step that is mapped over them: figures are arrays [K] then.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 import optax
 
 from bert_jax.training.checkpoints import Checkpoints
@@ -18,6 +20,8 @@ from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
 
 norm = jax.jit(optax.tree.norm)
+
+Figure = float | np.ndarray  # of a step or an evaluation: a number, or [K], one for each of K seeds trained together
 
 
 class NotFinite(RuntimeError):
@@ -52,11 +56,12 @@ def train(
     *,
     step: Callable,
     place: Callable,
-    evaluate: Callable[[Any], dict[str, float]],
+    evaluate: Callable[[Any], Mapping[str, Figure]],
     steps: int,
     cadence: Cadence,
     checkpoints: Checkpoints,
     reporter: Reporter,
+    stop: Callable[[Mapping[str, Figure]], bool] | None = None,
 ) -> TrainState:
     """Trains from the state's step to `steps`; evaluates and saves at the end, whatever the cadence.
 
@@ -64,6 +69,7 @@ def train(
         step: the compiled (state, batch) -> (state, figures).
         place: lays a batch of NumPy arrays on the devices.
         evaluate: params -> row of `eval_` figures.
+        stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
 
     Raises:
         NotFinite: a loss or a gradient is NaN or infinite; later checkpoints are not written.
@@ -76,10 +82,10 @@ def train(
         nonlocal pending
         if pending is None:
             return
-        done, figures = pending[0], {name: float(value) for name, value in jax.device_get(pending[1]).items()}
+        done, figures = pending[0], {name: plain(value) for name, value in jax.device_get(pending[1]).items()}
         pending = None
         require_finite(done, {"loss": figures["loss"], "gradient norm": figures["gradient_norm"]}, checkpoints.latest)
-        clock.count(figures.pop("tokens"))
+        clock.count(float(np.sum(figures.pop("tokens"))))
         reporter.advance()
         if done % cadence.log == 0 or done == steps:
             row = {"step": done, "loss": figures["loss"], **figures}
@@ -91,16 +97,21 @@ def train(
         pending = (number, figures)
         if due(number, cadence.evaluate, steps) or due(number, cadence.checkpoint, steps):
             settle()
+            last = number == steps
             with clock.stopped():
                 # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
                 if due(number, cadence.evaluate, steps):
-                    row = evaluate(state.params)
-                    require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
+                    row = {name: plain(value) for name, value in evaluate(state.params).items()}
+                    if "eval_loss" in row:
+                        require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
                     reporter.write({"step": number, **row})
-                if due(number, cadence.checkpoint, steps):
+                    last = last or (stop is not None and stop(row))
+                if last or due(number, cadence.checkpoint, steps):
                     size = float(norm(state.params))
                     require_finite(number, {"norm of the parameters": size}, checkpoints.latest)
                     checkpoints.save(state, batches.state())
+            if last:
+                break
     return state
 
 
@@ -109,9 +120,14 @@ def due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def require_finite(step: int, figures: dict[str, float], saved: int | None) -> None:
+def plain(value: Any) -> Figure:
+    """Returns a figure as a float, or as an array where it is one for each seed."""
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)
+
+
+def require_finite(step: int, figures: Mapping[str, Figure], saved: int | None) -> None:
     """Raises NotFinite, with what is left of the run, unless all figures are finite."""
-    if all(math.isfinite(value) for value in figures.values()):
+    if all(np.isfinite(value).all() for value in figures.values()):
         return
     found = ", ".join(f"{name} {value}" for name, value in figures.items())
     left = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"

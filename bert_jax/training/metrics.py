@@ -62,10 +62,10 @@ class MetricsFile:
         kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
         write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Appends a row."""
+    def write(self, *rows: Mapping[str, Any]) -> None:
+        """Appends rows."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

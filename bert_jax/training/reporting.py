@@ -1,19 +1,21 @@
-"""What a person sees of a run: a progress bar, TensorBoard, and curves.png at the end."""
+"""What a person sees of a run: a progress bar, TensorBoard, and curves.png at the end.
 
+A row's figures are numbers, or arrays [K] where K seeds are trained together; then the file gets a row for each seed.
+"""
+
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from bert_jax.training.metrics import MetricsFile, read_metrics
 
-PANELS = (
-    ("masked LM loss (nats)", "masked_lm_loss"),
-    ("next-sentence accuracy", "next_sentence_accuracy"),
-    ("learning rate", "learning_rate"),
-    ("tokens / s", "tokens_per_second"),
-)
+Panels = Sequence[tuple[str, str]]  # (title, key): what curves.png shows of metrics.jsonl
+Headline = Sequence[tuple[str, str, str]]  # (label, key, format): what is said of an evaluation in one line
 
 
 class Reporter:
@@ -23,14 +25,27 @@ class Reporter:
         run: the run's folder.
         first_step, last_step: where the bar starts and ends; rows of a later step than `first_step` are dropped from
         the file.
+        panels: pairs (title, key): what curves.png shows, training (key) and held out ("eval_" + key).
+        headline: triples (label, key, format): what is said of an evaluation in one line.
+        seeds: those trained together, in the order of the figures' axis [K].
         quiet: no bar.
     """
 
-    def __init__(self, run: str | Path, *, first_step: int, last_step: int, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        first_step: int,
+        last_step: int,
+        panels: Panels,
+        headline: Headline,
+        seeds: Sequence[int] | None = None,
+        quiet: bool = False,
+    ) -> None:
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
-        self.run = Path(run)
+        self.run, self.panels, self.headline, self.seeds = Path(run), panels, headline, seeds
         self.file = MetricsFile(self.run / "metrics.jsonl", after_step=first_step)
         self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=first_step + 1)
         # A log file gets a line every ten seconds, a terminal a bar that moves.
@@ -54,15 +69,20 @@ class Reporter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Records a row of training or, where its keys begin with `eval_`, of evaluation."""
-        self.file.write(row)
-        for name, value in row.items():
-            if name != "step":
-                self.events.add_scalar(name.replace("eval_", "eval/"), value, row["step"])
-        if "eval_loss" in row:
-            self.say(evaluation_line(row))
+        rows = [row] if self.seeds is None else split(row, self.seeds)
+        self.file.write(*rows)
+        for one in rows:
+            seed = f"/seed_{one['seed']}" if "seed" in one else ""
+            for name, value in one.items():
+                if name not in ("step", "seed"):
+                    self.events.add_scalar(name.replace("eval_", "eval/") + seed, value, row["step"])
+        if any(name.startswith("eval_") for name in row):
+            self.say(evaluation_line(row, self.headline))
         else:
             self.bar.set_postfix(
-                loss=f"{row['loss']:.3f}", tokens_per_s=f"{row['tokens_per_second']:,.0f}", refresh=False
+                loss=f"{np.mean(row['loss']):.3f}",
+                tokens_per_s=f"{np.mean(row['tokens_per_second']):,.0f}",
+                refresh=False,
             )
 
     def say(self, line: str) -> None:
@@ -71,34 +91,54 @@ class Reporter:
 
     def draw(self) -> None:
         """Writes curves.png."""
-        draw_curves(self.run)
+        draw_curves(self.run, self.panels)
 
 
-def evaluation_line(row: Mapping[str, Any]) -> str:
-    """Says an evaluation in one line."""
-    return (
-        f"step {row['step']:>6}  held-out masked LM loss {row['eval_masked_lm_loss']:.3f}"
-        f"  perplexity {row['eval_perplexity']:.1f}  accuracy {row['eval_masked_lm_accuracy']:.3f}"
-        f"  next sentence {row['eval_next_sentence_accuracy']:.3f}"
-    )
+def split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns a row for each seed; a figure that is no array is the same in all of them."""
+
+    def of(place: int, value: Any) -> Any:
+        return value if np.ndim(value) == 0 else float(value[place])
+
+    return [
+        {"step": row["step"], "seed": seed} | {name: of(place, value) for name, value in row.items() if name != "step"}
+        for place, seed in enumerate(seeds)
+    ]
 
 
-def draw_curves(run: str | Path) -> Path:
-    """Draws the run's metrics.jsonl into curves.png: training as a line, held-out figures as dots."""
+def evaluation_line(row: Mapping[str, Any], headline: Headline) -> str:
+    """Says an evaluation in one line; of several seeds the mean and the standard deviation."""
+
+    def said(value: Any, form: str) -> str:
+        spread = f" ± {np.std(value):{form}}" if np.ndim(value) else ""
+        return f"{np.mean(value):{form}}{spread}"
+
+    parts = [f"{label} {said(row[key], form)}" for label, key, form in headline if key in row]
+    return "  ".join([f"step {row['step']:>6}", *parts])
+
+
+def draw_curves(run: str | Path, panels: Panels) -> Path:
+    """Draws the run's metrics.jsonl into curves.png: training as a line, held-out figures as dots, for each seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = read_metrics(Path(run) / "metrics.jsonl")
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    seeds = list(dict.fromkeys(row.get("seed") for row in rows))
+    height = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 3 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, key) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
-        for name, style, label in ((key, "-", "training"), (f"eval_{key}", "o-", "held-out")):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
+    for place, (title, key) in enumerate(panels):
+        axes = figure.add_subplot(height, 2, place + 1)
+        for name, style, label in ((key, "C0-", "training"), (f"eval_{key}", "C1o-", "held-out")):
+            for seed in seeds:
+                points = [(row["step"], row[name]) for row in rows if name in row and row.get("seed") == seed]
+                if points:
+                    named = label if seed == seeds[0] else None  # one entry of the legend for all seeds
+                    axes.plot(*zip(*points, strict=True), style, label=named, linewidth=1, markersize=3)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend()
+        if not place:
+            axes.legend()
     path = Path(run) / "curves.png"
     figure.savefig(path, dpi=110)
     return path
