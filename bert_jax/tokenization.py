@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,8 @@ from bert_jax.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, batches,
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -215,6 +218,17 @@ class Tokenizer:
                 variant.enable_truncation(max_length)
             self._variants[max_length] = variant
         return self._variants[max_length]
+
+
+def valid_text(text: object, what: str = "a text") -> str:
+    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD.
+
+    Raises:
+        ValueError: it is no string.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
+    return SURROGATES.sub("\ufffd", text)
 
 
 def _read_json(path: Path) -> tokenizers.Tokenizer:

@@ -3,7 +3,8 @@
 import pytest
 import small_pipelines as small
 
-from bert_jax.pipelines.documents import read_documents, valid_text
+from bert_jax.pipelines.documents import read_documents
+from bert_jax.tokenization import valid_text
 
 
 def read(*pairs, **options):

@@ -3,7 +3,6 @@
 `[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text whole in every row.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from bert_jax.pipelines.batching import Row
-from bert_jax.tokenization import Tokenizer
+from bert_jax.tokenization import Tokenizer, valid_text
 from bert_jax.windows import Window, cover, owners
 
 SLICE = 64  # texts encoded at once, while the device works on what came before
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +46,6 @@ class Document:
     def owners(self) -> np.ndarray:
         """Int [n]: the window in which each token has the most context."""
         return owners(self.windows)
-
-
-def valid_text(text: object, what: str = "a text") -> str:
-    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD.
-
-    Raises:
-        ValueError: it is no string.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
-    return SURROGATES.sub("\ufffd", text)
 
 
 def read_documents(
