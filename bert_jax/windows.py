@@ -8,6 +8,7 @@ References: google-research/bert `run_squad.py` (sliding windows, `_check_is_max
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,3 +60,37 @@ def owners(windows: Sequence[Window]) -> np.ndarray:
         better = context > most[tokens]
         found[tokens[better]], most[tokens[better]] = number, context[better]
     return found
+
+
+class Layout(NamedTuple):
+    """The windows of many documents, one after another.
+
+    Attributes:
+        documents: int64 [windows], the number of the document that each is of.
+        starts: int64 [windows], the window's first token within its document.
+        lengths: int64 [windows].
+        owned: bool [tokens of all windows], whether the window speaks for the token.
+    """
+
+    documents: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    owned: np.ndarray
+
+
+def lay_out(documents: Sequence[Sequence[Window]]) -> Layout:
+    """Lays out the windows of documents, each as `slide` or `cover` returned them."""
+    flat = [window for windows in documents for window in windows]
+    starts = np.array([window.start for window in flat], np.int64)
+    lengths = np.array([window.stop for window in flat], np.int64) - starts
+    numbers = np.repeat(np.arange(len(documents)), [len(windows) for windows in documents])
+    owned, token = np.ones(lengths.sum(), bool), 0
+    for windows in documents:
+        if len(windows) > 1:
+            owner, begin = owners(windows), token
+            for number, window in enumerate(windows):
+                end = begin + window.stop - window.start
+                owned[begin:end] = owner[window.start : window.stop] == number
+                begin = end
+        token += sum(window.stop - window.start for window in windows)
+    return Layout(numbers, starts, lengths, owned)

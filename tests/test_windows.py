@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_jax.windows import cover, owners, slide
+from bert_jax.windows import cover, lay_out, owners, slide
 
 LENGTH, ROOM = st.integers(0, 300), st.integers(1, 40)
 
@@ -47,3 +48,22 @@ def test_a_token_belongs_to_the_window_in_which_it_has_the_most_context(length, 
         ]
         assert context[owner] == max(context) >= 0
         assert context.index(max(context)) == owner
+
+
+@given(st.lists(st.integers(0, 40), max_size=4), st.integers(1, 15), st.data())
+def test_among_the_windows_of_many_documents_each_token_is_owned_once(lengths, room, data):
+    step = data.draw(st.integers(1, room))
+    documents = [slide(length, room, step) for length in lengths]
+    layout = lay_out(documents)
+    assert layout.documents.tolist() == [i for i, windows in enumerate(documents) for _ in windows]
+    begins = np.cumsum([0, *layout.lengths])
+    assert begins[-1] == len(layout.owned)
+    first = 0
+    for document, windows in enumerate(documents):
+        of_document = range(first, first := first + len(windows))
+        for number, window in zip(of_document, windows, strict=True):
+            assert layout.starts[number] == window.start
+            owned = layout.owned[begins[number] : begins[number + 1]]
+            owner = owners(windows)[window.start : window.stop] + of_document[0]
+            assert owned.tolist() == (owner == number).tolist()
+        assert layout.owned[begins[of_document[0]] : begins[first]].sum() == lengths[document]
