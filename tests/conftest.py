@@ -28,6 +28,19 @@ def folder(tmp_path):
 
 
 @pytest.fixture
+def write(tmp_path):
+    """Writes a file and returns its path."""
+
+    def write_file(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write_file
+
+
+@pytest.fixture
 def tokenizer(tmp_path_factory):
     """A tokenizer of as many tokens as the small models have."""
     from small_checkpoints import small_tokenizer
