@@ -36,7 +36,7 @@ class TaggedExample:
 
 @dataclass(frozen=True)
 class Answer:
-    """A span of a context: its text, and the character at which it starts."""
+    """A span of a context: its text, and the character at which it starts; -1 where the context does not hold it."""
 
     text: str
     start: int
