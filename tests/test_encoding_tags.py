@@ -6,8 +6,8 @@ import small_pipelines as small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_jax.data.examples import TaggedExample
 from bert_jax.data.encoding_tags import encode_tagged
+from bert_jax.data.examples import TaggedExample
 
 NAMES = ("O", "B-place", "I-place")
 # Several pieces, no piece at all, several words by the tokenizer's rules, and one longer than a window.

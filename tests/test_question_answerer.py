@@ -5,11 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 import small_pipelines as small
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bert_jax.pipelines import QuestionAnswerer
-from bert_jax.pipelines.question_answerer import best_spans
 
 TOLERANCE = 1e-4
 QUESTION = "where is the owl ?"
@@ -42,31 +39,6 @@ def counted(context, longest):
                 first, last = document.offsets[start, 0], document.offsets[end, 1]
                 spans.append((float(starts[start + shift] + ends[end + shift]), int(first), int(last)))
     return sorted(spans, reverse=True), min(float(start[0] + end[0]) for start, end in found)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.booleans()), max_size=14), st.integers(1, 17))
-def test_the_best_spans_are_those_that_counting_finds(tokens, longest):
-    starts = np.array([start if allowed else -np.inf for start, _, allowed in tokens])
-    ends = np.array([end for _, end, _ in tokens])
-    every = [
-        float(starts[i] + ends[j])
-        for i in range(len(tokens))
-        for j in range(i, min(i + longest, len(tokens)))
-        if tokens[i][2]
-    ]
-    spans, total = best_spans(starts, ends, max_answer_length=longest, top=5)
-    np.testing.assert_allclose([span.logit for span in spans], sorted(every, reverse=True)[:5])
-    np.testing.assert_allclose(total, np.logaddexp.reduce(every) if every else -np.inf)
-    for span in spans:
-        assert 0 <= span.start <= span.end < min(span.start + longest, len(tokens))
-        assert span.logit == starts[span.start] + ends[span.end]
-
-
-def test_the_best_span_is_not_the_best_start_beside_the_best_end():
-    starts, ends = np.array([0.0, 1.0, 5.0]), np.array([6.0, 2.0, 0.0])
-    (span,), _ = best_spans(starts, ends, max_answer_length=3, top=1)
-    assert (span.start, span.end) == (0, 0)
 
 
 @pytest.mark.parametrize("context", [small.SHORT, small.MIDDLE, small.LONG])

@@ -1,28 +1,19 @@
-"""Answers out of a context: the spans of its tokens that start and end likeliest, together.
+"""Answers out of a context, with the characters where they stand.
 
-A span's logit is its start logit plus its end logit. Spans that begin in the question, end before they start, or are
-too long are no answers, so the best one is looked for among the rest and is not the likeliest start beside the
-likeliest end. A long context is read in windows, and a span counts in the one in which its start has the most context.
+What makes a span an answer is said in `bert_jax/scoring/answers.py`.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-
-
-class Span(NamedTuple):
-    """An answer: the tokens start <= i <= end of the context; -1 and -1 for none."""
-
-    logit: float
-    start: int
-    end: int
+from bert_jax.scoring.answers import Span, best_spans
 
 
 class QuestionAnswerer(Pipeline):
@@ -96,30 +87,3 @@ class QuestionAnswerer(Pipeline):
         start = int(document.offsets[span.start, 0]) if span.start >= 0 else 0
         end = int(document.offsets[span.end, 1]) if span.end >= 0 else 0
         return {"score": score, "start": start, "end": end, "answer": document.text[start:end]}
-
-
-def best_spans(starts: np.ndarray, ends: np.ndarray, *, max_answer_length: int, top: int) -> tuple[list[Span], float]:
-    """Finds the best spans start <= end < start + max_answer_length.
-
-    Args:
-        starts: logits [n]; minus infinity where no answer may start.
-        ends: logits [n].
-
-    Returns:
-        The `top` best, best first, and the logarithm of the sum of all spans' exponentials.
-    """
-    n = len(starts)
-    length = min(max_answer_length, n)
-    if n == 0 or not np.isfinite(starts).any():
-        return [], -np.inf
-    padded = np.concatenate([ends, np.full(length - 1, -np.inf)])
-    # Row i holds the spans that start at i, column k those of k + 1 tokens.
-    logits = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, length)
-    flat = logits.ravel()
-    some = min(top, flat.size)
-    likely = np.argpartition(-flat, some - 1)[:some]
-    likely = likely[np.argsort(-flat[likely], kind="stable")]
-    spans = [Span(float(flat[i]), int(i // length), int(i // length + i % length)) for i in likely]
-    highest = flat.max()
-    total = float(highest + np.log(np.exp(flat - highest).sum()))
-    return [span for span in spans if np.isfinite(span.logit)], total

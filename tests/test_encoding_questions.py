@@ -1,0 +1,158 @@
+"""Windows lose no token of a context, and point at the answer, or at [CLS] where they do not hold all of it."""
+
+import numpy as np
+import pytest
+import small_pipelines as small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_jax.data.encoding_questions import encode_questions
+from bert_jax.data.examples import Answer, Question
+from bert_jax.windows import owners, slide
+
+WORDS = " ".join(small.LINES).split()
+CONTEXTS = st.lists(st.sampled_from([*WORDS, "\x00", "\n", "  "]), max_size=40).map(" ".join)
+ASKED = "where is the owl ?"
+
+
+def question(context, *answers, asked=ASKED, impossible=False):
+    """Answers are texts, found in the context, or pairs of text and start."""
+    golds = [Answer(gold, context.find(gold)) if isinstance(gold, str) else Answer(*gold) for gold in answers]
+    return Question("q", asked, context, tuple(golds), impossible, "train.json: question q")
+
+
+def encode(*questions, **options):
+    options = {"max_length": 23, "stride": 6, "max_question_length": 7, **options}
+    return encode_questions(questions, small.tokenizer(), **options)
+
+
+def pointed_at(sequences, number, context):
+    """The characters of the context that window `number` points at; None for [CLS]."""
+    start, end, second = sequences.starts[number], sequences.ends[number], sequences.second[number]
+    if end == 0:
+        assert start == 0
+        return None
+    assert second <= start <= end < sequences.lengths[number] - 1
+    first = sequences.first_tokens[number] - second
+    return context[sequences.characters[first + start, 0] : sequences.characters[first + end, 1]]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(CONTEXTS, st.integers(0, 9)), max_size=3), st.integers(11, 30), st.integers(1, 30))
+def test_windows_hold_every_token_of_the_context_and_own_each_once(given, max_length, stride):
+    tokenizer = small.tokenizer()
+    questions = [question(context, asked="owl " * asked) for context, asked in given]
+    sequences = encode(*questions, max_length=max_length, stride=stride)
+    assert sequences.cut == sum(asked > 7 for _, asked in given)
+    for number, (context, asked) in enumerate(given):
+        whole = tokenizer.backend.encode(context, add_special_tokens=False)
+        first = tokenizer.backend.encode("owl " * min(asked, 7), add_special_tokens=False).ids
+        room = max_length - len(first) - 3
+        expected = slide(len(whole), room, min(stride, room))
+        windows = np.flatnonzero(sequences.questions == number)
+        assert len(windows) == len(expected)
+        for index, (i, window) in enumerate(zip(windows, expected, strict=True)):
+            ids = [tokenizer.cls_id, *first, tokenizer.sep_id, *whole.ids[window.start : window.stop], tokenizer.sep_id]
+            here = slice(*sequences.offsets[i : i + 2])
+            assert sequences.ids[here].tolist() == ids
+            assert sequences.second[i] == len(first) + 2
+            owned = np.zeros(len(ids), bool)
+            owned[len(first) + 2 : -1] = owners(expected)[window.start : window.stop] == index
+            assert sequences.owned[here].tolist() == owned.tolist()
+            token = sequences.first_tokens[i]
+            characters = sequences.characters[token : token + window.stop - window.start].tolist()
+            assert list(map(tuple, characters)) == whole.offsets[window.start : window.stop]
+
+
+@settings(max_examples=80, deadline=None)
+@given(CONTEXTS, st.data())
+def test_a_window_points_at_the_answer_if_it_holds_all_of_it(context, data):
+    words = context.split(" ")
+    begin = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(begin + 1, min(begin + 8, len(words))))
+    text, start = " ".join(words[begin:end]), len(" ".join([*words[:begin], ""]))
+    sequences = encode(question(context, (text, start)))
+    pieces = small.tokenizer().backend.encode(context, add_special_tokens=False).offsets
+    answer = {i for i, (first, last) in enumerate(pieces) if first < start + len(text) and last > start}
+    spoken = {character for first, last in pieces for character in range(first, last)}
+    edges = {start + len(text) - len(text.lstrip()), start + len(text.rstrip()) - 1}
+    assert sequences.found.tolist() == [bool(text.strip()) and edges <= spoken]
+    for number in range(len(sequences)):
+        token = sequences.first_tokens[number]
+        window = set(range(token, token + sequences.lengths[number] - sequences.second[number] - 1))
+        shown = pointed_at(sequences, number, context)
+        assert (shown is not None) == (sequences.found[0] and answer <= window)
+        if shown is not None:
+            assert shown.split() == text.split()
+
+
+def test_what_no_tokens_hold_is_not_found():
+    context = "Somebody heard it in Paris , \x00 in 1923 ."
+    golds = ["Paris", ("Paris", 3), ("Lyon", -1), ("\x00", 29), ("", 9), ("1923 .", 34)]
+    sequences = encode(*(question(context, gold) for gold in golds), question(context), max_length=30)
+    assert sequences.found.tolist() == [True, False, False, False, False, True, False]
+    assert [pointed_at(sequences, number, context) for number in (0, 5)] == ["Paris", "1923 ."]
+    learnable = sequences.learnable()
+    assert learnable.questions.tolist() == [0, 5]
+    assert learnable.starts.tolist() == sequences.starts[[0, 5]].tolist()
+    assert learnable.found is sequences.found
+
+
+def test_the_first_answer_that_is_found_is_pointed_at():
+    context = "somebody heard it in paris , in 1923"
+    sequences = encode(question(context, ("Lyon", -1), "1923", "paris"), max_length=30)
+    assert pointed_at(sequences, 0, context) == "1923"
+
+
+def test_a_question_without_an_answer_points_at_cls_and_is_found():
+    sequences = encode(question("the owl hooted", impossible=True))
+    assert sequences.found.tolist() == [True]
+    assert (sequences.starts.tolist(), sequences.ends.tolist()) == ([0], [0])
+
+
+def test_part_of_a_word_points_at_its_tokens():
+    context = "paris1923paris hooted"
+    sequences = encode(question(context, ("1923", 5)))
+    assert "1923" in pointed_at(sequences, 0, context)
+
+
+def test_a_context_is_encoded_once():
+    contexts = ["the owl hooted", "it flew", "the owl hooted"]
+    sequences = encode(*map(question, contexts))
+    assert sequences.questions.tolist() == [0, 1, 2]
+    assert sequences.first_tokens[0] == sequences.first_tokens[2] == 0
+    assert len(sequences.characters) == sequences.first_tokens[1] + sequences.lengths[1] - sequences.second[1] - 1
+
+
+def test_logits_come_back_by_question():
+    sequences = encode(question(small.LONG), question("it flew"))
+    random = np.random.default_rng(5)
+    start_logits, end_logits = random.normal(size=(2, len(sequences.ids)))
+    windows = sequences.window_logits(start_logits, end_logits)
+    assert [len(some) for some in windows] == np.bincount(sequences.questions).tolist()
+    for number, window in enumerate([*windows[0], *windows[1]]):
+        begin, end = sequences.offsets[number : number + 2]
+        inside = slice(begin + sequences.second[number], end - 1)
+        assert window.null == (start_logits[begin], end_logits[begin])
+        assert window.ends.tolist() == end_logits[inside].tolist()
+        assert window.starts.tolist() == np.where(sequences.owned[inside], start_logits[inside], -np.inf).tolist()
+        assert len(window.characters) == len(window.ends)
+    assert small.LONG[slice(*windows[0][-1].characters[-1])] == small.LONG.split()[-1]
+
+
+def test_nothing_is_encoded_to_nothing():
+    sequences = encode()
+    assert (len(sequences), len(sequences.found), sequences.cut) == (0, 0, 0)
+    assert sequences.window_logits(np.zeros(0), np.zeros(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 10}, "max_length 10 leaves no context beside a question of 7 tokens"),
+        ({"stride": 0}, "stride and max_question_length must be at least 1, got 0 and 7"),
+    ],
+)
+def test_impossible_numbers_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        encode(question("owl"), **options)
