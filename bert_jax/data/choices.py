@@ -1,0 +1,134 @@
+"""Texts with several continuations of which one is right: SWAG, and tables made like it.
+
+References: Zellers et al., SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference, 2018.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bert_jax.data.examples import ChoiceExample
+from bert_jax.data.sources import codec, find_origins
+from bert_jax.data.tables import Row, column_names, name_of, no_rows, read_rows, require_columns
+from bert_jax.data.texts import class_name, given_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
+CHOICE_LISTS = ("endings", "choices", "options")
+NUMBERED_CHOICE = re.compile(r"(ending|choice|option|sol)_?(\d+)")
+
+
+@dataclass(frozen=True)
+class ChoiceColumns:
+    """Where in a table the texts, their continuations and the number of the right one are.
+
+    Attributes:
+        lead: what every continuation begins with, as in SWAG, whose second sentence is begun in `sent2`; or None.
+        choices: a column each, or the one that holds lists of them.
+        label: None where there is none.
+    """
+
+    text: str
+    lead: str | None
+    choices: tuple[str, ...]
+    label: str | None
+
+
+def find_choice_columns(
+    source: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    split: str = "train",
+    encoding: str = "utf-8",
+) -> ChoiceColumns:
+    """Finds the columns of a source: `ending0`, `ending1`, ... or a list in `endings`, and a text.
+
+    In SWAG's own tables, which have both `sent1` and `sent2`, the text is `sent1` and `sent2` leads the endings.
+
+    Raises:
+        OSError, ValueError: no such source, no such column, none that is known to hold a text or continuations.
+    """
+    origin = find_origins([source], split)[0]
+    names = column_names(origin, encoding=codec(encoding))
+    require_columns(name_of(origin), [name for name in (text_column, label_column) if name], names)
+    choices, lead = _find_choices(names), None
+    if text_column is None and {"sent1", "sent2"} <= set(names):
+        text_column, lead = "sent1", "sent2"
+    text_column = text_column or next((name for name in TEXTS if name in names), None)
+    for found, wanted in ((choices, "continuations (ending0, ending1, ...)"), (text_column, "text")):
+        if not found:
+            raise ValueError(f"{name_of(origin)}: which columns hold the {wanted}? There are {', '.join(names)}")
+    assert text_column
+    return ChoiceColumns(text_column, lead, choices, label_column or ("label" if "label" in names else None))
+
+
+def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if found := NUMBERED_CHOICE.fullmatch(name):
+            numbered.setdefault(found[1], []).append((int(found[2]), name))
+    if numbered:
+        return tuple(name for _, name in sorted(max(numbered.values(), key=len)))
+    return next(((name,) for name in CHOICE_LISTS if name in names), ())
+
+
+def read_choices(
+    source: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    split: str = "train",
+    encoding: str = "utf-8",
+) -> list[ChoiceExample]:
+    """Reads texts with continuations, equally many everywhere.
+
+    Args:
+        source: a file, a pattern of files, or a dataset on the hub, as in `swag:regular`.
+        text_column: this and the one below, where None, are what `find_choice_columns` finds.
+        label_column: the right continuation's number, from 0.
+        split: of a dataset on the hub.
+        encoding: of the files.
+
+    Returns:
+        The examples in the order of their source; where a row has no label, that is None.
+
+    Raises:
+        OSError, ValueError: with a line that says what was wanted, what came, and where.
+    """
+    columns = find_choice_columns(
+        source, text_column=text_column, label_column=label_column, split=split, encoding=encoding
+    )
+    wanted = [name for name in (columns.text, columns.lead, *columns.choices, columns.label) if name]
+    examples: list[ChoiceExample] = []
+    for origin in find_origins([source], split):
+        for where, row in read_rows(origin, wanted, encoding=codec(encoding)):
+            choices = _choices_in(row, columns, where)
+            if len(choices) != len(examples[0].choices if examples else choices):
+                raise ValueError(f"{where}: {len(choices)} choices, {examples[0].where} has {len(examples[0].choices)}")
+            label = _label_in(row, columns.label, len(choices), where) if columns.label else None
+            examples.append(ChoiceExample(given_text(row, columns.text, where), choices, label, where))
+    if not examples:
+        raise no_rows(source)
+    return examples
+
+
+def _choices_in(row: Row, columns: ChoiceColumns, where: str) -> tuple[str, ...]:
+    listed = row[columns.choices[0]]
+    choices = listed if isinstance(listed, list) else [row[name] for name in columns.choices]
+    if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
+        raise ValueError(f"{where}: wanted two texts or more to choose from in {columns.choices[0]!r}, got {choices}")
+    lead = given_text(row, columns.lead, where) if columns.lead else ""
+    return tuple(f"{lead} {choice}".strip() if lead else choice for choice in choices)
+
+
+def _label_in(row: Row, column: str, count: int, where: str) -> int | None:
+    if row[column] is None or not (name := class_name(row[column], f"{where}: {column!r}")):
+        return None
+    if not name.isdecimal() or int(name) >= count:
+        raise ValueError(f"{where}: {column!r} is not a number from 0 to {count - 1} but {name!r}")
+    return int(name)
