@@ -23,7 +23,7 @@ class BertConfig:
 
     `dtype` is the dtype of computation; parameters, softmax, layer-norm statistics and losses stay in float32.
     `float64` is for checking gradients and needs `jax_enable_x64`. `label_names` becomes `id2label` and `label2id` in
-    `config.json`.
+    `config.json`. `lora_rank` above 0 puts low-rank adapters beside the encoder's kernels, see `functional.adapters`.
 
     Raises:
         ValueError: a value that no BERT can have, naming the field, the value and what was wanted.
@@ -47,6 +47,8 @@ class BertConfig:
     num_labels: int = 2
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -71,6 +73,11 @@ class BertConfig:
             if getattr(self, name) not in allowed:
                 wanted = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"{name} must be one of {wanted}; got {getattr(self, name)!r}")
+        if not isinstance(self.lora_rank, int) or self.lora_rank < 0 or not self.lora_alpha > 0:
+            raise ValueError(
+                "lora_rank must be a whole number of at least 0 and lora_alpha above 0, "
+                f"got {self.lora_rank!r} and {self.lora_alpha!r}"
+            )
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
@@ -119,6 +126,8 @@ class BertConfig:
         values = {"model_type": "bert", **asdict(self)}
         names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
         del values["num_labels"]  # Hugging Face counts the labels
+        if not self.lora_rank:
+            del values["lora_rank"], values["lora_alpha"]
         values["id2label"] = {str(index): name for index, name in enumerate(names)}
         values["label2id"] = {name: index for index, name in enumerate(names)}
         return values

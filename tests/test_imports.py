@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 # Halves: parts that stand side by side in the picture of the design, one leaning on the other.
 FLOORS = {
     "config": 0, "reference": 0, "functional": 1, "vocabulary": 1, "windows": 1, "scoring": 1, "models": 2,
-    "tokenization": 2, "data": 2.5, "training": 3, "interop": 4, "pipelines": 4.5, "tools": 5, "": 5.5,
+    "tokenization": 2, "data": 2.5, "training": 3, "interop": 4, "tasks": 4, "pipelines": 4.5, "tools": 5, "": 5.5,
 }  # fmt: skip
 MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"tokenization", "data", "vocabulary", "windows"}
 

@@ -62,7 +62,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
         params = float("inf") if batch == bad_model else float(batch)
-        return SimpleNamespace(step=state.step + 1, params=params), {
+        return SimpleNamespace(step=state.step + 1, params=params, all_params=params), {
             "loss": loss,
             "gradient_norm": 1.0,
             "tokens": 5,
@@ -82,7 +82,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
         **more,
     }
     try:
-        train(SimpleNamespace(step=first, params=None), Rows(first), **options)
+        train(SimpleNamespace(step=first, params=None, all_params=None), Rows(first), **options)
     except NotFinite as error:
         return saved, written, str(error)
     return saved, written, None
@@ -156,7 +156,7 @@ def of_seeds(bad_step=None):
     def step(state, batch):
         losses = np.array([1.0, float("nan") if batch == bad_step else 2.0, 3.0])
         figures = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
-        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+        return SimpleNamespace(step=state.step + 1, params=float(batch), all_params=float(batch)), figures
 
     return step
 

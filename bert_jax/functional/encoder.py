@@ -58,6 +58,7 @@ def encoder(
     config: BertConfig,
     remat: str = "none",
     unroll: int = 1,
+    frozen_layers: int = 0,
     output_hidden_states: bool = False,
     output_attentions: bool = False,
     key: Array | None,
@@ -70,6 +71,7 @@ def encoder(
         remat: what the backward pass computes again: `none`, `dots` (all but matrix products), `full` (the whole
         layer).
         unroll: how many layers the compiled loop writes out a turn.
+        frozen_layers: the lowest layers, which no gradient reaches; there is no backward pass through them.
 
     Returns:
         The last layer's output [B, T, D]; all layers' outputs [L, B, T, D] or None; all weights [L, B, N, T, S] or
@@ -82,6 +84,14 @@ def encoder(
         x, weights = encoder_layer(layer_params, x, mask, config=config, key=layer_key)
         return x, (x if output_hidden_states else None, weights if output_attentions else None)
 
-    layers = jnp.arange(config.num_hidden_layers)
-    x, (hidden_states, attentions) = jax.lax.scan(REMAT[remat](layer), x, (layers, params), unroll=unroll)
+    def run(x, first: int, last: int):
+        some = jax.tree.map(lambda leaf: leaf[first:last], (jnp.arange(config.num_hidden_layers), params))
+        return jax.lax.scan(REMAT[remat](layer), x, some, unroll=unroll)
+
+    if not frozen_layers:
+        x, (hidden_states, attentions) = run(x, 0, config.num_hidden_layers)
+        return x, hidden_states, attentions
+    x, below = run(x, 0, frozen_layers)
+    x, above = run(jax.lax.stop_gradient(x), frozen_layers, config.num_hidden_layers)
+    hidden_states, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts), below, above)
     return x, hidden_states, attentions

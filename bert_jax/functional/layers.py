@@ -10,14 +10,17 @@ from jax import Array
 
 
 def dense(params, x: Array) -> Array:
-    """Returns x @ kernel + bias, for x [..., I], kernel [I, O] and bias [O].
+    """Returns x @ kernel + bias, for x [..., I], kernel [I, O] and bias [O]; an `adapter` beside them adds (x @ a) @ b.
 
     Leading axes are flattened, so that XLA sees one plain matrix product; on CPUs that is a tenth faster than a
     contraction over three axes, and elsewhere it costs nothing.
     """
     kernel, bias = params["kernel"].astype(x.dtype), params["bias"].astype(x.dtype)
     rows = x.reshape(-1, x.shape[-1])
-    return (rows @ kernel + bias[None, :]).reshape(*x.shape[:-1], kernel.shape[-1])
+    y = rows @ kernel + bias[None, :]
+    if "adapter" in params:
+        y = y + rows @ params["adapter"]["a"].astype(x.dtype) @ params["adapter"]["b"].astype(x.dtype)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def layer_norm(params, x: Array, *, eps: float) -> Array:

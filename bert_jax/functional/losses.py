@@ -16,10 +16,18 @@ Pair = tuple[Array, Array]
 IGNORED = -100  # the label of tokens that no tag is asked of, as in PyTorch
 
 
-def cross_entropy(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Returns the weighted sum of -log softmax(logits)[label] for logits [..., C], labels and weights [...]."""
+def cross_entropy(logits: Array, labels: Array, weights: Array, *, smoothing: float = 0.0) -> Pair:
+    """Returns the weighted sum of -log softmax(logits)[label] for logits [..., C], labels and weights [...].
+
+    `smoothing` takes that share of a label's probability and spreads it evenly over all classes.
+
+    References: Szegedy et al., Rethinking the Inception Architecture, 2015, section 7 (label smoothing).
+    """
     logits = at_least_float32(logits)
-    return weighted(jax.nn.logsumexp(logits, axis=-1) - at_label(logits, labels), weights)
+    wanted = at_label(logits, labels)
+    if smoothing:
+        wanted = (1.0 - smoothing) * wanted + smoothing * logits.mean(axis=-1)
+    return weighted(jax.nn.logsumexp(logits, axis=-1) - wanted, weights)
 
 
 def accuracy(logits: Array, labels: Array, weights: Array) -> Pair:
@@ -47,15 +55,17 @@ def next_sentence_loss(logits: Array, labels: Array, weights: Array) -> Pair:
     return cross_entropy(logits, labels, weights)
 
 
-def classification_loss(logits: Array, labels: Array, weights: Array, *, problem_type: str) -> Pair:
-    """The loss of logits [B, C] as Hugging Face's `problem_type` names it, one figure an example, weights [B].
+def classification_loss(
+    logits: Array, labels: Array, weights: Array, *, problem_type: str, smoothing: float = 0.0
+) -> Pair:
+    """The loss of logits [..., C] as Hugging Face's `problem_type` names it, one figure an example, weights [...].
 
-    `single_label_classification`: cross entropy, labels int [B]. `multi_label_classification`: mean over the C labels
-    of the binary cross entropy, labels float [B, C]. `regression`: mean over C of the squared error, labels float [B]
-    or [B, C].
+    `single_label_classification`: cross entropy, labels int [...], smoothed if asked for. `multi_label_classification`:
+    mean over the C labels of the binary cross entropy, labels float [..., C]. `regression`: mean over C of the squared
+    error, labels float [...] or [..., C].
     """
     if problem_type == "single_label_classification":
-        return cross_entropy(logits, labels, weights)
+        return cross_entropy(logits, labels, weights, smoothing=smoothing)
     logits = at_least_float32(logits)
     labels = labels.reshape(logits.shape).astype(logits.dtype)
     if problem_type == "multi_label_classification":

@@ -38,17 +38,21 @@ class Bert(nn.Module):
         config: the architecture.
         remat: `none`, `dots` or `full`: what the backward pass computes again instead of keeping it.
         unroll: how many layers the compiled loop over the layers writes out a turn.
+        frozen: no gradient reaches the embeddings and so many of the lowest layers; None = everything learns.
     """
 
     config: BertConfig
     remat: str = "none"
     unroll: int = 1
+    frozen: int | None = None
     heads: ClassVar[tuple[str, ...]] = ("pooler",)
 
     def setup(self) -> None:
         if self.remat not in REMAT:
             raise ValueError(f"remat must be one of {', '.join(REMAT)}; got {self.remat!r}")
-        self.parts = {name: Part(self.config, name=name) for name in ("embeddings", "encoder", *self.heads)}
+        adapters = ("adapters",) if self.config.lora_rank else ()
+        names = ("embeddings", "encoder", *adapters, *self.heads)
+        self.parts = {name: Part(self.config, name=name) for name in names}
 
     def __call__(
         self,
@@ -99,12 +103,13 @@ class Bert(nn.Module):
             )
         with jax.named_scope("encoder"):
             x, hidden_states, attentions = F.encoder(
-                self.parts["encoder"].weights,
-                x,
+                self.encoder_weights(),
+                x if self.frozen is None else jax.lax.stop_gradient(x),
                 F.visible(attention_mask),
                 config=self.config,
                 remat=self.remat,
                 unroll=self.unroll,
+                frozen_layers=self.frozen or 0,
                 output_hidden_states=output_hidden_states,
                 output_attentions=output_attentions,
                 key=encoder_key,
@@ -120,6 +125,14 @@ class Bert(nn.Module):
                 outputs["pooler_output"] = F.pooler(self.parts["pooler"].weights, first)
         outputs.update(self.answer(outputs, masked_positions=masked_positions, key=head_key))
         return outputs
+
+    def encoder_weights(self) -> Any:
+        """Returns the encoder's parameters, with the adapters if there are any."""
+        config, weights = self.config, self.parts["encoder"].weights
+        if not config.lora_rank:
+            return weights
+        scale = config.lora_alpha / config.lora_rank
+        return F.adapters.attached(weights, self.parts["adapters"].weights["encoder"], scale=scale)
 
     def check_length(self, length: int) -> None:
         limit = self.config.max_position_embeddings

@@ -33,6 +33,15 @@ def norm(*axes: str) -> dict[str, Parameter]:
     return {"scale": Parameter(axes, nn.initializers.ones), "bias": Parameter(axes, nn.initializers.zeros)}
 
 
+def low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
+    """The two thin matrices beside a stacked kernel: a starts as LoRA has it, b at zero."""
+    uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-2, out_axis=-1, batch_axis=(0,))
+    return {
+        "a": Parameter((layers, inputs, "rank"), uniform),
+        "b": Parameter((layers, "rank", outputs), nn.initializers.zeros),
+    }
+
+
 PARAMETERS: dict[str, dict[str, Any]] = {
     "embeddings": {
         "word": {"embedding": Parameter(("vocabulary", "hidden"))},
@@ -64,6 +73,16 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "classifier": dense("hidden", "labels"),
     "span": dense("hidden", "span"),
 }
+PARAMETERS["adapters"] = {
+    "encoder": {
+        block: {
+            name: low_rank(*entry["kernel"].axes)
+            for name, entry in PARAMETERS["encoder"][block].items()
+            if name != "norm"
+        }
+        for block in PARAMETERS["encoder"]
+    }
+}
 
 
 def axis_sizes(config: BertConfig) -> dict[str, int]:
@@ -78,6 +97,7 @@ def axis_sizes(config: BertConfig) -> dict[str, int]:
         "labels": config.num_labels,
         "next_sentence": 2,
         "span": 2,
+        "rank": config.lora_rank,
         **dict.fromkeys(("hidden", "heads", "pooled", "transformed"), D),
     }
 

@@ -6,6 +6,7 @@ Restoring goes by shapes and shardings of the run that asks: a checkpoint does n
 References: Orbax, https://orbax.readthedocs.io.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,7 +63,7 @@ class Checkpoints:
         restored = self.manager.restore(self.latest, args=ocp.args.Composite(**arguments))
         state = restored["state"]
         key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
-        return TrainState(state.step, state.params, state.optimizer_state, key), restored["data"]
+        return replace(state, key=key), restored["data"]
 
 
 def newest_step(folder: str | Path) -> int | None:
@@ -73,4 +74,4 @@ def newest_step(folder: str | Path) -> int | None:
 
 def as_arrays(state: TrainState) -> TrainState:
     """Returns the state with its key as plain integers, which is what Orbax stores."""
-    return TrainState(state.step, state.params, state.optimizer_state, jax.random.key_data(state.key))
+    return replace(state, key=jax.random.key_data(state.key))

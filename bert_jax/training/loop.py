@@ -68,7 +68,7 @@ def train(
     Args:
         step: the compiled (state, batch) -> (state, figures).
         place: lays a batch of NumPy arrays on the devices.
-        evaluate: params -> row of `eval_` figures.
+        evaluate: all parameters -> row of `eval_` figures.
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
 
     Raises:
@@ -101,7 +101,7 @@ def train(
             with clock.stopped():
                 # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
                 if due(number, cadence.evaluate, steps):
-                    row = {name: plain(value) for name, value in evaluate(state.params).items()}
+                    row = {name: plain(value) for name, value in evaluate(state.all_params).items()}
                     if "eval_loss" in row:
                         require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
                     reporter.write({"step": number, **row})

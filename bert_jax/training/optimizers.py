@@ -9,10 +9,12 @@ Decoupled Weight Decay Regularization, 2019. You et al., Large Batch Optimizatio
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -53,10 +55,12 @@ def make_optimizer(
     beta1: float = 0.9,
     beta2: float = 0.999,
     clip_norm: float | None = 1.0,
+    depth: "Depth | None" = None,
 ) -> optax.GradientTransformation:
     """Returns `bert_adamw` (no bias correction), `adamw` or `lamb`, after clipping by global norm.
 
-    Epsilon is 1e-6 as BERT and LAMB have it, and 1e-8 for `adamw`, as is usual.
+    Epsilon is 1e-6 as BERT and LAMB have it, and 1e-8 for `adamw`, as is usual. With `depth`, parameters learn at rates
+    of their own.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
@@ -66,6 +70,7 @@ def make_optimizer(
         moments(b1=beta1, b2=beta2, eps=1e-8 if name == "adamw" else 1e-6),
         optax.add_decayed_weights(weight_decay, mask=decayed),
         scale_by_layer_trust_ratio() if name == "lamb" else optax.identity(),
+        scale_by_depth(depth) if depth else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     )
 
@@ -110,5 +115,50 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         return jax.tree_util.tree_map_with_path(ratio, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How the learning rate falls from the head down to the embeddings.
+
+    Attributes:
+        num_layers: L.
+        decay: what each layer multiplies the rate of the layer above by; the head has the full rate, the top layer
+            `decay`, the embeddings decay^(L + 1).
+        frozen: the embeddings and so many of the lowest layers do not change at all, by weight decay neither.
+
+    References: Howard, Ruder, Universal Language Model Fine-tuning, 2018, section 3.2 (discriminative rates). Clark et
+    al., ELECTRA, 2020, appendix B (layer-wise decay).
+    """
+
+    num_layers: int
+    decay: float = 1.0
+    frozen: int | None = None
+
+    def factor(self, part: str) -> float | np.ndarray:
+        """Returns what the rate of a part of the tree is multiplied by; in the encoder, of each layer: [L]."""
+        below = -1 if self.frozen is None else self.frozen
+        if part == "embeddings":
+            return 0.0 if below >= 0 else self.decay ** (self.num_layers + 1)
+        if part in ("encoder", "adapters"):
+            layer = np.arange(self.num_layers)
+            return np.where(layer < below, 0.0, self.decay ** (self.num_layers - layer)).astype(np.float32)
+        return 1.0
+
+
+def scale_by_depth(depth: Depth) -> optax.GradientTransformation:
+    """Multiplies each update by its part's or its layer's factor."""
+
+    def scaled(path, update):
+        factor = depth.factor(path[0].key)
+        if isinstance(factor, np.ndarray):
+            factor = factor.reshape(-1, *[1] * (update.ndim - 1))
+        return update * factor
+
+    def update(updates, state, params=None):
+        del params
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -14,17 +14,24 @@ class TrainState:
 
     Attributes:
         step: int32 scalar, updates done so far.
-        params: the parameter tree, float32.
+        params: the parameters that learn, float32.
         optimizer_state: optax's state; trees inside it are named like the parameters.
         key: the run's key; a step folds its number into it, so it never changes.
+        frozen: the parts of the parameter tree that do not learn and have no optimizer state.
     """
 
     step: Array
     params: Any
     optimizer_state: Any
     key: Array
+    frozen: Any = struct.field(default_factory=dict)
+
+    @property
+    def all_params(self) -> Any:
+        """The whole parameter tree."""
+        return {**self.frozen, **self.params}
 
     @classmethod
-    def create(cls, params, optimizer: optax.GradientTransformation, *, key: Array) -> "TrainState":
+    def create(cls, params, optimizer: optax.GradientTransformation, *, key: Array, frozen=None) -> "TrainState":
         """Returns the state before the first step."""
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, frozen or {})

@@ -5,6 +5,7 @@ devices. How the batch was split does not show.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,11 +13,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from bert_jax.training.objectives import Measures, Objective
+from bert_jax.training.objectives import Batch, Measures, Objective
 from bert_jax.training.optimizers import Schedule
 from bert_jax.training.state import TrainState
-
-Batch = Mapping[str, Array]
 
 
 def train_step(
@@ -48,7 +47,7 @@ def train_step(
     totals = {name: divisor(across(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
 
     def loss(params, part: Batch, key: Array) -> tuple[Array, Measures]:
-        measures = objective.measure(params, part, key)
+        measures = objective.measure({**state.frozen, **params}, part, key)
         return jnp.asarray(sum(measures[name][0] / total for name, total in totals.items())), measures
 
     def gradients_of(part: Batch, key: Array):
@@ -64,12 +63,21 @@ def train_step(
     if schedule is not None:
         figures["learning_rate"] = schedule(state.step)
     figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
-    return TrainState(state.step + 1, params, optimizer_state, state.key), figures
+    return replace(state, step=state.step + 1, params=params, optimizer_state=optimizer_state), figures
 
 
 def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Measures:
     """Returns the batch's measures as pairs (sum, weight), without dropout."""
     return across(objective.measure(params, batch, None), axis)
+
+
+def answer_step(
+    params, batch: Batch, axis: str | None = None, *, objective: Objective
+) -> tuple[dict[str, Array], Measures]:
+    """Returns the logits that a model gives to a batch, float32, and its measures as pairs (sum, weight)."""
+    outputs = objective.answer(params, batch, None)
+    logits = {name: value.astype(jnp.float32) for name, value in outputs.items() if name.endswith("logits")}
+    return logits, across(objective.judge(outputs, batch), axis)
 
 
 def accumulated(gradients_of, batch: Batch, key: Array, parts: int) -> Any:
