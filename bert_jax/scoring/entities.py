@@ -1,0 +1,104 @@
+"""Precision, recall and F1 of entities: a prediction is right if its kind, its first and its last word are.
+
+Tags are read leniently, as the CoNLL script and seqeval's default do. `B-` begins an entity, and so does `I-` where no
+entity of its kind goes before; one ends where another begins, or at `O`. So `I-per I-per B-per I-loc` holds three.
+`S-` is an entity by itself and `E-` the last word of one. A tag without any of these prefixes (`per`) is a kind, and
+neighbours of one kind are one entity.
+
+References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003; Nakayama, seqeval, 2018.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+OUTSIDE = "O"
+BEGINNING, ENDING, PREFIXES = ("B", "S"), ("E", "S"), ("B", "I", "E", "S")
+
+
+class Entity(NamedTuple):
+    """The words start <= i < stop of a sentence."""
+
+    kind: str
+    start: int
+    stop: int
+
+
+class Counts(NamedTuple):
+    """How many entities were predicted rightly, predicted, and are there."""
+
+    correct: int
+    predicted: int
+    gold: int
+
+    @property
+    def precision(self) -> float:
+        """The share of the predicted that is right; 0 where none is predicted."""
+        return self.correct / max(self.predicted, 1)
+
+    @property
+    def recall(self) -> float:
+        """The share of those there are that is found; 0 where there is none."""
+        return self.correct / max(self.gold, 1)
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall; 0 where nothing is right."""
+        return 2 * self.correct / max(self.predicted + self.gold, 1)
+
+
+def find_entities(tags: Sequence[str]) -> list[Entity]:
+    """Returns the entities of a sentence, in its order.
+
+    >>> find_entities(["B-per", "I-per", "O", "I-loc", "I-per"])
+    [Entity(kind='per', start=0, stop=2), Entity(kind='loc', start=3, stop=4), Entity(kind='per', start=4, stop=5)]
+    """
+    entities: list[Entity] = []
+    last_prefix, last_kind = "", OUTSIDE
+    for place, tag in enumerate(tags):
+        prefix, kind = split_tag(tag)
+        if kind == OUTSIDE:
+            pass
+        elif kind != last_kind or prefix in BEGINNING or last_prefix in ENDING:
+            entities.append(Entity(kind, place, place + 1))
+        else:
+            entities[-1] = entities[-1]._replace(stop=place + 1)
+        last_prefix, last_kind = prefix, kind
+    return entities
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Returns prefix and kind.
+
+    >>> split_tag("B-creative-work"), split_tag("creative-work"), split_tag("O")
+    (('B', 'creative-work'), ('', 'creative-work'), ('', 'O'))
+    """
+    prefix, _, kind = tag.partition("-")
+    return (prefix, kind or "_") if prefix in PREFIXES else ("", tag)
+
+
+def count_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, Counts]:
+    """Counts the entities of each kind, the kinds in the order of the alphabet; `total` adds them up.
+
+    Args:
+        predicted, gold: tags of each sentence.
+
+    Raises:
+        ValueError: not as many sentences, or words in one of them, on both sides.
+    """
+    if len(predicted) != len(gold):
+        raise ValueError(f"{len(gold)} sentences, and predictions for {len(predicted)}")
+    correct, guessed, there = Counter[str](), Counter[str](), Counter[str]()
+    for number, (guess, truth) in enumerate(zip(predicted, gold, strict=True)):
+        if len(guess) != len(truth):
+            raise ValueError(f"sentence {number} has {len(truth)} words, and predictions for {len(guess)}")
+        guesses, truths = find_entities(guess), find_entities(truth)
+        guessed.update(entity.kind for entity in guesses)
+        there.update(entity.kind for entity in truths)
+        correct.update(entity.kind for entity in set(guesses) & set(truths))
+    return {kind: Counts(correct[kind], guessed[kind], there[kind]) for kind in sorted(guessed.keys() | there.keys())}
+
+
+def total(counts: dict[str, Counts]) -> Counts:
+    """Adds up the counts of all kinds: what precision, recall and F1 without further name are of."""
+    return Counts(*(sum(column) for column in zip(Counts(0, 0, 0), *counts.values(), strict=True)))
