@@ -5,9 +5,14 @@ import pytest
 import small_pipelines as small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import shared_file
 
 from bert_jax.data.encoding_questions import encode_questions
 from bert_jax.data.examples import Answer, Question
+from bert_jax.data.questions import read_questions
+from bert_jax.scoring.answers import predict_answers
+from bert_jax.scoring.squad import score_answers, totals
+from bert_jax.tokenization import Tokenizer
 from bert_jax.windows import owners, slide
 
 WORDS = " ".join(small.LINES).split()
@@ -156,3 +161,55 @@ def test_nothing_is_encoded_to_nothing():
 def test_impossible_numbers_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         encode(question("owl"), **options)
+
+
+@pytest.mark.parametrize("name", ["train-v1.1", "dev-v2.0"])
+def test_every_answer_of_squad_is_found_and_shown_by_a_window(name):
+    questions, _ = read_questions(shared_file(f"squad/{name}.json"))
+    contexts = list(dict.fromkeys(question.context for question in questions))
+    tokenizer = Tokenizer.train(contexts[:400], 2000)  # so that there are long windows, of many pieces
+    sequences = encode_questions(questions, tokenizer, max_length=200, stride=64, max_question_length=64)
+    assert sequences.found.all()
+    answerable = {number for number, question in enumerate(questions) if question.answers}
+    owned = np.add.reduceat(sequences.owned, sequences.offsets[:-1])
+    assert len(sequences) > len(questions)
+    exact, seen = set(), set()
+    for i in np.flatnonzero(sequences.ends):
+        number = int(sequences.questions[i])
+        seen.add(number)
+        context, answer = questions[number].context, questions[number].answers[0]
+        shown = pointed_at(sequences, i, context)
+        assert answer.text.strip() in shown
+        # What is shown beside the answer is the rest of a word.
+        assert len(shown.split()) == len(answer.text.split())
+        exact |= {number} if shown == answer.text else set()
+    # An answer longer than windows overlap may be in none of them.
+    assert len(answerable - seen) <= 0.01 * len(answerable)
+    assert seen <= answerable
+    assert len(exact) > 0.98 * len(seen)
+    assert owned.sum() == sum(
+        len(encoding.ids)
+        for encoding in tokenizer.backend.encode_batch_fast([q.context for q in questions], add_special_tokens=False)
+    )
+
+
+def test_whoever_points_at_the_answers_of_squad_scores_all_of_it():
+    questions, _ = read_questions(shared_file("squad/dev-v2.0.json"))
+    tokenizer = Tokenizer.train([question.context for question in questions[:400]], 2000)
+    sequences = encode_questions(questions, tokenizer, max_length=384, stride=128, max_question_length=64)
+    start_logits, end_logits = np.zeros((2, len(sequences.ids)), np.float32)
+    start_logits[sequences.offsets[:-1] + sequences.starts] = 9
+    end_logits[sequences.offsets[:-1] + sequences.ends] = 9
+    names = [question.id for question in questions]
+    golds = {question.id: [answer.text for answer in question.answers] for question in questions}
+    predictions = predict_answers(
+        names,
+        [question.context for question in questions],
+        sequences.window_logits(start_logits, end_logits),
+        max_answer_length=100,
+        null_answer=True,
+    )
+    found = totals(score_answers(predictions.above(0.0), golds, version_2=True), golds)
+    assert found["no_answer_exact_match"] == 1
+    assert found["has_answer_f1"] > 0.99  # some answers are parts of words
+    assert found["has_answer_exact_match"] > 0.98

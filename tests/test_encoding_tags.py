@@ -5,9 +5,12 @@ import pytest
 import small_pipelines as small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import shared_file
 
 from bert_jax.data.encoding_tags import encode_tagged
 from bert_jax.data.examples import TaggedExample
+from bert_jax.data.labels import label_names
+from bert_jax.data.tagged import read_tagged
 
 NAMES = ("O", "B-place", "I-place")
 # Several pieces, no piece at all, several words by the tokenizer's rules, and one longer than a window.
@@ -84,3 +87,20 @@ def test_what_cannot_be_encoded_is_refused():
         encode(tagged([("owl", "O")], [("owl", "B-owl")]))
     with pytest.raises(ValueError, match=r"max_length must be at least 3 and overlap at least 0, got 2 and 4"):
         encode([], max_length=2)
+
+
+def test_every_word_of_wnut_gets_its_tag_back():
+    examples = read_tagged(shared_file("wnut17/dev.conll"))
+    names = label_names(examples)
+    sequences = encode(examples, names=names, max_length=40, overlap=10)
+    assert len(sequences) > len(examples)
+    found = sequences.by_sentence(sequences.labels, missing=names.index("O"))
+    tags = [tuple(names[label] for label in labels) for labels in found]
+    unlike = [
+        word
+        for example, tag in zip(examples, tags, strict=True)
+        for word, ours, theirs in zip(example.words, tag, example.tags, strict=True)
+        if ours != theirs
+    ]
+    assert unlike == []
+    assert (sequences.labels >= 0).sum() == sum(len(example.words) for example in examples) - sequences.unspoken
