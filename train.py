@@ -119,7 +119,7 @@ def make_model(settings: Settings, tokenizer: Tokenizer) -> BertForPreTraining:
     return BertForPreTraining(config, remat=settings.model.remat, unroll=settings.model.unroll)
 
 
-def make_state(model: BertForPreTraining, optimizer, mesh, seed: int) -> TrainState:
+def make_state(model: BertForPreTraining, optimizer, layout: parallel.Layout, seed: int) -> TrainState:
     """Returns the state before the first step, each device holding its share."""
 
     def create(key: jax.Array) -> TrainState:
@@ -127,7 +127,7 @@ def make_state(model: BertForPreTraining, optimizer, mesh, seed: int) -> TrainSt
         params = model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
         return TrainState.create(params, optimizer, key=run_key)
 
-    return parallel.born_sharded(create, jax.random.key(seed), mesh)
+    return layout.create(create, jax.random.key(seed))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,7 +148,14 @@ HEADLINE = (
 )
 
 
-def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_out: TokenStore, tokenizer: Tokenizer):
+def pretrain(
+    settings: Settings,
+    layout: parallel.Layout,
+    run: Path,
+    train_store: TokenStore,
+    held_out: TokenStore,
+    tokenizer: Tokenizer,
+) -> None:
     """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
     options, reports = settings.training, settings.reports
     model = make_model(settings, tokenizer)
@@ -169,19 +176,17 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
         beta2=options.beta2,
         clip_norm=options.clip_norm or None,
     )
-    state = make_state(model, optimizer, mesh, settings.run.seed)
+    state = make_state(model, optimizer, layout, settings.run.seed)
     objective = pretraining(model)
-    step = parallel.compile_step(
+    step = layout.compile_step(
         partial(train_step, objective=objective, optimizer=optimizer, schedule=schedule, accumulate=options.accumulate),
         state,
-        mesh,
     )
-    measure = parallel.compile_evaluation(partial(evaluation_step, objective=objective), state.params, mesh)
-    place = partial(parallel.place, mesh=mesh)
+    measure = layout.compile_evaluation(partial(evaluation_step, objective=objective), state.params)
 
     def evaluation(params) -> dict[str, float]:
         with held_out_batches(settings, held_out, tokenizer) as batches:
-            return evaluate(measure, params, map(place, batches))
+            return evaluate(measure, params, map(layout.place, batches))
 
     with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints) as checkpoints:
         position = {"row": 0}
@@ -213,7 +218,7 @@ def pretrain(settings: Settings, mesh, run: Path, train_store: TokenStore, held_
                 state,
                 batches,
                 step=step,
-                place=place,
+                place=layout.place,
                 evaluate=evaluation,
                 steps=options.steps,
                 cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
@@ -308,8 +313,9 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
-    mesh = parallel.make_mesh(fsdp=settings.training.fsdp)
-    parallel.check_batch(settings.training.batch_size, mesh, settings.training.accumulate)
+    options = settings.training
+    layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
+    parallel.check_batch(options.batch_size, layout, options.accumulate)
     output, steps = Path(settings.run.output), settings.training.steps
     how = {
         "resume": settings.run.resume,
@@ -336,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A run that goes on must find the text it began with: its position in the data means nothing in another.
     record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
     run = begin_run(output, record, **how)
-    pretrain(settings, mesh, run, train_store, held_out, tokenizer)
+    pretrain(settings, layout, run, train_store, held_out, tokenizer)
     with held_out_batches(settings, held_out, tokenizer) as batches:
         preferred = told_apart(run, batches)
     conclude(settings, run, nothing, preferred)

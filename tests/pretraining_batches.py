@@ -36,3 +36,24 @@ def random_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
         "next_sentence_labels": random.integers(0, 2, (rows, 1)).astype(np.int32),
         "next_sentence_weights": np.ones((rows, 1), np.float32),
     }
+
+
+def packed_batch(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of one, two or three sequences, some with padding after them; unused slots carry weight 0."""
+    random = np.random.default_rng(seed)
+    batch = random_batch(rows, seed)
+    starts = np.sort(random.integers(1, T - 2, (rows, 2)))  # two equal: the second of three sequences is missing
+    starts[random.random(rows) < 0.3] = T  # one sequence
+    place = np.arange(T)[None, :]
+    inside = batch["attention_mask"] > 0
+    number = (place >= starts[:, :1]).astype(np.int32) + (place >= starts[:, 1:])
+    first = np.maximum.accumulate(np.where(np.diff(number, axis=1, prepend=-1) != 0, place, 0), axis=1)
+    cls = np.concatenate([np.zeros((rows, 1), np.int64), starts], axis=1)
+    used = (cls < inside.sum(axis=1)[:, None]) & (np.diff(cls, axis=1, append=T + 1) > 0)
+    return batch | {
+        "attention_mask": np.where(inside, number + 1, 0).astype(np.int32),
+        "position_ids": np.where(inside, place - first, 0).astype(np.int32),
+        "cls_positions": np.where(used, cls, 0).astype(np.int32),
+        "next_sentence_labels": random.integers(0, 2, (rows, 3)).astype(np.int32),
+        "next_sentence_weights": used.astype(np.float32),
+    }

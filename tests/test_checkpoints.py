@@ -22,12 +22,12 @@ def create(key):
 
 @pytest.fixture(scope="module")
 def split():
-    return parallel.born_sharded(create, jax.random.key(0), parallel.make_mesh(fsdp=4))
+    return parallel.make_layout(fsdp=4).create(create, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def whole():
-    return parallel.born_sharded(create, jax.random.key(1), parallel.make_mesh())
+    return parallel.make_layout().create(create, jax.random.key(1))
 
 
 def at(state, step):

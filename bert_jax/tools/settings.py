@@ -125,8 +125,12 @@ class Training:
     """Micro-batches the batch is computed in, one after another; the gradient is the same."""
     num_workers: int = 0
     """Processes that make batches; 0 = one thread, which is enough for most machines. The batches are the same."""
+    parallel: Literal["mesh", "pmap"] = "mesh"
+    """How the devices share a step: mesh = data x fsdp x tensor, by jax.jit; pmap = rows alone, by jax.pmap."""
     fsdp: int = 1
-    """Devices to split parameters and optimizer state over; the rest hold copies."""
+    """Devices to split rows, parameters and optimizer state over; groups of so many hold copies of one another."""
+    tensor: int = 1
+    """Devices to split heads and inner layers over."""
     optimizer: Literal["bert_adamw", "adamw", "lamb"] = "bert_adamw"
     learning_rate: float = 1e-4
     """The highest learning rate."""
@@ -174,8 +178,8 @@ class Settings:
 
 
 MAY_CHANGE_ON_RESUME = (
-    "steps", "output", "resume", "overwrite", "num_workers", "fsdp", "remat", "cache_dir", "log_every", "eval_every",
-    "eval_rows", "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
+    "steps", "output", "resume", "overwrite", "num_workers", "parallel", "fsdp", "tensor", "remat", "cache_dir",
+    "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
 )  # fmt: skip
 
 # Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
@@ -301,6 +305,10 @@ def check(settings: Settings) -> None:
         raise ValueError(
             f"--max-length {rows.max_length} is beyond the position table: --max-position-embeddings is "
             f"{model.max_position_embeddings}"
+        )
+    if model.num_attention_heads % max(training.tensor, 1):
+        raise ValueError(
+            f"--tensor {training.tensor} does not divide --num-attention-heads {model.num_attention_heads}"
         )
     if not 0 < settings.text.held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, got {settings.text.held_out}")
