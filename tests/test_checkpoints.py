@@ -46,6 +46,18 @@ def test_a_state_comes_back_to_the_bit_on_other_devices(tmp_path, split, whole):
     assert kernel.sharding == whole.params["encoder"]["feed_forward"]["up"]["kernel"].sharding
 
 
+def test_mesh_and_pmap_read_one_another(tmp_path, split):
+    pmap = parallel.make_layout("pmap").create(create, jax.random.key(2))
+    for saved, like in ((split, pmap), (pmap, split)):
+        folder = tmp_path / ("mesh" if saved is split else "pmap")
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(at(saved, 3), {"row": 96})
+            restored, _ = checkpoints.restore(like)
+        jax.tree.map(np.testing.assert_array_equal, as_arrays(restored), as_arrays(at(saved, 3)))
+        for got, wanted in zip(jax.tree.leaves(restored.params), jax.tree.leaves(like.params), strict=True):
+            assert got.sharding == wanted.sharding
+
+
 def test_saving_is_not_disturbed_by_the_next_step(tmp_path, whole):
     """The next step takes over the state's memory while it is being saved."""
     scramble = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)

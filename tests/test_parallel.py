@@ -3,6 +3,7 @@
 Rows are packed in these batches, one to three sequences each.
 """
 
+import re
 from dataclasses import replace
 from functools import cache, partial
 
@@ -23,6 +24,7 @@ from bert_jax.training.steps import evaluation_step, train_step
 
 SAME_PARAMETERS = 1e-5
 STEPS = 5
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 ROWS = 24  # divisible by 8 devices x 3 micro-batches
 # Every axis that a layout names can be divided by its devices: hidden by 8, heads, inner and vocabulary by 4.
 DROPPING = BertForPreTraining(
@@ -86,14 +88,22 @@ def test_the_batches_hold_packed_rows_and_single_ones():
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("sizes", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_mesh_leads_to_the_parameters_of_one_device(sizes, accumulate):
-    """With dropout: its masks do not depend on the devices.
-
-    That is the doing of jax_threefry_partitionable, which is on unless somebody turns it off: each element's random
-    bits are then a function of the key and of its place in the whole array, wherever it is computed.
-    """
-    assert jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
+    """With dropout: its masks are a function of the key and do not depend on the devices."""
     layout = parallel.make_layout("mesh", **sizes)
     same_parameters(trained(layout, DROPPING, accumulate), trained_on_one_device(DROPPING, accumulate))
+
+
+def test_each_device_draws_its_own_part_of_a_mask():
+    """It is jax_threefry_partitionable, on by default, that makes an element's random bits a function of the key and of
+    its place: without it a sharded mask takes communication to be that of one device.
+    """
+    rows = parallel.make_layout(fsdp=2).rows
+    draw = jax.jit(lambda key: jax.random.bits(key, (64, 96), jnp.uint16), out_shardings=rows)
+    key = jax.random.key(0)
+    assert not set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text()))
+    np.testing.assert_array_equal(draw(key), jax.random.bits(key, (64, 96), jnp.uint16))
+    with jax.threefry_partitionable(False):
+        assert set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text()))
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

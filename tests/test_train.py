@@ -139,6 +139,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
     [
         (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 devices x 1 micro-batches"),
         (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
+        (["--tensor", "4"], "--tensor 4 does not divide --num-attention-heads 2"),
+        (["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows: fsdp 2 x tensor 1"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
         (["--learning-rate", "-1"], "--learning-rate must be above 0"),
@@ -198,9 +200,10 @@ def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
         "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
         "--batch-size", "16", "--language", "de", "--unroll", "2", "--keep-checkpoints", "1", "--checkpoint-every", "1",
     ]  # fmt: skip
-    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "4")
+    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "2", "--tensor", "2")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
-    pretrain(run, *flags, "--steps", "3", "--resume", "--num-workers", "1")
+    pretrain(run, *flags, "--steps", "3", "--resume", "--num-workers", "1", "--parallel", "pmap", "--fsdp", "1",
+             "--tensor", "1")  # fmt: skip
     assert [row["step"] for row in rows(run) if "loss" in row] == [1, 2, 3]
     assert bert_jax.load(run).config.dtype == "bfloat16"
     pretrain(run, "--steps", "1", "--overwrite")
