@@ -118,7 +118,7 @@ def encode_questions(
     owned[ranges(sequences.offsets[:-1] + sequences.second, windows.lengths)] = layout.owned
 
     first, last = spans[layout.documents].T
-    inside = (first >= layout.starts) & (last < layout.starts + layout.lengths) & (first >= 0)
+    inside = (first >= layout.starts) & (last < layout.starts + layout.lengths)
     shift = sequences.second - layout.starts
     return QuestionSequences(
         ids=sequences.ids,
