@@ -1,0 +1,142 @@
+"""Scores of classes, of sets of classes and of numbers, and what to look at where they are wrong.
+
+What is undefined, as a correlation with predictions that are all the same, is 0: a model that has collapsed is the
+worst of several and never a NaN among their scores.
+
+References: Matthews, Comparison of the predicted and observed secondary structure of T4 phage lysozyme, 1975; Wang et
+al., GLUE, 2018 (which score for which task).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bert_jax.config import PROBLEM_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNDEFINED: Any = {"zero_division": 0}
+
+
+def predict(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """Returns what logits [n, C] say: class ids int [n], sets of classes as zeros and ones [n, C], or scores [n, C]."""
+    if problem_type == "single_label_classification":
+        return logits.argmax(-1)
+    if problem_type == "multi_label_classification":
+        return (logits > 0).astype(np.int64)
+    if problem_type == "regression":
+        return logits
+    raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
+
+
+def classification_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str) -> dict[str, float]:
+    """Scores logits [n, C] against labels; n > 0.
+
+    Args:
+        labels: of `single_label_classification` ids int [n]; of `multi_label_classification` zeros and ones [n, C]; of
+            `regression` numbers [n, C], or [n] where C is 1.
+
+    Returns:
+        Single labels: `accuracy`; `f1`, of class 1 where there are two, else the mean over the classes; `matthews`.
+        Several labels: `accuracy` (all of an example's right), `f1` (over all decisions), `f1_macro` (mean over the
+        classes). Regression: `pearson`, `spearman`, `mean_squared_error`, each the mean over C.
+
+    Raises:
+        ValueError: nothing to score, shapes that do not fit, an unknown problem.
+    """
+    predictions = predict(logits, problem_type)
+    labels = labels[:, None] if problem_type == "regression" and labels.ndim == 1 else labels
+    if labels.shape != predictions.shape or not len(labels):
+        raise ValueError(f"cannot score predictions {predictions.shape} against labels {labels.shape}")
+    if problem_type == "single_label_classification":
+        return _score_classes(predictions, labels, logits.shape[-1])
+    if problem_type == "multi_label_classification":
+        return _score_sets(predictions, labels)
+    return _score_numbers(predictions.astype(np.float64), labels.astype(np.float64))
+
+
+def _score_classes(predictions: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
+    from sklearn import metrics
+
+    # Counts in place of lists of labels: the library takes some lists of few examples for scores, and warns.
+    counts = confusion(predictions, labels, count)
+    cells = np.indices(counts.shape).reshape(2, -1)
+    present = [1] if count == 2 else np.flatnonzero(counts.sum(0) + counts.sum(1))
+    weighted = {"y_true": cells[0], "y_pred": cells[1], "sample_weight": counts.ravel()}
+    return {
+        "accuracy": float((predictions == labels).mean()),
+        "f1": float(metrics.f1_score(**weighted, labels=present, average="macro", **UNDEFINED)),
+        "matthews": float(metrics.matthews_corrcoef(**weighted)),
+    }
+
+
+def _score_sets(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    from sklearn import metrics
+
+    labels = labels.astype(np.int64)
+    of_classes = [metrics.f1_score(*column, **UNDEFINED) for column in zip(labels.T, predictions.T, strict=True)]
+    return {
+        "accuracy": float((predictions == labels).all(-1).mean()),
+        "f1": float(metrics.f1_score(labels.ravel(), predictions.ravel(), **UNDEFINED)),
+        "f1_macro": float(np.mean(of_classes)),
+    }
+
+
+def _score_numbers(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    from scipy import stats
+
+    columns = list(zip(predictions.T, labels.T, strict=True))
+    return {
+        "pearson": float(np.mean([_correlation(stats.pearsonr, *column) for column in columns])),
+        "spearman": float(np.mean([_correlation(stats.spearmanr, *column) for column in columns])),
+        "mean_squared_error": float(np.square(predictions - labels).mean()),
+    }
+
+
+def _correlation(correlate: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
+    if not np.isfinite(predictions).all() or not np.ptp(predictions) or not np.ptp(labels):
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that numbers are almost all the same
+        value = float(correlate(predictions, labels).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+def confusion(predictions: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Counts how often each of `count` classes was taken for each: int64 [C, C], a row for each true class.
+
+    Args:
+        predictions, labels: ids int [n].
+    """
+    return np.bincount(labels.astype(np.int64) * count + predictions, minlength=count * count).reshape(count, count)
+
+
+class Mistake(NamedTuple):
+    """An example by its number, the class that is right, the one predicted, and the probability of that."""
+
+    row: int
+    label: int
+    predicted: int
+    probability: float
+
+
+def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
+    """Returns the `count` mistakes that the model was most sure of, the surest first.
+
+    Args:
+        probabilities: of each class, [n, C].
+        labels: ids int [n].
+    """
+    predictions, surest = probabilities.argmax(-1), probabilities.max(-1)
+    wrong = np.flatnonzero(predictions != labels)
+    wrong = wrong[np.argsort(-surest[wrong], kind="stable")][:count]
+    return [Mistake(int(i), int(labels[i]), int(predictions[i]), float(surest[i])) for i in wrong]
+
+
+def collapsed(predictions: np.ndarray) -> bool:
+    """Tells whether all examples [n] or [n, C] are given one answer."""
+    return bool((predictions == predictions[0]).all())
