@@ -83,6 +83,7 @@ def test_figures_are_means_over_what_was_asked(start, batch, whole):
         np.testing.assert_allclose(whole[1][name], value, rtol=SAME_GRADIENT)
     np.testing.assert_allclose(whole[1]["loss"], expected["masked_lm_loss"] + expected["next_sentence_loss"], rtol=1e-6)
     assert whole[1]["tokens"] == batch["attention_mask"].sum()
+    np.testing.assert_allclose(whole[1]["row_efficiency"], batch["attention_mask"].mean(), rtol=1e-6)
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -39,7 +39,7 @@ def train_step(
 
     Returns:
         The new state, and scalars: `loss`, each measure's mean, `gradient_norm` before clipping, `tokens` (not
-        padding).
+        padding), `row_efficiency`, their share of the batch.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis is not None:
@@ -63,6 +63,7 @@ def train_step(
     if schedule is not None:
         figures["learning_rate"] = schedule(state.step)
     figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
+    figures["row_efficiency"] = figures["tokens"] / across(batch["attention_mask"].size, axis)
     return replace(state, step=state.step + 1, params=params, optimizer_state=optimizer_state), figures
 
 
