@@ -6,14 +6,14 @@ import pytest
 
 from bert_jax.data.loader import PretrainingSettings, Rows, evaluation_batches, training_batches
 from bert_jax.data.masking import Vocabulary
-from bert_jax.data.pairs import plan_pairs
+from bert_jax.data.plans import plan_rows
 from bert_jax.data.store import TokenStore
 
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)
 ORDINARY = np.setdiff1d(np.arange(37), SPECIAL)
 VOCABULARY = Vocabulary(37, PAD, CLS, SEP, MASK, SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0]))
-SETTINGS = PretrainingSettings(max_length=19, seed=5)
+SETTINGS = PretrainingSettings(max_length=19, packing=False, seed=5)
 
 
 def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
@@ -28,6 +28,8 @@ def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
 
 STORE = random_store()
 ROWS = Rows(STORE, VOCABULARY, SETTINGS)
+PACKED = PretrainingSettings(max_length=67, short_probability=0.5, seed=5)
+EITHER = pytest.mark.parametrize("settings", [SETTINGS, PACKED], ids=["single", "packed"])
 
 
 def train(count, settings=SETTINGS, store=STORE, **options):
@@ -59,9 +61,9 @@ def unmasked(batch):
 
 
 def test_a_batch_has_the_documented_arrays():
-    (batch,) = train(1, dataclasses.replace(SETTINGS, max_predictions=4))
+    (batch,) = train(1, dataclasses.replace(SETTINGS, max_predictions=2))
     found = {name: (values.shape, values.dtype.name) for name, values in batch.items()}
-    whole, slots, single = (6, 19), (6, 4), (6, 1)
+    whole, slots, single = (6, 19), (6, 2), (6, 1)
     assert found == {
         "input_ids": (whole, "int32"),
         "token_type_ids": (whole, "int32"),
@@ -78,7 +80,7 @@ def test_a_batch_has_the_documented_arrays():
 
 def test_a_row_is_cls_a_sep_b_sep_and_padding():
     batch = joined(train(29))
-    pairs = ROWS.pairs(np.arange(29 * 6))
+    pairs, _ = ROWS.pairs(np.arange(29 * 6))
     ids, masked = unmasked(batch), (batch["input_ids"] == MASK).any(axis=1)
     assert masked.mean() > 0.5
     for row, (a_start, b_start, a, b, label) in enumerate(pairs.tolist()):
@@ -91,6 +93,51 @@ def test_a_row_is_cls_a_sep_b_sep_and_padding():
         assert batch["next_sentence_labels"][row] == label
     assert not batch["cls_positions"].any()
     assert batch["next_sentence_weights"].all()
+
+
+def test_a_packed_row_is_several_such_pairs_each_masked_for_itself():
+    batch, rows = joined(train(5, PACKED)), Rows(STORE, VOCABULARY, PACKED)
+    pairs, in_row = rows.pairs(np.arange(5 * 6))
+    assert batch["cls_positions"].shape == batch["next_sentence_weights"].shape == (30, PACKED.slots)
+    assert in_row.max() > 1
+    ids, remaining = unmasked(batch), iter(pairs.tolist())
+    for row, count in enumerate(in_row.tolist()):
+        end = 0
+        for slot in range(count):
+            a_start, b_start, a, b, label = next(remaining)
+            here = slice(end, end + a + b + 3)
+            assert ids[row, here].tolist() == [CLS, *STORE.span(a_start, a), SEP, *STORE.span(b_start, b), SEP]
+            assert batch["token_type_ids"][row, here].tolist() == [0] * (a + 2) + [1] * (b + 1)
+            assert (batch["attention_mask"][row, here] == slot + 1).all()
+            assert batch["position_ids"][row, here].tolist() == [*range(a + b + 3)]
+            assert batch["cls_positions"][row, slot] == end
+            assert batch["next_sentence_labels"][row, slot] == label
+            positions = batch["masked_positions"][row][batch["masked_weights"][row] == 1]
+            asked = ((positions >= end) & (positions < here.stop)).sum()
+            assert asked == max(1, round(0.15 * (a + b + 3)))
+            end = here.stop
+        assert (ids[row, end:] == PAD).all()
+        for name in ("token_type_ids", "attention_mask", "position_ids"):
+            assert not batch[name][row, end:].any()
+        assert batch["next_sentence_weights"][row].tolist() == [1] * count + [0] * (PACKED.slots - count)
+
+
+def test_packing_shows_every_pair_of_a_pass_once_in_fewer_rows():
+    rows = Rows(STORE, VOCABULARY, PACKED)
+    shown, _ = rows.pairs(np.arange(rows.per_pass))
+    single = Rows(STORE, VOCABULARY, dataclasses.replace(PACKED, packing=False))
+    plan, _ = single.pairs(np.arange(single.per_pass))
+    np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
+    assert rows.per_pass < 0.7 * single.per_pass
+
+
+def test_max_predictions_holds_for_each_pair():
+    batch = joined(train(5, dataclasses.replace(PACKED, max_predictions=2)))
+    rows = np.arange(30)[:, None]
+    owner = batch["attention_mask"][rows, batch["masked_positions"]] * (batch["masked_weights"] == 1)
+    asked = [np.bincount(row, minlength=2)[1:] for row in owner]
+    assert max(map(max, asked)) == 2
+    assert max(row.sum() for row in asked) > 2
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others():
@@ -108,45 +155,49 @@ def test_each_setting_of_masking_counts():
         assert not np.array_equal(first["input_ids"], other["input_ids"])
 
 
-def test_a_row_does_not_depend_on_the_batch_size():
-    assert_same(joined(train(14)), joined(train(12, batch_size=7)))
+@EITHER
+def test_a_row_does_not_depend_on_the_batch_size(settings):
+    assert_same(joined(train(14, settings)), joined(train(12, settings, batch_size=7)))
 
 
-def test_training_resumes_at_any_row():
-    with training_batches(STORE, VOCABULARY, SETTINGS, batch_size=6) as batches:
+@EITHER
+def test_training_resumes_at_any_row(settings):
+    with training_batches(STORE, VOCABULARY, settings, batch_size=6) as batches:
         assert batches.state() == {"row": 0}
         read = list(itertools.islice(batches, 5))
         state, rest = batches.state(), list(itertools.islice(batches, 60))
     assert state == {"row": 30}
     assert batches.rows_per_pass < 65 * 6  # the second pass is reached
-    assert_same(joined(rest), joined(train(60, start_row=state["row"])))
+    assert_same(joined(rest), joined(train(60, settings, start_row=state["row"])))
     assert_same(
-        {name: values[2:] for name, values in joined(read).items()}, joined(train(4, start_row=2, batch_size=7))
+        {name: values[2:] for name, values in joined(read).items()},
+        joined(train(4, settings, start_row=2, batch_size=7)),
     )
 
 
-def test_slices_of_the_processes_make_up_the_global_batch():
-    slices = [train(9, process_index=index, process_count=3) for index in range(3)]
-    for batch, parts in zip(train(9), zip(*slices, strict=True), strict=True):
+@EITHER
+def test_slices_of_the_processes_make_up_the_global_batch(settings):
+    slices = [train(9, settings, process_index=index, process_count=3) for index in range(3)]
+    for batch, parts in zip(train(9, settings), zip(*slices, strict=True), strict=True):
         assert_same(batch, joined(parts))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_worker_processes_make_the_same_batches(num_workers, tmp_path):
+@pytest.mark.parametrize(("settings", "num_workers"), [(SETTINGS, 1), (SETTINGS, 2), (PACKED, 3)])
+def test_worker_processes_make_the_same_batches(settings, num_workers, tmp_path):
     batches = training_batches(
-        STORE, VOCABULARY, SETTINGS, batch_size=6, start_row=3, num_workers=num_workers, cache_dir=tmp_path
+        STORE, VOCABULARY, settings, batch_size=6, start_row=3, num_workers=num_workers, cache_dir=tmp_path
     )
     with batches:
         found = [next(batches) for _ in range(7)]
         assert batches.state() == {"row": 45}
     assert {type(values) for values in found[0].values()} == {np.ndarray}
-    assert_same(joined(found), joined(train(7, start_row=3)))
+    assert_same(joined(found), joined(train(7, settings, start_row=3)))
 
 
 def test_a_pass_shows_every_pair_once():
-    plan = plan_pairs(STORE, max_length=19, seed=5, pass_number=0)
+    plan = plan_rows(STORE, max_length=19, seed=5, pass_number=0).pairs
     assert ROWS.per_pass == len(plan)
-    shown = ROWS.pairs(np.arange(len(plan)))
+    shown, _ = ROWS.pairs(np.arange(len(plan)))
     assert not np.array_equal(shown, plan)
     np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
 
@@ -154,8 +205,8 @@ def test_a_pass_shows_every_pair_once():
 def test_later_passes_are_made_of_plans_of_their_own():
     sizes = set()
     for number in range(1, 7):
-        plan = plan_pairs(STORE, max_length=19, seed=5, pass_number=number)
-        shown = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
+        plan = plan_rows(STORE, max_length=19, seed=5, pass_number=number).pairs
+        shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
         # Pairs are all different here, so as many are shown as there are rows, or pairs.
         assert len(np.unique(shown)) == min(len(plan), ROWS.per_pass)
         assert np.isin(shown, plan).all()
@@ -170,28 +221,30 @@ def test_passes_and_seeds_have_orders_and_masks_of_their_own():
     assert first.per_pass == documents
     rows = np.arange(documents)
     runs = [(first, rows), (first, rows + documents), (other, rows)]
-    orders = {tuple(source.pairs(numbers)["a_start"].tolist()) for source, numbers in runs}
+    orders = {tuple(source.pairs(numbers)[0]["a_start"].tolist()) for source, numbers in runs}
     masks = {source(numbers)["masked_positions"].tobytes() for source, numbers in runs}
     assert len(orders) == len(masks) == 3
 
 
 def test_what_is_left_out_of_a_larger_pass_is_random():
     number = next(n for n in range(1, 9) if len(ROWS._pass(n)[0]) > ROWS.per_pass + 1)
-    plan = ROWS._pass(number)[0]
-    shown = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
+    plan = ROWS._pass(number)[0].pairs
+    shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
     missing = np.flatnonzero(~np.isin(plan, shown))
     assert missing.min() < ROWS.per_pass
 
 
+@EITHER
 @pytest.mark.parametrize("batch_size", [6, 7, 1000])
-def test_evaluation_counts_every_pair_once(batch_size):
-    batches = evaluate(batch_size=batch_size)
-    assert len(batches) == -(-ROWS.per_pass // batch_size)
+def test_evaluation_counts_every_pair_once(settings, batch_size):
+    rows = Rows(STORE, VOCABULARY, settings)
+    batches = evaluate(settings, batch_size=batch_size)
+    assert len(batches) == -(-rows.per_pass // batch_size)
     assert {len(batch["input_ids"]) for batch in batches} == {batch_size}
     batch = joined(batches)
     real = batch["next_sentence_weights"][:, 0] == 1
-    assert real.sum() == ROWS.per_pass
-    assert_same({name: values[real] for name, values in batch.items()}, ROWS(np.arange(ROWS.per_pass)))
+    assert real.sum() == rows.per_pass
+    assert_same({name: values[real] for name, values in batch.items()}, rows(np.arange(rows.per_pass)))
     assert (batch["input_ids"][~real] == PAD).all()
     for name in batch.keys() - {"input_ids"}:
         assert not batch[name][~real].any()

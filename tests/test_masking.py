@@ -28,7 +28,10 @@ def sequences(rows, T, seed=0):
 def mask(ids, *, share=0.15, predictions=None, seed=5, rows=None, **options):
     rows = np.arange(len(ids)) if rows is None else rows
     predictions = predictions or enough_predictions(ids.shape[1], share)
-    return mask_tokens(ids, VOCABULARY, masked_share=share, predictions=predictions, seed=seed, rows=rows, **options)
+    attention_mask = options.pop("attention_mask", (ids != PAD).astype(np.int32))
+    return mask_tokens(
+        ids, attention_mask, VOCABULARY, masked_share=share, predictions=predictions, seed=seed, rows=rows, **options
+    )
 
 
 def chosen(masked, T):
@@ -161,6 +164,71 @@ def test_rows_without_candidates_and_batches_without_rows_are_left_alone(whole_w
         np.testing.assert_array_equal(masked["input_ids"], ids)
         assert not masked["masked_weights"].any()
         assert masked["masked_positions"].shape == (len(ids), 2)
+
+
+def packed(rows, slots=4, T=131, seed=3):
+    """Rows of several sequences of 5 to 40 tokens, and their numbers."""
+    draw = np.random.default_rng(seed)
+    ids, mask = np.full((rows, T), PAD, np.int32), np.zeros((rows, T), np.int32)
+    for row in range(rows):
+        end = 0
+        for number in range(1, draw.integers(1, slots + 1) + 1):
+            length = draw.integers(5, 41)
+            if end + length <= T:
+                (sequence,) = sequences(1, length, seed=int(draw.integers(2**31)))
+                real = sequence[sequence != PAD]
+                ids[row, end : end + real.size], mask[row, end : end + real.size] = real, number
+                end += real.size
+    return ids, mask
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.15, None), (0.15, 2), (0.01, None), (0.6, None)])
+def test_each_sequence_of_a_row_has_its_own_share(share, most):
+    ids, numbers = packed(211)
+    P = enough_predictions(131, share, 4)
+    asked = chosen(mask(ids, share=share, predictions=P, max_predictions=most, attention_mask=numbers), 131)
+    candidates = ~np.isin(ids, SPECIAL)
+    for number in range(1, 5):
+        here = numbers == number
+        length = here.sum(axis=1)
+        n = np.maximum(1, np.rint(share * length)) if most is None else np.clip(np.rint(share * length), 1, most)
+        np.testing.assert_array_equal((asked & here).sum(axis=1), np.minimum(n, (candidates & here).sum(axis=1)))
+    assert (numbers == 4).any()
+    assert not asked[~candidates].any()
+
+
+def test_whole_words_are_taken_within_each_sequence():
+    ids, numbers = packed(211)
+    asked = chosen(mask(ids, predictions=60, whole_words=True, attention_mask=numbers), 131)
+    split = 0
+    for row, taken, number in zip(ids, asked, numbers, strict=True):
+        for word in words(row):
+            inside = number == number[word[0]]
+            room = max(1, round(0.15 * inside.sum())) - (taken & inside).sum()
+            assert taken[word].all() or (not taken[word].any() and len(word) > room)
+            split += len(word) > 1 and taken[word].all()
+    assert split > 100
+
+
+def test_what_a_row_wants_beyond_its_slots_is_left_out():
+    ids, numbers = packed(23)
+    masked = mask(ids, share=0.5, predictions=7, attention_mask=numbers)
+    asked = chosen(masked, 131)
+    assert asked.sum(axis=1).max() == masked["masked_weights"].shape[1] == 7
+    np.testing.assert_array_equal(masked["input_ids"][~asked], ids[~asked])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.15, 0.5, 1.0])
+@pytest.mark.parametrize(("T", "slots"), [(128, 8), (131, 26), (64, 2)])
+def test_slots_are_enough_for_the_sequences_of_any_row(share, T, slots):
+    """The most that sequences of 5 tokens or more can ask for, by dynamic programming."""
+    n = [0] * 5 + [min(length - 3, max(1, round(share * length))) for length in range(5, T + 1)]
+    most = np.zeros((slots + 1, T + 1), int)
+    for count in range(1, slots + 1):
+        for tokens in range(T + 1):
+            best = max((most[count - 1, tokens - length] + n[length] for length in range(5, tokens + 1)), default=0)
+            most[count, tokens] = max(best, most[count - 1, tokens])
+    assert most[slots, T] <= enough_predictions(T, share, slots)
 
 
 @pytest.mark.parametrize(("max_length", "share", "P"), [(128, 0.15, 20), (512, 0.15, 77), (5, 0.15, 1), (32, 0.35, 12)])

@@ -1,17 +1,18 @@
 """Batches for pretraining: from a store of tokens to dicts of arrays, masked anew in every pass.
 
 Training is an endless sequence of rows, 0, 1, 2, ... What a row holds is a pure function of the settings and its
-number: which pass it lies in, which pair of that pass' plan the shuffle puts there, which tokens are masked. So a
-position is one integer. It means the same for any number of processes and workers, and training goes on from it.
+number: which pass it lies in, which row of that pass' plan the shuffle puts there, with one sentence pair or several
+packed together, which tokens are masked. So a position is one integer. It means the same for any number of processes
+and workers, and training goes on from it.
 
-A pass has as many rows as the first one has pairs. Later plans are a little longer or shorter by chance (0.2 % for half
-a million pairs, less for more): of a longer one some pairs, at random, are not shown; of a shorter one some are shown
-twice.
+A pass has as many rows as the first one. Later plans are a little longer or shorter by chance (0.2 % for half a million
+pairs, less for more): of a longer one some rows, at random, are not shown; of a shorter one some are shown twice.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ import numpy as np
 
 from bert_jax.data.batches import ENDLESS, Batch, Batches
 from bert_jax.data.masking import Vocabulary, enough_predictions, mask_tokens
-from bert_jax.data.pairs import PAIR, build_inputs, check_lengths, plan_pairs
+from bert_jax.data.packing import enough_slots
+from bert_jax.data.pairs import PAIR, build_inputs, check_lengths
+from bert_jax.data.plans import Plan, plan_rows
 
 if TYPE_CHECKING:
     import os
@@ -31,9 +34,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """What a pretraining row looks like; `max_predictions` None is the most that `masked_share` can ask for."""
+    """What a pretraining row looks like.
+
+    Attributes:
+        max_length: T, the tokens of a row, and the most of a sentence pair.
+        packing: put several pairs in a row where they fit.
+        max_predictions: the most of a pair; None is as many as `masked_share` asks for.
+    """
 
     max_length: int = 128
+    packing: bool = True
     masked_share: float = 0.15
     max_predictions: int | None = None
     whole_word_masking: bool = False
@@ -50,9 +60,15 @@ class PretrainingSettings:
             raise ValueError(f"seed must lie in [0, 2**32), found {self.seed}")
 
     @property
+    def slots(self) -> int:
+        """S, the slots for pairs in a row."""
+        return enough_slots(self.max_length) if self.packing else 1
+
+    @property
     def predictions(self) -> int:
         """P, the slots for predictions in a row."""
-        return self.max_predictions or enough_predictions(self.max_length, self.masked_share)
+        enough = enough_predictions(self.max_length, self.masked_share, self.slots)
+        return min(enough, self.slots * (self.max_predictions or enough))
 
 
 def training_batches(
@@ -74,7 +90,7 @@ def training_batches(
         batch_size: rows of the global batch; a process gets its share of each, in the order of the processes.
         num_workers: processes that make batches; with 0 a thread does. The batches are the same. A script that asks
             for workers needs the usual `if __name__ == "__main__":`.
-        cache_dir: a folder for the plans, see `plan_pairs`; without one they stay in memory.
+        cache_dir: a folder for the plans, see `plan_rows`; without one they stay in memory.
 
     Raises:
         ValueError: for sizes that do not fit, fewer than two documents, or, from the iterator, an id of the corpus
@@ -149,34 +165,37 @@ class Rows:
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         store, vocabulary, settings, _ = self._arguments
-        pairs = self.pairs(numbers)
-        inputs = build_inputs(store, pairs, vocabulary, settings.max_length)
+        pairs, in_row = self.pairs(numbers)
+        inputs = build_inputs(store, pairs, in_row, vocabulary, max_length=settings.max_length, slots=settings.slots)
         masked = mask_tokens(
             inputs["input_ids"],
+            inputs["attention_mask"],
             vocabulary,
             masked_share=settings.masked_share,
             predictions=settings.predictions,
+            max_predictions=settings.max_predictions,
             whole_words=settings.whole_word_masking,
             seed=settings.seed,
             rows=numbers,
         )
         return inputs | masked
 
-    def pairs(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns the pairs, PAIR [B], of rows int [B]."""
-        passes, places = np.divmod(numbers, self.per_pass)
-        pairs = np.empty(len(numbers), PAIR)
-        for pass_number in np.unique(passes).tolist():
-            here = passes == pass_number
+    def pairs(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pairs of rows int [B], PAIR [N], and how many are in each, int64 [B]."""
+        found = [(np.zeros(0, PAIR), np.zeros(0, np.int64))]
+        for pass_number, group in itertools.groupby(numbers.tolist(), lambda number: number // self.per_pass):
             plan, order = self._pass(pass_number)
-            pairs[here] = plan[[order[place % len(plan)] for place in places[here].tolist()]]
-        return pairs
+            rows: list[Any] = [order[number % self.per_pass % len(plan)] for number in group]
+            found.append(plan.take(np.array(rows)))
+        pairs, in_row = zip(*found, strict=True)
+        return np.concatenate(pairs), np.concatenate(in_row)
 
-    def _plan_pass(self, pass_number: int) -> tuple[np.ndarray, grain.MapDataset]:
+    def _plan_pass(self, pass_number: int) -> tuple[Plan, grain.MapDataset]:
         store, _, settings, cache_dir = self._arguments
-        plan = plan_pairs(
+        plan = plan_rows(
             store,
             max_length=settings.max_length,
+            slots=settings.slots,
             short_probability=settings.short_probability,
             seed=settings.seed,
             pass_number=pass_number,

@@ -1,8 +1,9 @@
 """Choose the tokens a masked language model has to predict, and what the model sees in their place.
 
-Of the tokens of a sequence 15 % are chosen; of those 80 % become [MASK], 10 % another token, 10 % stay. What happens to
-a row depends on the seed and the row's number alone, so it is the same in any batch, worker or process, and it is
-another in the next pass, where the row has another number (RoBERTa's dynamic masking).
+Of the tokens of a sequence 15 % are chosen; of those 80 % become [MASK], 10 % another token, 10 % stay. Each sequence
+of a packed row has its own share. What happens to a row depends on the seed and the row's number alone, so it is the
+same in any batch, worker or process, and it is another in the next pass, where the row has another number (RoBERTa's
+dynamic masking).
 
 References: Devlin et al., BERT, 2018, section 3.1; Liu et al., RoBERTa, 2019, section 4.1; whole-word masking after
 google-research/bert. Departures: the random token is drawn from the vocabulary without its special tokens, [UNK] is
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
+SHORTEST = 5  # tokens of a sequence: [CLS], one, [SEP], another, [SEP]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,28 +38,34 @@ class Vocabulary:
         return cls(**{field.name: getattr(tokenizer, field.name) for field in fields(cls)})
 
 
-def enough_predictions(max_length: int, masked_share: float) -> int:
-    """Returns P, slots enough for any sequence of up to `max_length` tokens."""
-    return max(1, math.ceil(masked_share * max_length))
+def enough_predictions(max_length: int, masked_share: float, slots: int = 1) -> int:
+    """Returns P, slots enough for the predictions of a row of `max_length` tokens with up to `slots` sequences."""
+    # Each of several sequences rounds its number up, by a half or, where it would come to nothing, to one.
+    rounding = max(0.5, 1 - masked_share * SHORTEST) * slots if slots > 1 else 0.0
+    return max(1, min(max_length, math.ceil(masked_share * max_length + rounding)))
 
 
 def mask_tokens(
     input_ids: np.ndarray,
+    attention_mask: np.ndarray,
     vocabulary: Vocabulary,
     *,
     masked_share: float = 0.15,
     predictions: int,
+    max_predictions: int | None = None,
     whole_words: bool = False,
     seed: int,
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Masks each sequence of a batch: min(P, max(1, round(share x length))) tokens, or all there are if fewer.
+    """Masks each sequence of a batch: min(most, max(1, round(share x length))) tokens, or all there are if fewer.
 
     Args:
-        input_ids: int32 [B, T], one sequence a row with its special tokens, then padding.
-        predictions: P, the most tokens masked in a row.
-        whole_words: take the pieces of a word together, and skip a word that would pass the number; a row may then
-            end below it.
+        input_ids: int32 [B, T], sequences with their special tokens, then padding.
+        attention_mask: int32 [B, T], the number of the sequence in its row, ascending from 1; 0 is padding.
+        predictions: P, the slots of a row; what its sequences want beyond them is left out.
+        max_predictions: the most tokens masked in a sequence; None is P.
+        whole_words: take the pieces of a word together, and skip a word that would pass the number; a sequence may
+            then end below it.
         seed, rows: row `rows[b]` (int [B]) of `seed` has masks of its own.
 
     Returns:
@@ -65,62 +73,85 @@ def mask_tokens(
         float32 [B, P], all 0 where there is nothing to predict.
     """
     (B, T), P = input_ids.shape, predictions
-    order, action, replacement = _draw(seed, rows, T)
+    order, action, replacement = np.split(_draw(seed, rows, T + 2 * P), [T, T + P], axis=1)
     candidate = ~_table(vocabulary.vocab_size, vocabulary.special_ids)[input_ids]
-    length = (input_ids != vocabulary.pad_id).sum(axis=1)
-    wanted = np.minimum(P, np.maximum(1, np.rint(masked_share * length).astype(int)))
-
     starts = candidate.copy()
     if whole_words:
         starts[:, 1:] &= ~(vocabulary.continuation[input_ids[:, 1:]] & candidate[:, :-1])
-    chosen = candidate & _choose(starts, candidate, order, wanted)
 
+    S = int(attention_mask.max(initial=0))
+    sequence = attention_mask + np.arange(B)[:, None] * (S + 1)  # in the whole batch
+    length = np.bincount(sequence.ravel(), minlength=B * (S + 1))
+    most = P if max_predictions is None else max_predictions
+    wanted = np.minimum(most, np.maximum(1, np.rint(masked_share * length).astype(int)))
+    row, place = np.nonzero(_choose(starts, candidate, sequence, order + attention_mask, wanted))
+
+    slot = np.arange(row.size) - np.searchsorted(row, row)
+    row, place, slot = row[slot < P], place[slot < P], slot[slot < P]
+    labels = input_ids[row, place]
     ordinary = np.delete(np.arange(vocabulary.vocab_size, dtype=np.int32), vocabulary.special_ids)
-    other = ordinary[(replacement * ordinary.size).astype(int)]
-    seen = np.where(
-        action < MASK_SHARE, vocabulary.mask_id, np.where(action < MASK_SHARE + RANDOM_SHARE, other, input_ids)
+    others = ordinary[(replacement[row, slot] * ordinary.size).astype(int)]
+    drawn = action[row, slot]
+    masked = input_ids.astype(np.int32)
+    masked[row, place] = np.where(
+        drawn < MASK_SHARE, vocabulary.mask_id, np.where(drawn < MASK_SHARE + RANDOM_SHARE, others, labels)
     )
 
-    positions = np.zeros((B, P), np.int32)
-    positions[:, : min(P, T)] = np.argsort(~chosen, axis=1, kind="stable")[:, :P]
-    used = np.arange(P) < chosen.sum(axis=1, keepdims=True)
+    def in_slots(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+        table = np.zeros((B, P), dtype)
+        table[row, slot] = values
+        return table
+
     return {
-        "input_ids": np.where(chosen, seen, input_ids).astype(np.int32),
-        "masked_positions": np.where(used, positions, 0),
-        "masked_labels": np.where(used, np.take_along_axis(input_ids, positions, axis=1), 0).astype(np.int32),
-        "masked_weights": used.astype(np.float32),
+        "input_ids": masked,
+        "masked_positions": in_slots(place, np.int32),
+        "masked_labels": in_slots(labels, np.int32),
+        "masked_weights": in_slots(np.ones(row.size), np.float32),
     }
 
 
-def _draw(seed: int, rows: np.ndarray, T: int) -> np.ndarray:
-    """Returns three uniform numbers for each token of each row, float64 [3, B, T]."""
-    draws = np.empty((len(rows), 3, T))
-    for draw, row in zip(draws, rows, strict=True):
-        np.random.Generator(np.random.Philox(key=(seed, row))).random(out=draw)
-    return draws.swapaxes(0, 1)
+def _draw(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns uniform numbers, float64 [B, count]: those of row r are the r-th part of one stream."""
+    blocks = -(-count // 4)  # Philox counts blocks of four numbers
+    draws = np.empty((len(rows), 4 * blocks))
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for part, first in zip(np.split(draws, breaks), np.split(rows, breaks), strict=True):
+        if len(part):
+            np.random.Generator(np.random.Philox(key=seed, counter=int(first[0]) * blocks)).random(out=part)
+    return draws[:, :count]
 
 
-def _choose(starts: np.ndarray, candidate: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Takes words in the order of their draws, skipping those that would pass `wanted` tokens [B]; bool [B, T].
+def _choose(
+    starts: np.ndarray, candidate: np.ndarray, sequence: np.ndarray, turn: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Takes words of each sequence in turn, skipping those that would pass its `wanted` tokens; returns bool [B, T].
 
-    A word runs from a start to the next; a position outside words may come out either way.
+    Args:
+        starts: bool [B, T], where words begin.
+        candidate: bool [B, T], what is part of a word.
+        sequence: int [B, T], each token's sequence in the batch; `wanted` is by them.
+        turn: float [B, T], ascending from one sequence of a row to the next.
     """
     B, T = starts.shape
-    row = np.arange(B)[:, None]
-    word = np.cumsum(starts, axis=1)  # [B, T], 0 before the first word
-    size = np.bincount((row * (T + 1) + word)[candidate], minlength=B * (T + 1)).reshape(B, T + 1)
-    words = int(word.max(initial=0))
-    turn = word[row, np.argsort(np.where(starts, order, 2.0), axis=1)[:, :words]]  # the word whose turn it is
-    turn[np.arange(words) >= word[:, -1:]] = 0
-    taken, chosen = np.zeros(B, int), np.zeros((B, T + 1), bool)
-    for number in turn.T:
-        count = size[row[:, 0], number]
-        fits = (number > 0) & (taken + count <= wanted)
-        taken += count * fits
-        chosen[row[:, 0], number] |= fits
-        if np.all(taken == wanted):
+    word = (np.cumsum(starts) - 1).reshape(B, T)  # in the whole batch, where candidate
+    words = int(starts.sum())
+    size = np.bincount(word[candidate], minlength=words)
+    places = np.argsort(np.where(starts, turn, np.inf), axis=1) + np.arange(B)[:, None] * T
+    in_turn = places[np.arange(T) < starts.sum(axis=1, keepdims=True)]  # where words begin, sequence by sequence
+    numbers, owner = word.ravel()[in_turn], sequence.ravel()[in_turn]
+    count = np.bincount(owner, minlength=wanted.size)
+    first = np.cumsum(count) - count
+
+    taken, chosen = np.zeros(wanted.size, int), np.zeros(words, bool)
+    for round_ in range(count.max(initial=0)):
+        open_ = np.flatnonzero((round_ < count) & (taken < wanted))
+        if not open_.size:
             break
-    return chosen[row, word]
+        number = numbers[first[open_] + round_]
+        fits = taken[open_] + size[number] <= wanted[open_]
+        taken[open_] += size[number] * fits
+        chosen[number] = fits
+    return candidate & chosen[word] if words else candidate
 
 
 def _table(size: int, ids: np.ndarray) -> np.ndarray:

@@ -11,14 +11,13 @@ a random B is never taken from A's own document (the original gives up after ten
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bert_jax.data.packing import Layout
+
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from bert_jax.data.masking import Vocabulary
@@ -33,24 +32,16 @@ BLOCK_DOCUMENTS = 65_536  # planned together
 
 
 def plan_pairs(
-    store: TokenStore,
-    *,
-    max_length: int,
-    short_probability: float = 0.1,
-    seed: int,
-    pass_number: int,
-    cache_dir: str | os.PathLike[str] | None = None,
-) -> np.ndarray:
+    store: TokenStore, *, max_length: int, short_probability: float = 0.1, seed: int, pass_number: int
+) -> Iterator[np.ndarray]:
     """Plans one pass over the corpus: before the cut, every sentence is in an A or in the B that follows it.
 
     Args:
         max_length: tokens of a pair, [CLS] and both [SEP] included; longer pairs are cut.
         short_probability: chance that a document aims at pairs of a random length in [2, max_length - 3] in this pass.
-        cache_dir: where to keep the plan, 25 bytes a pair, in a file that is mapped and goes with the plan; without it
-            the plan is in memory.
 
     Returns:
-        PAIR [number of pairs], in the order of the corpus.
+        Blocks, PAIR [pairs of the block], in the order of the corpus.
 
     Raises:
         ValueError: `max_length` leaves no room for a pair, or there are fewer than two documents.
@@ -59,18 +50,12 @@ def plan_pairs(
     if store.num_documents < 2:
         raise ValueError(f"next-sentence prediction needs at least two documents, found {store.num_documents}")
 
-    def blocks() -> Iterator[np.ndarray]:
-        for number, first in enumerate(range(0, store.num_documents, BLOCK_DOCUMENTS)):
-            random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, pass_number, number))))
-            documents = np.arange(first, min(first + BLOCK_DOCUMENTS, store.num_documents))
-            yield _plan_block(store, documents, max_length - SPECIAL_TOKENS, short_probability, random)
+    def block(number: int, first: int) -> np.ndarray:
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, pass_number, number))))
+        documents = np.arange(first, min(first + BLOCK_DOCUMENTS, store.num_documents))
+        return _plan_block(store, documents, max_length - SPECIAL_TOKENS, short_probability, random)
 
-    if cache_dir is None:
-        return np.concatenate(list(blocks()))
-    Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache_dir) as file:
-        file.writelines(block.data for block in blocks())
-        return np.memmap(file, PAIR, mode="r")
+    return (block(number, first) for number, first in enumerate(range(0, store.num_documents, BLOCK_DOCUMENTS)))
 
 
 def check_lengths(max_length: int, short_probability: float) -> None:
@@ -81,35 +66,44 @@ def check_lengths(max_length: int, short_probability: float) -> None:
         raise ValueError(f"short_probability must lie in [0, 1], found {short_probability}")
 
 
+def pair_lengths(pairs: np.ndarray) -> np.ndarray:
+    """Returns the tokens of PAIR [N] with their special tokens, int64 [N]."""
+    return pairs["a_length"].astype(np.int64) + pairs["b_length"] + SPECIAL_TOKENS
+
+
 def build_inputs(
-    store: TokenStore, pairs: np.ndarray, vocabulary: Vocabulary, max_length: int
+    store: TokenStore, pairs: np.ndarray, in_row: np.ndarray, vocabulary: Vocabulary, *, max_length: int, slots: int
 ) -> dict[str, np.ndarray]:
-    """Lays out [CLS] A [SEP] B [SEP] for PAIR [B], one a row of T = `max_length`, with next-sentence labels [B, 1].
+    """Lays out [CLS] A [SEP] B [SEP] for PAIR [N], `in_row` [B] of them in each row, with next-sentence labels [B, S].
+
+    Args:
+        max_length: T, the tokens of a row.
+        slots: S, the most pairs in a row.
 
     Raises:
         ValueError: an id of the corpus is not in the vocabulary.
     """
-    B = len(pairs)
-    row = np.arange(B)
-    input_ids = np.full((B, max_length), vocabulary.pad_id, np.int32)
-    for ids, (a_start, b_start, a, b, _) in zip(input_ids, pairs.tolist(), strict=True):
-        ids[1 : a + 1] = store.span(a_start, a)
-        ids[a + 2 : a + b + 2] = store.span(b_start, b)
-    _check_ids(input_ids, pairs, vocabulary.vocab_size)
-    second = pairs["a_length"] + 2  # where B begins
-    length = pairs["a_length"] + pairs["b_length"] + SPECIAL_TOKENS
-    input_ids[:, 0] = vocabulary.cls_id
-    input_ids[row, second - 1] = input_ids[row, length - 1] = vocabulary.sep_id
-    position = np.arange(max_length, dtype=np.int32)
-    within = position < length[:, None]
+    lengths = pair_lengths(pairs)
+    layout = Layout(lengths, in_row, row_length=max_length, slots=slots)
+    input_ids = np.full((len(in_row), max_length), vocabulary.pad_id, np.int32)
+    for row, start, (a_start, b_start, a, b, _) in zip(
+        layout.row.tolist(), layout.start.tolist(), pairs.tolist(), strict=True
+    ):
+        second = start + a + 2  # where B begins
+        input_ids[row, start + 1 : second - 1] = store.span(a_start, a)
+        input_ids[row, second : second + b] = store.span(b_start, b)
+    _check_ids(input_ids, pairs, layout, vocabulary.vocab_size)
+    first, second = pairs["a_length"].astype(np.int64) + 2, pairs["b_length"].astype(np.int64) + 1
+    input_ids[layout.row, layout.start] = vocabulary.cls_id
+    input_ids[layout.row, layout.start + first - 1] = vocabulary.sep_id
+    input_ids[layout.row, layout.start + lengths - 1] = vocabulary.sep_id
+    parts = np.stack([first, second], axis=1)
     return {
         "input_ids": input_ids,
-        "token_type_ids": (within & (position >= second[:, None])).astype(np.int32),
-        "attention_mask": within.astype(np.int32),
-        "position_ids": np.where(within, position, 0),
-        "cls_positions": np.zeros((B, 1), np.int32),
-        "next_sentence_labels": pairs["label"].astype(np.int32)[:, None],
-        "next_sentence_weights": np.ones((B, 1), np.float32),
+        "token_type_ids": layout.fill(np.tile([0, 1], (len(pairs), 1)), parts),
+        **layout.arrays(),
+        "next_sentence_labels": layout.spread(pairs["label"].astype(np.int32)),
+        "next_sentence_weights": layout.spread(np.ones(len(pairs), np.float32)),
     }
 
 
@@ -178,9 +172,10 @@ def _cut(a_length: np.ndarray, b_length: np.ndarray, room: int) -> tuple[np.ndar
     return a_kept, np.minimum(b_length, room - a_kept)
 
 
-def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, vocab_size: int) -> None:
+def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, layout: Layout, vocab_size: int) -> None:
     wrong = (input_ids < 0) | (input_ids >= vocab_size)
     if wrong.any():
-        found, pair = input_ids[wrong][0], pairs[wrong.any(axis=1)][0]
+        row, place = np.argwhere(wrong)[0]
+        pair = pairs[(layout.row == row) & (layout.start <= place)][-1]
         where = f"in the pair at tokens {pair['a_start']} and {pair['b_start']} of the corpus"
-        raise ValueError(f"token id {found} is beyond the vocabulary of {vocab_size} ({where})")
+        raise ValueError(f"token id {input_ids[row, place]} is beyond the vocabulary of {vocab_size} ({where})")

@@ -80,15 +80,17 @@ class Rows:
     """Rows of the batch"""
 
     max_length: int = 128
-    """Tokens a row."""
+    """Tokens a row, and the most of a pair of sentences."""
+    packing: bool = True
+    """Put several pairs in a row where they fit, so that hardly any time goes into padding."""
     masked_share: float = 0.15
     """The share of tokens to predict."""
     max_predictions: int | None = None
-    """The most predictions a row; default: what the share comes to in a full row."""
+    """The most predictions a pair; default: what the share comes to."""
     whole_word_masking: bool = False
     """Mask all pieces of a word together."""
     short_probability: float = 0.1
-    """The share of documents cut into shorter rows, so that short inputs are learned too."""
+    """The share of documents cut into shorter pairs, so that short inputs are learned too."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ MAY_CHANGE_ON_RESUME = (
 # weights that start near 1/sqrt(hidden), more masks, short rows, a high rate and a quick second moment.
 DEMO = Settings(
     text=Text(vocab_size=5_000),
-    rows=Rows(max_length=64, masked_share=0.2, short_probability=0.0),
+    rows=Rows(max_length=64, packing=False, masked_share=0.2, short_probability=0.0),  # 97 % full as they come
     model=Model(
         num_hidden_layers=2,
         hidden_size=128,
