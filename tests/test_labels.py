@@ -92,3 +92,13 @@ def test_labels_become_the_array_of_their_problem(labels, problem_type, expected
 def test_a_label_that_cannot_be_encoded_is_told_with_its_place(labels, problem_type, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         encode_labels(examples_of(*labels), ("a", "b", "c"), problem_type)
+
+
+def test_numbers_will_do_where_classes_were_never_named():
+    examples = examples_of("1", "LABEL_0")
+    np.testing.assert_array_equal(encode_labels(examples, ("LABEL_0", "LABEL_1"), SINGLE), [1, 0])
+    for label in ("2", "LABEL_2"):
+        with pytest.raises(ValueError, match=f"the label '{label}' is none of LABEL_0, LABEL_1"):
+            encode_labels(examples_of(label), ("LABEL_0", "LABEL_1"), SINGLE)
+    with pytest.raises(ValueError, match="the label '1' is none of LABEL_1, LABEL_0"):
+        encode_labels(examples, ("LABEL_1", "LABEL_0"), SINGLE)

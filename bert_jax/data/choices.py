@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bert_jax.data.examples import ChoiceExample
 from bert_jax.data.sources import codec, find_origins
-from bert_jax.data.tables import Row, column_names, name_of, no_rows, read_rows, require_columns
+from bert_jax.data.tables import Origin, Row, column_names, name_of, no_rows, read_rows, require_columns
 from bert_jax.data.texts import class_name, given_text
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def find_choice_columns(
     Raises:
         OSError, ValueError: no such source, no such column, none that is known to hold a text or continuations.
     """
-    origin = find_origins([source], split)[0]
-    names = column_names(origin, encoding=codec(encoding))
+    return _find_columns(find_origins([source], split)[0], text_column, label_column, codec(encoding))
+
+
+def _find_columns(origin: Origin, text_column: str | None, label_column: str | None, encoding: str) -> ChoiceColumns:
+    names = column_names(origin, encoding=encoding)
     require_columns(name_of(origin), [name for name in (text_column, label_column) if name], names)
     choices, lead = _find_choices(names), None
     if text_column is None and {"sent1", "sent2"} <= set(names):
@@ -100,13 +103,12 @@ def read_choices(
     Raises:
         OSError, ValueError: with a line that says what was wanted, what came, and where.
     """
-    columns = find_choice_columns(
-        source, text_column=text_column, label_column=label_column, split=split, encoding=encoding
-    )
+    origins, encoding = find_origins([source], split), codec(encoding)
+    columns = _find_columns(origins[0], text_column, label_column, encoding)
     wanted = [name for name in (columns.text, columns.lead, *columns.choices, columns.label) if name]
     examples: list[ChoiceExample] = []
-    for origin in find_origins([source], split):
-        for where, row in read_rows(origin, wanted, encoding=codec(encoding)):
+    for origin in origins:
+        for where, row in read_rows(origin, wanted, encoding=encoding):
             choices = _choices_in(row, columns, where)
             if len(choices) != len(examples[0].choices if examples else choices):
                 raise ValueError(f"{where}: {len(choices)} choices, {examples[0].where} has {len(examples[0].choices)}")

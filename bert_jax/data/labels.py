@@ -41,8 +41,8 @@ def label_names(
     """
     found: set[str] = set()
     for name, where in _names_in(examples):
-        if given is not None:
-            _require_known(name, given, where)
+        if given is not None and name not in given:
+            raise _unknown(name, given, where)
         found.add(name)
     several = any(isinstance(example.label, tuple) for example in examples if not isinstance(example, TaggedExample))
     if len(found) < (1 if several else 2):
@@ -69,16 +69,23 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
             yield label, example.where
 
 
-def _require_known(name: str, names: Sequence[str], where: str) -> None:
-    if name not in names:
-        raise ValueError(f"{where}: the label {name!r} is none of {', '.join(names)}")
+def _ids(names: Sequence[str]) -> dict[str, int]:
+    ids = {name: number for number, name in enumerate(names)}
+    if all(name == f"LABEL_{number}" for name, number in ids.items()):
+        ids |= {str(number): number for number in ids.values()}  # no names were given, so numbers are meant
+    return ids
+
+
+def _unknown(name: str, names: Sequence[str], where: str) -> ValueError:
+    return ValueError(f"{where}: the label {name!r} is none of {', '.join(names)}")
 
 
 def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem_type: str) -> np.ndarray:
     """Returns the labels of examples as numbers.
 
     Args:
-        names: of the classes, in the order of their ids; not looked at for regression.
+        names: of the classes, in the order of their ids; not looked at for regression. Where they are LABEL_0, LABEL_1
+            and so on, as Hugging Face calls what nobody named, the numbers will do.
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
 
     Returns:
@@ -93,11 +100,12 @@ def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem
             raise ValueError(f"{example.where}: no label")
     if problem_type == "regression":
         return _encode_scores(examples)
-    ids = {name: number for number, name in enumerate(names)}
+    ids = _ids(names)
     labels = np.zeros((len(examples), len(names)), np.float32)
     for row, example in zip(labels, examples, strict=True):
         for name, where in _names_in([example]):
-            _require_known(name, names, where)
+            if name not in ids:
+                raise _unknown(name, names, where)
             row[ids[name]] = 1
         if problem_type == "single_label_classification" and isinstance(example.label, tuple):
             raise ValueError(f"{example.where}: wanted one class, got {example.label}")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.config import PROBLEM_TYPES
 from bert_jax.data.examples import Label, TextExample
 from bert_jax.data.sources import codec, find_origins
-from bert_jax.data.tables import class_names, column_names, name_of, no_rows, read_rows, require_columns, text_of
+from bert_jax.data.tables import (
+    Origin,
+    class_names,
+    column_names,
+    name_of,
+    no_rows,
+    read_rows,
+    require_columns,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,9 +64,16 @@ def find_text_columns(
     Raises:
         OSError, ValueError: no such source, no such column, none that is known to hold a text.
     """
-    origin = find_origins([source], split)[0]
-    names = column_names(origin, encoding=codec(encoding), header=header)
-    require_columns(name_of(origin), [name for name in (text_column, pair_column, label_column) if name], names)
+    named = (text_column, pair_column, label_column)
+    return _find_columns(find_origins([source], split)[0], named, codec(encoding), header)
+
+
+def _find_columns(
+    origin: Origin, named: tuple[str | None, str | None, str | None], encoding: str, header: bool
+) -> TextColumns:
+    names = column_names(origin, encoding=encoding, header=header)
+    require_columns(name_of(origin), [name for name in named if name], names)
+    text_column, pair_column, label_column = named
     known = {name.lower(): name for name in reversed(names)}
     label = label_column or next((known[name] for name in LABELS if name in known), None)
     if text_column is None:
@@ -110,19 +126,12 @@ def read_texts(
     """
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
-    columns = find_text_columns(
-        source,
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=label_column,
-        split=split,
-        encoding=encoding,
-        header=header,
-    )
+    origins, encoding = find_origins([source], split), codec(encoding)
+    columns = _find_columns(origins[0], (text_column, pair_column, label_column), encoding, header)
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     examples = []
-    for origin in find_origins([source], split):
-        for where, row in read_rows(origin, wanted, encoding=codec(encoding), header=header):
+    for origin in origins:
+        for where, row in read_rows(origin, wanted, encoding=encoding, header=header):
             text = given_text(row, columns.text, where)
             pair = given_text(row, columns.pair, where) if columns.pair else None
             label = None
