@@ -85,7 +85,12 @@ def test_a_model_that_always_says_the_same_has_no_correlation(count):
     assert scores["matthews"] == 0
     if count == 2:
         assert scores["f1"] == 0
-    for constant in (np.full((N, 1), 0.1), np.full((N, 1), np.nan), 1e9 + 1e-7 * draw((N, 1)).astype(np.float64)):
+    for constant in (
+        np.full((N, 1), 0.1),
+        np.full((N, 1), np.nan),
+        np.full((N, 1), np.inf),
+        1e9 + 1e-7 * draw((N, 1)).astype(np.float64),
+    ):
         scores = classification_scores(constant, draw(N, 1), REGRESSION)
         assert scores["pearson"] == pytest.approx(0, abs=0.5)
         assert np.isfinite([scores["pearson"], scores["spearman"]]).all()
