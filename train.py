@@ -37,7 +37,8 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
 from bert_jax.training import parallel
-from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step
+from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
+from bert_jax.training.interruption import Interrupted, Interruption, command_to_resume
 from bert_jax.training.loop import Cadence, NotFinite, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
@@ -46,6 +47,7 @@ from bert_jax.training.reporting import Reporter
 from bert_jax.training.runs import begin_run, check_run
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import evaluation_step, train_step
+from bert_jax.training.watching import Watch
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. Text: documents, some of them held out; a vocabulary; token ids on disk
@@ -155,6 +157,7 @@ def pretrain(
     train_store: TokenStore,
     held_out: TokenStore,
     tokenizer: Tokenizer,
+    watch: Watch,
 ) -> None:
     """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
     options, reports = settings.training, settings.reports
@@ -179,7 +182,14 @@ def pretrain(
     state = make_state(model, optimizer, layout, settings.run.seed)
     objective = pretraining(model)
     step = layout.compile_step(
-        partial(train_step, objective=objective, optimizer=optimizer, schedule=schedule, accumulate=options.accumulate),
+        partial(
+            train_step,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=schedule,
+            accumulate=options.accumulate,
+            skip=options.on_nan == "skip",
+        ),
         state,
     )
     measure = layout.compile_evaluation(partial(evaluation_step, objective=objective), state.params)
@@ -188,7 +198,7 @@ def pretrain(
         with held_out_batches(settings, held_out, tokenizer) as batches:
             return evaluate(measure, params, map(layout.place, batches))
 
-    with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints) as checkpoints:
+    with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
         position = {"row": 0}
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
@@ -213,7 +223,7 @@ def pretrain(
             headline=HEADLINE,
             quiet=reports.quiet,
         )
-        with batches, reporter:
+        with batches, reporter, Interruption() as interruption:
             train(
                 state,
                 batches,
@@ -224,6 +234,10 @@ def pretrain(
                 cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
                 checkpoints=checkpoints,
                 reporter=reporter,
+                score=lambda row: float(row["eval_loss"]),
+                rewind=options.on_nan == "rewind",
+                watch=watch,
+                interruption=interruption,
             )
             reporter.draw()
 
@@ -323,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "may_change": MAY_CHANGE_ON_RESUME,
     }
     check_run(output, as_record(settings), **how)
-    reached = newest_step(output / CHECKPOINTS) if settings.run.resume else None
+    reached = newest_whole_step(output / CHECKPOINTS) if settings.run.resume else None
     if reached is not None and reached > steps:
         raise ValueError(f"{output} is at step {reached} already, beyond --steps {steps}")
 
@@ -342,7 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A run that goes on must find the text it began with: its position in the data means nothing in another.
     record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
     run = begin_run(output, record, **how)
-    pretrain(settings, layout, run, train_store, held_out, tokenizer)
+    watch = Watch(floor=nothing.entropy, after=settings.training.warmup_steps)
+    pretrain(settings, layout, run, train_store, held_out, tokenizer, watch)
     with held_out_batches(settings, held_out, tokenizer) as batches:
         preferred = told_apart(run, batches)
     conclude(settings, run, nothing, preferred)
@@ -353,8 +368,11 @@ if __name__ == "__main__":
         main()
     except (ValueError, OSError, ImportError, NotFinite) as error:
         sys.exit(f"train.py: {error}")
+    except Interrupted as error:
+        print(f"train.py: {error}; to go on: {command_to_resume()}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("train.py: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"train.py: interrupted; to go on: {command_to_resume()}", file=sys.stderr)
         sys.exit(130)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -1,11 +1,13 @@
 """The loop's order of things, seen with a step that is plain Python."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bert_jax.training.interruption import Interrupted
 from bert_jax.training.loop import Cadence, NotFinite, due, train
 from bert_jax.training.metrics import MetricsFile, evaluate, ranking_accuracy, read_metrics, unigram_entropy
 
@@ -32,15 +34,30 @@ class Saved(dict):
 
     def __init__(self, events):
         super().__init__()
-        self.events = events
+        self.events, self.scores = events, {}
 
     @property
     def latest(self):
         return max(self, default=None)
 
-    def save(self, state, data):
+    def save(self, state, data, score=None):
         self[state.step] = data
         self.events.append("save")
+        if score is not None:
+            self.scores[state.step] = score
+
+    def is_best(self, score):
+        return score < min(self.scores.values(), default=9.0)
+
+    def restore(self, like):
+        params = float(self.latest)
+        return SimpleNamespace(step=self.latest, params=params, all_params=params), self[self.latest]
+
+    def check(self):
+        pass
+
+    def wait(self):
+        self.events.append("wait")
 
 
 class Written(list):
@@ -48,7 +65,7 @@ class Written(list):
 
     def __init__(self, events):
         super().__init__()
-        self.events, self.steps = events, 0
+        self.events, self.steps, self.said = events, 0, []
 
     def advance(self):
         self.steps += 1
@@ -56,6 +73,12 @@ class Written(list):
     def write(self, row):
         self.append(row)
         self.events += ["row"] * ("eval_loss" in row)
+
+    def say(self, line):
+        self.said.append(line)
+
+    def rewind(self, step):
+        self[:] = [row for row in self if row["step"] <= step]
 
 
 def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=None, **more):
@@ -176,6 +199,81 @@ def test_one_seed_that_is_not_finite_stops_all():
     assert message.startswith("step 2: loss [ 1. nan  3.]")
 
 
+def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
+    """Losses 4, 2, 3: the second is saved between two checkpoints that are due anyway."""
+    losses = {2: 4.0, 4: 2.0, 6: 3.0}
+    options = {"evaluate": lambda params: {"eval_loss": losses[params]}, "score": lambda row: row["eval_loss"]}
+    saved, _, _ = run(6, cadence=Cadence(9, 2, 3), **options)
+    assert saved.scores == {2: 4.0, 4: 2.0, 6: 3.0}
+    assert set(saved) == {2, 3, 4, 6}
+
+
+def test_a_run_that_is_asked_to_end_saves_its_step_and_says_so():
+    class Asked:
+        received = None
+
+        def requested(self, step):
+            self.received = signal.SIGTERM if step == 5 else None
+            return self.received is not None
+
+    events = []
+    with pytest.raises(Interrupted, match="SIGTERM: saved at step 5") as caught:
+        run(9, cadence=Cadence(9, 0, 4), interruption=Asked(), events=events)
+    assert events == ["save", "save", "wait"]
+    assert (caught.value.step, caught.value.exit_code) == (5, 143)
+
+
+def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
+    """Step 5 is bad, which is known when batch 6 has been taken: back to step 3, and on with batch 7."""
+    saved, written, message = run(6, bad_step=5, rewind=True)
+    assert message is None
+    assert saved == {0: {"row": 0}, 3: {"row": 3}, 6: {"row": 9}}
+    assert [row["step"] for row in written if "loss" in row] == [2, 4, 6]
+    assert written.said == ["step 5: loss nan, gradient norm 1.0: back to step 3, and on with the data that comes next"]
+
+
+def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
+    def step(state, batch):
+        return state, {"loss": float("nan"), "gradient_norm": 1.0, "tokens": 5}
+
+    saved, _, message = run(6, step=step, rewind=True)
+    assert message is not None
+    assert message.startswith("step 1: loss nan, gradient norm 1.0: went back to step 0 3 times: stopped")
+    assert saved == {0: {"row": 0}}
+
+
+def skipping(bad):
+    """A step that skips the updates of the batches `bad`."""
+
+    def step(state, batch):
+        figures = {"loss": float("nan") if batch in bad else 1.0, "gradient_norm": 1.0, "tokens": 5}
+        figures["skipped"] = sum(b <= batch for b in bad)
+        return SimpleNamespace(step=state.step + 1, params=float(batch), all_params=float(batch)), figures
+
+    return step
+
+
+def test_skipped_updates_are_counted_and_told():
+    saved, written, message = run(6, step=skipping([2, 5]))
+    assert message is None
+    assert [row["skipped"] for row in written if "loss" in row] == [1, 1, 2]
+    assert written.said[0] == "step 2: loss nan, gradient norm 1.0: its update was skipped"
+    assert set(saved) == {3, 6}
+
+
+def test_a_run_that_skips_everything_stops():
+    message = run(200, step=skipping(range(50, 200)))[2]
+    assert message is not None
+    assert message.startswith("step 149: 100 updates in a row were skipped: stopped; the last good checkpoint is of")
+
+
+def test_warnings_are_told():
+    told = []
+    _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))
+    assert told == [1, 2, 3, 4, 4]
+    assert written.said == ["careful"]
+
+
 def test_due():
     assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
     assert [step for step in range(1, 8) if due(step, 0, 7)] == [7]
@@ -201,6 +299,11 @@ def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
     assert ranking_accuracy(scores, labels) == pytest.approx(np.mean(pairs))
     assert ranking_accuracy(labels, labels) == 1.0
     assert np.isnan(ranking_accuracy(scores, np.ones(53)))
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path):
+    MetricsFile(tmp_path / "metrics.jsonl").write({"step": 1, "loss": float("nan")})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

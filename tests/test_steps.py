@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from pretraining_batches import CONFIG, random_batch
 
 from bert_jax.models import BertForPreTraining
 from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import evaluation_step, means, train_step
 
@@ -84,6 +87,29 @@ def test_figures_are_means_over_what_was_asked(start, batch, whole):
     np.testing.assert_allclose(whole[1]["loss"], expected["masked_lm_loss"] + expected["next_sentence_loss"], rtol=1e-6)
     assert whole[1]["tokens"] == batch["attention_mask"].sum()
     np.testing.assert_allclose(whole[1]["row_efficiency"], batch["attention_mask"].mean(), rtol=1e-6)
+
+
+def test_a_skipped_update_leaves_no_trace_but_its_count():
+    """good, bad, good comes to the same parameters, moments and learning rate as good, good."""
+    schedule = make_schedule("linear", peak=0.1, warmup_steps=3, decay_steps=9)
+    optimizer = make_optimizer("adamw", schedule)
+    square: Any = SimpleNamespace(
+        measure=lambda params, batch, key: {"loss": (((params["w"] * batch["x"]).sum() - 1) ** 2, jnp.float32(1))},
+        losses={"loss": "attention_mask"},
+    )
+    step = jax.jit(partial(train_step, objective=square, optimizer=optimizer, schedule=schedule, skip=True))
+
+    def after(*rows):
+        state, figures = TrainState.create({"w": jnp.ones(3)}, optimizer, key=jax.random.key(0)), {}
+        for x in rows:
+            state, figures = step(state, {"x": jnp.float32(x), "attention_mask": jnp.ones((1, 1))})
+        return state, figures
+
+    (skipped, told), (plain, wanted) = after([1, 2, 3], [1, np.nan, 3], [3, 1, 2]), after([1, 2, 3], [3, 1, 2])
+    jax.tree.map(np.testing.assert_array_equal, skipped.params, plain.params)
+    jax.tree.map(np.testing.assert_array_equal, skipped.optimizer_state, plain.optimizer_state)
+    assert (int(skipped.step), int(skipped.skipped)) == (3, 1)
+    assert told == wanted | {"skipped": 1}
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -155,6 +155,7 @@ def load(
     dtype: str | None = None,
     seed: int = 0,
     revision: str | None = None,
+    step: int | None = None,
     **changes: Any,
 ) -> LoadedBert:
     """Loads a model, its parameters and its tokenizer.
@@ -167,6 +168,7 @@ def load(
         dtype: of parameters and computation. By default parameters are float32, whatever the file holds, and so is
             computation, but for a run, which computes as it did in training.
         revision: a branch, tag or commit on the hub.
+        step: which checkpoint of a run; default: the newest.
         **changes: fields of the config to change, such as `label_names` for a new head.
 
     Raises:
@@ -183,12 +185,12 @@ def load(
         folder = fetch(str(source), revision)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json here; wanted the folder of a run or of a model")
-    bert, params = read_model(folder, head=model, dtype=dtype, seed=seed, **changes)
+    bert, params = read_model(folder, head=model, dtype=dtype, seed=seed, step=step, **changes)
     return LoadedBert(bert, params, read_vocabulary(folder, bert.config))
 
 
 def read_model(
-    folder: Path, *, head: type[Bert] | None, dtype: str | None, seed: int, **changes: Any
+    folder: Path, *, head: type[Bert] | None, dtype: str | None, seed: int, step: int | None = None, **changes: Any
 ) -> tuple[Bert, dict[str, Any]]:
     """Reads a model and its parameters; arguments are those of `load`."""
     config, named = huggingface.read_config(folder)
@@ -197,7 +199,7 @@ def read_model(
     computed = dtype or (config.dtype if run else "float32")
     stored = dtype or ("float64" if computed == "float64" else "float32")
     with blame(folder):
-        checkpoint = open_run(folder / CHECKPOINTS) if run else sort_out(open_weights(folder))
+        checkpoint = open_run(folder / CHECKPOINTS, step) if run else sort_out(open_weights(folder))
         model = head or (model_class(named) if named else recognise(checkpoint.parts))
         config = fitting(config, model, **{"dtype": computed, **changes})
         wanted = parts_of(model)
@@ -208,11 +210,11 @@ def read_model(
     return model(config), params | initial(folder, config, missing, stored, seed)
 
 
-def open_run(checkpoints: Path) -> Any:
-    """Opens the newest checkpoint of a run."""
+def open_run(checkpoints: Path, step: int | None) -> Any:
+    """Opens a checkpoint of a run, by default the newest."""
     from bert_jax.interop.runs import RunCheckpoint  # Orbax is a good part of all that there is to import
 
-    return RunCheckpoint(checkpoints)
+    return RunCheckpoint(checkpoints, step)
 
 
 def read_vocabulary(folder: Path, config: BertConfig) -> Tokenizer | None:

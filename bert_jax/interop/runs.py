@@ -1,4 +1,4 @@
-"""The parameters in a run's newest checkpoint, which Orbax wrote, without the optimizer's state beside them."""
+"""The parameters in a checkpoint of a run, which Orbax wrote, without the optimizer's state beside them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,25 +8,32 @@ import jax
 import orbax.checkpoint as ocp
 
 from bert_jax.interop.names import nested, walk
+from bert_jax.training.checkpoints import newest_step
+from bert_jax.training.manifests import check_seal
 
 
 class RunCheckpoint:
-    """The newest checkpoint of a run; its parameters are read by `assemble`.
+    """A checkpoint of a run, by default the newest; its parameters are read by `assemble`.
 
     Args:
         folder: RUN/checkpoints.
+        step: which.
 
     Raises:
-        FileNotFoundError: there is no checkpoint in it.
-        ValueError: there is something else in it.
+        FileNotFoundError: there is no checkpoint, or not this one.
+        ValueError: it is damaged, or something else.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, step: int | None = None) -> None:
         self.folder = Path(folder).resolve()
+        found = newest_step(folder) if step is None else step
+        if found is None:
+            raise FileNotFoundError(f"{folder}: no checkpoint here yet")
+        if not (self.folder / str(found)).is_dir():
+            raise FileNotFoundError(f"{folder}: no checkpoint of step {found} here")
+        self.step = found
+        check_seal(self.folder / str(found))
         with self.manager() as manager:
-            self.step = manager.latest_step()
-            if self.step is None:
-                raise FileNotFoundError(f"{folder}: no checkpoint here yet")
             try:
                 leaves = dict(walk(manager.item_metadata(self.step)["state"]["params"]))
             except (KeyError, TypeError, ValueError, OSError) as error:

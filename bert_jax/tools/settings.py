@@ -147,6 +147,10 @@ class Training:
     beta2: float = 0.999
     clip_norm: float = 1.0
     """The largest global norm of a gradient; 0 = any."""
+    on_nan: Literal["stop", "skip", "rewind"] = "stop"
+    """Where a loss or a gradient is not finite: stop; skip that update; or go back to the last checkpoint and on with
+    the data that comes next.
+    """
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ class Reports:
     """Steps between checkpoints; 0 = at the end only."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints stay."""
+    keep_best: int = 0
+    """How many of the best, by held-out loss, stay besides; the best is then saved when it is evaluated."""
     fill_mask: tuple[str, ...] = ()
     """Sentences with one [MASK] each, filled in at the end."""
     quiet: bool = False
@@ -181,7 +187,8 @@ class Settings:
 
 MAY_CHANGE_ON_RESUME = (
     "steps", "output", "resume", "overwrite", "num_workers", "parallel", "fsdp", "tensor", "remat", "cache_dir",
-    "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "fill_mask", "quiet",
+    "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nan", "fill_mask",
+    "quiet",
 )  # fmt: skip
 
 # Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
@@ -280,6 +287,7 @@ def check(settings: Settings) -> None:
         "eval_rows": (reports.eval_rows, 0),
         "checkpoint_every": (reports.checkpoint_every, 0),
         "keep_checkpoints": (reports.keep_checkpoints, 1),
+        "keep_best": (reports.keep_best, 0),
         "num_workers": (training.num_workers, 0),
     }
     for name, (value, least) in at_least.items():

@@ -16,12 +16,18 @@ import numpy as np
 import optax
 
 from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
 
 norm = jax.jit(optax.tree.norm)
 
 Figure = float | np.ndarray  # of a step or an evaluation: a number, or [K], one for each of K seeds trained together
+Row = Mapping[str, Figure]
+Watcher = Callable[[Mapping[str, Any]], str | None]
+SKIPPED_IN_A_ROW = 100  # steps after which skipping helps no more
+REWINDS = 3  # to one checkpoint, after which rewinding helps no more
+REMEDY = "Try a lower learning rate, or a longer warm-up"
 
 
 class NotFinite(RuntimeError):
@@ -56,63 +62,152 @@ def train(
     *,
     step: Callable,
     place: Callable,
-    evaluate: Callable[[Any], Mapping[str, Figure]],
+    evaluate: Callable[[Any], Row],
     steps: int,
     cadence: Cadence,
     checkpoints: Checkpoints,
     reporter: Reporter,
-    stop: Callable[[Mapping[str, Figure]], bool] | None = None,
+    stop: Callable[[Row], bool] | None = None,
+    score: Callable[[Row], float] | None = None,
+    rewind: bool = False,
+    watch: Watcher | None = None,
+    interruption: Interruption | None = None,
 ) -> TrainState:
     """Trains from the state's step to `steps`; evaluates and saves at the end, whatever the cadence.
 
     Args:
-        step: the compiled (state, batch) -> (state, figures).
+        step: the compiled (state, batch) -> (state, figures). Where it skips what is not finite, it counts that as
+            `skipped`.
         place: lays a batch of NumPy arrays on the devices.
         evaluate: all parameters -> row of `eval_` figures.
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
+        score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
+        rewind: where a figure is not finite, go back to the last checkpoint, and on with the data after that step's.
+        watch: asked with the figures of every step and evaluation; returns a warning, or None.
+        interruption: asked after every step; where it says so, that step is saved and is the last.
 
     Raises:
         NotFinite: a loss or a gradient is NaN or infinite; later checkpoints are not written.
+        Interrupted: the run was asked to end, and has saved.
+        NotSaved: a checkpoint could not be written.
     """
-    clock = Clock()
-    pending: tuple[int, dict[str, Any]] | None = None
+    account = Account(steps, cadence.log, reporter, watch)
+    rewinds = Rewinds(checkpoints, reporter) if rewind else None
+    if rewind and checkpoints.latest is None:
+        checkpoints.save(state, batches.state())
+    number = int(state.step)
 
-    def settle() -> None:
-        """Fetches the figures of the step before, checks them, and records them where the cadence says so."""
-        nonlocal pending
-        if pending is None:
-            return
-        done, figures = pending[0], {name: plain(value) for name, value in jax.device_get(pending[1]).items()}
-        pending = None
-        require_finite(done, {"loss": figures["loss"], "gradient norm": figures["gradient_norm"]}, checkpoints.latest)
-        clock.count(float(np.sum(figures.pop("tokens"))))
-        reporter.advance()
-        if done % cadence.log == 0 or done == steps:
-            row = {"step": done, "loss": figures["loss"], **figures}
-            reporter.write(row | {"tokens_per_second": clock.tokens_per_second()})
+    def round_off() -> bool:
+        """Evaluates and saves what is due at this step; says whether it is the last."""
+        last = number == steps or (interruption is not None and interruption.requested(number))
+        evaluating, saving, worth = due(number, cadence.evaluate, steps), due(number, cadence.checkpoint, steps), None
+        if not (last or evaluating or saving):
+            return False
+        account.settle()
+        with account.clock.stopped():
+            # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
+            if evaluating:
+                row = account.evaluation(number, evaluate(state.all_params))
+                worth = None if score is None else score(row)
+                last = last or (stop is not None and stop(row))
+            if last or saving or (worth is not None and checkpoints.is_best(worth)):
+                require_finite(number, {"norm of the parameters": float(norm(state.params))})
+                checkpoints.save(state, batches.state(), worth)
+        return last
 
-    for number in range(int(state.step) + 1, steps + 1):
+    last = number >= steps
+    while not last:
+        number += 1
         state, figures = step(state, place(next(batches)))
-        settle()
-        pending = (number, figures)
-        if due(number, cadence.evaluate, steps) or due(number, cadence.checkpoint, steps):
-            settle()
-            last = number == steps
-            with clock.stopped():
-                # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
-                if due(number, cadence.evaluate, steps):
-                    row = {name: plain(value) for name, value in evaluate(state.all_params).items()}
-                    if "eval_loss" in row:
-                        require_finite(number, {"held-out loss": row["eval_loss"]}, checkpoints.latest)
-                    reporter.write({"step": number, **row})
-                    last = last or (stop is not None and stop(row))
-                if last or due(number, cadence.checkpoint, steps):
-                    size = float(norm(state.params))
-                    require_finite(number, {"norm of the parameters": size}, checkpoints.latest)
-                    checkpoints.save(state, batches.state())
-            if last:
-                break
+        try:
+            account.settle()
+            account.pending = number, figures
+            checkpoints.check()
+            last = round_off()
+        except NotFinite as error:
+            if rewinds is None:
+                raise NotFinite(f"{error}: stopped; {left_of(checkpoints)}") from None
+            state = rewinds.back(state, error)
+            number = int(state.step)
+    if interruption is not None and interruption.received is not None:
+        checkpoints.wait()
+        raise Interrupted(interruption.received, number)
     return state
+
+
+class Account:
+    """The figures of steps and evaluations: fetched a step late, checked, recorded.
+
+    Attributes:
+        pending: a step whose figures have not been fetched yet, or None.
+    """
+
+    def __init__(self, steps: int, every: int, reporter: Reporter, watch: Watcher | None) -> None:
+        self.steps, self.every, self.reporter, self.watch = steps, every, reporter, watch
+        self.clock = Clock()
+        self.pending: tuple[int, dict[str, Any]] | None = None
+        self.streak = np.zeros((), int)  # of skipped steps; [K] for K seeds
+
+    def settle(self) -> None:
+        """Fetches the figures of the step before, checks them, and records them where the cadence says so."""
+        if self.pending is None:
+            return
+        (done, figures), self.pending = self.pending, None
+        figures = {name: plain(value) for name, value in jax.device_get(figures).items()}
+        told = {"loss": figures["loss"], "gradient norm": figures["gradient_norm"]}
+        if "skipped" in figures:
+            self.count_skipped(done, told)
+        else:
+            require_finite(done, told)
+        self.clock.count(float(np.sum(figures.pop("tokens"))))
+        self.reporter.advance()
+        row = {"step": done, "loss": figures["loss"], **figures}
+        self.warn(row)
+        if done % self.every == 0 or done == self.steps:
+            self.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
+
+    def evaluation(self, step: int, figures: Row) -> Row:
+        """Checks and records an evaluation, and returns its row."""
+        row = {name: plain(value) for name, value in figures.items()}
+        if "eval_loss" in row:
+            require_finite(step, {"held-out loss": row["eval_loss"]})
+        self.reporter.write({"step": step, **row})
+        self.warn({"step": step, **row})
+        return row
+
+    def count_skipped(self, step: int, figures: Row) -> None:
+        """Tells of an update that was not made, and raises NotFinite where none is made any more."""
+        skipped = ~np.all([np.isfinite(value) for value in figures.values()], axis=0)
+        self.streak = np.where(skipped, self.streak + 1, 0)
+        if skipped.any():
+            self.reporter.say(f"step {step}: {listed(figures)}: its update was skipped")
+        if self.streak.max() >= SKIPPED_IN_A_ROW:
+            raise NotFinite(f"step {step}: {SKIPPED_IN_A_ROW} updates in a row were skipped")
+
+    def warn(self, row: Mapping[str, Any]) -> None:
+        warning = self.watch(row) if self.watch is not None else None
+        if warning is not None:
+            self.reporter.say(warning)
+
+
+class Rewinds:
+    """Goes back to the last checkpoint, a few times to each."""
+
+    def __init__(self, checkpoints: Checkpoints, reporter: Reporter) -> None:
+        self.checkpoints, self.reporter = checkpoints, reporter
+        self.target, self.times = -1, 0
+
+    def back(self, state: TrainState, error: NotFinite) -> TrainState:
+        """Returns the last state that was saved. The batches go on where they are, past those that did harm."""
+        self.checkpoints.wait()
+        restored, _ = self.checkpoints.restore(state)
+        target = int(restored.step)
+        self.target, self.times = target, self.times + 1 if target == self.target else 1
+        if self.times > REWINDS:
+            raise NotFinite(f"{error}: went back to step {target} {REWINDS} times: stopped; {REMEDY}") from None
+        self.reporter.rewind(target)
+        self.reporter.say(f"{error}: back to step {target}, and on with the data that comes next")
+        return restored
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -125,13 +220,21 @@ def plain(value: Any) -> Figure:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def require_finite(step: int, figures: Mapping[str, Figure], saved: int | None) -> None:
-    """Raises NotFinite, with what is left of the run, unless all figures are finite."""
-    if all(np.isfinite(value).all() for value in figures.values()):
-        return
-    found = ", ".join(f"{name} {value}" for name, value in figures.items())
+def require_finite(step: int, figures: Row) -> None:
+    """Raises NotFinite unless all figures are finite."""
+    if not all(np.isfinite(value).all() for value in figures.values()):
+        raise NotFinite(f"step {step}: {listed(figures)}")
+
+
+def listed(figures: Row) -> str:
+    return ", ".join(f"{name} {value}" for name, value in figures.items())
+
+
+def left_of(checkpoints: Checkpoints) -> str:
+    """Says what a stopped run has kept, and what to try."""
+    saved = checkpoints.latest
     left = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
-    raise NotFinite(f"step {step}: {found}: stopped; {left}. Try a lower learning rate, or a longer warm-up")
+    return f"{left}. {REMEDY}"
 
 
 class Clock:

@@ -59,13 +59,23 @@ class MetricsFile:
 
     def __init__(self, path: str | Path, *, after_step: int = 0) -> None:
         self.path = Path(path)
+        self.cut(after_step)
+
+    def cut(self, after_step: int) -> None:
+        """Drops the rows of later steps, and a last line that a killed run did not finish."""
         kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
-        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_whole(self.path, "".join(map(as_line, kept)))
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Appends rows."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.write("".join(map(as_line, rows)))
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """Returns a row as a line of JSON, which has no NaN: what is not finite is null."""
+    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
+    return json.dumps(finite) + "\n"
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -42,12 +42,11 @@ class Reporter:
         seeds: Sequence[int] | None = None,
         quiet: bool = False,
     ) -> None:
-        from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
         self.run, self.panels, self.headline, self.seeds = Path(run), panels, headline, seeds
         self.file = MetricsFile(self.run / "metrics.jsonl", after_step=first_step)
-        self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=first_step + 1)
+        self.events = self.open_events(first_step)
         # A log file gets a line every ten seconds, a terminal a bar that moves.
         pause = 0.2 if sys.stderr.isatty() else 10.0
         self.bar = tqdm(
@@ -66,6 +65,20 @@ class Reporter:
     def advance(self) -> None:
         """Moves the bar by one step."""
         self.bar.update()
+
+    def rewind(self, step: int) -> None:
+        """Takes back what was told of later steps."""
+        self.file.cut(step)
+        self.events.close()
+        self.events = self.open_events(step)
+        self.bar.n = step
+        self.bar.refresh()
+
+    def open_events(self, after_step: int) -> Any:
+        """Opens a file of events that takes back those of later steps."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self.run / "tensorboard"), purge_step=after_step + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Records a row of training or, where its keys begin with `eval_`, of evaluation."""
@@ -131,7 +144,9 @@ def draw_curves(run: str | Path, panels: Panels) -> Path:
         axes = figure.add_subplot(height, 2, place + 1)
         for name, style, label in ((key, "C0-", "training"), (f"eval_{key}", "C1o-", "held-out")):
             for seed in seeds:
-                points = [(row["step"], row[name]) for row in rows if name in row and row.get("seed") == seed]
+                points = [
+                    (row["step"], row[name]) for row in rows if row.get(name) is not None and row.get("seed") == seed
+                ]
                 if points:
                     named = label if seed == seeds[0] else None  # one entry of the legend for all seeds
                     axes.plot(*zip(*points, strict=True), style, label=named, linewidth=1, markersize=3)

@@ -18,7 +18,14 @@ import optax
 
 from bert_jax.training.state import TrainState
 
-AXES: Any = TrainState(step=None, params=0, optimizer_state=0, key=0, frozen=None)  # pyright: ignore[reportArgumentType]
+AXES: Any = TrainState(
+    step=None,  # pyright: ignore[reportArgumentType]
+    params=0,
+    optimizer_state=0,
+    key=0,  # pyright: ignore[reportArgumentType]
+    skipped=0,  # pyright: ignore[reportArgumentType]
+    frozen=None,
+)
 
 
 def create(
@@ -31,7 +38,8 @@ def create(
         frozen: what does not, without.
     """
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.vmap(optimizer.init)(params), keys, frozen or {})
+    step, skipped = jnp.zeros((), jnp.int32), jnp.zeros(len(seeds), jnp.int32)
+    return TrainState(step, params, jax.vmap(optimizer.init)(params), keys, skipped, frozen or {})
 
 
 def together(step: Callable) -> Callable:

@@ -13,10 +13,11 @@ class TrainState:
     """The state of a run; with the data position it is all that a checkpoint holds.
 
     Attributes:
-        step: int32 scalar, updates done so far.
+        step: int32 scalar, steps done so far.
         params: the parameters that learn, float32.
         optimizer_state: optax's state; trees inside it are named like the parameters.
         key: the run's key; a step folds its number into it, so it never changes.
+        skipped: int32 scalar, those of the steps whose update was not finite and not made.
         frozen: the parts of the parameter tree that do not learn and have no optimizer state.
     """
 
@@ -24,6 +25,7 @@ class TrainState:
     params: Any
     optimizer_state: Any
     key: Array
+    skipped: Array
     frozen: Any = struct.field(default_factory=dict)
 
     @property
@@ -34,4 +36,5 @@ class TrainState:
     @classmethod
     def create(cls, params, optimizer: optax.GradientTransformation, *, key: Array, frozen=None) -> "TrainState":
         """Returns the state before the first step."""
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), key, frozen or {})
+        step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return cls(step, params, optimizer.init(params), key, skipped, frozen or {})

@@ -27,6 +27,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: Schedule | None = None,
     accumulate: int = 1,
+    skip: bool = False,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the state after one update, and the batch's figures before it.
 
@@ -36,10 +37,11 @@ def train_step(
         devices.
         schedule: the optimizer's, to be told in the figures.
         accumulate: micro-batches, run one after another, whose gradients are added up.
+        skip: where the loss or the gradient is not finite, leave parameters and optimizer as they are, and count it.
 
     Returns:
         The new state, and scalars: `loss`, each measure's mean, `gradient_norm` before clipping, `tokens` (not
-        padding), `row_efficiency`, their share of the batch.
+        padding), `row_efficiency`, their share of the batch; with `skip` also `skipped`, the steps skipped so far.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis is not None:
@@ -61,10 +63,21 @@ def train_step(
     figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
     figures["gradient_norm"] = optax.tree.norm(gradients)
     if schedule is not None:
-        figures["learning_rate"] = schedule(state.step)
+        figures["learning_rate"] = schedule(state.step - state.skipped)  # what the optimizer has counted
     figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
     figures["row_efficiency"] = figures["tokens"] / across(batch["attention_mask"].size, axis)
-    return replace(state, step=state.step + 1, params=params, optimizer_state=optimizer_state), figures
+    after = replace(state, step=state.step + 1, params=params, optimizer_state=optimizer_state)
+    if skip:
+        finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["gradient_norm"])
+        after = unless(finite, after, state)
+        figures["skipped"] = after.skipped
+    return after, figures
+
+
+def unless(finite: Array, after: TrainState, before: TrainState) -> TrainState:
+    """Returns `after`, or where it is not finite the state before, a step further and one more skipped."""
+    kept = replace(before, step=after.step, skipped=before.skipped + 1)
+    return jax.tree.map(lambda new, old: new if new is old else jnp.where(finite, new, old), after, kept)
 
 
 def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Measures:

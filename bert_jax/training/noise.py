@@ -1,0 +1,50 @@
+"""What Orbax and TensorStore print of a save that failed: hundreds of pages, kept from the terminal.
+
+The failure itself is raised, and told in one line by whoever catches it. What is kept back here comes besides: Orbax
+logs every exception with its trace before it raises it, and writes that TensorStore finishes after their event loop was
+closed complain when they find it so, or when the interpreter frees them.
+"""
+
+import gc
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+WRITES = "async_serialize_from_host"  # Orbax's coroutines, one for each array and one for each part of it
+
+
+def hush() -> None:
+    """Keeps that noise back from now on, and nothing else."""
+    logging.getLogger("absl").addFilter(not_of_orbax)
+    if not isinstance(sys.unraisablehook, Hook):
+        sys.unraisablehook = Hook(sys.unraisablehook)
+
+
+def let_go(error: BaseException) -> None:
+    """Frees the writes that a failed save has left behind, so that they are not met again at exit."""
+    log = logging.getLogger("asyncio")
+    disabled, log.disabled = log.disabled, True
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    gc.collect()
+    log.disabled = disabled
+
+
+def not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
+
+
+class Hook:
+    """A hook for exceptions that nobody can catch: passes on all but those of writes that were left behind."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def __call__(self, found: Any) -> None:
+        late = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"
+        if not late and WRITES not in getattr(found.object, "__qualname__", ""):
+            self.before(found)
