@@ -194,9 +194,9 @@ def pretrain(
     )
     measure = layout.compile_evaluation(partial(evaluation_step, objective=objective), state.params)
 
-    def evaluation(params) -> dict[str, float]:
+    def evaluation(state: TrainState) -> dict[str, float]:
         with held_out_batches(settings, held_out, tokenizer) as batches:
-            return evaluate(measure, params, map(layout.place, batches))
+            return evaluate(measure, state.params, map(layout.place, batches))
 
     with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
         position = {"row": 0}

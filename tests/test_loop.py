@@ -51,7 +51,7 @@ class Saved(dict):
 
     def restore(self, like):
         params = float(self.latest)
-        return SimpleNamespace(step=self.latest, params=params, all_params=params), self[self.latest]
+        return SimpleNamespace(step=self.latest, params=params), self[self.latest]
 
     def check(self):
         pass
@@ -85,7 +85,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
         params = float("inf") if batch == bad_model else float(batch)
-        return SimpleNamespace(step=state.step + 1, params=params, all_params=params), {
+        return SimpleNamespace(step=state.step + 1, params=params), {
             "loss": loss,
             "gradient_norm": 1.0,
             "tokens": 5,
@@ -97,7 +97,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
     options = {
         "step": step,
         "place": lambda batch: batch,
-        "evaluate": lambda params: {"eval_loss": params},
+        "evaluate": lambda state: {"eval_loss": state.params},
         "steps": steps,
         "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
         "checkpoints": saved,
@@ -105,7 +105,7 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
         **more,
     }
     try:
-        train(SimpleNamespace(step=first, params=None, all_params=None), Rows(first), **options)
+        train(SimpleNamespace(step=first, params=None), Rows(first), **options)
     except NotFinite as error:
         return saved, written, str(error)
     return saved, written, None
@@ -179,14 +179,14 @@ def of_seeds(bad_step=None):
     def step(state, batch):
         losses = np.array([1.0, float("nan") if batch == bad_step else 2.0, 3.0])
         figures = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
-        return SimpleNamespace(step=state.step + 1, params=float(batch), all_params=float(batch)), figures
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
 
     return step
 
 
 def test_figures_may_be_one_for_each_seed():
     accuracy = np.array([0.5, 0.25, 0.75])
-    _, written, _ = run(2, step=of_seeds(), evaluate=lambda params: {"eval_accuracy": accuracy})
+    _, written, _ = run(2, step=of_seeds(), evaluate=lambda state: {"eval_accuracy": accuracy})
     first, second = written
     np.testing.assert_array_equal(first["loss"], [1, 2, 3])
     assert isinstance(first["tokens_per_second"], float)
@@ -202,7 +202,7 @@ def test_one_seed_that_is_not_finite_stops_all():
 def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
     """Losses 4, 2, 3: the second is saved between two checkpoints that are due anyway."""
     losses = {2: 4.0, 4: 2.0, 6: 3.0}
-    options = {"evaluate": lambda params: {"eval_loss": losses[params]}, "score": lambda row: row["eval_loss"]}
+    options = {"evaluate": lambda state: {"eval_loss": losses[state.params]}, "score": lambda row: row["eval_loss"]}
     saved, _, _ = run(6, cadence=Cadence(9, 2, 3), **options)
     assert saved.scores == {2: 4.0, 4: 2.0, 6: 3.0}
     assert set(saved) == {2, 3, 4, 6}
@@ -248,7 +248,7 @@ def skipping(bad):
     def step(state, batch):
         figures = {"loss": float("nan") if batch in bad else 1.0, "gradient_norm": 1.0, "tokens": 5}
         figures["skipped"] = sum(b <= batch for b in bad)
-        return SimpleNamespace(step=state.step + 1, params=float(batch), all_params=float(batch)), figures
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
 
     return step
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from bert_jax.data.encoding import Sequences
 
 ROUNDED = 8, 32  # tokens: lengths of packed rows, and of rows with one example each, are multiples of these
-ROW_COUNTS = 6  # numbers of packed rows that an average batch is told from
+LONG = 256  # tokens: rows get no longer than that for the sake of packing alone
+ROW_COUNTS = 4  # numbers of packed rows that an average batch is told from
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,21 +70,30 @@ class Layout:
     pad_id: int
 
     @classmethod
-    def fitting(cls, features: Features, *, batch_size: int, packed: bool, pad_id: int, shards: int = 1) -> Layout:
+    def fitting(
+        cls, parts: Sequence[Features], *, batch_size: int, packed: bool, pad_id: int, shards: int = 1
+    ) -> Layout:
         """Returns the layout that suits examples of such lengths.
 
         Args:
+            parts: the first decides how rows are filled, all of them how long a row must be.
             packed: whether sequences may share a row; those of a group may not.
             shards: what the number of rows must be divisible by.
         """
-        lengths = features.sequences.lengths
-        longest, mean = int(lengths.max()), float(lengths.mean())
-        if not packed or features.group > 1:
+        lengths = parts[0].sequences.lengths
+        longest, mean = max(int(part.sequences.lengths.max()) for part in parts), float(lengths.mean())
+        if not packed or parts[0].group > 1:
             return cls(longest, 1, shards, pad_id)
-        row_length = rounded_up(max(longest, round(4 * mean)), ROUNDED[0])
+        row_length = rounded_up(max(longest, min(round(4 * mean), LONG)), ROUNDED[0])
         slots = max(1, min(batch_size, round(1.5 * row_length / mean), row_length // int(lengths.min())))
         rows = batch_size * mean / row_length
         return cls(row_length, slots, rounded_up(max(1, round(rows / ROW_COUNTS)), shards), pad_id)
+
+    def usual_rows(self, features: Features, batch_size: int) -> int:
+        """Returns how many rows so many examples fill."""
+        tokens = batch_size * features.group * float(features.sequences.lengths.mean())
+        rows = batch_size * features.group if self.slots == 1 else -(-tokens // self.row_length)
+        return rounded_up(int(rows), self.multiple)
 
     def rows(self, lengths: np.ndarray) -> list[list[int]]:
         """Returns for each row which of the sequences it holds."""

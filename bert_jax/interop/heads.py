@@ -3,7 +3,6 @@
 Models carry Hugging Face's names; only `Bert` is called `BertModel` there.
 """
 
-import warnings
 from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any
@@ -21,6 +20,7 @@ MODELS: dict[str, type[Bert]] = {
 }
 SCORES = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}  # whatever num_labels says
 TRUNK = ("embeddings", "encoder")
+HEADS = ("masked_lm", "next_sentence", "classifier", "span")
 
 
 def model_class(name: str) -> type[Bert]:
@@ -55,10 +55,8 @@ def recognise(parts: Collection[str]) -> type[Bert]:
     return models.BertForQuestionAnswering if "span" in parts else Bert
 
 
-def initial(source: object, config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:
-    """Returns new parameters for what a checkpoint does not hold, and warns of it."""
-    if parts:
-        warnings.warn(f"{source} has no {', '.join(sorted(parts))}: newly initialised", stacklevel=4)
+def initial(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:
+    """Returns new parameters for parts of the tree, drawn from a seed."""
     keys = jax.random.split(jax.random.key(seed), len(parts))
     drawn = {
         part: Part(config, name=part).init(key, method=lambda module: module.weights)["params"]

@@ -14,13 +14,14 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import listed, sort_out
-from bert_jax.interop.heads import TRUNK, fitting, initial, model_class, parts_of, recognise
+from bert_jax.interop.heads import HEADS, TRUNK, fitting, initial, model_class, parts_of, recognise
 from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.weights import blame, open_weights
 from bert_jax.models import Bert, Outputs
 from bert_jax.tokenization import Tokenizer
 
 CHECKPOINTS = "checkpoints"
+WEIGHTS = "model.safetensors"
 VOCABULARY = ("tokenizer.json", "vocab.txt")
 PADDING = 128  # rows; sizes of embeddings are rounded up, and seldom to a larger multiple
 
@@ -33,11 +34,13 @@ class LoadedBert:
         model: the Flax module.
         params: the parameter tree.
         vocabulary: the tokenizer, or None where there was none to load.
+        new_parts: the parts of the tree that were newly initialised.
     """
 
     model: Bert
     params: Mapping[str, Any]
     vocabulary: Tokenizer | None = None
+    new_parts: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         config = self.config
@@ -152,6 +155,7 @@ def load(
     source: str | Path,
     *,
     head: str | None = None,
+    new_head: bool = False,
     dtype: str | None = None,
     seed: int = 0,
     revision: str | None = None,
@@ -165,6 +169,7 @@ def load(
             a model on its hub.
         head: the name of another model than the one that was saved, `BertForTokenClassification` or `BertModel`. What
             it has and the checkpoint has not is newly initialised from `seed`, and a warning names it.
+        new_head: initialise the head anew, whatever the checkpoint holds.
         dtype: of parameters and computation. By default parameters are float32, whatever the file holds, and so is
             computation, but for a run, which computes as it did in training.
         revision: a branch, tag or commit on the hub.
@@ -178,6 +183,17 @@ def load(
     model = None if head is None else model_class(head)
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype float64 needs jax_enable_x64")
+    folder = locate(source, revision)
+    bert, params, new = read_model(folder, head=model, new_head=new_head, dtype=dtype, seed=seed, step=step, **changes)
+    return LoadedBert(bert, params, read_vocabulary(folder, bert.config), new)
+
+
+def locate(source: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a model, fetched from the hub where it is no folder here.
+
+    Raises:
+        FileNotFoundError: no such folder or model, or no config.json in it.
+    """
     folder = Path(source).expanduser()
     if not folder.exists() and not folder.is_absolute():
         from bert_jax.interop.hub import fetch
@@ -185,16 +201,23 @@ def load(
         folder = fetch(str(source), revision)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json here; wanted the folder of a run or of a model")
-    bert, params = read_model(folder, head=model, dtype=dtype, seed=seed, step=step, **changes)
-    return LoadedBert(bert, params, read_vocabulary(folder, bert.config))
+    return folder
 
 
 def read_model(
-    folder: Path, *, head: type[Bert] | None, dtype: str | None, seed: int, step: int | None = None, **changes: Any
-) -> tuple[Bert, dict[str, Any]]:
-    """Reads a model and its parameters; arguments are those of `load`."""
+    folder: Path,
+    *,
+    head: type[Bert] | None,
+    new_head: bool,
+    dtype: str | None,
+    seed: int,
+    step: int | None = None,
+    **changes: Any,
+) -> tuple[Bert, dict[str, Any], frozenset[str]]:
+    """Reads a model and its parameters, and says which parts are new; arguments are those of `load`."""
     config, named = huggingface.read_config(folder)
-    run = (folder / CHECKPOINTS).is_dir()
+    # A run of fine-tuning has the best model beside its checkpoints.
+    run = (folder / CHECKPOINTS).is_dir() and not (folder / WEIGHTS).is_file()
     # A run's config says what it computes in; Hugging Face's says what the file is stored in.
     computed = dtype or (config.dtype if run else "float32")
     stored = dtype or ("float64" if computed == "float64" else "float32")
@@ -203,11 +226,14 @@ def read_model(
         model = head or (model_class(named) if named else recognise(checkpoint.parts))
         config = fitting(config, model, **{"dtype": computed, **changes})
         wanted = parts_of(model)
-        missing = wanted - checkpoint.parts - set(TRUNK)
+        unwanted = set(HEADS) if new_head else set()
+        missing = wanted - (checkpoint.parts - unwanted) - set(TRUNK)
         params = checkpoint.assemble(leaf_shapes(config, wanted - missing), stored)
     if head is None and (idle := checkpoint.parts - wanted):
         warnings.warn(f"{folder}: {model.__name__} does not use the {listed(idle)} in it", stacklevel=3)
-    return model(config), params | initial(folder, config, missing, stored, seed)
+    if unasked := missing - unwanted:
+        warnings.warn(f"{folder} has no {', '.join(sorted(unasked))}: newly initialised", stacklevel=3)
+    return model(config), params | initial(config, missing, stored, seed), frozenset(missing)
 
 
 def open_run(checkpoints: Path, step: int | None) -> Any:

@@ -79,7 +79,7 @@ def train(
         step: the compiled (state, batch) -> (state, figures). Where it skips what is not finite, it counts that as
             `skipped`.
         place: lays a batch of NumPy arrays on the devices.
-        evaluate: all parameters -> row of `eval_` figures.
+        evaluate: state -> row of `eval_` figures.
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
         score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
         rewind: where a figure is not finite, go back to the last checkpoint, and on with the data after that step's.
@@ -107,7 +107,7 @@ def train(
         with account.clock.stopped():
             # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
             if evaluating:
-                row = account.evaluation(number, evaluate(state.all_params))
+                row = account.evaluation(number, evaluate(state))
                 worth = None if score is None else score(row)
                 last = last or (stop is not None and stop(row))
             if last or saving or (worth is not None and checkpoints.is_best(worth)):

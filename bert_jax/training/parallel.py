@@ -188,13 +188,16 @@ Layout = MeshLayout | PmapLayout
 def shardings(tree, mesh: Mesh) -> Any:
     """Returns a NamedSharding for each leaf of a parameter tree, a `TrainState` or their shapes.
 
-    An axis whose length the devices do not divide stays whole; what is no parameter is on every device.
+    An axis whose length the devices do not divide stays whole, and so does one of seeds in front of a parameter's own;
+    what is no parameter is on every device.
     """
 
     def sharding(axes: tuple[str, ...], leaf) -> NamedSharding:
         names = (RULES.get(axis) for axis in axes)
-        fits = (name if name and leaf.shape[i] % mesh.shape[name] == 0 else None for i, name in enumerate(names))
-        return NamedSharding(mesh, P(*fits))
+        seeds = leaf.ndim - len(axes) if axes else 0
+        sizes = zip(names, leaf.shape[seeds:], strict=False)
+        fits = (name if name and size % mesh.shape[name] == 0 else None for name, size in sizes)
+        return NamedSharding(mesh, P(*[None] * seeds, *fits))
 
     return jax.tree.map(lambda leaf, axes: sharding(axes, leaf), tree, logical_axes(tree))
 

@@ -108,14 +108,15 @@ class Reporter:
 
 
 def split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns a row for each seed; a figure that is no array is the same in all of them."""
+    """Returns a row for each seed, named where there are several; a figure that is no array is the same in all."""
 
     def of(place: int, value: Any) -> Any:
         return value if np.ndim(value) == 0 else float(value[place])
 
+    named = [{"seed": seed} for seed in seeds] if len(seeds) > 1 else [{}]
     return [
-        {"step": row["step"], "seed": seed} | {name: of(place, value) for name, value in row.items() if name != "step"}
-        for place, seed in enumerate(seeds)
+        {"step": row["step"], **seed} | {name: of(place, value) for name, value in row.items() if name != "step"}
+        for place, seed in enumerate(named)
     ]
 
 
@@ -123,7 +124,7 @@ def evaluation_line(row: Mapping[str, Any], headline: Headline) -> str:
     """Says an evaluation in one line; of several seeds the mean and the standard deviation."""
 
     def said(value: Any, form: str) -> str:
-        spread = f" ± {np.std(value):{form}}" if np.ndim(value) else ""
+        spread = f" ± {np.std(value):{form}}" if np.size(value) > 1 else ""
         return f"{np.mean(value):{form}}{spread}"
 
     parts = [f"{label} {said(row[key], form)}" for label, key, form in headline if key in row]

@@ -8,7 +8,7 @@ References: Mosbach et al., On the Stability of Fine-tuning BERT, 2021; Dodge et
 Models: Weight Initializations, Data Orders, and Early Stopping, 2020 (why one seed says little).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -46,28 +46,28 @@ def together(step: Callable) -> Callable:
     """Maps (state, batch [B, K, ...], **options) -> (state, figures) over the seeds."""
 
     def mapped(state: TrainState, batch: Any, **options: Any):
-        return jax.vmap(lambda one, part: step(one, part, **options), in_axes=(AXES, 0), out_axes=(AXES, 0))(
+        return jax.vmap(lambda one, part: step(one, part, **options), in_axes=(AXES, 1), out_axes=(AXES, 0))(
             state, batch
         )
 
     return mapped
 
 
-def answers_of_all(predict: Callable, learning: Sequence[str]) -> Callable:
-    """Maps (params, batch) -> answers over the seeds, which are all asked the same.
+def answers_of_all(predict: Callable, learning: Collection[str]) -> Callable:
+    """Maps (params, batch, **options) -> answers over the seeds, which are all asked the same.
 
     Args:
         learning: the parts of the tree that have K in front.
     """
 
-    def mapped(params: Any, batch: Any) -> Any:
+    def mapped(params: Any, batch: Any, **options: Any) -> Any:
         axes = {name: 0 if name in learning else None for name in params}
-        return jax.vmap(predict, in_axes=(axes, None))(params, batch)
+        return jax.vmap(lambda one, rows: predict(one, rows, **options), in_axes=(axes, None))(params, batch)
 
     return mapped
 
 
-def of_seed(params: Any, learning: Sequence[str], place: int) -> dict[str, Any]:
+def of_seed(params: Any, learning: Collection[str], place: int) -> dict[str, Any]:
     """Returns the parameters of one of the seeds, by its place in K."""
     return {name: jax.tree.map(lambda x: x[place], part) if name in learning else part for name, part in params.items()}
 

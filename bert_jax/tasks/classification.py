@@ -1,0 +1,144 @@
+"""Texts, or pairs of texts, with a class each, with labels that may hold together, or with scores.
+
+References: Devlin et al., BERT, 2018, section 4.1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bert_jax.data.encoding import encode_texts
+from bert_jax.data.examples import TextExample
+from bert_jax.data.finetuning import Features
+from bert_jax.data.labels import encode_labels
+from bert_jax.models import Bert, BertForSequenceClassification
+from bert_jax.scoring.classification import classification_scores, collapsed, confusion, worst_mistakes
+from bert_jax.tasks.showing import draw_confusion, draw_scores, write_table
+from bert_jax.tasks.task import Answers, Part, labels_of, softmax
+from bert_jax.tokenization import Tokenizer
+from bert_jax.training import objectives
+
+METRICS = {
+    "single_label_classification": "accuracy",
+    "multi_label_classification": "f1",
+    "regression": "pearson",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Sequences with labels of a `problem_type`.
+
+    Attributes:
+        problem_type: one of Hugging Face's.
+        names: of the classes, in the order of their ids; none for scores.
+        values: how many scores an example has.
+        metric: what decides which model is the best.
+        smoothing: of labels, see `losses.cross_entropy`.
+        mistakes: how many are listed.
+    """
+
+    problem_type: str
+    names: tuple[str, ...] = ()
+    values: int = 1
+    metric: str = ""
+    smoothing: float = 0.0
+    mistakes: int = 20
+
+    model: ClassVar[type[Bert]] = BertForSequenceClassification
+    per_token: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.metric:
+            object.__setattr__(self, "metric", METRICS[self.problem_type])
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        labels = {"label_names": self.names} if self.names else {"num_labels": self.values, "label_names": None}
+        return {"problem_type": self.problem_type, **labels}
+
+    def encode(
+        self,
+        name: str,
+        examples: Sequence[TextExample],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        labelled: bool = True,
+        balanced: bool = False,
+    ) -> tuple[Part, int]:
+        """Encodes a part of the data; also returns how many examples were cut.
+
+        Args:
+            labelled: whether labels are known; else they weigh nothing.
+            balanced: whether the classes weigh the same, however many examples each has.
+        """
+        sequences, cut = encode_texts(examples, tokenizer, max_length=max_length)
+        weights = np.full(len(examples), float(labelled), np.float32)
+        labels: np.ndarray
+        if labelled:
+            labels = encode_labels(examples, self.names, self.problem_type)
+        elif self.problem_type == "single_label_classification":
+            labels = np.zeros(len(examples), np.int32)
+        else:
+            labels = np.zeros((len(examples), len(self.names) or self.values), np.float32)
+        if balanced:
+            counts = np.bincount(labels, minlength=len(self.names))
+            weights = (len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)))[labels].astype(np.float32)
+        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights})), cut
+
+    def objective(self, model: Bert) -> objectives.Objective:
+        return objectives.classification(model, problem_type=self.problem_type, smoothing=self.smoothing)
+
+    def score(self, part: Part, answers: Answers) -> dict[str, float]:
+        scores = classification_scores(answers["logits"], labels_of(part), self.problem_type)
+        if self.problem_type == "single_label_classification":
+            scores["collapsed"] = float(collapsed(answers["logits"].argmax(axis=1)))
+        return scores
+
+    def probabilities(self, answers: Answers) -> np.ndarray:
+        """Returns what is predicted, float [n, C]: probabilities, or scores."""
+        logits = np.asarray(answers["logits"], np.float64)
+        if self.problem_type == "regression":
+            return logits
+        if self.problem_type == "multi_label_classification":
+            return 1.0 / (1.0 + np.exp(-np.clip(logits, -700, 700)))
+        return softmax(logits)
+
+    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
+        for example, row in zip(part.examples, self.probabilities(answers).tolist(), strict=True):
+            found: dict[str, Any] = {"text": example.text}
+            if example.pair is not None:
+                found["pair"] = example.pair
+            if self.problem_type == "regression":
+                found["score"] = row[0] if len(row) == 1 else row
+            else:
+                if self.problem_type == "single_label_classification":
+                    found |= {"label": self.names[int(np.argmax(row))], "score": max(row)}
+                else:
+                    found["labels"] = [name for name, share in zip(self.names, row, strict=True) if share > 0.5]
+                found["probabilities"] = dict(zip(self.names, row, strict=True))
+            yield found if example.label is None else found | {"gold": example.label}
+
+    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
+        labels, found = labels_of(part), self.probabilities(answers)
+        if self.problem_type == "regression":
+            draw_scores(folder / f"{part.file_prefix}scores.png", labels[:, 0], found[:, 0])
+            return []
+        if self.problem_type == "multi_label_classification":
+            return []
+        taken = confusion(found.argmax(axis=1), labels, len(self.names))
+        draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
+        rows = []
+        for wrong in worst_mistakes(found, labels, self.mistakes):
+            example = part.examples[wrong.row]
+            text = example.text if example.pair is None else f"{example.text} | {example.pair}"
+            said, right = self.names[wrong.predicted], self.names[wrong.label]
+            rows.append((f"{wrong.probability:.3f}", said, right, text, example.where))
+        path = folder / f"{part.file_prefix}mistakes.md"
+        write_table(path, ("probability", "predicted", "label", "text", "where"), rows)
+        count = int(taken.sum() - taken.trace())
+        return [f"{count:,} of {len(labels):,} are wrong; the most confident are in {path}"]

@@ -1,0 +1,94 @@
+"""A text and several ways in which it may go on, one of them right.
+
+Each choice is a sequence of its own with a score of its own; the softmax is over the choices of an example.
+
+References: Zellers et al., SWAG, 2018; Devlin et al., BERT, 2018, section 4.4.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bert_jax.data.encoding import encode_choices
+from bert_jax.data.examples import ChoiceExample
+from bert_jax.data.finetuning import Features
+from bert_jax.models import Bert, BertForMultipleChoice
+from bert_jax.scoring.classification import worst_mistakes
+from bert_jax.tasks.showing import write_table
+from bert_jax.tasks.task import Answers, Part, labels_of, softmax
+from bert_jax.tokenization import Tokenizer
+from bert_jax.training import objectives
+
+PROBLEM = "single_label_classification"
+
+
+@dataclass(frozen=True, eq=False)
+class MultipleChoice:
+    """Examples of C choices each.
+
+    Attributes:
+        mistakes: how many are listed.
+    """
+
+    mistakes: int = 20
+
+    model: ClassVar[type[Bert]] = BertForMultipleChoice
+    per_token: ClassVar[bool] = False
+
+    @property
+    def metric(self) -> str:
+        return "accuracy"
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return {}
+
+    def encode(
+        self,
+        name: str,
+        examples: Sequence[ChoiceExample],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        labelled: bool = True,
+    ) -> tuple[Part, int]:
+        """Encodes a part of the data; also returns how many sequences were cut.
+
+        Raises:
+            ValueError: an example without a label, where labels are known.
+        """
+        for example in examples:
+            if labelled and example.label is None:
+                raise ValueError(f"{example.where}: no label")
+        sequences, cut = encode_choices(examples, tokenizer, max_length=max_length)
+        choices = len(examples[0].choices)
+        labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)
+        weights = np.full(len(labels), float(labelled), np.float32)
+        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights}, group=choices)), cut
+
+    def objective(self, model: Bert) -> objectives.Objective:
+        return objectives.classification(model, problem_type=PROBLEM)
+
+    def score(self, part: Part, answers: Answers) -> dict[str, float]:
+        return {"accuracy": float((answers["logits"].argmax(axis=1) == labels_of(part)).mean())}
+
+    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
+        for example, row in zip(part.examples, softmax(answers["logits"]).tolist(), strict=True):
+            chosen = int(np.argmax(row))
+            found = {"text": example.text, "choice": chosen, "score": row[chosen], "probabilities": row}
+            yield found if example.label is None else found | {"gold": example.label}
+
+    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
+        labels, found = labels_of(part), softmax(answers["logits"])
+        rows = []
+        for wrong in worst_mistakes(found, labels, self.mistakes):
+            example = part.examples[wrong.row]
+            said, right = example.choices[wrong.predicted], example.choices[wrong.label]
+            rows.append((f"{wrong.probability:.3f}", said, right, example.text, example.where))
+        path = folder / f"{part.file_prefix}mistakes.md"
+        write_table(path, ("probability", "predicted", "right", "text", "where"), rows)
+        count = int((found.argmax(axis=1) != labels).sum())
+        return [f"{count:,} of {len(labels):,} are wrong; the most confident are in {path}"]

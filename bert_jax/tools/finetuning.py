@@ -1,0 +1,339 @@
+"""The settings of fine-tuning: frozen dataclasses that are the command line of finetune.py and the record of a run.
+
+References: Devlin et al., BERT, 2018, appendix A.3 (rates, batches, epochs).
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from bert_jax.training.runs import recorded_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run"""
+
+    model: str
+    """What to start from: the folder of a run of train.py, one in Hugging Face's layout, or a name on its hub."""
+    output: str = "runs/finetuned"
+    """The run's folder; one that holds another run is left alone."""
+    do: Literal["train", "evaluate", "predict"] = "train"
+    """Train on --train; or evaluate --model on --dev; or predict --dev, which needs no labels then."""
+    resume: bool = False
+    """Go on with the run in --output; begin it where there is none."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+    seed: int = 0
+    """Decides the new head's parameters, the order of the data and dropout."""
+    seeds: int = 1
+    """How many seeds to train in one program, --seed and those after it; the best one is kept."""
+    from_scratch: bool = False
+    """Take the model's architecture and vocabulary, but new parameters: what is pretraining worth?"""
+    sweep: bool = False
+    """Try all of --sweep-learning-rates, --sweep-batch-sizes and --sweep-epochs, and keep the best."""
+    sweep_learning_rates: tuple[float, ...] = (2e-5, 3e-5, 5e-5)
+    sweep_batch_sizes: tuple[int, ...] = (16, 32)
+    sweep_epochs: tuple[int, ...] = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training"""
+
+    epochs: int = 3
+    batch_size: int = 32
+    """Examples an update, over all devices."""
+    learning_rate: float = 3e-5
+    """The highest learning rate."""
+    warmup_share: float = 0.1
+    """The share of all steps in which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    optimizer: Literal["adamw", "bert_adamw", "lamb"] = "adamw"
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    """The largest global norm of a gradient; 0 = any."""
+    accumulate: int = 1
+    """Micro-batches the batch is computed in, one after another; the gradient is the same."""
+    layer_decay: float = 1.0
+    """What each layer multiplies the learning rate of the layer above by."""
+    freeze: int | None = None
+    """Leave the embeddings and so many of the lowest layers as they are (0: the embeddings alone)."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank beside the encoder's kernels, and the head, instead of the whole model."""
+    lora_alpha: float = 16.0
+    """The adapters' scale is this over their rank."""
+    dropout: float | None = None
+    """Dropout in the encoder and before the head; None = as the model has it."""
+    pack: bool = True
+    """Put several short examples in a row, where they do not see each other; else each has a row of its own."""
+    patience: int = 0
+    """Stop after so many evaluations without a better one; 0 = never."""
+    eval_every: int = 0
+    """Steps between evaluations; 0 = once an epoch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The dtype of computation; parameters are float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again instead of keeping it in memory."""
+    parallel: Literal["mesh", "pmap"] = "mesh"
+    fsdp: int = 1
+    """Devices to split parameters and optimizer state over; the rest hold copies."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Reports"""
+
+    log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
+    mistakes: int = 20
+    """How many of the most confident mistakes are listed."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Data"""
+
+    train: str | None = None
+    """A file, or the name of a dataset on the Hugging Face hub (name:config), to train on."""
+    dev: str | None = None
+    """The same, to evaluate or to predict."""
+    train_split: str = "train"
+    """The split of a dataset on the hub to train on."""
+    dev_split: str = "validation"
+    encoding: str = "utf-8"
+    """The encoding of files."""
+
+
+@dataclass(frozen=True)
+class Texts(Files):
+    """Data: csv, tsv, jsonl, parquet, a dataset on the hub or GLUE; default: 2,000 film reviews, a fifth held out"""
+
+    text_column: str | None = None
+    """The column of the text; default: what such columns are usually called."""
+    pair_column: str | None = None
+    """The column of the second text of a pair."""
+    label_column: str | None = None
+    header: bool = True
+    """Whether the first line of a csv or tsv names its columns; else they are 1, 2 and so on."""
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
+        "single_label_classification"
+    )
+    label_separator: str = ","
+    """What stands between the labels of a text that may have several."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: examples of rare classes count for more, so that every class has the same weight."""
+    label_smoothing: float = 0.0
+    """The share of a label's probability that is spread over all classes."""
+    glue: str | None = None
+    """A task of GLUE instead of --train and --dev."""
+    glue_folder: str | None = None
+    """The folder of the task's own tsv files; default: the hub."""
+    max_length: int = 128
+    """The most tokens of an example; what is longer is cut."""
+
+
+@dataclass(frozen=True)
+class Tagged(Files):
+    """Data: CoNLL, jsonl, parquet or a dataset on the hub"""
+
+    word_column: str | None = None
+    """The column of the words: a name, or in CoNLL a number from 1."""
+    tag_column: str | None = None
+    """The column of the tags; in CoNLL the last."""
+    max_length: int = 128
+    """Tokens of a window; a longer sentence is read in several."""
+    overlap: int = 32
+    """Tokens that neighbouring windows share."""
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Squad(Files):
+    """Data: SQuAD v1.1 or v2.0 in its own JSON, or rows of jsonl, parquet or a dataset on the hub"""
+
+    max_length: int = 384
+    """Tokens of a window: question and a part of the context."""
+    stride: int = 128
+    """Tokens from the start of a window to that of the next."""
+    max_question_length: int = 64
+    """Tokens of a question; what is longer is cut."""
+    max_answer_length: int = 30
+    """Tokens of an answer."""
+    version_2: bool = False
+    """Whether there may be no answer; where some question says that there is none, it is so anyway."""
+    n_best: int = 20
+    """Answers written to nbest_predictions.json."""
+
+
+@dataclass(frozen=True)
+class Choices(Files):
+    """Data: csv, jsonl, parquet or a dataset on the hub in the format of SWAG"""
+
+    text_column: str | None = None
+    """The column of the text; default: what such columns are usually called."""
+    label_column: str | None = None
+    max_length: int = 128
+    """The most tokens of the text with one of its choices; what is longer is cut."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all kinds of tasks have; the data are of one of four kinds"""
+
+    run: Run
+    data: Files
+    training: Training
+    reports: Reports = field(default_factory=Reports)
+
+
+@dataclass(frozen=True)
+class Classification(Settings):
+    """Classes, labels that may hold together, or scores, of texts or of pairs of texts"""
+
+    data: Texts = field(default_factory=Texts)
+    training: Training = field(default_factory=Training)
+
+
+@dataclass(frozen=True)
+class Tokens(Settings):
+    """A tag for every word: named entities, parts of speech"""
+
+    data: Tagged = field(default_factory=Tagged)
+    training: Training = field(default_factory=lambda: Training(learning_rate=5e-5))
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Settings):
+    """Answers that are spans of a context: SQuAD v1.1 and v2.0"""
+
+    data: Squad = field(default_factory=Squad)
+    training: Training = field(default_factory=lambda: Training(epochs=2))
+
+
+@dataclass(frozen=True)
+class MultipleChoice(Settings):
+    """The right one of several continuations: SWAG"""
+
+    data: Choices = field(default_factory=Choices)
+    training: Training = field(default_factory=lambda: Training(learning_rate=5e-5, batch_size=16))
+
+
+KINDS: dict[str, type[Settings]] = {
+    "classification": Classification,
+    "tokens": Tokens,
+    "squad": QuestionAnswering,
+    "multiple-choice": MultipleChoice,
+}
+MAY_CHANGE_ON_RESUME = (
+    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "parallel", "fsdp",
+)  # fmt: skip
+
+
+def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
+    """Returns a command line's settings; a run that goes on takes those it began with as defaults."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--output", default="runs/finetuned")
+    first.add_argument("--resume", action="store_true")
+    chosen, _ = first.parse_known_args(arguments)
+    recorded = recorded_settings(chosen.output) if chosen.resume else None
+    commands = []
+    for name, kind in KINDS.items():
+        default: dict[str, Any] = {}
+        if recorded is not None and recorded.get("task") == {"name": name}:
+            default["default"] = settings_of(kind, recorded)
+        summary = (kind.__doc__ or "").splitlines()[0]
+        options = tyro.conf.subcommand(name, description=summary, prefix_name=False, **default)
+        commands.append(Annotated[kind, options])
+    kinds: Any = Union[tuple(commands)]  # noqa: UP007
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[kinds],
+        args=arguments,
+        prog="finetune.py",
+        description=description,
+    )
+
+
+def as_record(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Returns the settings as training.json holds them: {group: {name: value}}, tuples as lists."""
+    name = next(name for name, kind in KINDS.items() if type(settings) is kind)
+    return {"task": {"name": name}, **json.loads(json.dumps(asdict(settings)))}
+
+
+def settings_of(kind: type[Settings], recorded: dict[str, dict[str, Any]]) -> Settings:
+    """Returns the settings that a run's training.json holds."""
+    groups = {}
+    for group in fields(kind):
+        holder: Any = {"run": Run, "reports": Reports, "training": Training}.get(group.name)
+        holder = holder or type(kind.__dataclass_fields__["data"].default_factory())
+        values = recorded.get(group.name, {})
+        known = {key.name: values[key.name] for key in fields(holder) if key.name in values}
+        groups[group.name] = holder(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+    return kind(**groups)
+
+
+def check(settings: Settings) -> None:
+    """Refuses, before any work, what cannot be done.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    run, training, data, reports = settings.run, settings.training, settings.data, settings.reports
+    at_least = {
+        "seeds": (run.seeds, 1),
+        "seed": (run.seed, 0),
+        "epochs": (training.epochs, 1),
+        "batch_size": (training.batch_size, 1),
+        "accumulate": (training.accumulate, 1),
+        "lora_rank": (training.lora_rank, 0),
+        "patience": (training.patience, 0),
+        "eval_every": (training.eval_every, 0),
+        "freeze": (training.freeze or 0, 0),
+        "log_every": (reports.log_every, 1),
+        "mistakes": (reports.mistakes, 0),
+    }
+    for name, (value, least) in at_least.items():
+        if value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    for name in ("learning_rate", "layer_decay", "lora_alpha"):
+        value = getattr(training, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    for name in ("weight_decay", "clip_norm"):
+        if not 0 <= getattr(training, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(training, name)}")
+    for name, value in (("warmup_share", training.warmup_share), ("dropout", training.dropout or 0.0)):
+        if not 0 <= value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), got {value}")
+    if training.lora_rank and training.freeze is not None:
+        raise ValueError("--lora-rank leaves everything but adapters and head as it is: --freeze says nothing more")
+    if isinstance(data, Texts):
+        check_texts(settings, data)
+    elif run.do == "train" and data.train is None:
+        raise ValueError("--train: a file or a dataset to train on is needed")
+    if data.dev is None and not (isinstance(data, Texts) and (data.glue or data.train is None)):
+        raise ValueError("--dev: a file or a dataset to evaluate on is needed")
+    if run.sweep and (run.do != "train" or run.resume):
+        raise ValueError("--sweep trains anew: it goes with neither --do evaluate or predict nor --resume")
+
+
+def check_texts(settings: Settings, data: Texts) -> None:
+    """Refuses settings of classification that contradict each other."""
+    if data.glue and (data.train or data.dev):
+        raise ValueError("--glue names the data: --train and --dev say nothing more")
+    if data.glue_folder and not data.glue:
+        raise ValueError("--glue-folder goes with --glue, which names the task")
+    if not 0 <= data.label_smoothing < 1:
+        raise ValueError(f"--label-smoothing must lie in [0, 1), got {data.label_smoothing}")
+    single = data.problem_type == "single_label_classification"
+    if not single and (data.label_smoothing or data.class_weights != "none"):
+        raise ValueError(f"--label-smoothing and --class-weights are for single labels, not for {data.problem_type}")
+    if settings.run.do == "train" and data.dev and not data.train:
+        raise ValueError("--train: a file or a dataset to train on is needed")
