@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bert_jax.functional.fused import KERNELS
 from bert_jax.functional.layers import at_least_float32, dense, dropout
 
 
@@ -23,17 +24,35 @@ def visible(attention_mask: Array) -> Array:
 
 
 def attention(
-    params, x: Array, mask: Array, *, num_heads: int, dropout_rate: float, key: Array | None
-) -> tuple[Array, Array]:
-    """Lets every position of x [B, T, D] gather from the positions that `mask`, bool [B, 1, T, S], lets it see.
+    params,
+    x: Array,
+    mask: Array,
+    *,
+    num_heads: int,
+    dropout_rate: float,
+    kernel: str | None = None,
+    key: Array | None,
+) -> tuple[Array, Array | None]:
+    """Lets every position of x [B, T, D] gather from the positions that it may see.
 
     softmax(q k' / sqrt(H)) v for each of the N heads, and a dense layer over the heads' outputs side by side. A row of
     the mask with nothing to see weighs all positions alike: useless, but finite.
 
+    Args:
+        mask: bool [B, 1, T, S]; with a kernel the sequence numbers, int [B, T], which say the same.
+        kernel: one of `fused.KERNELS`, or None for plain matrix products.
+
     Returns:
-        The output [B, T, D] and the attention weights [B, N, T, S] before dropout.
+        The output [B, T, D] and the attention weights [B, N, T, S] before dropout; None where a kernel keeps them.
     """
-    q, k, v = (split_heads(dense(params[name], x), num_heads) for name in ("query", "key", "value"))
+    q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))
+    if kernel is not None:
+        if key is not None and dropout_rate:
+            raise ValueError(f"the attention kernel {kernel} has no dropout of weights, got a rate of {dropout_rate}")
+        B, T, D = x.shape
+        q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))
+        return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None
+    q, k, v = (split_heads(y, num_heads) for y in (q, k, v))
     scores = at_least_float32(jnp.einsum("BNTH,BNSH->BNTS", q, k)) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1).astype(x.dtype)
     context = jnp.einsum("BNTS,BNSH->BNTH", dropout(weights, rate=dropout_rate, key=key), v)

@@ -29,8 +29,10 @@ def feed_forward(params, x: Array, *, hidden_act: str) -> Array:
     return dense(params["down"], activation(hidden_act)(dense(params["up"], x)))
 
 
-def encoder_layer(params, x: Array, mask: Array, *, config: BertConfig, key: Array | None) -> tuple[Array, Array]:
-    """Returns one layer's output [B, T, D] and its attention weights [B, N, T, S]."""
+def encoder_layer(
+    params, x: Array, mask: Array, *, config: BertConfig, kernel: str | None = None, key: Array | None
+) -> tuple[Array, Array | None]:
+    """Returns one layer's output [B, T, D] and its attention weights [B, N, T, S]; mask and kernel are attention's."""
     keys = (None, None, None) if key is None else jax.random.split(key, 3)
     drop, eps = config.hidden_dropout_prob, config.layer_norm_eps
 
@@ -41,6 +43,7 @@ def encoder_layer(params, x: Array, mask: Array, *, config: BertConfig, key: Arr
             mask,
             num_heads=config.num_attention_heads,
             dropout_rate=config.attention_probs_dropout_prob,
+            kernel=kernel,
             key=keys[0],
         )
         x = layer_norm(params["attention"]["norm"], x + dropout(attended, rate=drop, key=keys[1]), eps=eps)
@@ -59,6 +62,7 @@ def encoder(
     remat: str = "none",
     unroll: int = 1,
     frozen_layers: int = 0,
+    kernel: str | None = None,
     output_hidden_states: bool = False,
     output_attentions: bool = False,
     key: Array | None,
@@ -67,11 +71,12 @@ def encoder(
 
     Args:
         params: the `encoder` subtree; every leaf has a leading axis L.
-        mask: bool [B, 1, T, S], see `attention.visible`.
+        mask: bool [B, 1, T, S], see `attention.visible`; with a kernel the sequence numbers, int [B, T].
         remat: what the backward pass computes again: `none`, `dots` (all but matrix products), `full` (the whole
         layer).
         unroll: how many layers the compiled loop writes out a turn.
         frozen_layers: the lowest layers, which no gradient reaches; there is no backward pass through them.
+        kernel: one of `fused.KERNELS`, which has neither dropout nor weights to give; None: plain matrix products.
 
     Returns:
         The last layer's output [B, T, D]; all layers' outputs [L, B, T, D] or None; all weights [L, B, N, T, S] or
@@ -81,7 +86,7 @@ def encoder(
     def layer(x, inputs):
         index, layer_params = inputs
         layer_key = None if key is None else jax.random.fold_in(key, index)
-        x, weights = encoder_layer(layer_params, x, mask, config=config, key=layer_key)
+        x, weights = encoder_layer(layer_params, x, mask, config=config, kernel=kernel, key=layer_key)
         return x, (x if output_hidden_states else None, weights if output_attentions else None)
 
     def run(x, first: int, last: int):

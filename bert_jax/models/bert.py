@@ -17,6 +17,7 @@ from jax import Array
 from bert_jax import functional as F
 from bert_jax.config import BertConfig
 from bert_jax.functional.encoder import REMAT
+from bert_jax.functional.fused import KERNELS
 from bert_jax.models.outputs import Outputs
 from bert_jax.models.parameters import declare
 
@@ -38,18 +39,22 @@ class Bert(nn.Module):
         config: the architecture.
         remat: `none`, `dots` or `full`: what the backward pass computes again instead of keeping it.
         unroll: how many layers the compiled loop over the layers writes out a turn.
+        kernel: attention in one kernel, one of `functional.fused.KERNELS`; None = plain matrix products.
         frozen: no gradient reaches the embeddings and so many of the lowest layers; None = everything learns.
     """
 
     config: BertConfig
     remat: str = "none"
     unroll: int = 1
+    kernel: str | None = None
     frozen: int | None = None
     heads: ClassVar[tuple[str, ...]] = ("pooler",)
 
     def setup(self) -> None:
         if self.remat not in REMAT:
             raise ValueError(f"remat must be one of {', '.join(REMAT)}; got {self.remat!r}")
+        if self.kernel not in (None, *KERNELS):
+            raise ValueError(f"kernel must be None or one of {', '.join(KERNELS)}; got {self.kernel!r}")
         adapters = ("adapters",) if self.config.lora_rank else ()
         names = ("embeddings", "encoder", *adapters, *self.heads)
         self.parts = {name: Part(self.config, name=name) for name in names}
@@ -84,7 +89,7 @@ class Bert(nn.Module):
             or [B, T, C]; `start_logits`, `end_logits` [B, T].
 
         Raises:
-            ValueError: rows longer than the table of positions.
+            ValueError: rows longer than the table of positions, or attention weights asked of a kernel.
         """
         B, T = input_ids.shape
         if attention_mask is None:
@@ -105,11 +110,12 @@ class Bert(nn.Module):
             x, hidden_states, attentions = F.encoder(
                 self.encoder_weights(),
                 x if self.frozen is None else jax.lax.stop_gradient(x),
-                F.visible(attention_mask),
+                F.visible(attention_mask) if self.kernel is None else attention_mask,
                 config=self.config,
                 remat=self.remat,
                 unroll=self.unroll,
                 frozen_layers=self.frozen or 0,
+                kernel=self.kernel,
                 output_hidden_states=output_hidden_states,
                 output_attentions=output_attentions,
                 key=encoder_key,
@@ -117,6 +123,8 @@ class Bert(nn.Module):
         outputs = Outputs(last_hidden_state=x)
         if hidden_states is not None:
             outputs["hidden_states"] = (embedded, *hidden_states)
+        if output_attentions and attentions is None:
+            raise ValueError(f"the attention kernel {self.kernel} does not give its weights back")
         if attentions is not None:
             outputs["attentions"] = tuple(attentions)
         if "pooler" in self.heads:

@@ -1,0 +1,120 @@
+"""Which attention kernel a run uses: the fastest that is right for its rows, its dropout, its dtype and its devices.
+
+What a kernel cannot do is known beforehand; what it gets wrong is found by comparing it with plain matrix products on
+the very device, on arrays of the run's own shapes, outputs and gradients. Whatever is in doubt is computed plainly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bert_jax.config import BertConfig
+from bert_jax.functional.attention import visible
+from bert_jax.functional.fused import BLOCK, KERNELS
+
+CHOICES = ("auto", "plain", *KERNELS)
+HALF = ("bfloat16", "float16")
+TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # of the largest value; matrix units round float32 as well
+CHECKED_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run's rows are like.
+
+    Attributes:
+        attention_mask: int [B, T], of some batch.
+        packed: whether there may be several sequences in a row.
+        devices: how many one compiled program runs on.
+    """
+
+    attention_mask: np.ndarray
+    packed: bool
+    devices: int
+
+
+def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | None, str]:
+    """Returns a kernel, or None for plain matrix products, and why.
+
+    Args:
+        asked: `auto` takes the first kernel that is right; `plain` none; a kernel's name that one, or none at all.
+
+    Raises:
+        ValueError: a kernel was asked for by name, and it cannot do this or gets it wrong.
+    """
+    if asked not in CHOICES:
+        raise ValueError(f"attention must be one of {', '.join(CHOICES)}; got {asked!r}")
+    if asked == "plain":
+        return None, "asked for"
+    found = []
+    for name in KERNELS if asked == "auto" else (asked,):
+        wrong = unfit(name, config, rows, asked == "auto") or mistaken(name, config, rows)
+        if wrong is None:
+            return name, "agrees with plain matrix products"
+        if asked != "auto":
+            raise ValueError(f"attention {name}: {wrong}")
+        found.append(f"{name}: {wrong}")
+    return None, "; ".join(found)
+
+
+def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | None:
+    """Says why a kernel cannot do this, or returns None."""
+    T, H = rows.attention_mask.shape[1], config.hidden_size // config.num_attention_heads
+    if config.attention_probs_dropout_prob:
+        return "has no dropout of attention weights"
+    if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
+        return f"is for GPUs, this is a {jax.default_backend()}"
+    if name == "cudnn":
+        if config.dtype not in HALF:
+            return f"is for bfloat16, not for {config.dtype}"
+        return "takes one sequence a row" if rows.packed else None
+    if rows.devices > 1:
+        return f"runs on one device a program, here are {rows.devices} (--parallel pmap has a program for each)"
+    if T % min(BLOCK, T) or H & (H - 1):
+        return f"wants rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
+    return None
+
+
+def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
+    """Runs a kernel against plain matrix products; says what is wrong with it, or returns None."""
+    mask = jnp.asarray(rows.attention_mask[:CHECKED_ROWS])
+    N, H = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v, wanted = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
+    try:
+        got, plain = (jax.device_get(with_gradients(f, q, k, v, mask, wanted)) for f in (KERNELS[name], attend))
+    except Exception as error:  # a kernel may fail in as many ways as there are drivers
+        return f"fails here ({str(error).splitlines()[0]:.200})"
+    tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])
+    for what, a, b in zip(("output", "gradient of q", "gradient of k", "gradient of v"), got, plain, strict=True):
+        off = (
+            np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).max()
+            / np.abs(np.asarray(b, np.float32)).max()
+        )
+        if not off <= tolerance:
+            return f"gets it wrong here: {what} is off by {off:.1g} of its largest value"
+    return None
+
+
+@jax.jit
+def attend(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
+    """Attention as plain matrix products, in the arrangement of the kernels: [B, T, N, H]."""
+    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k).astype(jnp.float32) / np.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(visible(attention_mask), scores, jnp.finfo(jnp.float32).min), axis=-1)
+    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(q.dtype), v)
+
+
+def with_gradients(f: Callable, q: Array, k: Array, v: Array, mask: Array, wanted: Array) -> tuple[Array, ...]:
+    """Returns f's output where there are tokens, and the gradients of its product with `wanted` there."""
+    real = (mask != 0)[..., None, None]
+
+    def along(q, k, v):
+        out = jnp.where(real, f(q, k, v, mask), 0)
+        return (out * wanted).astype(jnp.float32).sum(), out
+
+    gradients, out = jax.jit(jax.grad(along, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    return out, *gradients

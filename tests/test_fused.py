@@ -1,0 +1,129 @@
+"""Attention kernels: the same as plain matrix products, and chosen only where they are."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
+
+from bert_jax.config import BertConfig
+from bert_jax.functional import fused
+from bert_jax.models import Bert
+from bert_jax.training import kernels
+from bert_jax.training.kernels import Rows, choose_kernel
+
+SAME_IN_FLOAT32 = 2e-5
+CONFIG = BertConfig(
+    vocab_size=31,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=20,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+MASK = np.array([[1] * 10 + [2] * 15 + [0] * 7, [1] * 32])
+ROWS = Rows(MASK, packed=True, devices=1)
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return np.random.default_rng(0).integers(0, 31, MASK.shape)
+
+
+@pytest.fixture(scope="module")
+def params(ids):
+    return jax.jit(Bert(CONFIG).init)(jax.random.key(0), ids)["params"]
+
+
+@pytest.fixture(scope="module")
+def gradients(params):
+    """Gives the output at the real tokens, and the gradients of its squares."""
+
+    def run(kernel, ids):
+        def loss(params):
+            x = Bert(CONFIG, kernel=kernel).apply({"params": params}, ids, MASK).last_hidden_state
+            real = jnp.where((MASK != 0)[..., None], x, 0.0)
+            return jnp.square(real).sum(), real
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    return jax.jit(run, static_argnums=0)
+
+
+def test_the_pallas_kernel_computes_what_matrix_products_do(gradients, ids):
+    (got, out), (wanted, plain) = gradients("pallas", ids), gradients(None, ids)
+    np.testing.assert_allclose(out, plain, atol=SAME_IN_FLOAT32)
+    assert_leaves_agree(got, wanted, SAME_IN_FLOAT32, negligible=10 * NEGLIGIBLE_IN_FLOAT32)
+
+
+def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradients, ids):
+    other = ids.copy()
+    other[0, 10:25] = (ids[0, 10:25] + 1) % 31
+    (_, out), (_, changed) = gradients("pallas", ids), gradients("pallas", other)
+    np.testing.assert_array_equal(out[0, :10], changed[0, :10])
+    assert (np.asarray(out[0, 10:25]) != np.asarray(changed[0, 10:25])).any()
+
+
+def test_a_kernel_that_agrees_is_taken_by_name():
+    assert choose_kernel("pallas", CONFIG, ROWS) == ("pallas", "agrees with plain matrix products")
+    assert choose_kernel("plain", CONFIG, ROWS)[0] is None
+
+
+def test_a_kernel_that_is_wrong_is_refused(monkeypatch):
+    def leaking(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, jnp.ones_like(attention_mask))
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
+    with pytest.raises(ValueError, match="attention pallas: gets it wrong here: output is off by"):
+        choose_kernel("pallas", CONFIG, ROWS)
+
+
+def test_a_kernel_that_fails_is_refused(monkeypatch):
+    def failing(q, k, v, attention_mask):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", failing)
+    with pytest.raises(ValueError, match=r"fails here \(no such instruction\)"):
+        choose_kernel("pallas", CONFIG, ROWS)
+
+
+def test_no_kernel_is_taken_on_a_cpu_unasked():
+    kernel, why = choose_kernel("auto", CONFIG, ROWS)
+    assert kernel is None
+    assert "cudnn: is for GPUs, this is a cpu; pallas: is for GPUs" in why
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "rows", "message"),
+    [
+        ("pallas", {"attention_probs_dropout_prob": 0.1}, {}, "has no dropout of attention weights"),
+        ("cudnn", {"dtype": "bfloat16"}, {}, "is for GPUs"),
+        ("pallas", {}, {"devices": 2}, "runs on one device a program, here are 2"),
+        ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "wants rows of a multiple of 64 tokens"),
+        ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
+    ],
+)
+def test_what_a_kernel_cannot_do_is_said(name, config, rows, message):
+    with pytest.raises(ValueError, match=message):
+        choose_kernel(name, replace(CONFIG, **config), replace(ROWS, **rows))
+
+
+def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "not for float32" in kernels.unfit("cudnn", CONFIG, ROWS, True)
+    half = replace(CONFIG, dtype="bfloat16")
+    assert kernels.unfit("cudnn", half, ROWS, True) == "takes one sequence a row"
+    assert kernels.unfit("cudnn", half, replace(ROWS, packed=False), True) is None
+
+
+def test_weights_and_their_dropout_are_not_to_be_had_of_a_kernel(params, ids):
+    model = Bert(CONFIG, kernel="pallas")
+    with pytest.raises(ValueError, match="does not give its weights back"):
+        model.apply({"params": params}, ids, MASK, output_attentions=True)
+    dropping = Bert(replace(CONFIG, attention_probs_dropout_prob=0.1), kernel="pallas")
+    with pytest.raises(ValueError, match="has no dropout of weights"):
+        dropping.apply({"params": params}, ids, MASK, rngs={"dropout": jax.random.key(0)})
