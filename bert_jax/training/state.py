@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -38,3 +39,14 @@ class TrainState:
         """Returns the state before the first step."""
         step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         return cls(step, params, optimizer.init(params), key, skipped, frozen or {})
+
+
+def run_key(key: Array, generator: str = "threefry2x32") -> Array:
+    """Returns a run's key: `key` itself, or one made of it for JAX's generator `rbg`.
+
+    `rbg` uses the hardware's own generator, so that dropout costs next to nothing on GPUs and TPUs; but its bits hang
+    on how an array is laid over devices, where threefry's do not.
+    """
+    if generator == "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jnp.tile(jax.random.key_data(key), 2), impl=generator)
