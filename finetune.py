@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,11 +38,13 @@ from bert_jax.interop.loading import load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.tasks.task import Part, Task, gather, of_seed
 from bert_jax.tokenization import Tokenizer
+from bert_jax.tools import exits
 from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, as_record, check, read_settings
 from bert_jax.tools.finetuning_data import Prepared, prepare
 from bert_jax.training import parallel, seeds
-from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints
-from bert_jax.training.loop import Cadence, NotFinite, train
+from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
+from bert_jax.training.interruption import Interruption
+from bert_jax.training.loop import Cadence, train
 from bert_jax.training.metrics import read_metrics
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
@@ -251,7 +254,8 @@ def fit(settings: Settings, prepared: Prepared, source: Path, run: Path, tokeniz
             lambda number: plan(first + number), count=steps - first, position=lambda given: {"batch": first + given}
         )
         reporter = make_reporter(settings, prepared, run, first_step=first, last_step=steps)
-        with batches, reporter:
+        listening = nullcontext() if settings.run.sweep else Interruption()  # a sweep cannot go on
+        with batches, reporter, listening as interruption:
             train(
                 state,
                 batches,
@@ -263,6 +267,7 @@ def fit(settings: Settings, prepared: Prepared, source: Path, run: Path, tokeniz
                 checkpoints=checkpoints,
                 reporter=reporter,
                 stop=lambda row: bool(best.selection.done.all()),
+                interruption=interruption,
             )
             reporter.draw()
     best.keep()
@@ -423,6 +428,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked, record, output = settings.run, as_record(settings), Path(settings.run.output)
     how = {"resume": asked.resume, "overwrite": asked.overwrite, "may_change": MAY_CHANGE_ON_RESUME}
     check_run(output, record, **how)
+    if asked.resume:
+        newest_whole_step(output / CHECKPOINTS)  # says so, and moves it, where a newer one is damaged
     source = locate(asked.model)
     config, _ = huggingface.read_config(source)
     tokenizer = read_vocabulary(source, config)
@@ -448,17 +455,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError, NotFinite) as error:
-        sys.exit(f"finetune.py: {error}")
-    except KeyboardInterrupt:
-        print(
-            "finetune.py: interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr
-        )
-        sys.exit(130)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
-        sys.exit(f"finetune.py: out of memory: {ways} ({str(error).splitlines()[0]})")
+    exits.run(main, "finetune.py")

@@ -35,11 +35,12 @@ from bert_jax.interop.loading import load, save_config
 from bert_jax.models import BertForPreTraining
 from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
+from bert_jax.tools import exits
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
 from bert_jax.training import parallel
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
-from bert_jax.training.interruption import Interrupted, Interruption, command_to_resume
-from bert_jax.training.loop import Cadence, NotFinite, train
+from bert_jax.training.interruption import Interruption
+from bert_jax.training.loop import Cadence, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
@@ -364,18 +365,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError, NotFinite) as error:
-        sys.exit(f"train.py: {error}")
-    except Interrupted as error:
-        print(f"train.py: {error}; to go on: {command_to_resume()}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"train.py: interrupted; to go on: {command_to_resume()}", file=sys.stderr)
-        sys.exit(130)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
-        sys.exit(f"train.py: out of memory: {ways} ({str(error).splitlines()[0]})")
+    exits.run(main, "train.py")

@@ -5,30 +5,18 @@ import json
 import jax
 import numpy as np
 import pytest
+from small_runs import SMALL, WORDS, write_corpus
 
 import bert_jax
 import train as script
 from bert_jax.pipelines import FillMask
 from bert_jax.tools.settings import read_settings
-
-SMALL = [
-    "--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2",
-    "--intermediate-size", "32", "--max-length", "24", "--batch-size", "8", "--vocab-size", "150", "--steps", "6",
-    "--warmup-steps", "3", "--decay-steps", "50", "--learning-rate", "1e-2", "--log-every", "1", "--quiet",
-]  # fmt: skip
-WORDS = ["the", "a", "film", "story", "scene", "was", "is", "good", "bad", "long", "loved", "never", "watched", "again"]
+from bert_jax.training.loop import NotFinite
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    random = np.random.default_rng(0)
-    documents = []
-    for _ in range(60):
-        sentences = [" ".join(random.choice(WORDS, random.integers(4, 9))) + "." for _ in range(random.integers(3, 8))]
-        documents.append("\n".join(sentence.capitalize() for sentence in sentences))
-    path = tmp_path_factory.mktemp("corpus") / "films.txt"
-    path.write_text("\n\n".join(documents))
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "films.txt")
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +116,7 @@ def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
     flags = ["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "adamw", "--warmup-steps", "2"]
-    with pytest.raises(script.NotFinite, match=r"step 2: norm of the parameters inf.* good checkpoint is of step 1"):
+    with pytest.raises(NotFinite, match=r"step 2: norm of the parameters inf.* good checkpoint is of step 1"):
         pretrain(tmp_path / "run", "--steps", "9", "--checkpoint-every", "1", *flags)
     outputs = bert_jax.load(tmp_path / "run")([[2, 5, 6, 3]])
     assert np.isfinite(outputs.prediction_logits).all()
@@ -190,6 +178,15 @@ def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
     pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
     text.write_text(corpus.read_text().replace("film", "play"))
     with pytest.raises(ValueError, match="began with contents of the corpus"):
+        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+
+
+def test_a_corpus_that_vanished_is_named(corpus, pretrain, tmp_path):
+    text = tmp_path / "films.txt"
+    text.write_text(corpus.read_text())
+    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
+    text.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*films\.txt"):
         pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
 
 

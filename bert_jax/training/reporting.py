@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.training.events import EventFile
 from bert_jax.training.metrics import MetricsFile, read_metrics
 
 Panels = Sequence[tuple[str, str]]  # (title, key): what curves.png shows of metrics.jsonl
@@ -46,7 +47,7 @@ class Reporter:
 
         self.run, self.panels, self.headline, self.seeds = Path(run), panels, headline, seeds
         self.file = MetricsFile(self.run / "metrics.jsonl", after_step=first_step)
-        self.events = self.open_events(first_step)
+        self.events = EventFile(self.run / "tensorboard", after_step=first_step)
         # A log file gets a line every ten seconds, a terminal a bar that moves.
         pause = 0.2 if sys.stderr.isatty() else 10.0
         self.bar = tqdm(
@@ -69,26 +70,17 @@ class Reporter:
     def rewind(self, step: int) -> None:
         """Takes back what was told of later steps."""
         self.file.cut(step)
-        self.events.close()
-        self.events = self.open_events(step)
+        self.events.take_back(step)
         self.bar.n = step
         self.bar.refresh()
 
-    def open_events(self, after_step: int) -> Any:
-        """Opens a file of events that takes back those of later steps."""
-        from tensorboardX import SummaryWriter
-
-        return SummaryWriter(str(self.run / "tensorboard"), purge_step=after_step + 1)
-
     def write(self, row: Mapping[str, Any]) -> None:
         """Records a row of training or, where its keys begin with `eval_`, of evaluation."""
-        rows = [row] if self.seeds is None else split(row, self.seeds)
-        self.file.write(*rows)
-        for one in rows:
-            seed = f"/seed_{one['seed']}" if "seed" in one else ""
-            for name, value in one.items():
-                if name not in ("step", "seed"):
-                    self.events.add_scalar(name.replace("eval_", "eval/") + seed, value, row["step"])
+        try:
+            self.record([row] if self.seeds is None else split(row, self.seeds))
+        except OSError as error:
+            error.filename = error.filename or str(self.run)  # a write does not say where it failed
+            raise
         if any(name.startswith("eval_") for name in row):
             self.say(evaluation_line(row, self.headline))
         else:
@@ -97,6 +89,14 @@ class Reporter:
                 tokens_per_s=f"{np.mean(row['tokens_per_second']):,.0f}",
                 refresh=False,
             )
+
+    def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows, of one seed each, to the files."""
+        self.file.write(*rows)
+        for row in rows:
+            seed = f"/seed_{row['seed']}" if "seed" in row else ""
+            figures = {name: value for name, value in row.items() if name not in ("step", "seed")}
+            self.events.add(row["step"], {name.replace("eval_", "eval/") + seed: x for name, x in figures.items()})
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -5,6 +5,7 @@ those that say how long it runs and how often it reports.
 """
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Mapping
@@ -55,10 +56,14 @@ def check_run(
 
     Raises:
         FileExistsError: the folder holds a run and neither is asked for, or it holds something else.
+        PermissionError: nothing can be written there.
         ValueError: the run has a checkpoint, and began with another value of some setting.
     """
     folder = Path(folder)
     before = recorded_settings(folder)
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written: choose another --output")
     if before is None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} exists and holds no run: choose another --output")

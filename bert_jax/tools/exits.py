@@ -1,0 +1,28 @@
+"""How a script ends: what somebody can put right is one line, and a signal is an exit code that supervisors know."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+
+from bert_jax.training.interruption import Interrupted, command_to_resume
+from bert_jax.training.loop import NotFinite
+
+
+def run(main: Callable[[], None], name: str) -> None:
+    """Calls `main` and ends the process if it raises: 1 for a mistake, 128 + signal where the run was told to end."""
+    try:
+        main()
+    except (ValueError, OSError, ImportError, NotFinite) as error:
+        sys.exit(f"{name}: {error}")
+    except Interrupted as error:
+        print(f"{name}: {error}; to go on: {command_to_resume()}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; to go on: {command_to_resume()}", file=sys.stderr)
+        sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
+        sys.exit(f"{name}: out of memory: {ways} ({str(error).splitlines()[0]})")

@@ -1,0 +1,90 @@
+"""A run that dies, at whatever moment and of whatever, and is started again ends as one that never died."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from resumable import STEPS, fit, kill, rows, saving, start, wait_until
+
+from bert_jax.training.checkpoints import newest_step
+from bert_jax.training.interruption import command_to_resume
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that never died."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    process = start(fit, run)
+    process.join()
+    assert process.exitcode == 0
+    return run
+
+
+def assert_same_run(run, whole):
+    assert [row["step"] for row in rows(run) if "loss" in row] == list(range(1, STEPS + 1))
+    assert rows(run) == rows(whole)
+    found, wanted = (np.load(folder / "end.npz") for folder in (run, whole))
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path, whole):
+    """Every second kill comes while a checkpoint is being written, the others at random moments."""
+    run, random, while_saving, reached = tmp_path / "run", np.random.default_rng(0), 0, []
+    for number in range(KILLS):
+        process = start(fit, run, 0.02)
+        if number % 2:
+            before = newest_step(run / "checkpoints")
+            wait_until(lambda before=before: newest_step(run / "checkpoints") != before, process)
+            wait_until(lambda: saving(run), process)
+            time.sleep(random.uniform(0, 0.03))
+        else:
+            time.sleep(random.uniform(0, 1.5))
+        kill(process)
+        while_saving += saving(run)
+        reached.append(newest_step(run / "checkpoints"))
+    assert while_saving >= KILLS // 4, "too few of the kills came while a checkpoint was being written"
+    assert reached[-1] < STEPS, f"the run was over before the last kill: {reached}"
+    process = start(fit, run)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole, number):
+    run = tmp_path / "run"
+    process = start(fit, run, 0.05, log=tmp_path / "log")
+    wait_until(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) > 1, process)
+    os.kill(process.pid, number)
+    process.join()
+    assert f"{number.name}: saved at step {newest_step(run / 'checkpoints')}" in (tmp_path / "log").read_text()
+    assert rows(run)[-1]["step"] == newest_step(run / "checkpoints")
+    process = start(fit, run)
+    process.join()
+    assert_same_run(run, whole)
+
+
+def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
+    run = tmp_path / "run"
+    process = start(fit, run, 3.0)
+    wait_until(lambda: any(run.glob("tensorboard/*")), process)
+    time.sleep(0.5)
+    began = time.monotonic()
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    process.join()
+    assert time.monotonic() - began < 2.0
+    assert process.exitcode == -signal.SIGINT
+    assert newest_step(run / "checkpoints") is None
+
+
+def test_the_command_to_resume_is_the_one_that_was_given(monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "--output", "my run", "--overwrite"])
+    assert command_to_resume() == "python train.py --output 'my run' --resume"
