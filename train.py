@@ -36,17 +36,19 @@ from bert_jax.models import BertForPreTraining
 from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools import exits
+from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
 from bert_jax.training import parallel
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
 from bert_jax.training.interruption import Interruption
+from bert_jax.training.kernels import Rows, choose_kernel
 from bert_jax.training.loop import Cadence, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.runs import begin_run, check_run
-from bert_jax.training.state import TrainState
+from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
 from bert_jax.training.watching import Watch
 
@@ -116,21 +118,25 @@ def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_model(settings: Settings, tokenizer: Tokenizer) -> BertForPreTraining:
-    """Returns the model for the vocabulary that there is."""
-    config = architecture(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
-    return BertForPreTraining(config, remat=settings.model.remat, unroll=settings.model.unroll)
+def make_model(settings: Settings, tokenizer: Tokenizer, rows: Rows) -> BertForPreTraining:
+    """Returns the model for the vocabulary and the rows that there are."""
+    options = settings.model
+    config = architecture(options, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    kernel, why = choose_kernel(options.attention, config, rows)
+    if jax.default_backend() == "gpu":
+        print(f"attention: {kernel or 'plain matrix products'} ({why})")
+    return BertForPreTraining(config, remat=options.remat, unroll=options.unroll, kernel=kernel)
 
 
-def make_state(model: BertForPreTraining, optimizer, layout: parallel.Layout, seed: int) -> TrainState:
+def make_state(model: BertForPreTraining, optimizer, layout: parallel.Layout, settings: Settings) -> TrainState:
     """Returns the state before the first step, each device holding its share."""
 
     def create(key: jax.Array) -> TrainState:
-        parameters_key, run_key = jax.random.split(key)
+        parameters_key, rest = jax.random.split(key)
         params = model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
-        return TrainState.create(params, optimizer, key=run_key)
+        return TrainState.create(params, optimizer, key=run_key(rest, settings.training.random_bits))
 
-    return layout.create(create, jax.random.key(seed))
+    return layout.create(create, jax.random.key(settings.run.seed))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,7 +168,9 @@ def pretrain(
 ) -> None:
     """Trains, or goes on training, until the last step; leaves checkpoints, figures and curves in `run`."""
     options, reports = settings.training, settings.reports
-    model = make_model(settings, tokenizer)
+    with held_out_batches(settings, held_out, tokenizer) as batches:
+        mask = next(batches)["attention_mask"]
+    model = make_model(settings, tokenizer, Rows(mask, settings.rows.packing, layout.devices_in_a_program))
     if newest_step(run / CHECKPOINTS) is None:
         save_config(run, model)
         tokenizer.save(run)
@@ -180,7 +188,7 @@ def pretrain(
         beta2=options.beta2,
         clip_norm=options.clip_norm or None,
     )
-    state = make_state(model, optimizer, layout, settings.run.seed)
+    state = make_state(model, optimizer, layout, settings)
     objective = pretraining(model)
     step = layout.compile_step(
         partial(
@@ -328,6 +336,7 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
+    keep_compiled(settings.text.cache_dir)
     options = settings.training
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)

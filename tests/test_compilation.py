@@ -1,5 +1,6 @@
 """Compiled programs are kept on disk, where the same program finds them again."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ print(folder, sum("cache_hits" in name for name in hits), sum("cache_misses" in 
 
 
 def run(cache):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     command = [sys.executable, "-c", SCRIPT, str(cache)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=own).stdout.split()
 
 
 def test_a_program_is_compiled_once_and_found_by_the_next_process(tmp_path):
@@ -37,5 +39,4 @@ def test_a_program_is_compiled_once_and_found_by_the_next_process(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_does_no_harm(tmp_path):
     (tmp_path / "compiled").write_text("a file is in the way")
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, check=True).returncode == 0
+    assert len(run(tmp_path)) == 3

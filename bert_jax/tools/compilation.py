@@ -19,7 +19,7 @@ def keep_compiled(cache_dir: str | Path) -> Path | None:
 
     To be called before anything is compiled. A folder that cannot be written to does no harm: JAX then compiles.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return None
     folder = Path(cache_dir).expanduser() / "compiled" / hashlib.sha256(processor().encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(folder))

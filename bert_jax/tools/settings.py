@@ -111,6 +111,8 @@ class Model:
     """The dtype of computation; parameters are float32."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again instead of keeping it in memory."""
+    attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
+    """How attention is computed: by plain matrix products, a kernel's name, or the first kernel that is right here."""
     unroll: int = 1
     """Layers that the compiled loop over the layers writes out a turn; for few and small layers, all is fastest."""
 
@@ -147,6 +149,8 @@ class Training:
     beta2: float = 0.999
     clip_norm: float = 1.0
     """The largest global norm of a gradient; 0 = any."""
+    random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
+    """The generator of dropout. rbg is much faster on GPUs and TPUs, but its masks depend on the number of devices."""
     on_nan: Literal["stop", "skip", "rewind"] = "stop"
     """Where a loss or a gradient is not finite: stop; skip that update; or go back to the last checkpoint and on with
     the data that comes next.
@@ -186,9 +190,9 @@ class Settings:
 
 
 MAY_CHANGE_ON_RESUME = (
-    "steps", "output", "resume", "overwrite", "num_workers", "parallel", "fsdp", "tensor", "remat", "cache_dir",
-    "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nan", "fill_mask",
-    "quiet",
+    "steps", "output", "resume", "overwrite", "num_workers", "parallel", "fsdp", "tensor", "remat", "attention",
+    "cache_dir", "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nan",
+    "fill_mask", "quiet",
 )  # fmt: skip
 
 # Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
@@ -336,5 +340,5 @@ def check(settings: Settings) -> None:
 
 def architecture(model: Model, *, vocab_size: int, pad_token_id: int = 0) -> BertConfig:
     """Returns the model's configuration."""
-    values = {name: value for name, value in asdict(model).items() if name not in ("remat", "unroll")}
+    values = {name: value for name, value in asdict(model).items() if name not in ("remat", "attention", "unroll")}
     return BertConfig(vocab_size=vocab_size, pad_token_id=pad_token_id, **values)

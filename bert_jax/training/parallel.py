@@ -83,6 +83,11 @@ class MeshLayout:
         """The number of parts that the rows are divided into."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
+    @property
+    def devices_in_a_program(self) -> int:
+        """How many devices one compiled program runs on."""
+        return self.mesh.size
+
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Returns `make(key)`, each device making its own share only."""
         return jax.jit(make, out_shardings=shardings(jax.eval_shape(make, key), self.mesh))(key)
@@ -134,6 +139,11 @@ class PmapLayout:
     def shards(self) -> int:
         """The number of parts that the rows are divided into."""
         return self.mesh.size
+
+    @property
+    def devices_in_a_program(self) -> int:
+        """How many devices one compiled program runs on: every device has one of its own."""
+        return 1
 
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Returns `make(key)`, whole on every device."""
