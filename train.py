@@ -37,7 +37,8 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
-from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, as_record, check, read_settings
+from bert_jax.tools.flags import as_record
+from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
 from bert_jax.training import parallel
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
 from bert_jax.training.interruption import Interruption

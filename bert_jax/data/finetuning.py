@@ -2,10 +2,11 @@
 
 An update takes `batch_size` examples, however many rows they fill. Which ones is a pure function of the seed and the
 number of the batch, so a position is one integer. With K seeds trained together every array is [B, K, ...]: each seed
-has an order of its own, and rows of padding make up for what it packs better than the others.
+has an order of its own, and rows of padding make up for what it packs better than the others. That is all that a seed
+sees of the others: rows of padding change nothing, and T is the same whichever seeds are trained beside it.
 
 Compiled shapes are few: a row's length is fixed and the number of rows is rounded up to a multiple, or, where examples
-are not packed, the other way round.
+are not packed, the other way round: examples of like length then come in one batch.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Layout:
         lengths = parts[0].sequences.lengths
         longest, mean = max(int(part.sequences.lengths.max()) for part in parts), float(lengths.mean())
         if not packed or parts[0].group > 1:
-            return cls(longest, 1, shards, pad_id)
+            return cls(longest, 1, shards * parts[0].group, pad_id)
         row_length = rounded_up(max(longest, min(round(4 * mean), LONG)), ROUNDED[0])
         slots = max(1, min(batch_size, round(1.5 * row_length / mean), row_length // int(lengths.min())))
         rows = batch_size * mean / row_length
@@ -214,15 +215,26 @@ class TrainingPlan:
 
     def sequences(self, number: int, seed: int) -> np.ndarray:
         """Returns the numbers of the sequences of a batch."""
-        epoch, part = divmod(number, self.steps_per_epoch)
-        examples = _order(seed, epoch, len(self.features))[part * self.batch_size : (part + 1) * self.batch_size]
-        group = self.features.group
+        epoch, step = divmod(number, self.steps_per_epoch)
+        order = permutation(seed, epoch, size=len(self.features))
+        if self.layout.slots == 1:
+            order = order[np.argsort(self.lengths[order], kind="stable")]
+        # The steps come in one order for all seeds, so that they agree on each batch's T.
+        part = int(permutation(epoch, size=self.steps_per_epoch)[step])
+        examples, group = order[part * self.batch_size : (part + 1) * self.batch_size], self.features.group
         return (examples[:, None] * group + np.arange(group)[None, :]).ravel()
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """T of a row for each example, in units that rows are rounded to."""
+        longest = self.features.sequences.lengths.reshape(-1, self.features.group).max(axis=1)
+        return (-(-longest // ROUNDED[1])).astype(np.int16)
 
 
 @functools.lru_cache(maxsize=64)
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch)))).permutation(size)
+def permutation(*key: int, size: int) -> np.ndarray:
+    """Returns the numbers below `size` in an order that the key decides."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
 
 def evaluation_batches(features: Features, layout: Layout, *, num_rows: int) -> Iterator[tuple[Batch, Placement]]:

@@ -50,7 +50,7 @@ def read_tagged(
     """
     examples: list[TaggedExample] = []
     for origin in find_origins([source], split):
-        if isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS:
+        if isinstance(origin, Path) and _is_conll(origin):
             examples.extend(_read_conll(origin, word_column, tag_column, codec(encoding)))
         else:
             examples.extend(_read_lists(origin, word_column, tag_column, codec(encoding)))
@@ -59,15 +59,46 @@ def read_tagged(
     return examples
 
 
-def _read_lists(
+def find_tag_columns(
+    source: str,
+    *,
+    word_column: str | None = None,
+    tag_column: str | None = None,
+    split: str = "train",
+    encoding: str = "utf-8",
+) -> tuple[str, str | None]:
+    """Finds the columns of the words and of the tags, None where there are no tags; those of CoNLL are numbered.
+
+    Raises:
+        OSError, ValueError: no such source, no such column, none that is known to hold words.
+    """
+    [origin, *_], encoding = find_origins([source], split), codec(encoding)
+    if not _is_conll(origin):
+        return _find_lists(origin, word_column, tag_column, encoding)
+    assert isinstance(origin, Path)
+    width = next((len(fields) for _, fields in _split_conll(origin, encoding) if fields), 1)
+    return word_column or "1", tag_column or (str(width) if width > 1 else None)
+
+
+def _is_conll(origin: Origin) -> bool:
+    return isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS
+
+
+def _find_lists(
     origin: Origin, word_column: str | None, tag_column: str | None, encoding: str
-) -> Iterator[TaggedExample]:
+) -> tuple[str, str | None]:
     names = column_names(origin, encoding=encoding)
     require_columns(name_of(origin), [name for name in (word_column, tag_column) if name], names)
     words_in = word_column or next((name for name in WORDS if name in names), None)
-    tags_in = tag_column or next((name for name in TAGS if name in names), None)
     if words_in is None:
         raise ValueError(f"{name_of(origin)}: which column holds the words? There are {', '.join(names)}")
+    return words_in, tag_column or next((name for name in TAGS if name in names), None)
+
+
+def _read_lists(
+    origin: Origin, word_column: str | None, tag_column: str | None, encoding: str
+) -> Iterator[TaggedExample]:
+    words_in, tags_in = _find_lists(origin, word_column, tag_column, encoding)
     for where, row in read_rows(origin, [name for name in (words_in, tags_in) if name], encoding=encoding):
         words = _list_in(row, words_in, where)
         for word in words:

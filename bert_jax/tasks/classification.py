@@ -15,8 +15,8 @@ from bert_jax.data.examples import TextExample
 from bert_jax.data.finetuning import Features
 from bert_jax.data.labels import encode_labels
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.scoring.classification import classification_scores, collapsed, confusion, worst_mistakes
-from bert_jax.tasks.showing import draw_confusion, draw_scores, write_table
+from bert_jax.scoring.classification import classification_scores, collapsed, confusion, predict, worst_mistakes
+from bert_jax.tasks.showing import draw_confusion, draw_scores, list_mistakes
 from bert_jax.tasks.task import Answers, Part, labels_of, softmax
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
@@ -85,6 +85,8 @@ class Classification:
             labels = np.zeros(len(examples), np.int32)
         else:
             labels = np.zeros((len(examples), len(self.names) or self.values), np.float32)
+        if labels.ndim == 2 and labels.shape[1] != (len(self.names) or self.values):
+            raise ValueError(f"{examples[0].where}: wanted {self.values} score(s) a text, found {labels.shape[1]}")
         if balanced:
             counts = np.bincount(labels, minlength=len(self.names))
             weights = (len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)))[labels].astype(np.float32)
@@ -95,8 +97,8 @@ class Classification:
 
     def score(self, part: Part, answers: Answers) -> dict[str, float]:
         scores = classification_scores(answers["logits"], labels_of(part), self.problem_type)
-        if self.problem_type == "single_label_classification":
-            scores["collapsed"] = float(collapsed(answers["logits"].argmax(axis=1)))
+        if self.problem_type != "regression":
+            scores["collapsed"] = float(collapsed(predict(answers["logits"], self.problem_type)))
         return scores
 
     def probabilities(self, answers: Answers) -> np.ndarray:
@@ -127,18 +129,58 @@ class Classification:
         labels, found = labels_of(part), self.probabilities(answers)
         if self.problem_type == "regression":
             draw_scores(folder / f"{part.file_prefix}scores.png", labels[:, 0], found[:, 0])
-            return []
-        if self.problem_type == "multi_label_classification":
-            return []
-        taken = confusion(found.argmax(axis=1), labels, len(self.names))
-        draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
-        rows = []
-        for wrong in worst_mistakes(found, labels, self.mistakes):
-            example = part.examples[wrong.row]
-            text = example.text if example.pair is None else f"{example.text} | {example.pair}"
-            said, right = self.names[wrong.predicted], self.names[wrong.label]
-            rows.append((f"{wrong.probability:.3f}", said, right, text, example.where))
+            wrong, rows = len(labels), self.farthest(part, found, labels)
+            columns = ("error", "predicted", "label", "text", "where")
+        elif self.problem_type == "multi_label_classification":
+            wrong, rows = int(((found > 0.5) != labels).any(axis=1).sum()), self.wrong_decisions(part, found, labels)
+            columns = ("probability", "label", "is right", "text", "where")
+        else:
+            taken = confusion(found.argmax(axis=1), labels, len(self.names))
+            draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
+            wrong, rows = int(taken.sum() - taken.trace()), self.wrong_classes(part, found, labels)
+            columns = ("probability", "predicted", "label", "text", "where")
         path = folder / f"{part.file_prefix}mistakes.md"
-        write_table(path, ("probability", "predicted", "label", "text", "where"), rows)
-        count = int(taken.sum() - taken.trace())
-        return [f"{count:,} of {len(labels):,} are wrong; the most confident are in {path}"]
+        return list_mistakes(path, columns, rows, wrong=wrong, of=len(labels))
+
+    def wrong_classes(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
+        """Returns the most confident mistakes among classes, a row each."""
+        return [
+            (
+                f"{wrong.probability:.3f}",
+                self.names[wrong.predicted],
+                self.names[wrong.label],
+                *told(part.examples[wrong.row]),
+            )
+            for wrong in worst_mistakes(found, labels, self.mistakes)
+        ]
+
+    def wrong_decisions(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
+        """Returns the most confident mistakes among decisions for or against a label, a row each."""
+        sure = np.where((found > 0.5) == labels, -1.0, np.abs(found - 0.5))
+        order = np.argsort(-sure, axis=None, kind="stable")[: min(self.mistakes, int((sure >= 0).sum()))]
+        return [
+            (
+                f"{found[row, label]:.3f}",
+                self.names[label],
+                "yes" if labels[row, label] else "no",
+                *told(part.examples[row]),
+            )
+            for row, label in zip(*np.unravel_index(order, sure.shape), strict=True)
+        ]
+
+    def farthest(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
+        """Returns the scores that are farthest from what they should be, a row each."""
+        errors = np.abs(found - labels).max(axis=1)
+        return [
+            (f"{errors[row]:.3f}", listed(found[row]), listed(labels[row]), *told(part.examples[row]))
+            for row in np.argsort(-errors, kind="stable")[: self.mistakes]
+        ]
+
+
+def told(example: TextExample) -> tuple[str, str]:
+    """Returns an example's text and its place."""
+    return example.text if example.pair is None else f"{example.text} / {example.pair}", example.where
+
+
+def listed(scores: np.ndarray) -> str:
+    return ", ".join(f"{score:.3f}" for score in scores)

@@ -17,7 +17,7 @@ from bert_jax.data.examples import ChoiceExample
 from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForMultipleChoice
 from bert_jax.scoring.classification import worst_mistakes
-from bert_jax.tasks.showing import write_table
+from bert_jax.tasks.showing import list_mistakes
 from bert_jax.tasks.task import Answers, Part, labels_of, softmax
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
@@ -89,6 +89,6 @@ class MultipleChoice:
             said, right = example.choices[wrong.predicted], example.choices[wrong.label]
             rows.append((f"{wrong.probability:.3f}", said, right, example.text, example.where))
         path = folder / f"{part.file_prefix}mistakes.md"
-        write_table(path, ("probability", "predicted", "right", "text", "where"), rows)
-        count = int((found.argmax(axis=1) != labels).sum())
-        return [f"{count:,} of {len(labels):,} are wrong; the most confident are in {path}"]
+        wrong = int((found.argmax(axis=1) != labels).sum())
+        columns = ("probability", "predicted", "right", "text", "where")
+        return list_mistakes(path, columns, rows, wrong=wrong, of=len(labels))

@@ -17,7 +17,7 @@ from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForQuestionAnswering
 from bert_jax.scoring.answers import Predictions, predict_answers
 from bert_jax.scoring.squad import best_thresholds, score_answers, totals
-from bert_jax.tasks.showing import write_table
+from bert_jax.tasks.showing import list_mistakes
 from bert_jax.tasks.task import Answers, Part
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
@@ -31,12 +31,15 @@ class QuestionAnswering:
         version_2: whether there may be no answer.
         max_answer_length: in tokens.
         n_best: answers written to nbest_predictions.json.
+        null_threshold: the null odds above which there is no answer; None = what scores best where the right answers
+            are known, and else 0.
         mistakes: how many are listed.
     """
 
     version_2: bool
     max_answer_length: int = 30
     n_best: int = 20
+    null_threshold: float | None = None
     mistakes: int = 20
 
     model: ClassVar[type[Bert]] = BertForQuestionAnswering
@@ -59,17 +62,27 @@ class QuestionAnswering:
         max_length: int,
         stride: int,
         max_question_length: int,
-        learnable: bool,
+        labelled: bool = True,
+        learnable: bool = False,
     ) -> tuple[Part, QuestionSequences]:
         """Encodes a part of the data; also returns all of its windows.
 
         Args:
-            learnable: leave out the windows of questions whose answer is unknown or not found.
+            labelled: whether right answers must be known.
+            learnable: leave out the windows of questions whose answer the tokens do not hold.
+
+        Raises:
+            ValueError: a question without an answer where there must be one, with its place; nothing to learn from.
         """
+        for question in questions if labelled else ():
+            if not question.answers and not question.impossible:
+                raise ValueError(f"{question.where}: no answer, and it is not said that there is none")
         windows = encode_questions(
             questions, tokenizer, max_length=max_length, stride=stride, max_question_length=max_question_length
         )
         chosen = windows.learnable() if learnable else windows
+        if not len(chosen):
+            raise ValueError(f"{questions[0].where} to {questions[-1].where}: no answer is where it is said to be")
         weights = chosen.found[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         return Part(name, questions, Features(chosen, {"weights": weights}, positions=positions)), windows
@@ -94,13 +107,13 @@ class QuestionAnswering:
         found, golds = self.answers(part, answers), golds_of(part)
         if not self.version_2:
             return totals(score_answers(found.texts, golds, version_2=False), golds)
-        scores = score_answers(found.above(0.0), golds, version_2=True)
+        scores = score_answers(found.above(self.null_threshold or 0.0), golds, version_2=True)
         return totals(scores, golds) | best_thresholds(found.texts, golds, found.null_odds)
 
     def threshold(self, found: Predictions, part: Part) -> float:
-        """Returns the null odds above which no answer scores best, searched where the right answers are known."""
-        if not self.version_2 or not known(part):
-            return 0.0
+        """Returns the null odds above which there is no answer."""
+        if self.null_threshold is not None or not known(part):
+            return self.null_threshold or 0.0
         return best_thresholds(found.texts, golds_of(part), found.null_odds)["best_f1_threshold"]
 
     def texts(self, found: Predictions, part: Part) -> dict[str, str]:
@@ -132,13 +145,15 @@ class QuestionAnswering:
         lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in the format of SQuAD"]
         if self.version_2:
             odds = self.threshold(found, part)
-            lines.append(f"no answer where its logit is above the best one's by {odds:.3f} (null_threshold)")
+            lines.append(
+                f"no answer where its logit is above the best one's by more than {odds:.4f} (--null-threshold)"
+            )
         if known(part):
-            lines += self.list_mistakes(folder, part, found, texts)
+            lines += self.worst(folder, part, found, texts)
         return lines
 
-    def list_mistakes(self, folder: Path, part: Part, found: Predictions, texts: dict[str, str]) -> list[str]:
-        """Writes the most confident mistakes."""
+    def worst(self, folder: Path, part: Part, found: Predictions, texts: dict[str, str]) -> list[str]:
+        """Writes the most confident of the answers that share no word with a right one; returns what to say of them."""
         golds = golds_of(part)
         scores = score_answers(texts, golds, version_2=self.version_2)
         wrong = []
@@ -152,8 +167,8 @@ class QuestionAnswering:
             for share, one in wrong[: self.mistakes]
         ]
         path = folder / f"{part.file_prefix}mistakes.md"
-        write_table(path, ("probability", "predicted", "right", "question", "where"), rows)
-        return [f"{len(wrong):,} of {len(golds):,} have nothing right; the most confident are in {path}"]
+        columns = ("probability", "predicted", "right", "question", "where")
+        return list_mistakes(path, columns, rows, wrong=len(wrong), of=len(golds))
 
 
 def golds_of(part: Part) -> dict[str, list[str]]:

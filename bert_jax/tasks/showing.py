@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-SHOWN = 200  # characters of a text in a table
+SHOWN, SAID = 200, 60  # characters of a text in a table, and on the screen
+FEW = 3  # mistakes on the screen
+BAR = "\\|"  # what a cell of a table has for a bar
 
 
 def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
@@ -49,17 +51,31 @@ def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
     figure.savefig(path, dpi=110)
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes a table in Markdown; long texts are shortened."""
+def list_mistakes(
+    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrong: int, of: int
+) -> list[str]:
+    """Writes the most confident mistakes as a table in Markdown, and returns what to say of them, the first few too.
+
+    Args:
+        rows: one for each of them, the surest first.
+        wrong, of: how many mistakes there are in all, among how many.
+    """
+    path.write_text(table(columns, rows), encoding="utf-8")
+    lines = [f"{wrong:,} of {of:,} are wrong; the most confident mistakes are in {path}"]
+    return [*lines, *(f"  {'  '.join(shortened(cell, SAID) for cell in row)}" for row in rows[:FEW])]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown; long texts are shortened."""
 
     def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(plain(cell) for cell in cells)} |\n"
+        return f"| {' | '.join(shortened(cell, SHOWN).replace('|', BAR) for cell in cells)} |\n"
 
     rule = f"|{'---|' * len(columns)}\n"
-    path.write_text(line(columns) + rule + "".join(map(line, rows)), encoding="utf-8")
+    return line(columns) + rule + "".join(map(line, rows))
 
 
-def plain(text: str) -> str:
-    """Returns a text in one line, without what Markdown would take for the end of a cell."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+def shortened(text: str, length: int) -> str:
+    """Returns a text in one line of up to `length` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[:length]} ..."

@@ -4,7 +4,7 @@ References: Devlin et al., BERT, 2018, section 5.3; Tjong Kim Sang, De Meulder, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForTokenClassification
 from bert_jax.scoring.classification import confusion
 from bert_jax.scoring.entities import OUTSIDE, count_entities, total
-from bert_jax.tasks.showing import draw_confusion, write_table
+from bert_jax.tasks.showing import draw_confusion, list_mistakes
 from bert_jax.tasks.task import Answers, Part, softmax
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
@@ -53,9 +53,27 @@ class Tagging:
         return self.names.index(OUTSIDE) if OUTSIDE in self.names else 0
 
     def encode(
-        self, name: str, examples: Sequence[TaggedExample], tokenizer: Tokenizer, *, max_length: int, overlap: int
+        self,
+        name: str,
+        examples: Sequence[TaggedExample],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        overlap: int,
+        labelled: bool = True,
     ) -> tuple[Part, int]:
-        """Encodes a part of the data; also returns how many words have no piece and are not learned of."""
+        """Encodes a part of the data; also returns how many words have no piece and are not learned of.
+
+        Args:
+            labelled: whether tags must be known; else they are not looked at.
+
+        Raises:
+            ValueError: a sentence without tags, or with one that is none of the names, with its place.
+        """
+        if not labelled:
+            examples = [replace(example, tags=None) for example in examples]
+        elif untagged := next((example for example in examples if example.tags is None), None):
+            raise ValueError(f"{untagged.where}: no tags")
         sequences = encode_tagged(examples, tokenizer, names=self.names, max_length=max_length, overlap=overlap)
         asked = sequences.labels != IGNORED
         targets = {"labels": np.where(asked, sequences.labels, 0), "weights": asked.astype(np.float32)}
@@ -73,7 +91,7 @@ class Tagging:
         predicted, gold = self.tags(part, answers), [example.tags for example in part.examples]
         counts = total(count_entities(predicted, gold))
         right = [
-            guess == truth for pair in zip(predicted, gold, strict=True) for guess, truth in zip(*pair, strict=True)
+            guess == truth for some in zip(predicted, gold, strict=True) for guess, truth in zip(*some, strict=True)
         ]
         return {
             "f1": counts.f1,
@@ -106,8 +124,9 @@ class Tagging:
         for kind, count in counts.items():
             lines.append(f"{kind:>20}  {count.precision:9.3f}  {count.recall:6.3f}  {count.f1:6.3f}  {count.gold:9,}")
         path = folder / f"{part.file_prefix}mistakes.md"
-        write_table(path, ("probability", "predicted", "tag", "word", "sentence", "where"), self.worst(part, answers))
-        return [*lines, f"the most confident mistakes are in {path}"]
+        columns = ("probability", "predicted", "tag", "word", "sentence", "where")
+        wrong, of = int(taken.sum() - taken.trace()), int(taken.sum())
+        return [*lines, *list_mistakes(path, columns, self.worst(part, answers), wrong=wrong, of=of)]
 
     def worst(self, part: Part, answers: Answers) -> list[tuple[str, ...]]:
         """Returns the most confident mistakes, a row each."""

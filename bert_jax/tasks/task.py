@@ -1,18 +1,17 @@
-"""What fine-tuning asks of a task, and how a model's answers to all of its examples are gathered.
+"""What fine-tuning asks of a task.
 
 A task knows its examples, how they are encoded, what is learned of them, and what an answer is worth. It knows nothing
 of steps, seeds or devices.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import jax
 import numpy as np
 
-from bert_jax.data.finetuning import Features, Layout, Placement, evaluation_batches
+from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert
 from bert_jax.training.objectives import Objective
 
@@ -75,58 +74,6 @@ class Task(Protocol):
     def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
         """Leaves pictures, tables and files of the task's own in a folder; returns what to say of them, by line."""
         ...
-
-
-def gather(
-    compiled: Callable, params: Any, part: Part, layout: Layout, *, num_rows: int, place: Callable, per_token: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the answers of K seeds to every example of a part, each once, and the means of their measures.
-
-    The next batch is made and dispatched before the answers to the one before are fetched.
-
-    Args:
-        compiled: (params, batch) -> ({name: [K, B, ...]}, {name: (sum [K], weight [K])}).
-        num_rows: rows of a batch; the last one is filled up.
-        place: lays a batch on the devices.
-
-    Returns:
-        {name: [K, sequences or tokens, ...]}, in the order of the features, and {name: [K]}.
-    """
-    sequences, group = part.features.sequences, part.features.group
-    size = len(sequences.ids) if per_token else len(sequences.lengths) // group
-    gathered: dict[str, np.ndarray] = {}
-    totals: dict[str, np.ndarray] = {}
-
-    def take(results: Any, placement: Placement) -> None:
-        if per_token:
-            target, source = placement.tokens, (placement.token_rows, placement.token_columns)
-        elif group > 1:
-            target = placement.sequences[::group] // group
-            source = (np.arange(len(target)),)
-        else:
-            target, source = placement.sequences, (placement.rows, placement.slots)
-        answers, measures = jax.device_get(results)
-        for name, pair in measures.items():
-            totals[name] = totals.get(name, 0.0) + np.array(pair, np.float64)
-        for name, values in answers.items():
-            if name not in gathered:
-                gathered[name] = np.zeros((len(values), size, *values.shape[1 + len(source) :]), values.dtype)
-            gathered[name][:, target] = values[:, *source]
-
-    pending = None
-    for batch, placement in evaluation_batches(part.features, layout, num_rows=num_rows):
-        results = compiled(params, place(batch))
-        if pending is not None:
-            take(*pending)
-        pending = results, placement
-    if pending is not None:
-        take(*pending)
-    return gathered, {name: total / np.maximum(weight, 1e-30) for name, (total, weight) in totals.items()}
-
-
-def of_seed(answers: Answers, place: int) -> dict[str, np.ndarray]:
-    """Returns the answers of one of the K seeds."""
-    return {name: values[place] for name, values in answers.items()}
 
 
 def labels_of(part: Part) -> np.ndarray:

@@ -4,14 +4,13 @@ References: Devlin et al., BERT, 2018, appendix A.3 (rates, batches, epochs).
 """
 
 import argparse
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union
 
 import tyro
 
+from bert_jax.tools.flags import Record, as_record, from_record
 from bert_jax.training.runs import recorded_settings
 
 
@@ -22,7 +21,7 @@ class Run:
     model: str
     """What to start from: the folder of a run of train.py, one in Hugging Face's layout, or a name on its hub."""
     output: str = "runs/finetuned"
-    """The run's folder; one that holds another run is left alone."""
+    """The run's folder, for what is evaluated or predicted too; one that holds another run is left alone."""
     do: Literal["train", "evaluate", "predict"] = "train"
     """Train on --train; or evaluate --model on --dev; or predict --dev, which needs no labels then."""
     resume: bool = False
@@ -81,8 +80,11 @@ class Training:
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again instead of keeping it in memory."""
     parallel: Literal["mesh", "pmap"] = "mesh"
+    """How the devices share a step: mesh = data x fsdp, by jax.jit; pmap = rows alone, by jax.pmap."""
     fsdp: int = 1
     """Devices to split parameters and optimizer state over; the rest hold copies."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """Where a loss or a gradient is not finite: stop; or skip that update, of that seed."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Tagged(Files):
     overlap: int = 32
     """Tokens that neighbouring windows share."""
     label_smoothing: float = 0.0
+    """The share of a tag's probability that is spread over all tags."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,10 @@ class Squad(Files):
     """Whether there may be no answer; where some question says that there is none, it is so anyway."""
     n_best: int = 20
     """Answers written to nbest_predictions.json."""
+    null_threshold: float | None = None
+    """There is no answer where its logit is above the best answer's by more than this; default: what scores best on
+    --dev, and 0 where its answers are not known.
+    """
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ KINDS: dict[str, type[Settings]] = {
     "multiple-choice": MultipleChoice,
 }
 MAY_CHANGE_ON_RESUME = (
-    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "parallel", "fsdp",
+    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "parallel", "fsdp", "on_nan",
 )  # fmt: skip
 
 
@@ -248,7 +255,7 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     for name, kind in KINDS.items():
         default: dict[str, Any] = {}
         if recorded is not None and recorded.get("task") == {"name": name}:
-            default["default"] = settings_of(kind, recorded)
+            default["default"] = from_record(kind, recorded)
         summary = (kind.__doc__ or "").splitlines()[0]
         options = tyro.conf.subcommand(name, description=summary, prefix_name=False, **default)
         commands.append(Annotated[kind, options])
@@ -261,79 +268,9 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     )
 
 
-def as_record(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Returns the settings as training.json holds them: {group: {name: value}}, tuples as lists."""
-    name = next(name for name, kind in KINDS.items() if type(settings) is kind)
-    return {"task": {"name": name}, **json.loads(json.dumps(asdict(settings)))}
-
-
-def settings_of(kind: type[Settings], recorded: dict[str, dict[str, Any]]) -> Settings:
-    """Returns the settings that a run's training.json holds."""
-    groups = {}
-    for group in fields(kind):
-        holder: Any = {"run": Run, "reports": Reports, "training": Training}.get(group.name)
-        holder = holder or type(kind.__dataclass_fields__["data"].default_factory())
-        values = recorded.get(group.name, {})
-        known = {key.name: values[key.name] for key in fields(holder) if key.name in values}
-        groups[group.name] = holder(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
-    return kind(**groups)
-
-
-def check(settings: Settings) -> None:
-    """Refuses, before any work, what cannot be done.
-
-    Raises:
-        ValueError: naming the flag.
-    """
-    run, training, data, reports = settings.run, settings.training, settings.data, settings.reports
-    at_least = {
-        "seeds": (run.seeds, 1),
-        "seed": (run.seed, 0),
-        "epochs": (training.epochs, 1),
-        "batch_size": (training.batch_size, 1),
-        "accumulate": (training.accumulate, 1),
-        "lora_rank": (training.lora_rank, 0),
-        "patience": (training.patience, 0),
-        "eval_every": (training.eval_every, 0),
-        "freeze": (training.freeze or 0, 0),
-        "log_every": (reports.log_every, 1),
-        "mistakes": (reports.mistakes, 0),
+def record_of(settings: Settings) -> Record:
+    """Returns the settings as training.json holds them, with the name of the kind of task."""
+    return {
+        "task": {"name": next(name for name, kind in KINDS.items() if type(settings) is kind)},
+        **as_record(settings),
     }
-    for name, (value, least) in at_least.items():
-        if value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    for name in ("learning_rate", "layer_decay", "lora_alpha"):
-        value = getattr(training, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
-    for name in ("weight_decay", "clip_norm"):
-        if not 0 <= getattr(training, name) < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(training, name)}")
-    for name, value in (("warmup_share", training.warmup_share), ("dropout", training.dropout or 0.0)):
-        if not 0 <= value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), got {value}")
-    if training.lora_rank and training.freeze is not None:
-        raise ValueError("--lora-rank leaves everything but adapters and head as it is: --freeze says nothing more")
-    if isinstance(data, Texts):
-        check_texts(settings, data)
-    elif run.do == "train" and data.train is None:
-        raise ValueError("--train: a file or a dataset to train on is needed")
-    if data.dev is None and not (isinstance(data, Texts) and (data.glue or data.train is None)):
-        raise ValueError("--dev: a file or a dataset to evaluate on is needed")
-    if run.sweep and (run.do != "train" or run.resume):
-        raise ValueError("--sweep trains anew: it goes with neither --do evaluate or predict nor --resume")
-
-
-def check_texts(settings: Settings, data: Texts) -> None:
-    """Refuses settings of classification that contradict each other."""
-    if data.glue and (data.train or data.dev):
-        raise ValueError("--glue names the data: --train and --dev say nothing more")
-    if data.glue_folder and not data.glue:
-        raise ValueError("--glue-folder goes with --glue, which names the task")
-    if not 0 <= data.label_smoothing < 1:
-        raise ValueError(f"--label-smoothing must lie in [0, 1), got {data.label_smoothing}")
-    single = data.problem_type == "single_label_classification"
-    if not single and (data.label_smoothing or data.class_weights != "none"):
-        raise ValueError(f"--label-smoothing and --class-weights are for single labels, not for {data.problem_type}")
-    if settings.run.do == "train" and data.dev and not data.train:
-        raise ValueError("--train: a file or a dataset to train on is needed")

@@ -3,24 +3,27 @@
 What was guessed, cut or left out is printed.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bert_jax.config import BertConfig
-from bert_jax.data.choices import read_choices
-from bert_jax.data.examples import TextExample
-from bert_jax.data.glue import glue_task, read_glue
+import numpy as np
+
+from bert_jax.data.choices import find_choice_columns, read_choices
+from bert_jax.data.examples import TaggedExample, TextExample
+from bert_jax.data.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.labels import label_names
 from bert_jax.data.movie_reviews import labelled_reviews
 from bert_jax.data.questions import read_questions
-from bert_jax.data.tagged import read_tagged
+from bert_jax.data.tagged import find_tag_columns, read_tagged
 from bert_jax.data.texts import find_text_columns, read_texts
+from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenClassification
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
-from bert_jax.tokenization import Tokenizer
 from bert_jax.tools import finetuning
+from bert_jax.tools.finetuning_models import Source
 
-SINGLE, MULTIPLE, SCORES = "single_label_classification", "multi_label_classification", "regression"
+SINGLE, SCORES = "single_label_classification", "regression"
 
 
 @dataclass(frozen=True)
@@ -36,174 +39,230 @@ class Prepared:
     train: Part | None
     held_out: list[Part]
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Tells apart what different data are trained on; None where nothing is trained."""
+        if self.train is None:
+            return None
+        digest, features = hashlib.sha256(), self.train.features
+        targets = features.of_sequences | features.of_tokens | features.positions
+        for array in (features.sequences.ids, features.sequences.offsets, *targets.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
-def prepare(settings: finetuning.Settings, tokenizer: Tokenizer, config: BertConfig) -> Prepared:
+
+def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     """Reads and encodes the data of a task.
 
     Args:
-        config: that of the model to start from; it names the labels where nothing is trained.
+        source: the model to start from; it names the labels where nothing is trained.
 
     Raises:
         OSError, ValueError: data that lack or are wrong, with file and line.
     """
-    by_kind: dict[type, Callable[..., Prepared]] = {
-        finetuning.Classification: prepare_texts,
-        finetuning.Tokens: prepare_tagged,
-        finetuning.QuestionAnswering: prepare_questions,
-        finetuning.MultipleChoice: prepare_choices,
-    }
-    prepared = by_kind[type(settings)](settings, tokenizer, config)
-    sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in prepared.held_out]
-    if prepared.train:
-        sizes.insert(0, f"train: {len(prepared.train.examples):,} examples")
+    prepared = KINDS[type(settings)][1](settings, source)
+    parts = [prepared.train] if prepared.train else []
+    sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in [*parts, *prepared.held_out]]
     print("; ".join(sizes))
     return prepared
 
 
-def prepare_texts(settings: finetuning.Classification, tokenizer: Tokenizer, config: BertConfig) -> Prepared:
+def splits(settings: finetuning.Settings) -> list[tuple[str, str, str]]:
+    """Returns what is to be read: the part's name, its source, and the split of it."""
+    data = settings.data
+    train = [("train", str(data.train), data.train_split)] if settings.run.do == "train" else []
+    return [*train, ("", str(data.dev), data.dev_split)]
+
+
+# Texts
+
+
+def prepare_texts(settings: finetuning.Classification, source: Source) -> Prepared:
     data, training = settings.data, settings.run.do == "train"
-    train, held_out, task = read_glue_task(settings) if data.glue else read_text_files(settings, config)
+    read = read_glue_task if data.glue else read_text_files
+    train, held_out, task = read(settings, source)
     if training and task.problem_type != SCORES:
-        task = replace(task, names=label_names(train, task.names or None))
+        names = task.names or kept_names(train, source.labels(BertForSequenceClassification))
+        task = replace(task, names=label_names(train, names))
     elif training:
         first = train[0].label
         task = replace(task, values=len(first) if isinstance(first, tuple) else 1)
     parts = []
-    if training:
-        part, cut = task.encode(
-            "train", train, tokenizer, max_length=data.max_length, balanced=data.class_weights == "balanced"
-        )
-        say_cut(cut, len(train), "training examples", data.max_length)
-        parts.append(part)
-    labelled = settings.run.do != "predict"
-    for name, examples in held_out.items():
-        part, cut = task.encode(name, examples, tokenizer, max_length=data.max_length, labelled=labelled)
-        say_cut(cut, len(examples), "held-out examples", data.max_length)
-        parts.append(part)
+    for name, examples in {"train": train, **held_out}.items():
+        if examples:
+            labelled = name == "train" or settings.run.do != "predict"
+            balanced = name == "train" and data.class_weights == "balanced"
+            part, cut = task.encode(
+                name, examples, source.tokenizer, max_length=data.max_length, labelled=labelled, balanced=balanced
+            )
+            say_cut(cut, len(examples), f"examples of {name or 'dev'}", data.max_length)
+            parts.append(part)
     return Prepared(task, parts[0] if training else None, parts[training:])
 
 
+def kept_names(
+    examples: Sequence[TextExample] | Sequence[TaggedExample], names: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
+    """Returns a model's names of labels where they are all that the examples need, so that its head is kept."""
+    found: set[Any] = set()
+    for example in examples:
+        labels = example.tags if isinstance(example, TaggedExample) else example.label
+        found |= set(labels) if isinstance(labels, tuple) else {labels}
+    return names if names is not None and found <= set(names) else None
+
+
 def read_glue_task(
-    settings: finetuning.Classification,
+    settings: finetuning.Classification, source: Source
 ) -> tuple[list[TextExample], dict[str, list[TextExample]], Classification]:
     """Reads a task of GLUE: examples to train on, parts held out, and the task."""
-    data, found = settings.data, glue_task(str(settings.data.glue))
-    splits = {split.removeprefix("validation").strip("_"): split for split in found.dev_splits}
-    if settings.run.do == "predict":
-        splits = {split.removeprefix("test").strip("_"): split for split in found.files if split.startswith("test")}
-    held_out = {}
-    for name, split in splits.items():
-        held_out[name if held_out else ""], notes = read_glue(found.config, split, data.glue_folder)
+    data, do, glue = settings.data, settings.run.do, glue_task(str(settings.data.glue))
+    kind = "test" if do == "predict" else "validation"
+    chosen = [split for split in glue.files if split.startswith(kind)]
+    if not chosen:
+        raise ValueError(f"{glue.name} has no part to {do} on; there is {', '.join(glue.files)}")
+
+    def examples_of(split: str) -> list[TextExample]:
+        examples, notes = read_glue(glue.config, split, data.glue_folder)
         say_notes(notes, "rows left out")
-    train: list[TextExample] = []
-    if settings.run.do == "train":
-        train, notes = read_glue(found.config, "train", data.glue_folder)
-        say_notes(notes, "rows left out")
-    names = found.labels
-    task = Classification(
-        found.problem_type,
-        names,
-        metric=found.metrics[0],
-        smoothing=data.label_smoothing,
-        mistakes=settings.reports.mistakes,
-    )
-    return train, held_out, task
+        return examples
+
+    names = glue.labels if do == "train" else names_of_glue(glue, source)
+    # The first part is the one that decides, and needs no name; MNLI has another.
+    held_out = {
+        split.removeprefix(kind).strip("_") if number else "": examples_of(split) for number, split in enumerate(chosen)
+    }
+    train = examples_of("train") if do == "train" else []
+    options = {"smoothing": data.label_smoothing, "mistakes": settings.reports.mistakes}
+    return train, held_out, Classification(glue.problem_type, names, metric=glue.metrics[0], **options)
+
+
+def names_of_glue(glue: GlueTask, source: Source) -> tuple[str, ...]:
+    """Returns the names of a task's labels in the order in which a model has them, which may be another than GLUE's."""
+    own, known = source.config.label_names, {name.lower(): name for name in glue.labels}
+    if source.config.num_labels != max(len(glue.labels), 1):
+        raise ValueError(
+            f"{source.folder} has {source.config.num_labels} labels, {glue.name} {max(len(glue.labels), 1)}"
+        )
+    if own is None or not glue.labels:
+        return glue.labels
+    if {name.lower() for name in own} != known.keys():
+        raise ValueError(f"{source.folder} tells {', '.join(own)} apart, {glue.name} {', '.join(glue.labels)}")
+    return tuple(known[name.lower()] for name in own)
 
 
 def read_text_files(
-    settings: finetuning.Classification, config: BertConfig
+    settings: finetuning.Classification, source: Source
 ) -> tuple[list[TextExample], dict[str, list[TextExample]], Classification]:
     """Reads texts from --train and --dev, or the film reviews: examples to train on, those held out, and the task."""
-    data = settings.data
-    options = {"smoothing": data.label_smoothing, "mistakes": settings.reports.mistakes}
-    known = names_of(config) if settings.run.do != "train" else ()
-    if data.train is None and data.dev is None:
+    data, config, training = settings.data, source.config, settings.run.do == "train"
+    options: dict[str, Any] = {"smoothing": data.label_smoothing, "mistakes": settings.reports.mistakes}
+    names = () if training else names_of(source)
+    if data.dev is None:
         train, held_out = labelled_reviews()
-        return train, {"": held_out}, Classification(SINGLE, known, **options)
-    problem = data.problem_type if settings.run.do == "train" else config.problem_type or data.problem_type
-    kept = {
+        return train if training else [], {"": held_out}, Classification(SINGLE, names, **options)
+    problem = data.problem_type
+    if not training:
+        problem = config.problem_type or (SCORES if config.num_labels == 1 else problem)
+    columns = {
         "text_column": data.text_column,
         "pair_column": data.pair_column,
         "label_column": data.label_column,
         "encoding": data.encoding,
         "header": data.header,
     }
-    train: list[TextExample] = []
-    if settings.run.do == "train":
-        columns = find_text_columns(str(data.train), split=data.train_split, **kept)
-        texts = f"{columns.text!r}" + (f" and {columns.pair!r}" if columns.pair else "")
-        print(f"{data.train}: text in {texts}, label in {columns.label!r}")
-        known = columns.classes or ()
-        train = read_texts(
-            str(data.train), problem_type=problem, label_separator=data.label_separator, split=data.train_split, **kept
+    read: dict[str, list[TextExample]] = {}
+    for name, path, split in splits(settings):
+        found = find_text_columns(path, split=split, **columns)
+        texts = f"{found.text!r}" + (f" and {found.pair!r}" if found.pair else "")
+        print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
+        if name == "train":
+            names = found.classes or ()
+        read[name] = read_texts(
+            path, problem_type=problem, label_separator=data.label_separator, split=split, **columns
         )
-    held_out = read_texts(
-        str(data.dev), problem_type=problem, label_separator=data.label_separator, split=data.dev_split, **kept
-    )
-    values = config.num_labels if problem == SCORES and settings.run.do != "train" else 1
-    return train, {"": held_out}, Classification(problem, () if problem == SCORES else known, values, **options)
+    if problem == SCORES:
+        task = Classification(problem, values=1 if training else config.num_labels, **options)
+    else:
+        task = Classification(problem, names, **options)
+    return read.get("train", []), {"": read[""]}, task
 
 
-def prepare_tagged(settings: finetuning.Tokens, tokenizer: Tokenizer, config: BertConfig) -> Prepared:
-    data = settings.data
-    columns = {"word_column": data.word_column, "tag_column": data.tag_column, "encoding": data.encoding}
-    train = read_tagged(str(data.train), split=data.train_split, **columns) if settings.run.do == "train" else []
-    dev = read_tagged(str(data.dev), split=data.dev_split, **columns)
-    if settings.run.do == "predict":
-        dev = [replace(example, tags=None) for example in dev]
-    names = label_names(train) if train else names_of(config)
+# Words
+
+
+def prepare_tagged(settings: finetuning.Tokens, source: Source) -> Prepared:
+    data, read = settings.data, {}
+    for name, path, split in splits(settings):
+        columns = {"word_column": data.word_column, "tag_column": data.tag_column, "encoding": data.encoding}
+        words, tags = find_tag_columns(path, split=split, **columns)
+        print(f"{path}: words in {words!r}, " + (f"tags in {tags!r}" if tags else "no tags"))
+        read[name] = read_tagged(path, split=split, **columns)
+    if settings.run.do == "train":
+        names = label_names(read["train"], kept_names(read["train"], source.labels(BertForTokenClassification)))
+    else:
+        names = names_of(source)
     task = Tagging(names, data.label_smoothing, settings.reports.mistakes)
     parts = []
-    for name, examples in (("train", train), ("", dev)):
-        if examples:
-            part, unspoken = task.encode(name, examples, tokenizer, max_length=data.max_length, overlap=data.overlap)
-            if unspoken:
-                print(f"{unspoken:,} words of {name or 'dev'} hold nothing that the vocabulary knows")
-            parts.append(part)
-    return Prepared(task, parts[0] if train else None, parts[-1:])
+    for name, examples in read.items():
+        labelled = settings.run.do != "predict"
+        part, unspoken = task.encode(
+            name, examples, source.tokenizer, max_length=data.max_length, overlap=data.overlap, labelled=labelled
+        )
+        if unspoken:
+            print(f"{unspoken:,} words of {name or 'dev'} have no piece, and are not learned of")
+        parts.append(part)
+    return Prepared(task, parts[0] if "train" in read else None, parts[-1:])
 
 
-def prepare_questions(settings: finetuning.QuestionAnswering, tokenizer: Tokenizer, config: BertConfig) -> Prepared:
-    data = settings.data
-    windows = {
-        "max_length": data.max_length,
-        "stride": data.stride,
-        "max_question_length": data.max_question_length,
-    }
-    parts, version_2 = [], data.version_2
-    for name, source, split in (("train", data.train, data.train_split), ("", data.dev, data.dev_split)):
-        if name and settings.run.do != "train":
-            continue
-        questions, notes = read_questions(str(source), split=split, encoding=data.encoding)
+# Questions
+
+
+def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) -> Prepared:
+    data, read = settings.data, {}
+    for name, path, split in splits(settings):
+        read[name], notes = read_questions(path, split=split, encoding=data.encoding)
         say_notes(notes, f"answers of {name or 'dev'} moved or not found")
-        version_2 = version_2 or any(question.impossible for question in questions)
-        task = QuestionAnswering(version_2, data.max_answer_length, data.n_best, settings.reports.mistakes)
-        part, encoded = task.encode(name, questions, tokenizer, **windows, learnable=bool(name))
-        asked = sum(bool(question.answers) or question.impossible for question in questions)
-        if lost := int((~encoded.found).sum()) - (len(questions) - asked):
-            print(f"{lost:,} of {len(questions):,} questions of {name or 'dev'}: the tokens do not hold the answer")
+    version_2 = data.version_2 or any(question.impossible for some in read.values() for question in some)
+    task = QuestionAnswering(
+        version_2, data.max_answer_length, data.n_best, data.null_threshold, settings.reports.mistakes
+    )
+    parts = []
+    for name, questions in read.items():
+        part, encoded = task.encode(
+            name,
+            questions,
+            source.tokenizer,
+            max_length=data.max_length,
+            stride=data.stride,
+            max_question_length=data.max_question_length,
+            labelled=settings.run.do != "predict",
+            learnable=name == "train",
+        )
+        lost = sum(not found and bool(asked.answers) for asked, found in zip(questions, encoded.found, strict=True))
+        if lost:
+            print(f"{lost:,} of {len(questions):,} questions of {name or 'dev'}: no run of tokens holds the answer")
         if encoded.cut:
             print(f"{encoded.cut:,} questions of {name or 'dev'} were cut to {data.max_question_length} tokens")
         parts.append(part)
-    task = QuestionAnswering(version_2, data.max_answer_length, data.n_best, settings.reports.mistakes)
-    return Prepared(task, parts[0] if settings.run.do == "train" else None, parts[-1:])
+    return Prepared(task, parts[0] if "train" in read else None, parts[-1:])
 
 
-def prepare_choices(settings: finetuning.MultipleChoice, tokenizer: Tokenizer, config: BertConfig) -> Prepared:
+# Choices
+
+
+def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prepared:
     data, task = settings.data, MultipleChoice(settings.reports.mistakes)
+    columns = {"text_column": data.text_column, "label_column": data.label_column, "encoding": data.encoding}
     parts: list[Part] = []
-    for name, source, split in (("train", data.train, data.train_split), ("", data.dev, data.dev_split)):
-        if name and settings.run.do != "train":
-            continue
-        examples = read_choices(
-            str(source),
-            text_column=data.text_column,
-            label_column=data.label_column,
-            split=split,
-            encoding=data.encoding,
+    for name, path, split in splits(settings):
+        found = find_choice_columns(path, split=split, **columns)
+        begun = f", begun in {found.lead!r}" if found.lead else ""
+        label = f"label in {found.label!r}" if found.label else "no label"
+        print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{begun}, {label}")
+        examples = read_choices(path, split=split, **columns)
+        part, cut = task.encode(
+            name, examples, source.tokenizer, max_length=data.max_length, labelled=settings.run.do != "predict"
         )
-        labelled = settings.run.do != "predict"
-        part, cut = task.encode(name, examples, tokenizer, max_length=data.max_length, labelled=labelled)
         say_cut(cut, len(examples) * part.features.group, f"choices of {name or 'dev'}", data.max_length)
         parts.append(part)
     if len({part.features.group for part in parts}) > 1:
@@ -211,17 +270,31 @@ def prepare_choices(settings: finetuning.MultipleChoice, tokenizer: Tokenizer, c
     return Prepared(task, parts[0] if settings.run.do == "train" else None, parts[-1:])
 
 
-def names_of(config: BertConfig) -> tuple[str, ...]:
+def names_of(source: Source) -> tuple[str, ...]:
     """Returns the names of a model's labels."""
-    return config.label_names or tuple(f"LABEL_{number}" for number in range(config.num_labels))
+    return source.config.label_names or tuple(f"LABEL_{number}" for number in range(source.config.num_labels))
 
 
 def say_cut(cut: int, count: int, what: str, length: int) -> None:
+    """Prints how many were cut."""
     if cut:
         print(f"{cut:,} of {count:,} {what} are longer than --max-length {length} tokens and were cut")
 
 
 def say_notes(notes: Sequence[Any], what: str) -> None:
-    """Prints the first few of what was left out."""
+    """Prints how many notes there are, and the first of them."""
     if notes:
         print(f"{len(notes):,} {what}, such as {notes[0]}")
+
+
+KINDS: dict[type, tuple[type[Task], Callable[..., Prepared]]] = {
+    finetuning.Classification: (Classification, prepare_texts),
+    finetuning.Tokens: (Tagging, prepare_tagged),
+    finetuning.QuestionAnswering: (QuestionAnswering, prepare_questions),
+    finetuning.MultipleChoice: (MultipleChoice, prepare_choices),
+}
+
+
+def model_of(settings: finetuning.Settings) -> type[Bert]:
+    """Returns the model that the task needs."""
+    return KINDS[type(settings)][0].model

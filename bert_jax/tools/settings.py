@@ -7,17 +7,16 @@ References: Devlin et al., BERT, 2018, appendix A.2.
 """
 
 import argparse
-import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.loader import PretrainingSettings
+from bert_jax.tools.flags import from_record, require_at_least, require_positive, require_share
 from bert_jax.training.runs import recorded_settings
 from bert_jax.vocabulary import MASK, SPECIAL_TOKENS
 
@@ -246,7 +245,7 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     default = preset(chosen.preset or "demo")
     recorded = recorded_settings(chosen.output or default.run.output) if chosen.resume else None
     if recorded is not None:
-        default = settings_of(recorded)
+        default = from_record(Settings, recorded)
     return tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],
         args=arguments,
@@ -256,22 +255,6 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     )
 
 
-def as_record(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Returns the settings as training.json holds them: {group: {name: value}}, tuples as lists."""
-    return json.loads(json.dumps(asdict(settings)))
-
-
-def settings_of(recorded: dict[str, dict[str, Any]]) -> Settings:
-    """Returns the settings that a run's training.json holds."""
-    groups = {}
-    for group in fields(Settings):
-        kind = type(getattr(DEMO, group.name))
-        values = recorded.get(group.name, {})
-        known = {key.name: values[key.name] for key in fields(kind) if key.name in values}
-        groups[group.name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
-    return Settings(**groups)
-
-
 def check(settings: Settings) -> None:
     """Refuses, before any work, what cannot be trained.
 
@@ -279,32 +262,13 @@ def check(settings: Settings) -> None:
         ValueError: naming the flag.
     """
     training, rows, model, reports = settings.training, settings.rows, settings.model, settings.reports
-    at_least = {
-        "steps": (training.steps, 1),
-        "batch_size": (training.batch_size, 1),
-        "accumulate": (training.accumulate, 1),
-        "unroll": (model.unroll, 1),
-        "decay_steps": (training.decay_steps, 1),
-        "warmup_steps": (training.warmup_steps, 0),
-        "log_every": (reports.log_every, 1),
-        "eval_every": (reports.eval_every, 0),
-        "eval_rows": (reports.eval_rows, 0),
-        "checkpoint_every": (reports.checkpoint_every, 0),
-        "keep_checkpoints": (reports.keep_checkpoints, 1),
-        "keep_best": (reports.keep_best, 0),
-        "num_workers": (training.num_workers, 0),
-    }
-    for name, (value, least) in at_least.items():
-        if value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    if not (math.isfinite(training.learning_rate) and training.learning_rate > 0):
-        raise ValueError(f"--learning-rate must be above 0, got {training.learning_rate}")
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(training, name) < 1:
-            raise ValueError(f"--{name} must lie in [0, 1), got {getattr(training, name)}")
-    for name in ("weight_decay", "clip_norm"):
-        if not 0 <= getattr(training, name) < math.inf:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(training, name)}")
+    require_at_least(1, training, "steps", "batch_size", "accumulate", "decay_steps")
+    require_at_least(1, model, "unroll")
+    require_at_least(1, reports, "log_every", "keep_checkpoints")
+    require_at_least(0, training, "warmup_steps", "num_workers", "weight_decay", "clip_norm")
+    require_at_least(0, reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
+    require_positive(training, "learning_rate")
+    require_share(training, "beta1", "beta2")
     if training.schedule != "constant" and training.warmup_steps >= training.decay_steps:
         raise ValueError(
             f"--warmup-steps {training.warmup_steps} must be below --decay-steps {training.decay_steps}, where the "

@@ -1,0 +1,195 @@
+"""The model that fine-tuning starts from, and the best one that it leaves."""
+
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.functional import adapters
+from bert_jax.interop import huggingface
+from bert_jax.interop.heads import TRUNK, architecture, initial
+from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
+from bert_jax.models import Bert
+from bert_jax.tasks import Task
+from bert_jax.tokenization import Tokenizer
+from bert_jax.tools.finetuning import Settings
+from bert_jax.training import seeds
+from bert_jax.training.metrics import read_metrics
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model's folder says before its weights are read.
+
+    Attributes:
+        named: the model that config.json names, or None.
+    """
+
+    folder: Path
+    config: BertConfig
+    named: str | None
+    tokenizer: Tokenizer
+
+    @classmethod
+    def find(cls, name: str) -> "Source":
+        """Finds the model of a name.
+
+        Raises:
+            OSError, ValueError: there is none, it is no BERT, or it has no vocabulary.
+        """
+        folder = locate(name)
+        config, named = huggingface.read_config(folder)
+        tokenizer = read_vocabulary(folder, config)
+        if tokenizer is None:
+            raise ValueError(f"{folder}: no vocabulary here; wanted tokenizer.json or vocab.txt")
+        return cls(folder, config, named, tokenizer)
+
+    def labels(self, model: type[Bert]) -> tuple[str, ...] | None:
+        """Returns the names of the labels that a head of this kind was trained with, or None."""
+        return self.config.label_names if self.named == architecture(model) else None
+
+    def has_head(self, task: Task) -> bool:
+        """Says whether the model was made for this very task, so that its head can be kept."""
+        config, changes = self.config, task.changes
+        same_problem = config.problem_type in (None, changes.get("problem_type"))
+        same_labels = config.label_names == changes.get("label_names") and config.num_labels == changes.get(
+            "num_labels", config.num_labels
+        )
+        return self.named == architecture(task.model) and (not changes or (same_problem and same_labels))
+
+    def load(self, task: Task, *, dropout: float | None = None, trained: bool = False) -> LoadedBert:
+        """Reads the weights, float32, with the head that the task needs: a new one where there is not the very same.
+
+        Args:
+            dropout: everywhere, or as the model has it.
+            trained: whether it must have been trained already.
+
+        Raises:
+            ValueError: it lacks a head and must have one; its files are broken.
+        """
+        changes: dict[str, Any] = task.changes | ({} if dropout is None else dict.fromkeys(DROPOUTS, dropout))
+        new_head = not trained and not self.has_head(task)
+        bert = load(self.folder, head=architecture(task.model), new_head=new_head, dtype="float32", **changes)
+        if trained and bert.new_parts:
+            raise ValueError(f"{self.folder} has no {', '.join(sorted(bert.new_parts))}: it is to be trained first")
+        return bert
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts.
+
+    Attributes:
+        model: the module.
+        params: what learns, each leaf with an axis of the K seeds in front.
+        frozen: what does not learn, without.
+    """
+
+    model: Bert
+    params: dict[str, Any]
+    frozen: dict[str, Any]
+
+    @property
+    def learning(self) -> set[str]:
+        """The parts of the tree that have an axis of the seeds."""
+        return set(self.params)
+
+
+def make_start(settings: Settings, bert: LoadedBert) -> Start:
+    """Returns a model to train, with what is new in it drawn for each seed."""
+    training = settings.training
+    config = replace(bert.config, dtype=training.dtype, lora_rank=training.lora_rank, lora_alpha=training.lora_alpha)
+    model = type(bert.model)(config, remat=training.remat, frozen=training.freeze)
+    new = set(bert.params) if settings.run.from_scratch else set(bert.new_parts)
+    new |= {"adapters"} if training.lora_rank else set()
+    print(f"{settings.run.model}: {bert!r}; newly initialised: {', '.join(sorted(new)) or 'nothing'}")
+    learning = (set(bert.params) | new) - still(settings, config)
+    drawn = [initial(config, new, "float32", seed) for seed in seeds_of(settings)]
+    params = {
+        part: jax.tree.map(lambda *leaves: jnp.stack(leaves), *({**bert.params, **one}[part] for one in drawn))
+        for part in sorted(learning)
+    }
+    return Start(model, params, {part: bert.params[part] for part in sorted(set(bert.params) - learning)})
+
+
+def still(settings: Settings, config: BertConfig) -> set[str]:
+    """Returns the parts of the tree of which nothing learns."""
+    freeze = settings.training.freeze
+    if config.lora_rank or freeze == config.num_hidden_layers:
+        return set(TRUNK)
+    return set() if freeze is None else {"embeddings"}
+
+
+def seeds_of(settings: Settings) -> tuple[int, ...]:
+    """Returns the seeds that are trained together."""
+    return tuple(range(settings.run.seed, settings.run.seed + settings.run.seeds))
+
+
+def save(folder: Path, model: Bert, params: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Writes a model of one seed in Hugging Face's layout, adapters merged into the kernels."""
+    config = model.config
+    if config.lora_rank:
+        scale = config.lora_alpha / config.lora_rank
+        merged = adapters.merged(params["encoder"], params["adapters"]["encoder"], scale=scale)
+        params = {name: part for name, part in params.items() if name != "adapters"} | {"encoder": merged}
+    plain = type(model)(replace(config, lora_rank=0, dtype="float32"))
+    folder.mkdir(parents=True, exist_ok=True)
+    huggingface.write_model(folder, plain, params)
+    tokenizer.save(folder)
+
+
+class Best:
+    """Keeps each seed's best model, and at the end the best of all in the run's folder.
+
+    Args:
+        metric: of a row of evaluation; the higher the better.
+
+    Attributes:
+        selection: what is the best, and whether a better one is still waited for.
+    """
+
+    def __init__(self, run: Path, settings: Settings, model: Bert, tokenizer: Tokenizer, *, metric: str) -> None:
+        self.run, self.seeds, self.model, self.tokenizer = run, seeds_of(settings), model, tokenizer
+        self.selection = seeds.Selection(metric, len(self.seeds), patience=settings.training.patience)
+
+    def folder(self, place: int) -> Path:
+        """Returns where a seed's best model is."""
+        return self.run if len(self.seeds) == 1 else self.run / "seeds" / str(self.seeds[place])
+
+    def recall(self, step: int) -> None:
+        """Takes in what a run that goes on had found by a step."""
+        for row in evaluations(self.run, self.seeds):
+            if row["step"] <= step:
+                self.selection.improved(row["step"], row)
+
+    def take(self, step: int, row: dict[str, np.ndarray], params: Any, learning: Collection[str]) -> None:
+        """Saves the models of the seeds for which an evaluation is the best so far."""
+        for place in np.flatnonzero(self.selection.improved(step, row)).tolist():
+            save(self.folder(place), self.model, seeds.of_seed(params, learning, place), self.tokenizer)
+
+    def keep(self) -> None:
+        """Copies the best seed's model into the run's folder."""
+        folder = self.folder(int(self.selection.best.argmax()))
+        if folder != self.run:
+            shutil.copytree(folder, self.run, dirs_exist_ok=True)
+
+
+def evaluations(run: Path, all_seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns the evaluations of a run, figures as arrays [K]."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in read_metrics(run / "metrics.jsonl"):
+        if any(name.startswith("eval_") for name in row):
+            found.setdefault(row["step"], []).append(row)
+    return [
+        {"step": step} | {name: np.array([row[name] for row in rows]) for name in rows[0] if name.startswith("eval_")}
+        for step, rows in sorted(found.items())
+        if len(rows) == len(all_seeds)
+    ]
