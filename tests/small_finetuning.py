@@ -30,6 +30,7 @@ def make_model(folder: Path, head: str = "BertForPreTraining", **changes) -> Pat
     sizes = {
         "vocab_size": tokenizer.vocab_size, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3,
         "intermediate_size": 20, "max_position_embeddings": POSITIONS, "initializer_range": 0.2,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
     }  # fmt: skip
     model = getattr(models, head)(BertConfig(**{**sizes, **changes}))
     shape = (1, 2, 2) if head == "BertForMultipleChoice" else (1, 2)
