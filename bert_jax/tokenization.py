@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import models, normalizers, processors
 
 from bert_jax.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, batches, train_wordpiece, wordpiece
+from bert_jax.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,6 +62,7 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids.tolist()
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self._variants: dict[Any, tokenizers.Tokenizer] = {}
+        self._words: Words | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.backend,)
@@ -196,12 +198,13 @@ class Tokenizer:
         Returns:
             The ids of all texts, int32 [tokens], and how many each has, int32 [texts].
         """
-        backend = self._variant(max_length=None)
+        if self._words is None:
+            self._words = Words(self._variant(max_length=None))
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for batch in batches(texts):
-            encoded = [encoding.ids for encoding in backend.encode_batch_fast(batch, add_special_tokens=False)]
-            ids.append(np.array([i for sentence in encoded for i in sentence], np.int32))
-            lengths.append(np.array([len(sentence) for sentence in encoded], np.int32))
+            encoded = self._words.encode(batch)
+            ids.append(encoded[0])
+            lengths.append(encoded[1])
         return np.concatenate(ids), np.concatenate(lengths)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
