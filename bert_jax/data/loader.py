@@ -231,6 +231,8 @@ class _Share:
         return {name: self._fill_up(name, values, size) for name, values in batch.items()}
 
     def _fill_up(self, name: str, values: np.ndarray, size: int) -> np.ndarray:
+        if len(values) == size:
+            return values
         filler = self.rows.pad_id if name == "input_ids" else 0
         widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
         return np.pad(values, widths, constant_values=filler)

@@ -84,9 +84,9 @@ def mask_tokens(
     length = np.bincount(sequence.ravel(), minlength=B * (S + 1))
     most = P if max_predictions is None else max_predictions
     wanted = np.minimum(most, np.maximum(1, np.rint(masked_share * length).astype(int)))
-    row, place = np.nonzero(_choose(starts, candidate, sequence, order + attention_mask, wanted))
+    row, place = np.divmod(_choose(starts, candidate, sequence, order + attention_mask, wanted), T)
 
-    slot = np.arange(row.size) - np.searchsorted(row, row)
+    slot = np.arange(row.size) - np.searchsorted(row, np.arange(B))[row]
     row, place, slot = row[slot < P], place[slot < P], slot[slot < P]
     labels = input_ids[row, place]
     ordinary = np.delete(np.arange(vocabulary.vocab_size, dtype=np.int32), vocabulary.special_ids)
@@ -124,34 +124,37 @@ def _draw(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
 def _choose(
     starts: np.ndarray, candidate: np.ndarray, sequence: np.ndarray, turn: np.ndarray, wanted: np.ndarray
 ) -> np.ndarray:
-    """Takes words of each sequence in turn, skipping those that would pass its `wanted` tokens; returns bool [B, T].
+    """Takes words of each sequence in turn, skipping those that would pass its `wanted` tokens.
 
     Args:
         starts: bool [B, T], where words begin.
         candidate: bool [B, T], what is part of a word.
         sequence: int [B, T], each token's sequence in the batch; `wanted` is by them.
         turn: float [B, T], ascending from one sequence of a row to the next.
+
+    Returns:
+        The tokens' places in the flattened batch, ascending.
     """
     B, T = starts.shape
-    word = (np.cumsum(starts) - 1).reshape(B, T)  # in the whole batch, where candidate
-    words = int(starts.sum())
-    size = np.bincount(word[candidate], minlength=words)
     places = np.argsort(np.where(starts, turn, np.inf), axis=1) + np.arange(B)[:, None] * T
-    in_turn = places[np.arange(T) < starts.sum(axis=1, keepdims=True)]  # where words begin, sequence by sequence
-    numbers, owner = word.ravel()[in_turn], sequence.ravel()[in_turn]
+    words = places[np.arange(T) < starts.sum(axis=1, keepdims=True)]  # where they begin, sequence by sequence
+    owner = sequence.ravel()[words]
     count = np.bincount(owner, minlength=wanted.size)
     first = np.cumsum(count) - count
+    if candidate.sum() == words.size:  # words of one token each
+        return np.sort(words[np.arange(words.size) - first[owner] < wanted[owner]])
 
-    taken, chosen = np.zeros(wanted.size, int), np.zeros(words, bool)
-    for round_ in range(count.max(initial=0)):
-        open_ = np.flatnonzero((round_ < count) & (taken < wanted))
-        if not open_.size:
+    number = np.cumsum(starts) - 1  # of each token's word, where it has one
+    size = np.bincount(number[candidate.ravel()], minlength=words.size)
+    in_turn, taken, chosen = number[words], np.zeros(wanted.size, int), np.zeros(words.size, bool)
+    for round_ in range(count.max()):
+        going = np.flatnonzero((round_ < count) & (taken < wanted))
+        if not going.size:
             break
-        number = numbers[first[open_] + round_]
-        fits = taken[open_] + size[number] <= wanted[open_]
-        taken[open_] += size[number] * fits
-        chosen[number] = fits
-    return candidate & chosen[word] if words else candidate
+        word = in_turn[first[going] + round_]
+        chosen[word] = taken[going] + size[word] <= wanted[going]
+        taken[going] += size[word] * chosen[word]
+    return np.flatnonzero(candidate.ravel() & chosen[number])
 
 
 def _table(size: int, ids: np.ndarray) -> np.ndarray:
