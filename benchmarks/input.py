@@ -1,0 +1,257 @@
+"""How fast text becomes batches, stage by stage, on one core; and in how little memory.
+
+Film reviews go through every stage of the input here, and through the same recipe written as plain Python
+(`plain_recipe.py`), in turns (A B A B ...). A corpus is split and tokenized once; pairing, packing, masking and
+batching are done again in every pass.
+
+    python benchmarks/input.py --length 512
+    python benchmarks/input.py --memory 10
+
+`--memory N` makes a corpus N times as large as the memory that a process is given beyond its start, and takes it from
+text to batches in that process: the kernel refuses what goes beyond (RLIMIT_DATA: all memory but mapped files).
+"""
+
+import os
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # rates are those of one core
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain_recipe
+from timing import interleaved, record
+
+from bert_jax.data.corpus import read_corpus
+from bert_jax.data.loader import PretrainingSettings, Rows, training_batches
+from bert_jax.data.masking import Vocabulary, mask_tokens
+from bert_jax.data.movie_reviews import movie_reviews
+from bert_jax.data.packing import assign_rows
+from bert_jax.data.pairs import build_inputs, pair_lengths, plan_pairs
+from bert_jax.data.sentences import split_sentences
+from bert_jax.data.sources import Texts
+from bert_jax.data.store import TokenStore, tokenize_corpus
+from bert_jax.tokenization import Tokenizer
+
+CACHE = Path("~/.cache/bert_jax").expanduser()
+VOCABULARY = 30_522
+PLAIN_SHARE = 20  # plain Python gets every so-manieth review
+BATCH = 64  # rows
+H200_TOKENS, H200_CORES = 250_000, 16  # what BERT-large takes a second on one, at best, and its share of a machine
+MEMORY = 64 << 20  # bytes beyond the start of the process
+
+
+class Ours:
+    """The stages of this project, each as a function of what the one before has left."""
+
+    def __init__(self, texts: list[str], tokenizer: Tokenizer, length: int) -> None:
+        self.texts, self.tokenizer = texts, tokenizer
+        self.vocabulary = Vocabulary.of(tokenizer)
+        self.settings = PretrainingSettings(length)
+        self.split()
+        self.tokenize()
+        self.pair()
+        self.pack()
+        self.rows = Rows(self.store, self.vocabulary, self.settings)
+        self.batches = min(self.rows.per_pass // BATCH, 40)
+        self.taken = [self.rows.pairs(np.arange(n * BATCH, (n + 1) * BATCH)) for n in range(self.batches)]
+        self.lay_out()
+        self.pairs = sum(int(in_row.sum()) for _, in_row in self.taken)
+        self.tokens = sum(int((batch["attention_mask"] != 0).sum()) for batch in self.inputs)
+
+    def split(self) -> None:
+        self.sentences = [split_sentences(text) for text in self.texts]
+
+    def tokenize(self) -> None:
+        ids, lengths = self.tokenizer.encode_flat(sentence for text in self.sentences for sentence in text)
+        self.store = TokenStore(
+            [ids], np.cumsum([0, *lengths]), np.cumsum([0, *map(len, self.sentences)]), fingerprint="reviews"
+        )
+
+    def pair(self) -> None:
+        planned = plan_pairs(self.store, max_length=self.settings.max_length, seed=0, pass_number=0)
+        self.plan = np.concatenate(list(planned))
+
+    def pack(self) -> None:
+        assign_rows(pair_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
+
+    def lay_out(self) -> None:
+        sizes: dict[str, int] = {"max_length": self.settings.max_length, "slots": self.settings.slots}
+        self.inputs = [build_inputs(self.store, *taken, self.vocabulary, **sizes) for taken in self.taken]
+
+    def mask(self) -> None:
+        for number, batch in enumerate(self.inputs):
+            mask_tokens(
+                batch["input_ids"],
+                batch["attention_mask"],
+                self.vocabulary,
+                predictions=self.settings.predictions,
+                seed=0,
+                rows=np.arange(number * BATCH, (number + 1) * BATCH),
+            )
+
+    def batch(self) -> None:
+        """All that a pass asks for, as training reads it."""
+        with training_batches(self.store, self.vocabulary, self.settings, batch_size=BATCH) as batches:
+            for _ in islice(batches, self.batches):
+                pass
+
+
+class Plain:
+    """The same in plain Python."""
+
+    def __init__(self, sentences: list[list[str]], tokenizer: Tokenizer, length: int) -> None:
+        self.sentences, self.length = sentences, length
+        self.vocabulary = {token: number for number, token in enumerate(tokenizer.tokens)}
+        self.tokenize()
+        features = list(self.features())
+        self.pairs = len(features)
+        self.tokens = sum(sum(feature["attention_mask"]) for feature in features)
+
+    def tokenize(self) -> None:
+        tokenize = partial(plain_recipe.tokenize, vocabulary=self.vocabulary)
+        self.documents = [[tokens for tokens in map(tokenize, text) if tokens] for text in self.sentences]
+
+    def features(self):
+        predictions = PretrainingSettings(self.length, packing=False).predictions
+        return plain_recipe.make_features(
+            self.documents, self.vocabulary, max_length=self.length, predictions=predictions
+        )
+
+    def make_features(self) -> None:
+        for _ in self.features():
+            pass
+
+
+def compare(length: int, rounds: int) -> None:
+    """Times every stage on one core, and writes the table."""
+    reviews = movie_reviews(CACHE)
+    order = np.random.default_rng(0).permutation(len(reviews))
+    texts: list[str] = reviews.select(order[: len(order) // 5])["text"][:]
+    tokenizer = Tokenizer.train(Texts(reviews), VOCABULARY)
+    ours = Ours(texts, tokenizer, length)
+    plain = Plain(ours.sentences[::PLAIN_SHARE], tokenizer, length)
+    corpus_tokens, plain_tokens = ours.store.num_tokens, sum(len(s) for d in plain.documents for s in d)
+    planned = int(pair_lengths(ours.plan).sum())
+    # For each stage: what does it, the tokens it is given, and the pairs.
+    stages: dict[str, tuple[Callable[[], Any], int, int]] = {
+        "sentence splitting": (ours.split, corpus_tokens, 0),
+        "tokenizing": (ours.tokenize, corpus_tokens, 0),
+        "pairing": (ours.pair, planned, len(ours.plan)),
+        "packing": (ours.pack, planned, len(ours.plan)),
+        "laying out": (ours.lay_out, ours.tokens, ours.pairs),
+        "masking": (ours.mask, ours.tokens, ours.pairs),
+        "a pass, all of it, as training reads it": (ours.batch, ours.tokens, ours.pairs),
+        "plain Python: tokenizing": (plain.tokenize, plain_tokens, 0),
+        "plain Python: a pass": (plain.make_features, plain.tokens, plain.pairs),
+    }
+    seconds = interleaved({name: stage[0] for name, stage in stages.items()}, rounds)
+    a_token = {name: statistics.median(seconds[name]) / tokens for name, (_, tokens, _) in stages.items()}
+
+    def row(name: str, against: str = "") -> str:
+        _, tokens, pairs = stages[name]
+        rate = f"{pairs / tokens / a_token[name]:,.0f}" if pairs else ""
+        ratio = f"{a_token[against] / a_token[name]:.0f}x" if against else ""
+        return f"| {name} | {1 / a_token[name]:,.0f} | {rate} | {ratio} |"
+
+    once, again = ("sentence splitting", "tokenizing"), "a pass, all of it, as training reads it"
+    mine = sum(a_token[name] for name in (*once, again))
+    theirs = a_token["plain Python: tokenizing"] + a_token["plain Python: a pass"]
+    names = list(stages)
+    against = {"tokenizing": "plain Python: tokenizing", again: "plain Python: a pass"}
+    cores = H200_TOKENS * a_token[again]
+    lines = [
+        f"{len(texts):,} film reviews, {corpus_tokens:,} tokens, {VOCABULARY:,} pieces, {length}-token rows filled to "
+        f"{ours.tokens / (ours.batches * BATCH * length):.1%}; one core",
+        "",
+        "| | tokens/s a core | pairs/s a core | faster than plain Python by |",
+        "|---|---|---|---|",
+        *(row(name, against.get(name, "")) for name in names),
+        f"| from text to one pass (plain Python: from sentences) | {1 / mine:,.0f} | | {theirs / mine:.0f}x |",
+        "",
+        f"An H200 that takes {H200_TOKENS:,} tokens a second is fed by {cores:.2f} of a core; {H200_CORES} such cores "
+        f"give {H200_CORES / a_token[again]:,.0f} tokens a second. (The loader's thread is one core; `--num-workers` "
+        "takes more.)",
+    ]
+    record(f"Input: {length}-token rows", "\n".join(lines))
+
+
+def prove_memory(times: int) -> None:
+    """Takes a corpus `times` as large as the memory of a process through it."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, reviews = Path(folder) / "corpus.txt", movie_reviews(CACHE)
+        Tokenizer.train(Texts(reviews.select(range(2_000))), VOCABULARY).save(folder)
+        copy = 0
+        with corpus.open("w", encoding="utf-8") as file:
+            while file.tell() < times * MEMORY:
+                for text in Texts(reviews):
+                    # A copy differs in its first word, and a blank line would end the document.
+                    file.write(f"copy{copy} " + text.replace("\n", " ") + "\n\n")
+                    if file.tell() >= times * MEMORY:
+                        break
+                copy += 1
+        command = [sys.executable, __file__, "--limited", folder]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    record("Input: memory", answer)
+
+
+def run_limited(folder: str) -> None:
+    """Reads, tokenizes, plans and loads the corpus in `folder` with no more than MEMORY beyond what there is now."""
+    import resource
+
+    texts = [str(Path(folder) / "corpus.txt")]
+    start = data_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (start + MEMORY, start + MEMORY))
+    began = time.perf_counter()
+    documents = read_corpus(texts, cache_dir=folder)
+    read = time.perf_counter()
+    tokenizer = Tokenizer.load(folder)
+    store = tokenize_corpus(documents, tokenizer, cache_dir=folder, num_proc=1)
+    tokenized = time.perf_counter()
+    settings = PretrainingSettings(512)
+    with training_batches(store, tokenizer, settings, batch_size=BATCH, cache_dir=folder) as batches:
+        count = batches.rows_per_pass // BATCH + 1
+        for _ in islice(batches, count):
+            pass
+    ended = time.perf_counter()
+    size = Path(texts[0]).stat().st_size
+    print(
+        f"{size / 2**20:,.0f} MiB of text, {store.num_tokens:,} tokens, in a process with {MEMORY / 2**20:.0f} MiB "
+        f"beyond its start ({start / 2**20:.0f} MiB): read in {read - began:.0f} s, tokenized in "
+        f"{tokenized - read:.0f} s, a pass of {count * BATCH:,} packed rows loaded in {ended - tokenized:.0f} s."
+    )
+
+
+def data_bytes() -> int:
+    """Returns what RLIMIT_DATA counts of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, help="prove memory with a corpus so many times as large")
+    parser.add_argument("--limited", help=argparse.SUPPRESS)
+    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
+    options = parser.parse_args()
+    if options.limited:
+        run_limited(options.limited)
+    elif options.memory:
+        prove_memory(options.memory)
+    else:
+        compare(options.length, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""One step of pretraining, masked LM and next sentence with AdamW: here and in PyTorch, on any batch.
+
+Both take batches in the format of `bert_jax.data`; the other reads one sequence a row.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.models import BertForPreTraining
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+
+Batch = Mapping[str, np.ndarray]
+
+
+def ours(config: BertConfig, like: Batch) -> tuple[Callable[[Batch], float], float]:
+    """Returns a function that does one step, waits for it and returns the loss, and the seconds it took to compile.
+
+    It is compiled for batches of the shapes of `like`.
+    """
+    model = BertForPreTraining(config)
+    optimizer = make_optimizer("bert_adamw", make_schedule("constant", peak=1e-4, warmup_steps=0, decay_steps=1))
+    step = partial(train_step, objective=pretraining(model), optimizer=optimizer)
+
+    @jax.jit
+    def create(key):
+        params = model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+        return TrainState.create(params, optimizer, key=key)
+
+    state = create(jax.random.key(0))
+    began = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, jax.device_put(dict(like))).compile()
+    seconds = time.perf_counter() - began
+
+    def run(batch: Batch) -> float:
+        nonlocal state
+        state, figures = compiled(state, jax.device_put(dict(batch)))
+        return float(figures["loss"])
+
+    return run, seconds
+
+
+def theirs(config: BertConfig, *, compiled: bool = False) -> Callable[[Batch], float]:
+    """Returns the same step by PyTorch and transformers: eager, or under `torch.compile`."""
+    import torch
+    import transformers
+
+    values = {name: value for name, value in config.to_dict().items() if name not in ("dtype", "label_names")}
+    model = transformers.BertForPreTraining(transformers.BertConfig(**values)).train()
+    plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
+    decayed = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, eps=1e-6)
+    called = torch.compile(model) if compiled else model
+
+    def run(batch: Batch) -> float:
+        loss = called(**{name: torch.from_numpy(array) for name, array in as_torch_reads(batch).items()}).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def as_torch_reads(batch: Batch) -> dict[str, np.ndarray]:
+    """Returns a batch of one sequence a row as transformers has it: labels are -100 where nothing is asked."""
+    labels = np.full(batch["input_ids"].shape, -100)
+    row, slot = np.nonzero(batch["masked_weights"])
+    labels[row, batch["masked_positions"][row, slot]] = batch["masked_labels"][row, slot]
+    arrays = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    arrays |= {"labels": labels, "next_sentence_label": batch["next_sentence_labels"][:, 0]}
+    return {name: array.astype(np.int64) for name, array in arrays.items()}
+
+
+def matrix_flop(config: BertConfig, rows: int, length: int, predictions: float) -> float:
+    """Floating-point operations of the matrix products of one step, forward and backward.
+
+    Args:
+        rows, length: sequences, and the tokens of each.
+        predictions: masked tokens of each.
+    """
+    D, F, L, V = config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.vocab_size
+    tokens = rows * length
+    layer = tokens * (2 * (4 * D * D + 2 * D * F) + 4 * length * D)
+    head = rows * predictions * 2 * (D * D + D * V)
+    return 3.0 * (L * layer + head)
