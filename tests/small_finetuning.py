@@ -8,6 +8,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from safetensors.numpy import save_file
 
 import finetune as script
 from bert_jax import models
@@ -100,6 +101,21 @@ def choices(path: Path, count: int, seed: int = 0, number: int = 3) -> Path:
     return path
 
 
+ENDS = {"classification": ".tsv", "tokens": ".conll", "squad": ".json", "multiple-choice": ".jsonl"}
+
+
+def make_place(folder: Path) -> Path:
+    """A model, and data of every kind, named by `ENDS`."""
+    make_model(folder / "model")
+    for name, count, seed in (("train", 36, 0), ("dev", 13, 1)):
+        reviews(folder / f"{name}.tsv", count, seed)
+        tagged(folder / f"{name}.conll", count, seed)
+        questions(folder / f"{name}.json", count, seed)
+        questions(folder / f"{name}-v2.json", count, seed, version_2=True)
+        choices(folder / f"{name}.jsonl", count, seed)
+    return folder
+
+
 @contextmanager
 def devices(count: int):
     """Lets the script see so many devices."""
@@ -124,3 +140,8 @@ def rows(run: Path) -> list[dict]:
 
 def predictions(run: Path, name: str = "predictions.jsonl") -> list[dict]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def save(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Replaces a model's weights."""
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

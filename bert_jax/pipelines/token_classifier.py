@@ -14,6 +14,7 @@ import numpy as np
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
+from bert_jax.scoring.entities import find_entities
 
 Aggregation = Literal["first", "average", "max", "simple"]
 
@@ -33,9 +34,9 @@ class TokenClassifier(Pipeline):
 
     `x(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
     `text[start:end]` is the entity, `word` the same as the vocabulary spells it, and `score` the mean over its words.
-    Labels may carry `B-` and `I-`: a `B-` begins another entity. Tokens labelled `O` are left out. In a long text each
-    token is labelled in the window where it has the most context, and entities are put together after that, so none is
-    cut where a window ends.
+    Labels may carry `B-` and `I-`, and are read as they are scored (`scoring/entities.py`): a `B-` begins another
+    entity. Tokens labelled `O` are left out. In a long text each token is labelled in the window where it has the most
+    context, and entities are put together after that, so none is cut where a window ends.
 
     Args:
         aggregation: which piece speaks for a word: its `first`, the `average` of all, or the one with the highest score
@@ -59,7 +60,8 @@ class TokenClassifier(Pipeline):
         scores = self.token_scores(document, results)
         names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(self.bert.config.num_labels)]
         tagged = [self.tagged(document, scores, names, *word) for word in self.words(document)]
-        return [self.entity(group) for group in grouped(tagged) if group[0].label != "O"]
+        entities = find_entities([one.label for one in tagged])
+        return [self.entity(entity.kind, tagged[entity.start : entity.stop]) for entity in entities]
 
     def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
         """Returns the probabilities [n, C] of the document's tokens, each from the window that speaks for it."""
@@ -92,30 +94,14 @@ class TokenClassifier(Pipeline):
         """Returns the pieces joined, with the mark of continuation left on a first one."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def entity(self, group: list[Tagged]) -> dict[str, Any]:
+    def entity(self, kind: str, group: list[Tagged]) -> dict[str, Any]:
         """Returns the result for words that belong together."""
         decoder = self.tokenizer.backend.decoder
         words = [tagged.word for tagged in group]
         return {
-            "entity_group": tag_of(group[0].label),
+            "entity_group": kind,
             "score": float(np.mean([tagged.score for tagged in group])),
             "word": decoder.decode(words) if decoder else " ".join(words),
             "start": group[0].start,
             "end": group[-1].end,
         }
-
-
-def tag_of(label: str) -> str:
-    """`B-PER` -> `PER`, `PER` -> `PER`."""
-    return label[2:] if label.startswith(("B-", "I-")) else label
-
-
-def grouped(tagged: list[Tagged]) -> list[list[Tagged]]:
-    """Puts neighbours of the same kind together; a `B-` begins another group."""
-    groups: list[list[Tagged]] = []
-    for one in tagged:
-        if groups and tag_of(groups[-1][-1].label) == tag_of(one.label) and not one.label.startswith("B-"):
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups

@@ -1,0 +1,89 @@
+"""What finetune.py says to bad input: one line, before any work, and before the run's folder is made or replaced."""
+
+import pytest
+import small_finetuning as small
+from small_finetuning import finetune
+
+TEXTS, HEADER = "classification", "text\tlabel\n"
+NOT_THERE = '{"question": "who ?", "context": "it", "answers": {"text": ["x"], "answer_start": [0]}}\n'
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A model, and data of every kind."""
+    return small.make_place(tmp_path_factory.mktemp("finetuning"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "flags", "message"),
+    [
+        (TEXTS, {"dev.tsv": HEADER + "a film\t2\n"}, [], r"dev\.tsv:2: the label '2' is none of 0, 1"),
+        (TEXTS, {"dev.tsv": HEADER + "a film\t\n"}, [], r"dev\.tsv:2: no label"),
+        (TEXTS, {"dev.tsv": HEADER}, [], r"dev\.tsv: no rows"),
+        (TEXTS, {"train.tsv": HEADER + "a\t1\nb\t1\n"}, [], r"wanted two classes or more, found 1"),
+        (TEXTS, {"train.tsv": HEADER + "a\t1\nb\t0\tc\n"}, [], r"train\.tsv:3: 3 columns, the header has 2"),
+        (TEXTS, {"train.tsv": "words\tlabel\na\t1\n"}, [], r"which column holds the text\? There are words"),
+        (TEXTS, {}, ["--label-column", "kind"], r"train\.tsv: no column 'kind' among text, label"),
+        (TEXTS, {}, ["--train", "absent.tsv"], r"no such file: absent\.tsv"),
+        (TEXTS, {}, ["--model", "/absent/model"], "/absent/model"),
+        (TEXTS, {}, ["--max-length", "65"], "--max-length 65 is beyond the model's 64 positions"),
+        (TEXTS, {}, ["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (TEXTS, {}, ["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (TEXTS, {}, ["--seed", "4294967296"], "--seed 4294967296 is too high"),
+        (TEXTS, {}, ["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (TEXTS, {}, ["--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+        (TEXTS, {}, ["--dropout", "1"], r"--dropout must lie in \[0, 1\), got 1"),
+        (TEXTS, {}, ["--freeze", "3"], "--freeze 3: the model has 2 layers"),
+        (TEXTS, {}, ["--freeze", "1", "--lora-rank", "2"], "--freeze says nothing more"),
+        (TEXTS, {}, ["--from-scratch", "--lora-rank", "2"], "--from-scratch has nothing learned"),
+        (TEXTS, {}, ["--do", "predict", "--resume"], "--resume is for training, not for --do predict"),
+        (TEXTS, {}, ["--do", "evaluate"], "is a BertForPreTraining; --do evaluate needs a BertForSequenceC"),
+        (TEXTS, {}, ["--sweep", "--resume"], "--sweep trains anew"),
+        (TEXTS, {}, ["--sweep", "--sweep-epochs", "2", "2"], "--sweep-epochs wants one value or more, each on"),
+        (TEXTS, {}, ["--sweep", "--sweep-batch-sizes", "0"], "--sweep-batch-sizes must be above 0, got 0"),
+        (TEXTS, {}, ["--glue", "rte"], "--glue names the data: --train says nothing more"),
+        (TEXTS, {}, ["--glue-folder", "x"], "--glue-folder goes with --glue"),
+        (TEXTS, {}, ["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows"),
+        (TEXTS, {}, ["--problem-type", "regression", "--class-weights", "balanced"], "are for single labels"),
+        (TEXTS, {"train.jsonl": '{"text": "a", "label": [1, 2]}\n', "dev.jsonl": '{"text": "a", "label": 1}\n'},
+         ["--problem-type", "regression"], r"dev\.jsonl:1: wanted 2 score\(s\) a text, found 1"),
+        ("tokens", {"dev.conll": "anna\tB-person\nfilm\n"}, [], r"dev\.conll:2: 'film' is not a word and its tag"),
+        ("tokens", {"dev.conll": "anna\tB-city\n"}, [], r"dev\.conll:1: the tag 'B-city' is none of B-per"),
+        ("tokens", {"dev.conll": "anna\n"}, [], r"dev\.conll:1: no tags"),
+        ("squad", {"dev.json": '{"a": 1}'}, [], r"dev\.json: not SQuAD: no 'data' in a"),
+        ("squad", {"dev.json": "question"}, [], r"dev\.json:1: not JSON"),
+        ("squad", {"dev.jsonl": '{"question": "who ?", "context": "anna"}\n'}, [], r"dev\.jsonl:1: no answer"),
+        ("squad", {"train.jsonl": NOT_THERE}, [], r"train\.jsonl:1: no answer is where it is said to be"),
+        ("multiple-choice", {"dev.jsonl": '{"question": "a", "choices": ["b", "c"], "label": 1}\n'}, [],
+         "do not have the same number of choices"),
+        ("multiple-choice", {"dev.jsonl": '{"question": "a", "choices": ["b", "c"], "label": 2}\n'}, [],
+         r"dev\.jsonl:1: 'label' is not a number from 0 to 1 but '2'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line_before_the_folder_is_made(
+    place, write, tmp_path, kind, files, flags, message
+):
+    end = small.ENDS[kind]
+    chosen = {part: place / f"{part}{end}" for part in ("train", "dev")}
+    chosen |= {name.split(".")[0]: write(name, content) for name, content in files.items()}
+    length = ["--max-length", "48", "--max-question-length", "12"] if kind == "squad" else ["--max-length", "32"]
+    start = ["--model", place / "model", "--train", chosen["train"], "--dev", chosen["dev"]]
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        finetune(kind, tmp_path / "run", *start, *length, *flags)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_vocabulary_or_with_one_token_type_is_refused(place, tmp_path):
+    def begin(kind, end):
+        data = ["--train", place / f"train{end}", "--dev", place / f"dev{end}"]
+        finetune(kind, tmp_path / "run", "--model", tmp_path / "model", *data, "--max-length", "32")
+
+    small.make_model(tmp_path / "model", type_vocab_size=1)
+    with pytest.raises(ValueError, match="one token type: it cannot tell the texts of a pair apart"):
+        begin("multiple-choice", ".jsonl")
+    for name in ("vocab.txt", "tokenizer.json"):
+        (tmp_path / "model" / name).unlink()
+    with pytest.raises(ValueError, match=r"no vocabulary here; wanted tokenizer\.json or vocab\.txt"):
+        begin("classification", ".tsv")
