@@ -83,7 +83,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     assert "no checkpoint here yet" in refusal(tmp_path, FileNotFoundError)
     (tmp_path / "checkpoints" / "5").mkdir()
-    assert "step 5 is no checkpoint of a run" in refusal(tmp_path)
+    assert "checkpoints/5: the checkpoint is damaged: manifest.json is missing" in refusal(tmp_path)
 
 
 def test_the_folder_of_a_run_is_not_written_over(tmp_path):

@@ -196,11 +196,13 @@ def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
         "--tokenizer", str(stopped[0]), "--dtype", "bfloat16", "--remat", "full", "--optimizer", "lamb",
         "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
         "--batch-size", "16", "--language", "de", "--unroll", "2", "--keep-checkpoints", "1", "--checkpoint-every", "1",
+        "--keep-best", "1",
     ]  # fmt: skip
-    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "2", "--tensor", "2")
+    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "2", "--tensor", "2", "--on-nan", "skip")
+    assert [row["skipped"] for row in rows(run) if "loss" in row] == [0, 0]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
     pretrain(run, *flags, "--steps", "3", "--resume", "--num-workers", "1", "--parallel", "pmap", "--fsdp", "1",
-             "--tensor", "1")  # fmt: skip
+             "--tensor", "1", "--on-nan", "rewind")  # fmt: skip
     assert [row["step"] for row in rows(run) if "loss" in row] == [1, 2, 3]
     assert bert_jax.load(run).config.dtype == "bfloat16"
     pretrain(run, "--steps", "1", "--overwrite")

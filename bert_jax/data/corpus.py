@@ -78,8 +78,11 @@ def keep_documents(texts: Iterable[str], folder: Path) -> datasets.Dataset:
             texts = tqdm(texts, "reading", unit=" documents", disable=None)
             digest = _write(unfinished / "documents.arrow", texts)
             (unfinished / "fingerprint").write_text(digest)
-    table = MemoryMappedTable.from_file(str(folder / "documents.arrow"))
-    return datasets.Dataset(table, fingerprint=(folder / "fingerprint").read_text())
+    try:
+        table = MemoryMappedTable.from_file(str(folder / "documents.arrow"))
+        return datasets.Dataset(table, fingerprint=(folder / "fingerprint").read_text(encoding="utf-8"))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ValueError(f"{folder}: not a corpus that was read here ({error!r:.200}); delete it") from None
 
 
 def split_documents(

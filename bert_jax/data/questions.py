@@ -68,6 +68,8 @@ def _read_squad(path: Path, encoding: str, notes: list[str]) -> Iterator[Questio
             squad = json.load(file)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}); wanted SQuAD, {WANTED}") from None
+        except RecursionError:
+            raise ValueError(f"{path}: nested too deeply; wanted SQuAD, {WANTED}") from None
     for article_at, article in _members(squad, "data", str(path)):
         for paragraph_at, paragraph in _members(article, "paragraphs", article_at):
             context = _member(paragraph, "context", str, paragraph_at)

@@ -86,11 +86,25 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Maps a folder that `tokenize_corpus` has written."""
-        with pa.memory_map(str(folder / "ids.arrow")) as file:
-            chunks = [chunk.to_numpy() for chunk in pa.ipc.open_stream(file).read_all()["ids"].chunks]
-        offsets = [np.load(folder / f"{name}_offsets.npy", mmap_mode="r") for name in ("sentence", "document")]
-        return cls(chunks, offsets[0], offsets[1], folder.name, folder)
+        """Maps a folder that `tokenize_corpus` has written.
+
+        Raises:
+            ValueError: the folder holds something else, or its files do not fit together.
+        """
+        try:
+            with pa.memory_map(str(folder / "ids.arrow")) as file:
+                chunks = [chunk.to_numpy() for chunk in pa.ipc.open_stream(file).read_all()["ids"].chunks]
+            sentences, documents = (
+                np.load(folder / f"{name}_offsets.npy", mmap_mode="r", allow_pickle=False)
+                for name in ("sentence", "document")
+            )
+        except (pa.ArrowException, KeyError, ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{folder}: not a tokenized corpus ({error!r:.200}); delete it") from None
+        for offsets, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
+            whole = offsets.ndim == 1 and offsets.dtype == np.int64 and len(offsets) > 1
+            if not (whole and offsets[0] == 0 and offsets[-1] == end):
+                raise ValueError(f"{folder}: the files of a tokenized corpus do not fit together; delete it")
+        return cls(chunks, sentences, documents, folder.name, folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process maps the files again: it is not sent the corpus.

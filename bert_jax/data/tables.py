@@ -201,6 +201,8 @@ def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
             yield from enumerate(json.load(file), 1)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+        except RecursionError:
+            raise ValueError(f"{path}: nested too deeply") from None
         return
     file.seek(0)
     for number, line in enumerate(file, 1):
@@ -209,6 +211,8 @@ def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}:{number}: not a JSON object a line ({error})") from None
+            except RecursionError:
+                raise ValueError(f"{path}:{number}: nested too deeply") from None
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:

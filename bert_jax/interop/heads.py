@@ -3,7 +3,8 @@
 Models carry Hugging Face's names; only `Bert` is called `BertModel` there.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -53,6 +54,13 @@ def recognise(parts: Collection[str]) -> type[Bert]:
     if "classifier" in parts:
         return models.BertForSequenceClassification if "pooler" in parts else models.BertForTokenClassification
     return models.BertForQuestionAnswering if "span" in parts else Bert
+
+
+def require_modest(new: Mapping[str, tuple[int, ...]], read: Any) -> None:
+    """Raises ValueError where a config alone asks for more new parameters, by shape, than were read from a file."""
+    asked, found = sum(map(math.prod, new.values())), sum(leaf.size for leaf in jax.tree.leaves(read))
+    if asked > found:
+        raise ValueError(f"the config asks for {asked:,} new parameters, the file holds {found:,}; give label_names")
 
 
 def initial(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:

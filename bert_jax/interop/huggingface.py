@@ -33,7 +33,7 @@ def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
     values = read_json(path)
     with blame(path, TypeError, AttributeError, LookupError, OverflowError):
         config, names = BertConfig.from_dict(values), values.get("architectures")
-        if config.label_names == tuple(f"LABEL_{index}" for index in range(config.num_labels)):
+        if all(name == f"LABEL_{index}" for index, name in enumerate(config.label_names or ())):
             config = replace(config, label_names=None)  # transformers makes them up where there are none
         return config, str(names[0]) if names else None
 

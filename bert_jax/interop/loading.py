@@ -14,7 +14,16 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import listed, sort_out
-from bert_jax.interop.heads import HEADS, TRUNK, fitting, initial, model_class, parts_of, recognise
+from bert_jax.interop.heads import (
+    HEADS,
+    TRUNK,
+    fitting,
+    initial,
+    model_class,
+    parts_of,
+    recognise,
+    require_modest,
+)
 from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.weights import blame, open_weights
 from bert_jax.models import Bert, Outputs
@@ -229,6 +238,8 @@ def read_model(
         unwanted = set(HEADS) if new_head else set()
         missing = wanted - (checkpoint.parts - unwanted) - set(TRUNK)
         params = checkpoint.assemble(leaf_shapes(config, wanted - missing), stored)
+        if not {"num_labels", "label_names"} & changes.keys():
+            require_modest(leaf_shapes(config, missing), params)
     if head is None and (idle := checkpoint.parts - wanted):
         warnings.warn(f"{folder}: {model.__name__} does not use the {listed(idle)} in it", stacklevel=3)
     if unasked := missing - unwanted:

@@ -1,6 +1,8 @@
 """The parameters in a checkpoint of a run, which Orbax wrote, without the optimizer's state beside them."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,10 @@ import orbax.checkpoint as ocp
 
 from bert_jax.interop.names import nested, walk
 from bert_jax.training.checkpoints import newest_step
-from bert_jax.training.manifests import check_seal
+from bert_jax.training.manifests import check_seal, files
+from bert_jax.training.noise import hush, let_go
+
+EXPANSION = 100  # bytes of memory for a byte of file; what was trained takes hardly more than one
 
 
 class RunCheckpoint:
@@ -29,16 +34,13 @@ class RunCheckpoint:
         found = newest_step(folder) if step is None else step
         if found is None:
             raise FileNotFoundError(f"{folder}: no checkpoint here yet")
-        if not (self.folder / str(found)).is_dir():
+        self.step, self.path = found, self.folder / str(found)
+        if not self.path.is_dir():
             raise FileNotFoundError(f"{folder}: no checkpoint of step {found} here")
-        self.step = found
-        check_seal(self.folder / str(found))
+        check_seal(self.path)
         with self.manager() as manager:
-            try:
-                leaves = dict(walk(manager.item_metadata(self.step)["state"]["params"]))
-            except (KeyError, TypeError, ValueError, OSError) as error:
-                raise ValueError(f"step {self.step} is no checkpoint of a run ({error!r:.200})") from None
-        self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+            leaves = dict(walk(manager.item_metadata(self.step)["state"]["params"]))
+            self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
 
     @property
     def parts(self) -> set[str]:
@@ -49,13 +51,16 @@ class RunCheckpoint:
         """Returns the tree of the leaves `shapes`, cast to `dtype`, on one device.
 
         Raises:
-            ValueError: a leaf that lacks, or has another shape.
+            ValueError: a leaf that lacks or has another shape, or a small file that claims to be a large model.
         """
         for path, shape in shapes.items():
             if path not in self.shapes:
                 raise ValueError(f"the checkpoint lacks {path}")
             if self.shapes[path] != shape:
                 raise ValueError(f"{path} has shape {self.shapes[path]}, the config asks for {shape}")
+        asked, held = 4 * sum(map(math.prod, shapes.values())), sum(path.stat().st_size for path in files(self.path))
+        if asked > EXPANSION * held:
+            raise ValueError(f"the checkpoint's {held:,} bytes say that they are {asked:,}")
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         leaves = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=here) for path, shape in shapes.items()}
         wanted = {"params": nested(leaves)}
@@ -64,8 +69,17 @@ class RunCheckpoint:
         with self.manager() as manager:
             return manager.restore(self.step, args=ocp.args.Composite(state=state))["state"]["params"]
 
-    def manager(self) -> ocp.CheckpointManager:
-        """Opens the folder to read from it."""
+    @contextmanager
+    def manager(self) -> Iterator[ocp.CheckpointManager]:
+        """Opens the folder to read from it; whatever Orbax dies of in there becomes one line."""
+        hush()
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         options = ocp.CheckpointManagerOptions(create=False)
-        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        try:
+            with ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers) as manager:
+                yield manager
+                return
+        except Exception as error:
+            why = f"{error!r:.200}"
+            let_go(error)
+        raise ValueError(f"step {self.step} is no checkpoint of a run ({why})")

@@ -33,7 +33,7 @@ def check_seal(folder: Path) -> None:
         wanted = {name: (size, crc) for name, (size, crc) in written.items()}
     except FileNotFoundError:
         raise Damaged(f"{blame}: {MANIFEST} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{blame}: {MANIFEST} cannot be read") from None
     # Only files that are found are opened, never a path that the manifest names.
     found = {str(path.relative_to(folder)): path for path in files(folder)}

@@ -79,6 +79,16 @@ def as_line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics.jsonl; a last line that a killed run did not finish is passed over."""
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """Returns the rows of a metrics.jsonl; a last line that a killed run did not finish is passed over.
+
+    Raises:
+        ValueError: a line is no row; the message names it.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            rows.append({"step": row["step"], **row})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{path}:{number}: not a row of figures") from None
+    return rows

@@ -1,8 +1,8 @@
-"""What Orbax and TensorStore print of a save that failed: hundreds of pages, kept from the terminal.
+"""What Orbax and TensorStore print of a checkpoint that fails: hundreds of pages, kept from the terminal.
 
 The failure itself is raised, and told in one line by whoever catches it. What is kept back here comes besides: Orbax
-logs every exception with its trace before it raises it, and writes that TensorStore finishes after their event loop was
-closed complain when they find it so, or when the interpreter frees them.
+logs every exception with its trace before it raises it, and reads and writes that TensorStore finishes after their
+event loop was closed complain when they find it so, or when the interpreter frees them.
 """
 
 import gc
@@ -11,8 +11,6 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
-
-WRITES = "async_serialize_from_host"  # Orbax's coroutines, one for each array and one for each part of it
 
 
 def hush() -> None:
@@ -23,7 +21,7 @@ def hush() -> None:
 
 
 def let_go(error: BaseException) -> None:
-    """Frees the writes that a failed save has left behind, so that they are not met again at exit."""
+    """Frees what a failure of Orbax has left unfinished, so that it is not met again at exit."""
     log = logging.getLogger("asyncio")
     disabled, log.disabled = log.disabled, True
     link: BaseException | None = error
@@ -35,16 +33,21 @@ def let_go(error: BaseException) -> None:
 
 
 def not_of_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in Path(record.pathname).parts
+    return not in_orbax(record.pathname)
+
+
+def in_orbax(file: str) -> bool:
+    return "orbax" in Path(file).parts
 
 
 class Hook:
-    """A hook for exceptions that nobody can catch: passes on all but those of writes that were left behind."""
+    """A hook for exceptions that nobody can catch: passes on all but those of reads and writes left unfinished."""
 
     def __init__(self, before: Any) -> None:
         self.before = before
 
     def __call__(self, found: Any) -> None:
         late = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"
-        if not late and WRITES not in getattr(found.object, "__qualname__", ""):
+        coroutine = getattr(found.object, "cr_code", None)
+        if not late and not (coroutine is not None and in_orbax(coroutine.co_filename)):
             self.before(found)

@@ -39,7 +39,7 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
         return {group: dict(values) for group, values in settings.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not a run's settings (wanted JSON with groups of them under 'settings')") from None
 
 
