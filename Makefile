@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test lint live clean
+.PHONY: train finetune test lint live clean
 
 train: $(VENV)/.demo  ## pretrain a small BERT on film reviews, about four minutes on two cores
 	$(BIN)/python train.py $(ARGS)
+
+finetune: $(VENV)/.demo  ## fine-tune what `make train` left: film reviews, negative or positive
+	$(BIN)/python finetune.py classification --model runs/demo $(ARGS)
 
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -35,6 +35,7 @@ from bert_jax.data.finetuning import Layout, TrainingPlan
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.tasks import HeldOut, Part, Task, of_seed
 from bert_jax.tools import exits
+from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
@@ -68,7 +69,8 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
     start = make_start(settings, bert)
     optimizer, schedule = optimizer_of(settings, steps, start.model.config.num_hidden_layers)
     create = partial(seeds.create, optimizer=optimizer, seeds=seeds_of(settings))
-    state = layout.create(lambda given: create(given[0], frozen=given[1]), (start.params, start.frozen))
+    given: Any = start.params, start.frozen
+    state = layout.create(lambda given: create(given[0], frozen=given[1]), given)
     step = partial(
         train_step,
         objective=task.objective(start.model),
@@ -305,6 +307,7 @@ def sweep(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, l
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
+    keep_compiled(settings.reports.cache_dir)
     asked, training, record = settings.run, settings.training, record_of(settings)
     layout = parallel.make_layout(training.parallel, fsdp=training.fsdp)
     how = {"resume": asked.resume, "overwrite": asked.overwrite, "may_change": MAY_CHANGE_ON_RESUME}

@@ -1,6 +1,7 @@
 """finetune.py as people use it: each kind of task, what a run leaves, how it goes on, and what it says to bad input."""
 
 import json
+import signal
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_finetuning import finetune
 import bert_jax
 from bert_jax.pipelines import QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
+from bert_jax.training.interruption import Interrupted
 from bert_jax.training.reporting import Reporter
 
 SAME_IN_FLOAT32, SAME_AFTER_STEPS = 2e-5, 1e-3
@@ -123,18 +125,24 @@ def test_a_seed_comes_to_what_it_comes_to_alone(twins, run):
         assert one["loss"] == pytest.approx(other["loss"], abs=SAME_AFTER_STEPS)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_bit(twins, run, monkeypatch):
-    steps = iter(range(1, 9))
+def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, run, monkeypatch):
+    done = 0
 
     def advance(self):
-        if next(steps) == 5:
-            raise KeyboardInterrupt
+        nonlocal done
+        done += 1
+        if done == 5:
+            raise MemoryError
+        if done == 6:  # the first after the checkpoint of step 3
+            signal.raise_signal(signal.SIGTERM)
 
     flags = [*SHORT, *DROPOUT, "--seeds", "2", "--seed", "4"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "advance", advance)
-        with pytest.raises(KeyboardInterrupt):
-            run("classification", "killed", *flags)
+    monkeypatch.setattr(Reporter, "advance", advance)
+    with pytest.raises(MemoryError):
+        run("classification", "killed", *flags)
+    with pytest.raises(Interrupted) as caught:
+        run("classification", "killed", *flags, "--resume")
+    assert caught.value.step % 3  # between two evaluations
     killed = run("classification", "killed", *flags, "--resume")
     for folder in (".", "seeds/4", "seeds/5"):
         assert_same_tensors(killed / folder, twins / folder)

@@ -8,7 +8,7 @@ import pytest
 from shared_data import shared_file
 
 from bert_jax.data.examples import TaggedExample
-from bert_jax.data.tagged import read_tagged
+from bert_jax.data.tagged import find_tag_columns, read_tagged
 
 CONLL = """-DOCSTART- -X- -X- O
 
@@ -28,6 +28,16 @@ def test_a_lone_tab_an_empty_line_and_the_end_close_a_sentence(write):
         TaggedExample(("\ufeffc",), ("O",), f"{path}:7"),
         TaggedExample(("d",), ("I-x",), f"{path}:9"),
     ]
+
+
+def test_columns_are_told(write):
+    assert find_tag_columns(write("a.conll", CONLL)) == ("1", "4")
+    assert find_tag_columns(write("a.conll", CONLL), tag_column="2") == ("1", "2")
+    assert find_tag_columns(write("words.txt", "a\nb\n")) == ("1", None)
+    rows = write("a.jsonl", '{"words": ["a"], "ner": ["O"]}\n')
+    assert find_tag_columns(rows) == ("words", "ner")
+    with pytest.raises(ValueError, match="no column 'tags' among words, ner"):
+        find_tag_columns(rows, tag_column="tags")
 
 
 def test_the_first_column_holds_words_and_the_last_tags_unless_named(write):

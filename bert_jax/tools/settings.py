@@ -16,7 +16,7 @@ import tyro
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.loader import PretrainingSettings
-from bert_jax.tools.flags import from_record, require_at_least, require_positive, require_share
+from bert_jax.tools.flags import CACHE_DIR, from_record, require_at_least, require_positive, require_share
 from bert_jax.training.runs import recorded_settings
 from bert_jax.vocabulary import MASK, SPECIAL_TOKENS
 
@@ -70,7 +70,7 @@ class Text:
     """Lower-case the text."""
     strip_accents: bool | None = None
     """Drop accents; None = where text is lower-cased, as BERT does."""
-    cache_dir: str = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bert_jax")
+    cache_dir: str = CACHE_DIR
     """Where tokenized corpora are kept."""
 
 

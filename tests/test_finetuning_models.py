@@ -1,0 +1,105 @@
+"""The model to start from: which head is kept, which is new, and what learns."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+import small_finetuning as small
+
+from bert_jax.data.examples import TextExample
+from bert_jax.data.glue import glue_task
+from bert_jax.tasks import Classification, QuestionAnswering, Tagging
+from bert_jax.tools.finetuning import read_settings
+from bert_jax.tools.finetuning_data import kept_names, names_of_glue
+from bert_jax.tools.finetuning_models import Source, make_start
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+NAMES = ("contradiction", "entailment", "neutral")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that tells three classes apart."""
+    return small.make_model(
+        tmp_path_factory.mktemp("model"), "BertForSequenceClassification", num_labels=3, label_names=NAMES
+    )
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+    return Source.find(str(folder))
+
+
+def classes(*names):
+    return Classification("single_label_classification", names)
+
+
+def begin(folder, *flags):
+    return read_settings(["classification", "--model", str(folder), *flags], description="")
+
+
+def test_the_very_same_head_is_kept_and_any_other_is_new(source):
+    assert not source.load(classes(*NAMES)).new_parts
+    for other in (classes(*NAMES[::-1]), classes("a", "b"), Classification("regression")):
+        bert = source.load(other)
+        assert bert.new_parts == {"classifier"}
+        assert bert.params["classifier"]["bias"].shape == (len(other.names) or 1,)
+    assert source.load(QuestionAnswering(True)).new_parts == {"span"}
+    assert source.load(Tagging(("O", "B"))).new_parts == {"classifier"}
+
+
+def test_what_is_to_answer_must_have_been_trained(source):
+    with (
+        pytest.warns(UserWarning, match="newly initialised"),
+        pytest.raises(ValueError, match="has no span: it is to be trained first"),
+    ):
+        source.load(QuestionAnswering(True), trained=True)
+
+
+def test_names_of_labels_are_kept_where_they_are_enough():
+    examples = [TextExample("a", None, label, "t:1") for label in ("neutral", "entailment")]
+    assert kept_names(examples, NAMES) == NAMES
+    assert kept_names(examples, ("neutral", "other")) is None
+    assert kept_names(examples, None) is None
+
+
+def test_labels_of_glue_come_in_the_order_of_the_model(source):
+    assert names_of_glue(glue_task("mnli"), source) == NAMES
+    unnamed = replace(source, config=replace(source.config, label_names=None))
+    assert names_of_glue(glue_task("mnli"), unnamed) == glue_task("mnli").labels
+    with pytest.raises(ValueError, match="has 3 labels, SST-2 2"):
+        names_of_glue(glue_task("sst2"), source)
+    others = replace(source, config=replace(source.config, label_names=("a", "b", "c")))
+    with pytest.raises(ValueError, match="tells a, b, c apart, MNLI entailment, neutral, contradiction"):
+        names_of_glue(glue_task("mnli"), others)
+
+
+@pytest.mark.parametrize(
+    ("flags", "still"),
+    [
+        ([], set()),
+        (["--freeze", "0"], {"embeddings"}),
+        (["--freeze", "1"], {"embeddings"}),
+        (["--freeze", "2"], {"embeddings", "encoder"}),
+        (["--lora-rank", "2"], {"embeddings", "encoder"}),
+    ],
+)
+def test_what_does_not_learn_is_there_once_for_all_seeds(folder, source, flags, still):
+    bert = source.load(classes("a", "b"))
+    start = make_start(begin(folder, *flags, "--seeds", "3", "--seed", "5"), bert)
+    assert set(start.frozen) == still
+    assert start.learning | still == {*bert.params, *({"adapters"} if "--lora-rank" in flags else ())}
+    assert {len(leaf) for leaf in jax.tree.leaves(start.params)} == {3}
+    heads = np.asarray(start.params["classifier"]["kernel"])
+    assert len({head.tobytes() for head in heads}) == 3
+    alone = make_start(begin(folder, *flags, "--seed", "6"), bert)
+    jax.tree.map(lambda one, all_three: np.testing.assert_array_equal(one[0], all_three[1]), alone.params, start.params)
+
+
+def test_from_scratch_takes_nothing_that_was_learned(folder, source):
+    bert = source.load(classes(*NAMES))
+    start = make_start(begin(folder, "--from-scratch"), bert)
+    for new, old in zip(jax.tree.leaves(start.params), jax.tree.leaves(bert.params), strict=True):
+        constant = np.ptp(np.asarray(old)) == 0  # biases and scales
+        assert constant or (np.asarray(new[0]) != np.asarray(old)).any()
