@@ -12,6 +12,7 @@ are not packed, the other way round: examples of like length then come in one ba
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 ROUNDED = 8, 32  # tokens: lengths of packed rows, and of rows with one example each, are multiples of these
 LONG = 256  # tokens: rows get no longer than that for the sake of packing alone
-ROW_COUNTS = 4  # numbers of packed rows that an average batch is told from
+ROW_COUNTS = 8  # packed rows of an average batch, counted in steps of this fraction
+SLOTS = 2.0  # slots of a packed row for each sequence that it holds on the average
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +65,14 @@ class Layout:
         slots: S, the most sequences in a row; 1 = each has a row of its own.
         multiple: what the number of rows is a multiple of.
         pad_id: fills up.
+        fewest: the least number of packed rows of a batch in training, so that rare shapes need not be compiled.
     """
 
     row_length: int
     slots: int
     multiple: int
     pad_id: int
+    fewest: int = 1
 
     @classmethod
     def fitting(
@@ -86,9 +90,11 @@ class Layout:
         if not packed or parts[0].group > 1:
             return cls(longest, 1, shards * parts[0].group, pad_id)
         row_length = rounded_up(max(longest, min(round(4 * mean), LONG)), ROUNDED[0])
-        slots = max(1, min(batch_size, round(1.5 * row_length / mean), row_length // int(lengths.min())))
+        slots = max(1, min(batch_size, round(SLOTS * row_length / mean), row_length // int(lengths.min())))
         rows = batch_size * mean / row_length
-        return cls(row_length, slots, rounded_up(max(1, round(rows / ROW_COUNTS)), shards), pad_id)
+        return cls(
+            row_length, slots, rounded_up(max(1, round(rows / ROW_COUNTS)), shards), pad_id, fewest=math.ceil(rows)
+        )
 
     def usual_rows(self, features: Features, batch_size: int) -> int:
         """Returns how many rows so many examples fill."""
@@ -202,7 +208,7 @@ class TrainingPlan:
         rows = [layout.rows(some) for some in lengths]
         most = self.batch_size * self.features.group if layout.slots == 1 else max(map(len, rows))
         shape = {
-            "num_rows": rounded_up(most, layout.multiple),
+            "num_rows": rounded_up(max(most, layout.fewest), layout.multiple),
             "row_length": layout.length(max(int(some.max()) for some in lengths)),
             "slots": layout.slots,
             "pad_id": layout.pad_id,
