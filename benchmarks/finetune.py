@@ -251,8 +251,9 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
 def table(task: Task, options: argparse.Namespace, learned, fast) -> str:
     metric = task.metric.removeprefix("eval_").replace("_", " ")
     lines = [
-        f"{'/'.join(Path(options.model).parts[-2:])}; {options.fraction:.0%} of the training examples, {options.dev_fraction:.0%} of "
-        f"those held out; {task.epochs} epochs, batch {task.batch_size}, rate {task.learning_rate:g}",
+        f"{'/'.join(Path(options.model).parts[-2:])}; {options.fraction:.0%} of the training examples, "
+        f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
+        f"rate {task.learning_rate:g}",
         "",
         f"| | {metric} by seed | mean ± deviation | examples/s, median (min to max) | as fast as the Trainer |",
         "|---|---|---|---|---|",
