@@ -180,6 +180,17 @@ def test_parameters_are_born_sharded():
     assert memory.output_size_in_bytes < whole / 8 * 1.3
 
 
+def test_with_fsdp_a_device_computes_its_share_of_the_rows():
+    """Left to itself, XLA splits the vectors as the parameters are split, and computes every row on every device."""
+    memory = {}
+    for layout in (one_device(), parallel.make_layout(fsdp=8)):
+        params = jax.eval_shape(create, jax.random.key(0)).params
+        step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(STILL)), params)
+        program = step.lower(params, layout.shapes(packed_batch(8 * 128))).compile()
+        memory[layout.shards] = program.memory_analysis().temp_size_in_bytes
+    assert memory[8] < memory[1] / 8 * 1.3
+
+
 def test_layouts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="batch of 12 rows cannot be divided over 8 devices x 1 micro-batches"):
         parallel.check_batch(12, parallel.make_layout())

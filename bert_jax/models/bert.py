@@ -20,6 +20,7 @@ from bert_jax.functional.encoder import REMAT
 from bert_jax.functional.fused import KERNELS
 from bert_jax.models.outputs import Outputs
 from bert_jax.models.parameters import declare
+from bert_jax.models.sharding import gathered, split_by_rows
 
 
 class Part(nn.Module):
@@ -102,10 +103,9 @@ class Bert(nn.Module):
         embeddings_key, encoder_key, head_key = self.dropout_keys(3)
 
         with jax.named_scope("embeddings"):
-            weights = self.parts["embeddings"].weights
-            x = embedded = F.embeddings(
-                weights, input_ids, token_type_ids, position_ids, config=self.config, key=embeddings_key
-            )
+            weights = gathered(self.parts["embeddings"].weights)
+            x = F.embeddings(weights, input_ids, token_type_ids, position_ids, config=self.config, key=embeddings_key)
+            x = embedded = split_by_rows(x)
         with jax.named_scope("encoder"):
             x, hidden_states, attentions = F.encoder(
                 self.encoder_weights(),

@@ -26,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bert_jax.models import logical_axes
+from bert_jax.models.sharding import ROWS
 from bert_jax.training.state import TrainState
 
 LAYOUTS = ("mesh", "pmap")
@@ -76,7 +77,7 @@ class MeshLayout:
     @property
     def rows(self) -> NamedSharding:
         """How the rows of a batch lie."""
-        return NamedSharding(self.mesh, P(("data", "fsdp")))
+        return NamedSharding(self.mesh, P(ROWS))
 
     @property
     def shards(self) -> int:
@@ -101,7 +102,7 @@ class MeshLayout:
         """
         where = shardings(state, self.mesh)
         return jax.jit(
-            partial(step, axis=None),
+            self.within(step),
             in_shardings=(where, self.rows),
             out_shardings=(where, NamedSharding(self.mesh, P())),
             donate_argnums=0,
@@ -110,10 +111,19 @@ class MeshLayout:
     def compile_evaluation(self, step: Callable, params) -> Callable:
         """Returns the jitted `(params, batch) -> measures` of a step (params, batch, axis) -> measures."""
         return jax.jit(
-            partial(step, axis=None),
+            self.within(step),
             in_shardings=(shardings(params, self.mesh), self.rows),
             out_shardings=NamedSharding(self.mesh, P()),
         )
+
+    def within(self, step: Callable) -> Callable:
+        """Returns the step with the mesh set for the model to see."""
+
+        def call(state, batch):
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return step(state, batch, axis=None)
+
+        return call
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
         """Lays this process's rows of a batch on its devices; together the processes' rows are the global batch."""
