@@ -39,7 +39,7 @@ from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.flags import as_record
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
-from bert_jax.training import parallel
+from bert_jax.training import parallel, processes
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.kernels import Rows, choose_kernel
@@ -47,7 +47,7 @@ from bert_jax.training.loop import Cadence, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
-from bert_jax.training.reporting import Reporter
+from bert_jax.training.reporting import Reporter, Unheard
 from bert_jax.training.runs import begin_run, check_run
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
@@ -100,16 +100,18 @@ def row_settings(settings: Settings) -> PretrainingSettings:
     return PretrainingSettings(**asdict(settings.rows), seed=settings.run.seed)
 
 
-def held_out_batches(settings: Settings, store: TokenStore, tokenizer: Tokenizer) -> Batches:
-    """Returns the held-out rows once, the same in every evaluation."""
+def held_out_batches(
+    settings: Settings, store: TokenStore, tokenizer: Tokenizer, share: tuple[int, int] = (0, 1)
+) -> Batches:
+    """Returns the held-out rows once, the same in every evaluation; of each batch the part `share`, (index, count)."""
     return evaluation_batches(
         store,
         tokenizer,
         row_settings(settings),
         batch_size=settings.training.batch_size,
         limit_rows=settings.reports.eval_rows or None,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share[0],
+        process_count=share[1],
         cache_dir=settings.text.cache_dir,
     )
 
@@ -172,7 +174,7 @@ def pretrain(
     with held_out_batches(settings, held_out, tokenizer) as batches:
         mask = next(batches)["attention_mask"]
     model = make_model(settings, tokenizer, Rows(mask, settings.rows.packing, layout.devices_in_a_program))
-    if newest_step(run / CHECKPOINTS) is None:
+    if processes.is_first() and newest_step(run / CHECKPOINTS) is None:
         save_config(run, model)
         tokenizer.save(run)
     schedule = make_schedule(
@@ -202,10 +204,11 @@ def pretrain(
         ),
         state,
     )
+    share = parallel.slice_to_read(layout)
     measure = layout.compile_evaluation(partial(evaluation_step, objective=objective), state.params)
 
     def evaluation(state: TrainState) -> dict[str, float]:
-        with held_out_batches(settings, held_out, tokenizer) as batches:
+        with held_out_batches(settings, held_out, tokenizer, share) as batches:
             return evaluate(measure, state.params, map(layout.place, batches))
 
     with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
@@ -220,20 +223,12 @@ def pretrain(
             batch_size=options.batch_size,
             start_row=position["row"],
             num_workers=options.num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             cache_dir=settings.text.cache_dir,
         )
         describe(settings, model, state, batches.rows_per_pass)
-        reporter = Reporter(
-            run,
-            first_step=int(state.step),
-            last_step=options.steps,
-            panels=PANELS,
-            headline=HEADLINE,
-            quiet=reports.quiet,
-        )
-        with batches, reporter, Interruption() as interruption:
+        with batches, make_reporter(settings, run, int(state.step)) as reporter, Interruption() as interruption:
             train(
                 state,
                 batches,
@@ -250,6 +245,14 @@ def pretrain(
                 interruption=interruption,
             )
             reporter.draw()
+
+
+def make_reporter(settings: Settings, run: Path, first_step: int) -> Reporter:
+    """Returns what takes figures to files and to the screen, in the first of several processes."""
+    if not processes.is_first():
+        return Unheard()
+    steps, quiet = settings.training.steps, settings.reports.quiet
+    return Reporter(run, first_step=first_step, last_step=steps, panels=PANELS, headline=HEADLINE, quiet=quiet)
 
 
 def describe(settings: Settings, model: BertForPreTraining, state: TrainState, rows_per_pass: int) -> None:
@@ -338,7 +341,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
     keep_compiled(settings.text.cache_dir)
-    options = settings.training
+    options, others = settings.training, settings.processes
+    if others.distributed:  # before anything else is asked of JAX
+        processes.join(others.coordinator, others.num_processes, others.process_id)
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)
     output, steps = Path(settings.run.output), settings.training.steps
@@ -352,12 +357,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if reached is not None and reached > steps:
         raise ValueError(f"{output} is at step {reached} already, beyond --steps {steps}")
 
-    documents, held_out_documents = read_documents(settings)
+    with processes.first_alone("the text is read"):
+        documents, held_out_documents = read_documents(settings)
     tokenizer = make_tokenizer(settings, documents)
-    train_store, held_out = (
-        tokenize_corpus(part, tokenizer, cache_dir=settings.text.cache_dir, language=settings.text.language)
-        for part in (documents, held_out_documents)
-    )
+    with processes.first_alone("the text is tokenized"):
+        train_store, held_out = (
+            tokenize_corpus(part, tokenizer, cache_dir=settings.text.cache_dir, language=settings.text.language)
+            for part in (documents, held_out_documents)
+        )
     print(
         f"corpus: {train_store.num_documents:,} documents, {train_store.num_sentences:,} sentences, "
         f"{train_store.num_tokens:,} tokens; held out: {held_out.num_documents:,} documents"
@@ -366,12 +373,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nothing = KnowingNothing.of(batches)
     # A run that goes on must find the text it began with: its position in the data means nothing in another.
     record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
-    run = begin_run(output, record, **how)
+    if processes.is_first():
+        begin_run(output, record, **how)
+    processes.wait_for_all("the run has begun")
     watch = Watch(floor=nothing.entropy, after=settings.training.warmup_steps)
-    pretrain(settings, layout, run, train_store, held_out, tokenizer, watch)
-    with held_out_batches(settings, held_out, tokenizer) as batches:
-        preferred = told_apart(run, batches)
-    conclude(settings, run, nothing, preferred)
+    pretrain(settings, layout, output, train_store, held_out, tokenizer, watch)
+    if processes.is_first():
+        with held_out_batches(settings, held_out, tokenizer) as batches:
+            preferred = told_apart(output, batches)
+        conclude(settings, output, nothing, preferred)
+    processes.wait_for_all("the first has spoken")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class RunCheckpoint:
         asked, held = 4 * sum(map(math.prod, shapes.values())), sum(path.stat().st_size for path in files(self.path))
         if asked > EXPANSION * held:
             raise ValueError(f"the checkpoint's {held:,} bytes say that they are {asked:,}")
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         leaves = {path: jax.ShapeDtypeStruct(shape, dtype, sharding=here) for path, shape in shapes.items()}
         wanted = {"params": nested(leaves)}
         arguments = ocp.checkpoint_utils.construct_restore_args(wanted)
@@ -71,10 +71,12 @@ class RunCheckpoint:
 
     @contextmanager
     def manager(self) -> Iterator[ocp.CheckpointManager]:
-        """Opens the folder to read from it; whatever Orbax dies of in there becomes one line."""
+        """Opens the folder to read from it in this process alone; whatever Orbax dies of in there becomes one line."""
         hush()
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
-        options = ocp.CheckpointManagerOptions(create=False)
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(own, {own}, f"reading in {own}")
+        options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
         try:
             with ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers) as manager:
                 yield manager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 
+from bert_jax.training import processes
 from bert_jax.training.interruption import Interrupted, command_to_resume
 from bert_jax.training.loop import NotFinite
 
@@ -14,15 +15,16 @@ def run(main: Callable[[], None], name: str) -> None:
     try:
         main()
     except (ValueError, OSError, ImportError, NotFinite) as error:
-        sys.exit(f"{name}: {error}")
+        processes.end(f"{name}: {error}")
     except Interrupted as error:
-        print(f"{name}: {error}; to go on: {command_to_resume()}", file=sys.stderr)
+        if processes.is_first():
+            print(f"{name}: {error}; to go on: {command_to_resume()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; to go on: {command_to_resume()}", file=sys.stderr)
-        sys.exit(130)
+        processes.end(130)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
-        sys.exit(f"{name}: out of memory: {ways} ({str(error).splitlines()[0]})")
+        processes.end(f"{name}: out of memory: {ways} ({str(error).splitlines()[0]})")

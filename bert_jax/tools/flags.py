@@ -17,8 +17,13 @@ S = TypeVar("S")
 
 
 def as_record(settings: Any) -> Record:
-    """Returns settings as training.json holds them: {group: {name: value}}, tuples as lists."""
-    return json.loads(json.dumps(asdict(settings)))
+    """Returns settings as training.json holds them: {group: {name: value}}, tuples as lists.
+
+    How processes find one another is no matter of the run, which may go on elsewhere.
+    """
+    record = json.loads(json.dumps(asdict(settings)))
+    record.pop("processes", None)
+    return record
 
 
 def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]]) -> S:

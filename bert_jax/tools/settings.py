@@ -179,6 +179,21 @@ class Reports:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """Several processes, on one machine or on many"""
+
+    distributed: bool = False
+    """Train together with other processes that were started with the same command. Slurm, Kubernetes, Open MPI and TPU
+    pods say which they are; elsewhere the next three do.
+    """
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    num_processes: int | None = None
+    process_id: int | None = None
+    """Which of them this is, from 0 on."""
+
+
+@dataclass(frozen=True)
 class Settings:
     run: Run = field(default_factory=Run)
     text: Text = field(default_factory=Text)
@@ -186,6 +201,7 @@ class Settings:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     reports: Reports = field(default_factory=Reports)
+    processes: Processes = field(default_factory=Processes)
 
 
 MAY_CHANGE_ON_RESUME = (
@@ -288,6 +304,7 @@ def check(settings: Settings) -> None:
         raise ValueError(
             f"--tensor {training.tensor} does not divide --num-attention-heads {model.num_attention_heads}"
         )
+    check_processes(settings.processes)
     if not 0 < settings.text.held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, got {settings.text.held_out}")
     text = settings.text
@@ -300,6 +317,20 @@ def check(settings: Settings) -> None:
             raise ValueError(f"--fill-mask wants one {MASK} in each sentence, got {sentence!r}")
     PretrainingSettings(**asdict(rows), seed=settings.run.seed)
     architecture(model, vocab_size=text.vocab_size)
+
+
+def check_processes(processes: Processes) -> None:
+    """Raises ValueError, naming the flag, where the processes cannot find one another."""
+    given = {name: value for name, value in asdict(processes).items() if name != "distributed" and value is not None}
+    if given and not processes.distributed:
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')} goes with --distributed")
+    if processes.coordinator is not None and not processes.coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"--coordinator must be HOST:PORT, got {processes.coordinator!r}")
+    count, own = processes.num_processes, processes.process_id
+    if count is not None and count < 1:
+        raise ValueError(f"--num-processes must be at least 1, got {count}")
+    if own is not None and not 0 <= own < (own + 1 if count is None else count):
+        raise ValueError(f"--process-id must lie from 0 to {(count or 1) - 1}, got {own}")
 
 
 def architecture(model: Model, *, vocab_size: int, pad_token_id: int = 0) -> BertConfig:

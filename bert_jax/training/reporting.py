@@ -107,6 +107,31 @@ class Reporter:
         draw_curves(self.run, self.panels)
 
 
+class Unheard(Reporter):
+    """What reports nothing: of several processes the first reports."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+    def draw(self) -> None:
+        pass
+
+
 def split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Returns a row for each seed, named where there are several; a figure that is no array is the same in all."""
 

@@ -1,0 +1,90 @@
+"""Several processes that train as one, on one machine or on many.
+
+Every process runs the same program. Each brings its own slice of the data to the devices that are its own, and all take
+every step together; the first alone writes files and speaks. JAX's coordination service finds them and watches over
+them: where one dies, the others end too, and all are started again.
+
+References: https://docs.jax.dev/en/latest/multi_process.html.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NoReturn
+
+import jax
+from orbax.checkpoint import multihost
+
+A_WEEK = 7 * 24 * 3600  # seconds: longer than any corpus takes to read; a process that dies is noticed by other means
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Makes this process one of several; to be called before anything else is asked of JAX.
+
+    What is None is found out from Slurm, Kubernetes, Open MPI or a TPU pod.
+
+    Args:
+        coordinator: HOST:PORT of process 0, where the others find it.
+
+    Raises:
+        ValueError: nothing was found, or what was given does not fit.
+    """
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except ValueError as error:
+        if None not in (coordinator, num_processes, process_id):
+            raise
+        ways = "give --coordinator HOST:PORT, --num-processes and --process-id"
+        raise ValueError(
+            f"--distributed: no Slurm, Kubernetes, Open MPI or TPU pod says enough ({error}): {ways}"
+        ) from None
+    sys.excepthook = end_with_traceback
+    if not is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def is_first() -> bool:
+    """Says whether this process is the one that writes files; it is where there is one alone."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when all processes have called it; `what` names the moment, and each has its own."""
+    multihost.sync_global_processes(f"bert_jax: {what}", timeout=A_WEEK, processes=set(range(jax.process_count())))
+
+
+@contextmanager
+def first_alone(what: str) -> Iterator[None]:
+    """Lets the first process through the block before the others: what it leaves in a cache they find there."""
+    if not is_first():
+        wait_for_all(what)
+    yield
+    if is_first():
+        wait_for_all(what)
+
+
+def end(status: int | str) -> NoReturn:
+    """Ends the process as `sys.exit` does, after an error.
+
+    One of several ends without the leave that JAX takes at exit: it would wait for the others there, and they for it
+    where they are. So they are told that it died.
+    """
+    if jax.process_count() == 1:
+        sys.exit(status)
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    leave(1 if isinstance(status, str) else status)
+
+
+def end_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    traceback.print_exception(kind, error, trace)
+    leave(1)
+
+
+def leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

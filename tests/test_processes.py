@@ -1,0 +1,162 @@
+"""Two processes train as one does, over a real network: Gloo on this machine's loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.tools.flags import as_record
+from bert_jax.tools.settings import check, read_settings
+from bert_jax.training import parallel, processes
+
+SAME_LOSSES = 1e-5
+ROOT = Path(__file__).parents[1]
+WORDS = ["the", "a", "film", "story", "scene", "was", "is", "good", "bad", "long", "loved", "never", "watched", "again"]
+SMALL = [
+    "--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2",
+    "--intermediate-size", "32", "--max-length", "24", "--batch-size", "8", "--vocab-size", "150",
+    "--warmup-steps", "3", "--decay-steps", "50", "--learning-rate", "1e-2", "--log-every", "1", "--quiet",
+    "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrain(tmp_path_factory):
+    """Runs train.py in so many processes of so many devices; returns what each printed."""
+    folder = tmp_path_factory.mktemp("text")
+    random = np.random.default_rng(0)
+    documents = []
+    for _ in range(60):
+        sentences = [" ".join(random.choice(WORDS, random.integers(4, 9))) + "." for _ in range(random.integers(3, 8))]
+        documents.append("\n".join(sentence.capitalize() for sentence in sentences))
+    (folder / "films.txt").write_text("\n\n".join(documents))
+    here = ["--corpus", str(folder / "films.txt"), "--cache-dir", str(folder / "cache")]
+
+    def run(count: int, devices: int, *flags: str) -> list[str]:
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "PYTHONPATH": str(ROOT),
+        }
+        address = f"127.0.0.1:{free_port()}"
+        started = []
+        for number in range(count):
+            command = [sys.executable, str(ROOT / "train.py"), *SMALL, *here, *flags]
+            if count > 1:
+                command += ["--distributed", "--coordinator", address]
+                command += ["--num-processes", str(count), "--process-id", str(number)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+        said = [process.communicate(timeout=240)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * count, "\n".join(said)
+        return said
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path):
+    """Each run is begun by one kind and gone on with by the other, on another layout of devices."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    pretrain(1, 4, "--output", str(one), "--steps", "2")
+    said = pretrain(2, 2, "--output", str(two), "--steps", "2", "--fsdp", "4")
+    assert "on 4 cpu device(s)" in said[0]
+    assert "bert_jax.load" in said[0]
+    assert not [line for line in said[1].splitlines() if line and "[Gloo]" not in line]
+
+    said = pretrain(2, 2, "--output", str(one), "--steps", "4", "--resume", "--parallel", "pmap")
+    assert "going on from step 2 of 4" in said[0]
+    assert "going on from step 2 of 4" in pretrain(1, 4, "--output", str(two), "--steps", "4", "--resume")[0]
+
+    assert [row["step"] for row in rows(one) if "loss" in row] == [1, 2, 3, 4]
+    for got, wanted in zip(rows(two), rows(one), strict=True):
+        assert got.keys() == wanted.keys()
+        for name in got.keys() - {"tokens_per_second"}:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=SAME_LOSSES, err_msg=name)
+
+
+def held_by(*processes_of_rows: tuple[int, ...]):
+    """A layout in which row-shard i is on a device of each of the i-th processes."""
+    devices = [(process, shard) for shard, holders in enumerate(processes_of_rows) for process in holders]
+    indices = {Device(process): (slice(shard, shard + 1),) for process, shard in devices}
+    rows = SimpleNamespace(devices_indices_map=lambda shape: indices)
+    return SimpleNamespace(shards=len(processes_of_rows), rows=rows)
+
+
+class Device:
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+
+@pytest.mark.parametrize(
+    ("holders", "slices"),
+    [
+        ([(0,), (0,), (1,), (1,)], [(0, 2), (1, 2)]),  # data
+        ([(0, 1)], [(0, 1), (0, 1)]),  # tensor over both
+        ([(0, 1), (2, 3)], [(0, 2), (0, 2), (1, 2), (1, 2)]),  # tensor over two of four
+        ([(0,), (1,), (0,), (1,)], [(0, 2), (1, 2)]),  # a mesh that orders its devices otherwise
+    ],
+)
+def test_a_process_reads_the_rows_of_its_devices(monkeypatch, holders, slices):
+    for process, wanted in enumerate(slices):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert parallel.slice_to_read(held_by(*holders)) == wanted
+
+
+def test_processes_that_share_some_rows_are_refused():
+    with pytest.raises(ValueError, match="hold rows that overlap in part: choose another --tensor"):
+        parallel.slice_to_read(held_by((0,), (0, 1), (1,)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process-id", "0"], "--process-id goes with --distributed"),
+        (["--distributed", "--coordinator", "here"], "--coordinator must be HOST:PORT, got 'here'"),
+        (["--distributed", "--num-processes", "2", "--process-id", "2"], "--process-id must lie from 0 to 1, got 2"),
+        (["--distributed", "--num-processes", "0"], "--num-processes must be at least 1, got 0"),
+    ],
+)
+def test_bad_flags_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        check(read_settings(flags, description=""))
+
+
+def test_how_processes_found_one_another_is_not_recorded():
+    settings = read_settings(["--distributed", "--coordinator", "here:1", "--process-id", "0"], description="")
+    assert "processes" not in as_record(settings)
+
+
+def test_without_a_cluster_the_flags_are_asked_for(monkeypatch):
+    def found_nothing(*arguments):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", found_nothing)
+    with pytest.raises(
+        ValueError, match=r"no Slurm, .* give --coordinator HOST:PORT, --num-processes and --process-id"
+    ):
+        processes.join()
+
+
+def test_alone_nobody_is_waited_for():
+    processes.wait_for_all("a moment")
+    with processes.first_alone("a block"):
+        assert processes.is_first()
+    with pytest.raises(SystemExit, match="it broke"):
+        processes.end("it broke")
