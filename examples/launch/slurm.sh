@@ -1,0 +1,31 @@
+#!/bin/bash
+# Pretrains BERT-large on 4 nodes of 8 GPUs: sbatch examples/launch/slurm.sh
+#SBATCH --job-name=bert
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=12
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+#SBATCH --output=%x-%j.out
+#SBATCH --open-mode=append
+
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+
+# A proxy would stand between the processes, which find one another by host name.
+unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
+
+status=0
+srun --kill-on-bad-exit=1 .venv/bin/python train.py \
+    --distributed --resume \
+    --preset large --dtype bfloat16 \
+    --corpus "$HOME/texts/*.txt" --cache-dir "$HOME/cache" --output "$HOME/runs/large" \
+    --batch-size 4096 --quiet || status=$?
+
+# 143: three minutes before its time was up the run was asked to end, and has saved.
+if [ "$status" -eq 143 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -1,0 +1,13 @@
+#!/bin/bash
+# Pretrains BERT-large on every host of a TPU pod slice: TPU=my-slice ZONE=us-east5-a examples/launch/tpu-pod.sh
+# The repository is in ~/bert_jax on each host, with `pip install -e '.[tpu]'`, and /shared is mounted on all of them.
+set -euo pipefail
+: "${TPU:?the name of the slice}" "${ZONE:?its zone}"
+
+gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command '
+    cd ~/bert_jax && .venv/bin/python train.py \
+        --distributed --resume \
+        --preset large --dtype bfloat16 \
+        --corpus "/shared/texts/*.txt" --cache-dir ~/cache --output /shared/runs/large \
+        --batch-size 4096 --quiet
+'
