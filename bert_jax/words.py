@@ -8,7 +8,7 @@ ids are the same, and a corpus is read an order of magnitude faster.
 from __future__ import annotations
 
 import re
-from itertools import chain
+from itertools import chain, repeat
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 if TYPE_CHECKING:
     import tokenizers
 
-_WORD = re.compile(r"[!-/:-@\[-`{-~]|[^ !-/:-@\[-`{-~]+")
+_WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 KEPT_CHARACTERS = 1 << 20  # of words; some 20 MB
 
 
@@ -37,8 +37,11 @@ class Words:
         with self._lock:
             if self._characters > KEPT_CHARACTERS:
                 self._forget()
-            self._learn(set(words) - self._numbers.keys())
-            numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
+            numbers = np.fromiter(map(self._numbers.get, words, repeat(-1)), np.int64, len(words))
+            if (unknown := np.flatnonzero(numbers < 0)).size:
+                new = [words[i] for i in unknown.tolist()]
+                self._learn(list(set(new)))
+                numbers[unknown] = [self._numbers[word] for word in new]
             ids, offsets = self._ids, self._offsets
         counts = offsets[numbers + 1] - offsets[numbers]
         before = np.cumsum(np.concatenate([[0], counts]))
@@ -46,10 +49,7 @@ class Words:
         ends = np.cumsum(np.array([0, *map(len, split)], np.int64))
         return ids[places], np.diff(before[ends]).astype(np.int32)
 
-    def _learn(self, words: set[str]) -> None:
-        if not words:
-            return
-        new = list(words)
+    def _learn(self, new: list[str]) -> None:
         encoded = [encoding.ids for encoding in self._backend.encode_batch_fast(new, add_special_tokens=False)]
         self._numbers.update(zip(new, range(len(self._numbers), len(self._numbers) + len(new)), strict=True))
         self._ids = np.concatenate([self._ids, np.array(list(chain.from_iterable(encoded)), np.int32)])

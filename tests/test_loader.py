@@ -227,8 +227,8 @@ def test_passes_and_seeds_have_orders_and_masks_of_their_own():
 
 
 def test_what_is_left_out_of_a_larger_pass_is_random():
-    number = next(n for n in range(1, 9) if len(ROWS._pass(n)[0]) > ROWS.per_pass + 1)
-    plan = ROWS._pass(number)[0].pairs
+    number = next(n for n in range(1, 9) if len(ROWS._pass(n)) > ROWS.per_pass + 1)
+    plan = ROWS._pass(number).pairs
     shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
     missing = np.flatnonzero(~np.isin(plan, shown))
     assert missing.min() < ROWS.per_pass

@@ -16,11 +16,11 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 
 from bert_jax.data.batches import ENDLESS, Batch, Batches
 from bert_jax.data.masking import Vocabulary, enough_predictions, mask_tokens
+from bert_jax.data.order import shuffled
 from bert_jax.data.packing import enough_slots
 from bert_jax.data.pairs import PAIR, build_inputs, check_lengths
 from bert_jax.data.plans import Plan, plan_rows
@@ -157,7 +157,7 @@ class Rows:
     ) -> None:
         self._arguments = store, vocabulary, settings, cache_dir
         self._pass = functools.lru_cache(maxsize=2)(self._plan_pass)
-        self.per_pass = len(self._pass(0)[0])
+        self.per_pass = len(self._pass(0))
         self.pad_id = vocabulary.pad_id
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -184,15 +184,16 @@ class Rows:
         """Returns the pairs of rows int [B], PAIR [N], and how many are in each, int64 [B]."""
         found = [(np.zeros(0, PAIR), np.zeros(0, np.int64))]
         for pass_number, group in itertools.groupby(numbers.tolist(), lambda number: number // self.per_pass):
-            plan, order = self._pass(pass_number)
-            rows: list[Any] = [order[number % self.per_pass % len(plan)] for number in group]
-            found.append(plan.take(np.array(rows)))
+            plan = self._pass(pass_number)
+            places = np.array(list(group)) % self.per_pass % len(plan)
+            order = np.random.SeedSequence((self._arguments[2].seed, pass_number))
+            found.append(plan.take(shuffled(places, len(plan), order)))
         pairs, in_row = zip(*found, strict=True)
         return np.concatenate(pairs), np.concatenate(in_row)
 
-    def _plan_pass(self, pass_number: int) -> tuple[Plan, grain.MapDataset]:
+    def _plan_pass(self, pass_number: int) -> Plan:
         store, _, settings, cache_dir = self._arguments
-        plan = plan_rows(
+        return plan_rows(
             store,
             max_length=settings.max_length,
             slots=settings.slots,
@@ -201,8 +202,6 @@ class Rows:
             pass_number=pass_number,
             cache_dir=cache_dir,
         )
-        order_seed = int(np.random.SeedSequence((settings.seed, pass_number)).generate_state(1)[0])
-        return plan, grain.MapDataset.range(len(plan)).shuffle(seed=order_seed)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ never asked for, and a word that a cut left at the beginning of a segment does n
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,16 @@ class Vocabulary:
     def of(cls, tokenizer: Any) -> "Vocabulary":
         """Takes the attributes from a tokenizer, and leaves the rest of it behind."""
         return cls(**{field.name: getattr(tokenizer, field.name) for field in fields(cls)})
+
+    @cached_property
+    def special(self) -> np.ndarray:
+        """Bool [V], the special tokens."""
+        return np.isin(np.arange(self.vocab_size), self.special_ids)
+
+    @cached_property
+    def ordinary_ids(self) -> np.ndarray:
+        """Int32 [any], all others."""
+        return np.flatnonzero(~self.special).astype(np.int32)
 
 
 def enough_predictions(max_length: int, masked_share: float, slots: int = 1) -> int:
@@ -74,7 +85,7 @@ def mask_tokens(
     """
     (B, T), P = input_ids.shape, predictions
     order, action, replacement = np.split(_draw(seed, rows, T + 2 * P), [T, T + P], axis=1)
-    candidate = ~_table(vocabulary.vocab_size, vocabulary.special_ids)[input_ids]
+    candidate = ~vocabulary.special[input_ids]
     starts = candidate.copy()
     if whole_words:
         starts[:, 1:] &= ~(vocabulary.continuation[input_ids[:, 1:]] & candidate[:, :-1])
@@ -89,7 +100,7 @@ def mask_tokens(
     slot = np.arange(row.size) - np.searchsorted(row, np.arange(B))[row]
     row, place, slot = row[slot < P], place[slot < P], slot[slot < P]
     labels = input_ids[row, place]
-    ordinary = np.delete(np.arange(vocabulary.vocab_size, dtype=np.int32), vocabulary.special_ids)
+    ordinary = vocabulary.ordinary_ids
     others = ordinary[(replacement[row, slot] * ordinary.size).astype(int)]
     drawn = action[row, slot]
     masked = input_ids.astype(np.int32)
@@ -138,11 +149,11 @@ def _choose(
     B, T = starts.shape
     places = np.argsort(np.where(starts, turn, np.inf), axis=1) + np.arange(B)[:, None] * T
     words = places[np.arange(T) < starts.sum(axis=1, keepdims=True)]  # where they begin, sequence by sequence
-    owner = sequence.ravel()[words]
-    count = np.bincount(owner, minlength=wanted.size)
+    count = np.bincount(sequence[starts], minlength=wanted.size)
     first = np.cumsum(count) - count
     if candidate.sum() == words.size:  # words of one token each
-        return np.sort(words[np.arange(words.size) - first[owner] < wanted[owner]])
+        most = np.minimum(count, wanted)
+        return np.sort(words[np.repeat(first - np.cumsum(most) + most, most) + np.arange(most.sum())])
 
     number = np.cumsum(starts) - 1  # of each token's word, where it has one
     size = np.bincount(number[candidate.ravel()], minlength=words.size)
@@ -155,9 +166,3 @@ def _choose(
         chosen[word] = taken[going] + size[word] <= wanted[going]
         taken[going] += size[word] * chosen[word]
     return np.flatnonzero(candidate.ravel() & chosen[number])
-
-
-def _table(size: int, ids: np.ndarray) -> np.ndarray:
-    table = np.zeros(size, bool)
-    table[ids] = True
-    return table
