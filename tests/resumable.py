@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import runpy
-import signal
 import sys
 import time
 from functools import partial
@@ -36,7 +35,7 @@ from bert_jax.training.steps import train_step
 
 CONTEXT = get_context("forkserver")
 NO_DISK = 77
-STEPS = 60
+STEPS = 150
 WIDE = 200_000  # parameters: enough for a save to take many steps
 FIT: Any = SimpleNamespace(
     measure=lambda params, batch, key: {
@@ -158,7 +157,7 @@ def wait_until(condition, process, seconds: float = 60.0) -> None:
 
 
 def kill(process) -> None:
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
 
 

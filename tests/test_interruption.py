@@ -43,8 +43,12 @@ def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path, whole
             wait_until(lambda before=before: newest_step(run / "checkpoints") != before, process)
             wait_until(lambda: saving(run), process)
             time.sleep(random.uniform(0, 0.03))
+        elif number % 4:
+            before = len(rows(run))
+            wait_until(lambda before=before: len(rows(run)) > before, process)
+            time.sleep(random.uniform(0, 0.1))
         else:
-            time.sleep(random.uniform(0, 1.5))
+            time.sleep(random.uniform(0, 0.5))
         kill(process)
         while_saving += saving(run)
         reached.append(newest_step(run / "checkpoints"))
