@@ -148,6 +148,20 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
             )
 
 
+def count_steps(address: str, index: int, told: Path) -> None:
+    """One of two processes that count steps until they are told to end; writes down where it was told."""
+    jax.distributed.initialize(address, num_processes=2, process_id=index)
+    with Interruption() as interruption:
+        step = 1
+        while not interruption.requested(step):
+            (told / f"{index}.step").write_text(str(step))
+            time.sleep(0.01 * (1 + index))  # one is ahead of the other
+            step += 1
+        (told / f"{index}.end").write_text(f"{step} {interruption.received}")
+    while not (told / "1.end").exists():  # the first is the one that the others hear from
+        time.sleep(0.01)
+
+
 def wait_until(condition, process, seconds: float = 60.0) -> None:
     """Waits for something to happen in a process that is alive."""
     end = time.monotonic() + seconds

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import socket
 import time
 
 import numpy as np
 import pytest
-from resumable import STEPS, fit, kill, rows, saving, start, wait_until
+from resumable import STEPS, count_steps, fit, kill, rows, saving, start, wait_until
 
 from bert_jax.training.checkpoints import newest_step
 from bert_jax.training.interruption import command_to_resume
@@ -87,6 +88,21 @@ def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
     assert time.monotonic() - began < 2.0
     assert process.exitcode == -signal.SIGINT
     assert newest_step(run / "checkpoints") is None
+
+
+def test_processes_end_at_the_same_step_when_one_of_them_is_told_to(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    for index, process in enumerate(processes):
+        wait_until((tmp_path / f"{index}.step").exists, process)
+    os.kill(processes[1].pid, signal.SIGTERM)
+    for process in processes:
+        process.join()
+    ends = [(tmp_path / f"{index}.end").read_text().split() for index in range(2)]
+    assert ends[0] == ends[1]
+    assert ends[0][1] == str(int(signal.SIGTERM))
 
 
 def test_the_command_to_resume_is_the_one_that_was_given(monkeypatch):
