@@ -3,8 +3,7 @@
 A Feistel network permutes numbers of as many bits as `count` takes; a result beyond `count` goes through it again.
 
 References: Luby, Rackoff, How to Construct Pseudorandom Permutations, 1988; Black, Rogaway, Ciphers with Arbitrary
-Finite Domains, 2002, section 4 (cycle walking); Steele et al., Fast Splittable Pseudorandom Number Generators, 2014
-(the mixing function).
+Finite Domains, 2002, section 4 (cycle walking).
 """
 
 import numpy as np
@@ -36,6 +35,5 @@ def _permute(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x * np.uint64(0x9E3779B97F4A7C15)
+    return x ^ (x >> np.uint64(32))
