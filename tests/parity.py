@@ -26,6 +26,7 @@ from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.tensors import Tensor
 
 CHOICES = 3
+EXPECTATIONS = Path(__file__).parent / "expectations" / "parity.npz"
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiled, run once
 OUTPUTS = ("last_hidden_state", "pooler_output", "prediction_logits", "seq_relationship_logits", "logits",
            "start_logits", "end_logits")  # fmt: skip

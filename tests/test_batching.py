@@ -1,4 +1,4 @@
-"""Whatever rows come in, each comes out once with its own result, from a few compiled shapes."""
+"""Whatever sequences come in, each comes out once with its own result, from a few compiled shapes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,83 +6,152 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_jax.pipelines.batching import Batcher, Row, bucket_lengths
+from bert_jax.pipelines import batching
+from bert_jax.pipelines.batching import Batcher, Encoded, row_lengths, share
 
-LONGEST, BUDGET = 37, 64  # batches of 4 x 16, 2 x 24, 2 x 32 and 1 x 37
+LONGEST, BUDGET = 100, 256  # batches of 4 x 64, 2 x 96 and 2 x 100
 
 
 def report(params, batch):
-    """What a row was, seen through its padding."""
-    inside = jnp.arange(batch.ids.shape[1])[None, :] < batch.lengths[:, None]
-    return {"sum": jnp.where(inside, batch.ids, 0).sum(axis=1), "length": batch.lengths, "second": batch.second}
+    """What a sequence is, seen through its neighbours and its padding; at its place, or at each of its tokens."""
+    mask = batch["attention_mask"]
+    same = (mask[:, :, None] == mask[:, None, :]) & (mask > 0)[:, None, :]
+    found = {
+        "sum": jnp.where(same, batch["input_ids"][:, None, :], 0).sum(axis=2),
+        "length": same.sum(axis=2),
+        "second": jnp.where(same, batch["token_type_ids"][:, None, :], 0).sum(axis=2),
+        "position": batch["position_ids"],
+    }
+    if "places" not in batch:
+        return found
+    return {name: jnp.take_along_axis(each, batch["places"], axis=1) for name, each in found.items()}
 
 
-def row(length, places=0):
-    return Row(np.arange(1, length + 1, dtype=np.int32), length // 2, np.arange(places, dtype=np.int32))
+def encoded(length, place=0):
+    return Encoded(np.arange(1, length + 1, dtype=np.int32), length - length // 3, place)
 
 
-SHARED = Batcher(report, None, max_length=LONGEST, batch_tokens=BUDGET)
+def batcher(**options):
+    return Batcher(report, None, **{"max_length": LONGEST, "batch_tokens": BUDGET, **options})
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, LONGEST), max_size=40))
-def test_each_row_comes_out_once_with_its_own_result(lengths):
-    found = dict(SHARED.run(enumerate(map(row, lengths))))
-    assert sorted(found) == list(range(len(lengths)))
-    for number, length in enumerate(lengths):
-        result = {name: int(value) for name, value in found[number].items()}
-        assert result == {"sum": length * (length + 1) // 2, "length": length, "second": length // 2}
+def shapes(batcher, lengths):
+    return [batch["input_ids"].shape for _, batch in batcher.batches(enumerate(map(encoded, lengths)))]
 
 
-def test_a_bucket_is_compiled_once_for_many_rows_and_once_for_one():
-    batcher = Batcher(report, None, max_length=LONGEST, batch_tokens=BUDGET)
-    for lengths in ([3] * 9, [16] * 5, [3], [17, 20, 32, 24], list(range(1, LONGEST + 1)), [30] * 7, [LONGEST] * 7):
-        list(batcher.run(enumerate(map(row, lengths))))
-    shapes = {(4, 16), (1, 16), (2, 24), (1, 24), (2, 32), (1, 32), (1, LONGEST)}
-    assert {shape[:2] for shape in batcher.compilations} == shapes
-    assert set(batcher.compilations.values()) == {1}
+SHARED = batcher()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, LONGEST), st.booleans()), max_size=60), st.integers(0, 99))
+def test_each_sequence_comes_out_once_with_its_own_result(given, place):
+    sequences = [encoded(length, None if everywhere else place % length) for length, everywhere in given]
+    found = dict(SHARED.run(enumerate(sequences)))
+    assert sorted(found) == list(range(len(given)))
+    for number, (length, everywhere) in enumerate(given):
+        want = {"sum": length * (length + 1) // 2, "length": length, "second": length // 3}
+        positions = np.arange(length) if everywhere else np.array([place % length])
+        assert found[number].pop("position").tolist() == positions.tolist()
+        for name, values in found[number].items():
+            assert values.tolist() == [want[name]] * len(positions)
+
+
+@given(st.lists(st.integers(1, LONGEST), max_size=80))
+def test_rows_hold_every_sequence_once_and_no_more_than_fits(lengths):
+    rows = share(lengths, (64, 96, 100))
+    assert sorted(number for _, members in rows for number in members) == list(range(len(lengths)))
+    for length, members in rows:
+        assert sum(lengths[number] for number in members) <= length
+        assert 1 <= len(members) <= batching.SLOTS
+        assert length == next(n for n in (64, 96, 100) if n >= max(lengths[number] for number in members))
+
+
+def test_short_sequences_fill_up_rows():
+    rows = share([20, 44, 20, 20, 20, 70, 26, 30], (64, 96))
+    assert sorted((length, sorted(members)) for length, members in rows) == [
+        (64, [0, 1]),
+        (64, [2, 7]),
+        (64, [3, 4]),
+        (96, [5, 6]),
+    ]
+    lengths = np.random.default_rng(0).integers(5, 50, 400)
+    tokens = sum(rows * length for rows, length in shapes(batcher(), lengths))
+    assert lengths.sum() <= tokens < 1.05 * lengths.sum()
+
+
+def test_a_length_is_compiled_once_for_many_rows_and_once_for_one():
+    batcher_ = batcher()
+    for lengths in ([3] * 90, [64] * 5, [3], [90, 91, 92, 60], list(range(1, LONGEST + 1)), [99] * 7, [16], [33]):
+        list(batcher_.run(enumerate(map(encoded, lengths))))
+    assert {rows for rows, _ in batcher_.compilations} == {1, 2, 4}
+    assert {length for _, length in batcher_.compilations} <= set(row_lengths(LONGEST))
+    assert set(batcher_.compilations.values()) == {1}
 
 
 def test_the_counter_counts():
-    batcher = Batcher(lambda params, batch, scale: batch.lengths * scale, None, max_length=LONGEST)
+    def function(params, batch, *, scale):
+        return batch["places"] + scale
+
+    batcher_ = Batcher(function, None, max_length=LONGEST)
     for scale in (2, 3, 2):
-        assert [int(found) for _, found in batcher.run([(0, row(5))], scale=scale)] == [5 * scale]
-    assert batcher.compilations == {(1, 16, 0): 2}
+        assert [found.tolist() for _, found in batcher_.run([(0, encoded(5))], scale=scale)] == [[scale]]
+    assert batcher_.compilations == {(1, 16): 2}
 
 
-def test_a_row_is_asked_at_one_place_or_at_any():
-    batcher = Batcher(lambda params, batch: batch.places, None, max_length=LONGEST, batch_tokens=BUDGET)
-    found = dict(batcher.run(enumerate(row(9, places) for places in (0, 1, 2, 5))))
-    assert [len(found[number]) for number in range(4)] == [0, 1, 16, 16]
-    assert found[3][:5].tolist() == [0, 1, 2, 3, 4]
+def test_arrays_are_given_to_the_function_and_not_compiled_in():
+    def function(params, batch, *, wanted):
+        return batch["places"] + wanted[None, :]
+
+    batcher_ = Batcher(function, None, max_length=LONGEST)
+    for number in (2, 3):
+        found = batcher_.run([(0, encoded(5))], {"wanted": np.array([number])})
+        assert [result.tolist() for _, result in found] == [[number]]
+    assert batcher_.compilations == {(1, 16): 1}
 
 
 def test_what_is_left_goes_by_itself_or_filled_up_whichever_is_less_work():
-    batcher = Batcher(report, None, max_length=LONGEST, batch_tokens=20 * 16)
+    # A batch of one row costs as much as 20 tokens here, a full one 320.
+    few = batcher(max_length=24, batch_tokens=320)
+    assert shapes(few, [24] * 12) == [(1, 24)] * 12
+    assert shapes(few, [24] * 13) == [(13, 24)]
+    assert shapes(few, [24] * 15) == [(13, 24), (1, 24), (1, 24)]
+    # Rows alone are no longer than they must be.
+    assert shapes(batcher(), [9, 5]) == [(1, 16)]
+    assert shapes(batcher(), [60, 30]) == [(1, 64), (1, 32)]
 
-    def sizes(count):
-        return [len(batch.ids) for _, batch in batcher.batches(enumerate([row(7)] * count))]
 
-    # A batch of one costs as much as 20 tokens here, a full one 320.
-    assert sizes(15) == [1] * 15
-    assert sizes(16) == [20]
-    assert sizes(43) == [20, 20, 1, 1, 1]
-
-
-def test_rows_are_read_one_batch_ahead_and_no_further():
+def test_no_more_is_read_than_a_pool_holds():
     read = []
-    rows = ((number, row(5)) for number in range(100) if read.append(number) is None)
-    results = Batcher(report, None, max_length=LONGEST, batch_tokens=BUDGET).run(rows)
-    tag, _ = next(results)
-    assert (tag, len(read)) == (0, 8)
+    sequences = ((number, encoded(64)) for number in range(1000) if read.append(number) is None)
+    next(SHARED.run(sequences))
+    pool = BUDGET * (len(row_lengths(LONGEST)) + batching.EXTRA) // 64
+    assert len(read) == pool
 
 
-def test_buckets_are_few_and_end_with_the_longest():
-    assert bucket_lengths(512) == (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-    assert bucket_lengths(5) == (5,)
-    assert bucket_lengths(16) == (16,)
+def test_a_pool_always_makes_a_full_batch():
+    batcher_ = batcher(max_length=512, batch_tokens=1024)
+    random, pools = np.random.default_rng(0), []
+    lengths = random.integers(1, 513, 2000)
+    deal = batcher_.deal
+
+    def watched(pool, *, last):
+        left = yield from deal(pool, last=last)
+        if not last:
+            pools.append((len(pool), len(left)))
+        return left
+
+    batcher_.deal = watched
+    assert shapes(batcher_, lengths)
+    assert all(left < held for held, left in pools)
+    assert len(pools) < 200
+
+
+def test_lengths_are_few_and_end_with_the_longest():
+    assert row_lengths(512) == (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    assert row_lengths(5) == (5,)
+    assert row_lengths(16) == (16,)
 
 
 def test_a_budget_of_nothing_is_refused():
     with pytest.raises(ValueError, match="batch_tokens must be at least 1, got 0"):
-        Batcher(report, None, max_length=LONGEST, batch_tokens=0)
+        batcher(batch_tokens=0)

@@ -36,7 +36,7 @@ CLASSES = {
     "embed": pipelines.Embedder,
 }
 
-EXTRAS = {"tag": {"aggregation": "first"}, "embed": {"pooling": "mean", "normalize": True}}
+EXTRAS = {"tag": {"aggregation": "first"}, "embed": {"pooling": None, "normalize": None}}
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,8 @@ def test_lines_have_fields_with_tabs_between(folders, run):
     assert 0 < float(score) <= 1
     assert len(run("classify", folders["classify"], "an owl", "--top", "3")[0].split("\t")) == 6
     assert len(run("fill-mask", folders["fill-mask"], "an [MASK] [MASK]", "--top", "2")[0].split("\t")) == 8
+    (chosen,) = run("fill-mask", folders["fill-mask"], "an [MASK]", "--targets", "owl", "night")
+    assert sorted(chosen.split("\t")[::2]) == ["night", "owl"]
     assert len(run("embed", folders["embed"], "an owl")[0].split("\t")) == 12
     found = [line.split("\t") for line in run("tag", folders["tag"], *LINES)]
     assert found

@@ -8,7 +8,7 @@ from bert_jax.tokenization import valid_text
 
 
 def read(*pairs, **options):
-    options = {"max_length": small.POSITIONS, "overlap": 8, "offsets": True, **options}
+    options = {"max_length": small.POSITIONS, "overlap": 8, "offsets": True, "cut_first": False, **options}
     return list(read_documents(pairs, small.tokenizer(), **options))
 
 
@@ -18,14 +18,14 @@ def test_rows_say_the_text_between_special_tokens():
     for document, arguments in ((single, [[small.SHORT]]), (pair, [["is that so ?"], [small.SHORT]]), (empty, [[""]])):
         inputs = tokenizer(*arguments)
         (window,) = document.windows
-        row = document.row(window, tokenizer.sep_id)
+        row = document.encoded(window, tokenizer.sep_id)
         assert row.ids.tolist() == inputs["input_ids"][0].tolist()
         assert row.second == len(row.ids) - inputs["token_type_ids"][0].sum()
 
 
 def test_every_window_of_a_pair_begins_with_the_first_text():
     (document,) = read(("is that so ?", small.LONG))
-    rows = [document.row(window, small.tokenizer().sep_id) for window in document.windows]
+    rows = [document.encoded(window, small.tokenizer().sep_id) for window in document.windows]
     assert len(rows) > 5
     assert len({tuple(row.ids[: len(document.opening)]) for row in rows}) == 1
     assert max(len(row.ids) for row in rows) == small.POSITIONS
@@ -37,6 +37,18 @@ def test_a_first_text_that_leaves_no_room_is_refused_unless_all_fits():
         read((question, small.LONG))
     assert len(read((question, "owl"))[0].windows) == 1
     assert [row.stop for row in read((question + "owl owl owl", ""))[0].windows] == [0]
+
+
+def test_a_first_text_is_cut_to_half_of_the_window_or_to_what_the_other_leaves():
+    room = small.POSITIONS - 3
+    for second, kept in ((small.LONG, room - room // 2 + 1), ("owl owl", room - 2), ("", room)):
+        with pytest.warns(UserWarning, match="a first text is cut: it takes more than half of the window"):
+            (document,) = read((small.LONG, second), cut_first=True)
+        (whole,) = read((None, small.LONG))
+        assert document.opening[1:-1].tolist() == whole.ids[:kept].tolist()
+        assert max(window.stop for window in document.windows) == len(document.ids)
+    (fitting,) = read(("owl " * 17, "owl"), cut_first=True)
+    assert len(fitting.opening) == 19
 
 
 def test_lone_surrogates_become_a_mark_and_characters_keep_their_numbers():

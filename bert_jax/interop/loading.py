@@ -197,8 +197,8 @@ def load(
     return LoadedBert(bert, params, read_vocabulary(folder, bert.config), new)
 
 
-def locate(source: str | Path, revision: str | None = None) -> Path:
-    """Returns the folder of a model, fetched from the hub where it is no folder here.
+def locate(source: str | Path, revision: str | None = None, *, also: Sequence[str] = ()) -> Path:
+    """Returns the folder of a model, fetched from the hub where it is no folder here, with what is `also` wanted of it.
 
     Raises:
         FileNotFoundError: no such folder or model, or no config.json in it.
@@ -207,7 +207,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
     if not folder.exists() and not folder.is_absolute():
         from bert_jax.interop.hub import fetch
 
-        folder = fetch(str(source), revision)
+        folder = fetch(str(source), revision, also=also)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json here; wanted the folder of a run or of a model")
     return folder

@@ -20,6 +20,7 @@ READERS: dict[str, Callable[[Path], Tensors]] = {
 }
 LFS_POINTER = b"version https://git-lfs"
 INDEX = ".index.json"
+KINDS = {dict: "object", list: "list"}
 JSON_LIMIT = 1 << 26  # bytes
 
 
@@ -79,8 +80,8 @@ def opened(path: Path, reader: Callable[[Path], Tensors]) -> Tensors:
         return reader(path)
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """Reads a file that holds one JSON object, or a list.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -91,8 +92,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, where at most {JSON_LIMIT} are expected")
     with blame(path, RecursionError):
         values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: wanted a JSON object, got {type(values).__name__}")
+    if not isinstance(values, kind):
+        raise ValueError(f"{path}: wanted a JSON {KINDS[kind]}, got {type(values).__name__}")
     return values
 
 

@@ -1,53 +1,65 @@
-"""Rows of any length through a function that is compiled for a few shapes.
+"""Sequences of any length through a function that is compiled for a few shapes.
 
-Rows are dealt into buckets by length. A bucket's batch has a fixed number of rows, as many as a budget of tokens
-allows, and leaves when it is full; what is left at the end goes row by row, or as one batch filled up with empty rows,
-whichever is less work. So each bucket is compiled at most twice, for many rows and for one. While the device works on a
-batch the next rows are read and encoded, and the results of the batch before are fetched.
+Sequences are collected, and packed: the longest first, each into the row where it leaves the least room, so that hardly
+any padding is computed. Rows have few lengths, and a batch of a length has a fixed number of them, as many as a budget
+of tokens allows. It leaves when it is full; what is left at the end goes row by row, or as one batch filled up with
+empty rows, whichever is less work. So each length is compiled at most twice, for many rows and for one. While the
+device works on a batch the next one is made, and the results of the batch before are fetched.
 
-References: Khomenko et al., Accelerating Recurrent Neural Network Training using Sequence Bucketing, 2016.
+References: Krell et al., Efficient Sequence Packing without Cross-contamination, 2021. Khomenko et al., Accelerating
+Recurrent Neural Network Training using Sequence Bucketing, 2016.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-SHORTEST = 16, 24  # tokens of the first buckets; the others are these doubled, and doubled again
+from bert_jax.data.packing import Layout
+
+SHORTEST = 16, 24  # tokens of the first lengths; the others are these doubled, and doubled again
+SHARED = 64  # tokens of the shortest row that several sequences share
+SLOTS = 8  # sequences in a row, at most
+EXTRA = 4  # batches' worth of tokens that are collected beyond one unfinished batch of each length
 BUDGETS = {"cpu": 1024}  # tokens of a batch, by platform
 BUDGET = 16384  # elsewhere
 IDLE = 16  # a batch of one row costs no less than this part of a full one
 
 
-class Row(NamedTuple):
+class Encoded(NamedTuple):
     """One sequence for the model.
 
     Attributes:
-        ids: int32 [T], special tokens and all.
-        second: where segment B begins; T where there is none.
-        places: int32 [P], the positions that are asked about, for models that answer at positions.
+        ids: int32 [n], special tokens and all.
+        second: where segment B begins; n where there is none.
+        place: the position that is asked about, for an answer at one; None for an answer at each.
     """
 
     ids: np.ndarray
     second: int
-    places: np.ndarray = np.zeros(0, np.int32)
+    place: int | None = None
 
 
-class Batch(NamedTuple):
-    """Rows of one bucket, filled up: int32 arrays [B, T], [B], [B] and [B, P], where P is 0, 1 or T."""
-
-    ids: np.ndarray
-    lengths: np.ndarray
-    second: np.ndarray
-    places: np.ndarray
+Tagged = tuple[Any, Encoded]
+Batch = dict[str, np.ndarray]
 
 
-def bucket_lengths(max_length: int) -> tuple[int, ...]:
-    """Returns the lengths that rows are padded to.
+class Answered(NamedTuple):
+    """Where in the results of a batch a sequence finds its own: `results[row, start:stop]`."""
 
-    >>> bucket_lengths(100)
+    tag: Any
+    row: int
+    start: int
+    stop: int
+
+
+def row_lengths(max_length: int) -> tuple[int, ...]:
+    """Returns the lengths that rows may have.
+
+    >>> row_lengths(100)
     (16, 24, 32, 48, 64, 96, 100)
     """
     lengths = sorted(start << doubling for start in SHORTEST for doubling in range(max_length.bit_length()))
@@ -55,15 +67,19 @@ def bucket_lengths(max_length: int) -> tuple[int, ...]:
 
 
 class Batcher:
-    """Runs rows through `function(params, batch, **static)`, whose results have a row of the batch each in front.
+    """Runs sequences through `function(params, batch, **options)`.
+
+    A batch is in the project's format: `input_ids`, `attention_mask`, `token_type_ids` and `position_ids`, int32
+    [B, T]; and, where sequences are asked at one place each, `places`, int32 [B, SLOTS]. Each result of the function is
+    [B, SLOTS, ...] then, and [B, T, ...] without.
 
     Args:
         params: the first argument; moved to the device once.
-        max_length: the longest row there will be.
+        max_length: the longest sequence there will be.
         batch_tokens: the tokens of a full batch, padding included; None: what suits the platform.
 
     Attributes:
-        compilations: how often a shape (B, T, P) was compiled.
+        compilations: how often a shape (B, T) was compiled.
     """
 
     def __init__(
@@ -73,27 +89,30 @@ class Batcher:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self.function = function
         self.params = jax.device_put(params)
-        self.lengths = bucket_lengths(max_length)
+        self.lengths = row_lengths(max_length)
         self.budget = batch_tokens or BUDGETS.get(jax.default_backend(), BUDGET)
         self.compilations: Counter[tuple[int, ...]] = Counter()
         self.compiled: dict[Hashable, Callable[..., Any]] = {}
 
-    def run(self, rows: Iterable[tuple[Any, Row]], **static: Any) -> Iterator[tuple[Any, Any]]:
-        """Yields each row's tag and result, in no particular order.
+    def run(
+        self, sequences: Iterable[Tagged], arrays: Mapping[str, Any] | None = None, **static: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields each sequence's tag and result, [1, ...] or [n, ...], in no particular order.
 
         Args:
-            rows: read as the device gets on.
-            **static: options of the function, compiled in.
+            sequences: read as the device gets on.
+            arrays: options of the function that are given to it with every batch.
+            **static: options of the function that are compiled in.
         """
         compiled = self.compile(static)
-        pending: tuple[list[Any], Any] | None = None
-        for tags, batch in self.batches(rows):
-            results = compiled(self.params, batch)
+        pending: tuple[list[Answered], Any] | None = None
+        for answered, batch in self.batches(sequences):
+            results = compiled(self.params, batch, arrays or {})
             for leaf in jax.tree.leaves(results):
                 leaf.copy_to_host_async()
             if pending is not None:
                 yield from fetched(*pending)
-            pending = tags, results
+            pending = answered, results
         if pending is not None:
             yield from fetched(*pending)
 
@@ -102,52 +121,115 @@ class Batcher:
         key = tuple(sorted(static.items()))
         if key not in self.compiled:
 
-            def function(params: Any, batch: Batch) -> Any:
-                self.compilations[(*batch.ids.shape, batch.places.shape[1])] += 1  # runs only while it is traced
-                return self.function(params, batch, **static)
+            def function(params: Any, batch: Any, arrays: Any) -> Any:
+                self.compilations[batch["input_ids"].shape] += 1  # runs only while it is traced
+                return self.function(params, batch, **arrays, **static)
 
             self.compiled[key] = jax.jit(function)
         return self.compiled[key]
 
-    def batches(self, rows: Iterable[tuple[Any, Row]]) -> Iterator[tuple[list[Any], Batch]]:
-        """Deals rows into buckets and yields batches with their tags."""
-        waiting: defaultdict[tuple[int, int], list[tuple[Any, Row]]] = defaultdict(list)
-        for tag, row in rows:
-            length = next(length for length in self.lengths if length >= len(row.ids))
-            shape = length, len(row.places) if len(row.places) < 2 else length
-            waiting[shape].append((tag, row))
-            if len(waiting[shape]) == self.rows_of(length):
-                yield filled(waiting.pop(shape), *shape, self.rows_of(length))
-        for (length, places), rest in sorted(waiting.items(), key=lambda item: item[0]):
-            if len(rest) * max(length, self.budget // IDLE) < self.rows_of(length) * length:
-                for row in rest:
-                    yield filled([row], length, places, 1)
-            else:
-                yield filled(rest, length, places, self.rows_of(length))
+    def batches(self, sequences: Iterable[Tagged]) -> Iterator[tuple[list[Answered], Batch]]:
+        """Packs sequences and yields batches, and who finds what in their results."""
+        pools: dict[bool, list[Tagged]] = {True: [], False: []}
+        tokens = dict.fromkeys(pools, 0)
+        enough = self.budget * (len(self.lengths) + EXTRA)
+        for tag, sequence in sequences:
+            kind = sequence.place is None
+            pools[kind].append((tag, sequence))
+            tokens[kind] += len(sequence.ids)
+            if tokens[kind] >= enough:
+                pools[kind] = yield from self.deal(pools[kind], last=False)
+                tokens[kind] = sum(len(left.ids) for _, left in pools[kind])
+        for pool in pools.values():
+            yield from self.deal(pool, last=True)
+
+    def deal(self, pool: list[Tagged], *, last: bool) -> Generator[tuple[list[Answered], Batch], None, list[Tagged]]:
+        """Yields the full batches that a pool makes, and all when it is the last; returns the sequences left."""
+        left: list[Tagged] = []
+        for length, rows in self.packed(pool).items():
+            size = self.rows_of(length)
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                if len(some) == size or (last and not self.better_alone(some, length)):
+                    yield filled(some, length, size)
+                elif last:
+                    yield from (filled([row], self.fitting(tokens_of(row)), 1) for row in some)
+                else:
+                    left += [one for row in some for one in row]
+        return left
+
+    def better_alone(self, rows: list[list[Tagged]], length: int) -> bool:
+        """Says whether a batch for each row is less work than one that is filled up."""
+        least = self.budget // IDLE
+        return sum(max(least, self.fitting(tokens_of(row))) for row in rows) < self.rows_of(length) * length
+
+    def packed(self, pool: list[Tagged]) -> dict[int, list[list[Tagged]]]:
+        """Returns rows of sequences by the rows' length, the shortest first."""
+        lengths = [length for length in self.lengths if length >= min(SHARED, self.lengths[-1])]
+        rows: dict[int, list[list[Tagged]]] = {length: [] for length in lengths}
+        for length, members in share([len(sequence.ids) for _, sequence in pool], lengths):
+            rows[length].append([pool[number] for number in members])
+        return rows
+
+    def fitting(self, tokens: int) -> int:
+        """The length of a row of so many tokens."""
+        return next(length for length in self.lengths if length >= tokens)
 
     def rows_of(self, length: int) -> int:
         """The rows of a full batch."""
         return max(1, self.budget // length)
 
 
-def filled(tagged: list[tuple[Any, Row]], length: int, places: int, size: int) -> tuple[list[Any], Batch]:
-    """Returns the tags, and their rows as one batch of `size`."""
-    batch = Batch(
-        ids=np.zeros((size, length), np.int32),
-        lengths=np.zeros(size, np.int32),
-        second=np.zeros(size, np.int32),
-        places=np.zeros((size, places), np.int32),
-    )
-    for number, (_, row) in enumerate(tagged):
-        batch.ids[number, : len(row.ids)] = row.ids
-        batch.lengths[number] = len(row.ids)
-        batch.second[number] = row.second
-        batch.places[number, : len(row.places)] = row.places
-    return [tag for tag, _ in tagged], batch
+def share(lengths: Sequence[int], row_lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Returns rows, each as its length and the numbers of its sequences: best-fit decreasing.
+
+    A sequence that fits no row begins another, of the least length that holds it; shorter ones fill that up.
+    """
+    rows: list[tuple[int, list[int]]] = []
+    rooms: list[tuple[int, int]] = []  # tokens left, row; ascending
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        at = bisect_left(rooms, (lengths[number], -1))
+        if at == len(rooms):
+            length = row_lengths[bisect_left(row_lengths, lengths[number])]
+            room, row = length, len(rows)
+            rows.append((length, []))
+        else:
+            room, row = rooms.pop(at)
+        rows[row][1].append(number)
+        if len(rows[row][1]) < SLOTS:
+            insort(rooms, (room - lengths[number], row))
+    return rows
 
 
-def fetched(tags: list[Any], results: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields each tag with its row of the results, on the host."""
+def tokens_of(row: list[Tagged]) -> int:
+    return sum(len(sequence.ids) for _, sequence in row)
+
+
+def filled(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[Answered], Batch]:
+    """Returns rows of sequences as one batch of `size` rows, and where each sequence is."""
+    tagged = [one for row in rows for one in row]
+    sequences = [sequence for _, sequence in tagged]
+    lengths = np.array([len(sequence.ids) for sequence in sequences])
+    in_row = np.array([len(row) for row in rows] + [0] * (size - len(rows)))
+    layout = Layout(lengths, in_row, row_length=length, slots=SLOTS)
+    batch = layout.arrays()
+    cls_positions = batch.pop("cls_positions")
+    batch["input_ids"] = np.zeros((size, length), np.int32)
+    batch["input_ids"][batch["attention_mask"] > 0] = np.concatenate([sequence.ids for sequence in sequences])
+    second = np.array([sequence.second for sequence in sequences])
+    types = np.broadcast_to([0, 1], (len(sequences), 2))
+    batch["token_type_ids"] = layout.fill(types, np.stack([second, lengths - second], axis=1))
+    if sequences[0].place is None:
+        starts, stops = layout.start, layout.start + lengths
+    else:
+        batch["places"] = cls_positions + layout.spread(np.array([sequence.place for sequence in sequences], np.int32))
+        starts, stops = layout.slot, layout.slot + 1
+    answered = map(Answered, (tag for tag, _ in tagged), layout.row.tolist(), starts.tolist(), stops.tolist())
+    return list(answered), batch
+
+
+def fetched(answered: list[Answered], results: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each tag with its part of the results, on the host."""
     leaves, form = jax.tree.flatten(jax.device_get(results))
-    for number, tag in enumerate(tags):
-        yield tag, form.unflatten([leaf[number] for leaf in leaves])
+    for tag, row, start, stop in answered:
+        yield tag, form.unflatten([leaf[row, start:stop] for leaf in leaves])

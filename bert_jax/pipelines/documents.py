@@ -1,15 +1,16 @@
 """Texts as rows: a text that fits is one row, a longer one several whose windows overlap.
 
-`[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text whole in every row.
+`[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text in every row.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from bert_jax.pipelines.batching import Row
+from bert_jax.pipelines.batching import Encoded
 from bert_jax.tokenization import Tokenizer, valid_text
 from bert_jax.windows import Window, cover, owners
 
@@ -36,11 +37,14 @@ class Document:
     windows: tuple[Window, ...]
     paired: bool
 
-    def row(self, window: Window, sep_id: int, places: np.ndarray | None = None) -> Row:
-        """Returns the row of a window; `places` are tokens of the document."""
+    def encoded(self, window: Window, sep_id: int, place: int | None = None) -> Encoded:
+        """Returns the sequence of a window, to be answered at `place` in it or everywhere."""
         ids = np.concatenate([self.opening, self.ids[window.start : window.stop], [sep_id]], dtype=np.int32)
-        shifted = np.zeros(0, np.int32) if places is None else places - window.start + len(self.opening)
-        return Row(ids, len(self.opening) if self.paired else len(ids), shifted)
+        return Encoded(ids, len(self.opening) if self.paired else len(ids), place)
+
+    def place(self, window: Window, token: int) -> int:
+        """Returns where in the window's sequence a token of the document stands."""
+        return len(self.opening) + token - window.start
 
     @cached_property
     def owners(self) -> np.ndarray:
@@ -49,15 +53,24 @@ class Document:
 
 
 def read_documents(
-    pairs: Sequence[tuple[str | None, str]], tokenizer: Tokenizer, *, max_length: int, overlap: int, offsets: bool
+    pairs: Sequence[tuple[str | None, str]],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    overlap: int,
+    offsets: bool,
+    cut_first: bool,
 ) -> Iterator[Document]:
     """Yields the documents of (first text or None, text), encoded some at a time.
 
+    A first text may take half of a row, and more only where the other one leaves it.
+
     Args:
         offsets: whether characters are asked for; without them encoding is faster.
+        cut_first: whether a first text that takes more is cut at its end, with a warning, or refused.
 
     Raises:
-        ValueError: a first text that leaves no room for the other.
+        ValueError: a first text that leaves too little room for the other.
     """
     encode = tokenizer.backend.encode_batch if offsets else tokenizer.backend.encode_batch_fast
     for begin in range(0, len(pairs), SLICE):
@@ -68,13 +81,17 @@ def read_documents(
         for (first, text), encoding in zip(some, encodings, strict=True):
             opening = [tokenizer.cls_id]
             if first is not None:
-                opening += [*next(first_ids), tokenizer.sep_id]
+                ids = next(first_ids)
+                # A long document seen through a slit would take hours.
+                most = max_length - 3 - min(len(encoding.ids), max_length // 2 - 2)
+                if len(ids) > most and not cut_first:
+                    raise ValueError(
+                        f"a first text of {len(ids)} tokens leaves too little of {max_length} tokens: {first!r:.60}"
+                    )
+                if len(ids) > most:
+                    warnings.warn("a first text is cut: it takes more than half of the window", stacklevel=2)
+                opening += [*ids[:most], tokenizer.sep_id]
             room = max_length - len(opening) - 1
-            # A long document seen through a slit would take hours.
-            if room < len(encoding.ids) and room < max_length // 2 - 2:
-                raise ValueError(
-                    f"a first text of {len(opening) - 2} tokens leaves too little of {max_length} tokens: {first!r:.60}"
-                )
             yield Document(
                 text=text,
                 ids=np.array(encoding.ids, np.int32),

@@ -3,16 +3,20 @@
 References: Reimers, Gurevych, Sentence-BERT, 2019, section 3 (the three poolings).
 """
 
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, cast, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.interop.loading import LoadedBert
+from bert_jax.functional import select
+from bert_jax.interop.loading import LoadedBert, locate
+from bert_jax.interop.pooling import POOLING_FILES, Pooled, read_pooling
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
 Pooling = Literal["mean", "cls", "max"]
+DEFAULT = Pooled("mean", normalize=True)
 
 
 class Embedder(Pipeline):
@@ -22,6 +26,7 @@ class Embedder(Pipeline):
     maximum for `max`, else by their mean, each weighed by its tokens.
 
     Args:
+        bert: what `bert_jax.load` returned.
         pooling: over the vectors of all tokens, special ones included: their `mean` or `max`; or that of [CLS].
         normalize: to length 1, so that a product is a cosine.
         **options: those of every pipeline.
@@ -33,19 +38,55 @@ class Embedder(Pipeline):
         self.pooling, self.normalize = pooling, normalize
         super().__init__(bert, **options)
 
-    def wanted(self, outputs, mask):
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        dtype: str | None = None,
+        revision: str | None = None,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Loads a model and makes an embedder of it.
+
+        Args:
+            source, dtype, revision: those of `bert_jax.load`.
+            pooling, normalize: None: as the folder says, where it is one of sentence-transformers; else those of the
+                embedder.
+            **options: those of every pipeline.
+
+        Raises:
+            FileNotFoundError, ValueError: those of `bert_jax.load`; a folder that pools in another way.
+        """
+        folder = locate(source, revision, also=POOLING_FILES)
+        if pooling is None or normalize is None:
+            said = read_pooling(folder) or DEFAULT
+            if pooling is None and said.mode not in get_args(Pooling):
+                raise ValueError(f"{folder} pools by {said.mode!r:.80}: choose one of {', '.join(get_args(Pooling))}")
+            pooling = pooling or cast(Pooling, said.mode)
+            normalize = said.normalize if normalize is None else normalize
+        return super().load(folder, dtype=dtype, pooling=pooling, normalize=normalize, **options)
+
+    def wanted(self, outputs, batch):
         x = outputs.last_hidden_state.astype(jnp.float32)
         if self.pooling == "cls":
-            return x[:, 0]
+            return select(x, batch["places"])
+        sequence = batch["attention_mask"]
+        inside = jnp.take_along_axis(sequence, batch["places"], axis=1)[:, :, None] == sequence[:, None, :]
         if self.pooling == "max":
-            return jnp.where(mask[:, :, None], x, -jnp.inf).max(axis=1)
-        return jnp.where(mask[:, :, None], x, 0.0).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
+            return jnp.where(inside[:, :, :, None], x[:, None, :, :], -jnp.inf).max(axis=2)
+        sums = jnp.einsum("BPT,BTD->BPD", inside.astype(jnp.float32), x, precision="highest")
+        return sums / inside.sum(axis=2)[:, :, None]
 
     def answer(self, document: Document, results: list[Any]) -> np.ndarray:
-        vector = results[0]
-        if len(results) > 1:
+        vectors = np.concatenate(results)
+        if self.pooling == "max":
+            vector = vectors.max(axis=0)
+        else:
             tokens = [window.stop - window.start + len(document.opening) + 1 for window in document.windows]
-            vector = np.max(results, 0) if self.pooling == "max" else np.average(results, axis=0, weights=tokens)
+            vector = np.average(vectors, axis=0, weights=tokens)
         if self.normalize:
             vector = vector / max(np.linalg.norm(vector), 1e-12)
         return np.array(vector, np.float32)

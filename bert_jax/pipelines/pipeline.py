@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
-from bert_jax.pipelines.batching import Batch, Batcher, Row
+from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, read_documents
 
 HELD_CHARACTERS = 1 << 23
@@ -39,7 +39,9 @@ class Pipeline:
     """
 
     models: ClassVar[tuple[str, ...]] = ()  # that have the head which is needed; none named: any will do
-    offsets: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = False  # whether each token is answered, or each sequence
+    offsets: ClassVar[bool] = False  # whether characters are asked for
+    cut_first: ClassVar[bool] = True  # whether a first text that leaves too little room is cut; else it is refused
 
     def __init__(
         self,
@@ -78,7 +80,8 @@ class Pipeline:
     def __call__(self, texts: Any, **options: Any) -> Any:
         """Answers one text, or a list of texts with a list, or an iterator of texts with an iterator.
 
-        Where a text may be paired with another, `{"text": ..., "text_pair": ...}` stands for a text.
+        Where a text may be paired with another, `{"text": ..., "text_pair": ...}` stands for a text. Where both are too
+        long for one window, the second is read in several, and of the first no more than fits half of one.
         """
         if isinstance(texts, str | Mapping):
             return next(self.stream([texts], **options))
@@ -90,13 +93,14 @@ class Pipeline:
 
     def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
         """Yields an answer for each text, in order."""
-        static = self.static(**options)
+        static, arrays = self.static(**options), self.arrays(**options)
         hidden = not (sys.stderr.isatty() if self.progress is None else self.progress)
         with tqdm(total=total, disable=hidden, delay=PATIENCE, unit=" texts") as bar:
             for held in held_texts(texts, self.window):
                 documents: list[Document] = []
                 results: list[list[Any]] = []
-                for (number, part), result in self.batcher.run(self.tagged_rows(held, documents, results), **static):
+                sequences = self.tagged_sequences(held, documents, results)
+                for (number, part), result in self.batcher.run(sequences, arrays, **static):
                     results[number][part] = result
                     bar.update(part == len(results[number]) - 1)
                 for number, document in enumerate(documents):
@@ -104,39 +108,36 @@ class Pipeline:
                     results[number] = []
                     yield answer
 
-    def tagged_rows(
+    def tagged_sequences(
         self, texts: list[Any], documents: list[Document], results: list[list[Any]]
-    ) -> Iterator[tuple[tuple[int, int], Row]]:
-        """Yields the rows of the texts, tagged (text, row), and enters each text into the two lists."""
+    ) -> Iterator[tuple[tuple[int, int], Encoded]]:
+        """Yields the sequences of the texts, tagged (text, sequence), and enters each text into the two lists."""
         pairs = [self.pair(text) for text in texts]
-        for number, document in enumerate(
-            read_documents(
-                pairs, self.tokenizer, max_length=self.max_length, overlap=self.overlap, offsets=self.offsets
-            )
-        ):
+        read = read_documents(
+            pairs,
+            self.tokenizer,
+            max_length=self.max_length,
+            overlap=self.overlap,
+            offsets=self.offsets,
+            cut_first=self.cut_first,
+        )
+        for number, document in enumerate(read):
             if document.paired and self.bert.config.type_vocab_size < 2:
                 raise ValueError("this model has one token type: it cannot tell the texts of a pair apart")
-            rows = self.rows(document)
+            sequences = self.sequences(document)
             documents.append(document)
-            results.append([None] * len(rows))
-            for part, row in enumerate(rows):
-                yield (number, part), row
+            results.append([None] * len(sequences))
+            for part, sequence in enumerate(sequences):
+                yield (number, part), sequence
 
-    def compute(self, params: Any, batch: Batch, **static: Any) -> Any:
+    def compute(self, params: Any, batch: Mapping[str, jax.Array], **options: Any) -> Any:
         """Runs the model on a batch; on the device."""
-        T = batch.ids.shape[1]
-        positions = jnp.arange(T)[None, :]
-        mask = positions < batch.lengths[:, None]
-        # With a place for every token the head answers everywhere, and nothing need be picked out.
-        places = batch.places if 0 < batch.places.shape[1] < T else None
+        inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "places"}
+        places = batch.get("places")
         outputs: Any = self.bert.model.apply(
-            {"params": params},
-            batch.ids,
-            mask.astype(jnp.int32),
-            (mask & (positions >= batch.second[:, None])).astype(jnp.int32),
-            masked_positions=places,
+            {"params": params}, **inputs, masked_positions=places, cls_positions=places
         )
-        return self.wanted(outputs, mask, **static)
+        return self.wanted(outputs, batch, **options)
 
     # What a pipeline says of itself
 
@@ -148,20 +149,25 @@ class Pipeline:
             raise ValueError(f"wanted the keys text and text_pair, got {', '.join(map(str, given)) or 'none'}")
         return given["text"], given["text_pair"]
 
-    def rows(self, document: Document) -> list[Row]:
-        """Returns the rows that a document needs."""
-        return [document.row(window, self.tokenizer.sep_id) for window in document.windows]
+    def sequences(self, document: Document) -> list[Encoded]:
+        """Returns the sequences that a document needs: one a window, asked at [CLS] or everywhere."""
+        place = None if self.everywhere else 0
+        return [document.encoded(window, self.tokenizer.sep_id, place) for window in document.windows]
 
     def static(self, *_: Any, **options: Any) -> dict[str, Any]:
         """Checks the options of a call and returns those that are compiled in."""
         return {}
 
-    def wanted(self, outputs: Outputs, mask: jax.Array, *_: Any, **static: Any) -> Any:
-        """Returns what is fetched: arrays with the axis B in front. `mask` is bool [B, T]."""
+    def arrays(self, *_: Any, **options: Any) -> dict[str, np.ndarray]:
+        """Returns the options of a call that are given to the device with every batch."""
+        return {}
+
+    def wanted(self, outputs: Outputs, batch: Mapping[str, jax.Array], *_: Any, **options: Any) -> Any:
+        """Returns what is fetched: arrays [B, P, ...] for the P `places` in the batch, else [B, T, ...]."""
         raise NotImplementedError
 
     def answer(self, document: Document, results: list[Any], *_: Any, **options: Any) -> Any:
-        """Returns the answer, given what was fetched for each row of the document."""
+        """Returns the answer, given what was fetched for each sequence of the document: [1, ...] or [n, ...]."""
         raise NotImplementedError
 
     def gathered(self, answers: list[Any]) -> Any:

@@ -31,7 +31,9 @@ class QuestionAnswerer(Pipeline):
     """
 
     models = ("BertForQuestionAnswering",)
+    everywhere = True
     offsets = True
+    cut_first = False  # what is left of a question asks something else
 
     def __call__(self, questions: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         if questions is None:
@@ -51,8 +53,8 @@ class QuestionAnswerer(Pipeline):
             raise ValueError(f"top and max_answer_length must be at least 1, got {top} and {max_answer_length}")
         return {}
 
-    def wanted(self, outputs, mask):
-        return jnp.stack([outputs.start_logits, outputs.end_logits], axis=1).astype(jnp.float32)
+    def wanted(self, outputs, batch):
+        return jnp.stack([outputs.start_logits, outputs.end_logits], axis=2).astype(jnp.float32)
 
     def answer(
         self,
@@ -65,14 +67,15 @@ class QuestionAnswerer(Pipeline):
         null_threshold: float = 0.0,
     ) -> Any:
         best, totals = [], []
-        for number, (window, (start_logits, end_logits)) in enumerate(zip(document.windows, results, strict=True)):
+        for number, (window, logits) in enumerate(zip(document.windows, results, strict=True)):
+            start_logits, end_logits = logits.T
             inside = slice(len(document.opening), len(document.opening) + window.stop - window.start)
             starts = np.where(document.owners[window.start : window.stop] == number, start_logits[inside], -np.inf)
             spans, total = best_spans(starts, end_logits[inside], max_answer_length=max_answer_length, top=top)
             best += [Span(span.logit, span.start + window.start, span.end + window.start) for span in spans]
             totals.append(total)
         if null_answer:
-            null = min(float(start[0] + end[0]) for start, end in results) - null_threshold
+            null = min(float(logits[0].sum()) for logits in results) - null_threshold
             best.append(Span(null, -1, -1))
             totals.append(null)
         if not best:

@@ -28,12 +28,12 @@ class TextClassifier(Pipeline):
             raise ValueError(f"top must be at least 1, got {top}")
         return {}
 
-    def wanted(self, outputs, mask):
+    def wanted(self, outputs, batch):
         return outputs.logits.astype(jnp.float32)
 
     def answer(self, document: Document, results: list[Any], *, top: int | None = 1) -> Any:
         tokens = [window.stop - window.start + 1 for window in document.windows]
-        scores = np.average(self.scores(np.stack(results)), axis=0, weights=tokens)
+        scores = np.average(self.scores(np.concatenate(results)), axis=0, weights=tokens)
         best = np.argsort(-scores, kind="stable")[:top]
         names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(len(scores))]
         answers = [{"label": names[label], "score": float(scores[label])} for label in best]

@@ -45,6 +45,7 @@ class TokenClassifier(Pipeline):
     """
 
     models = ("BertForTokenClassification",)
+    everywhere = True
     offsets = True
 
     def __init__(self, bert: LoadedBert, *, aggregation: Aggregation = "first", **options: Any) -> None:
@@ -53,7 +54,7 @@ class TokenClassifier(Pipeline):
         self.aggregation = aggregation
         super().__init__(bert, **options)
 
-    def wanted(self, outputs, mask):
+    def wanted(self, outputs, batch):
         return jax.nn.softmax(outputs.logits.astype(jnp.float32), axis=-1)
 
     def answer(self, document: Document, results: list[Any]) -> list[dict[str, Any]]:

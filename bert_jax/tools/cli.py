@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from tqdm import tqdm
-from tyro.conf import FlagCreatePairsOff, Positional, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from bert_jax.tools.lines import as_a_command, columns, fields, portions, progress_is_welcome, whole
 
@@ -32,9 +32,9 @@ from bert_jax.tools.lines import as_a_command, columns, fields, portions, progre
 class Command:
     """What the commands on texts have in common."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
-    texts: Positional[tuple[str, ...]] = ()
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="[TEXT ...]")] = ()
     """The texts; default: the lines of --file or of standard input."""
     file: str | None = None
     """A file of texts, one a line."""
@@ -90,6 +90,8 @@ class FillMask(Command):
 
     top: int = 5
     """How many."""
+    targets: tuple[str, ...] = ()
+    """The words to choose among; default: all."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import FillMask
@@ -97,7 +99,7 @@ class FillMask(Command):
         return FillMask.load(self.model, **options)
 
     def options(self) -> dict[str, Any]:
-        return {"top": self.top}
+        return {"top": self.top, "targets": self.targets or None}
 
     def lines(self, answer: Any, number: int) -> list[str]:
         found = [one for each in answer for one in (each if isinstance(each, list) else [each])]
@@ -151,10 +153,10 @@ class Tag(Command):
 class Embed(Command):
     """Turn texts into vectors, a line each."""
 
-    pooling: Literal["mean", "cls", "max"] = "mean"
-    """Over the vectors of the tokens."""
-    normalize: bool = True
-    """To length 1."""
+    pooling: Literal["mean", "cls", "max"] | None = None
+    """Over the vectors of the tokens. Default: what a folder of sentence-transformers says, else mean."""
+    normalize: bool | None = None
+    """To length 1. Default: what a folder of sentence-transformers says, else True."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import Embedder
@@ -210,9 +212,9 @@ class Answer(Command):
 class Convert:
     """Write a model in Hugging Face's layout: config.json, model.safetensors and the tokenizer's files."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="MODEL")]
     """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
-    destination: Positional[str]
+    destination: Annotated[Positional[str], arg(metavar="FOLDER")]
     """A folder, made when missing."""
     head: str | None = None
     """The model to take out of it, such as BertForMaskedLM or BertModel; default: the one it is."""
@@ -229,7 +231,7 @@ class Convert:
 class Inspect:
     """Say what a model is: its config, its parameters by part, and the heads that were found."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="MODEL")]
     """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
     json: bool = False
     """Write a line of JSON."""
