@@ -5,6 +5,8 @@ python train.py -- a small BERT of film reviews, in about four minutes on two co
 python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
 
 python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
+
+python train.py --preset base --plan -- what a run would take: memory, the largest batch, speed.
 """
 
 # Read it from top to bottom: 1 text, 2 rows, 3 model, 4 training, 5 what was learned, 6 all of it in order.
@@ -14,7 +16,7 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +25,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from datasets import Dataset
 
+from bert_jax.config import BertConfig
 from bert_jax.data.batches import Batches
 from bert_jax.data.corpus import read_corpus, split_documents
 from bert_jax.data.loader import PretrainingSettings, evaluation_batches, training_batches
@@ -32,12 +36,13 @@ from bert_jax.data.movie_reviews import movie_reviews
 from bert_jax.data.sources import Texts
 from bert_jax.data.store import TokenStore, tokenize_corpus
 from bert_jax.interop.loading import load, save_config
-from bert_jax.models import BertForPreTraining
+from bert_jax.models import Bert, BertForPreTraining
 from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.flags import as_record
+from bert_jax.tools.planning import Undertaking, report
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
 from bert_jax.training import parallel, processes
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
@@ -46,7 +51,7 @@ from bert_jax.training.kernels import Rows, choose_kernel
 from bert_jax.training.loop import Cadence, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
-from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter, Unheard
 from bert_jax.training.runs import begin_run, check_run
 from bert_jax.training.state import TrainState, run_key
@@ -117,29 +122,76 @@ def held_out_batches(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. Model and optimizer
+# 3. Model and step
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_model(settings: Settings, tokenizer: Tokenizer, rows: Rows) -> BertForPreTraining:
-    """Returns the model for the vocabulary and the rows that there are."""
+def make_model(settings: Settings, config: BertConfig, rows: Rows) -> BertForPreTraining:
+    """Returns the model, with the attention kernel that is right for its rows."""
     options = settings.model
-    config = architecture(options, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
     kernel, why = choose_kernel(options.attention, config, rows)
     if jax.default_backend() == "gpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")
     return BertForPreTraining(config, remat=options.remat, unroll=options.unroll, kernel=kernel)
 
 
-def make_state(model: BertForPreTraining, optimizer, layout: parallel.Layout, settings: Settings) -> TrainState:
-    """Returns the state before the first step, each device holding its share."""
+def make_update(settings: Settings) -> tuple[optax.GradientTransformation, Schedule]:
+    """Returns the optimizer and its learning-rate schedule."""
+    options = settings.training
+    schedule = make_schedule(
+        options.schedule,
+        peak=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        decay_steps=options.decay_steps,
+    )
+    optimizer = make_optimizer(
+        options.optimizer,
+        schedule,
+        weight_decay=options.weight_decay,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        clip_norm=options.clip_norm or None,
+    )
+    return optimizer, schedule
 
-    def create(key: jax.Array) -> TrainState:
-        parameters_key, rest = jax.random.split(key)
-        params = model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
-        return TrainState.create(params, optimizer, key=run_key(rest, settings.training.random_bits))
 
-    return layout.create(create, jax.random.key(settings.run.seed))
+def make_state(key: jax.Array, settings: Settings, model: BertForPreTraining) -> TrainState:
+    """Returns the state before the first step."""
+    parameters_key, rest = jax.random.split(key)
+    params = model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
+    return TrainState.create(params, make_update(settings)[0], key=run_key(rest, settings.training.random_bits))
+
+
+def make_step(settings: Settings, model: Bert) -> Callable:
+    """Returns the pure (state, batch, axis) -> (state, figures)."""
+    optimizer, schedule = make_update(settings)
+    return partial(
+        train_step,
+        objective=pretraining(model),
+        optimizer=optimizer,
+        schedule=schedule,
+        accumulate=settings.training.accumulate,
+        skip=settings.training.on_nan == "skip",
+    )
+
+
+def plan(settings: Settings, layout: parallel.Layout) -> None:
+    """Prints what a run would take, from compiled programs alone."""
+    text, rows, options = settings.text, row_settings(settings), settings.training
+    vocab_size = Tokenizer.load(text.tokenizer).vocab_size if text.tokenizer else text.vocab_size
+    mask = np.ones((1, rows.max_length), np.int32)
+    config = architecture(settings.model, vocab_size=vocab_size)
+    model = make_model(settings, config, Rows(mask, rows.packing, layout.devices_in_a_program))
+    undertaking = Undertaking(
+        model,
+        step=partial(make_step, settings),
+        state=jax.eval_shape(partial(make_state, settings=settings, model=model), jax.random.key(0)),
+        batch=rows.blank,
+        rows=options.batch_size,
+        unit=layout.shards * options.accumulate,
+    )
+    for line in report(undertaking, layout):
+        print(line, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,39 +225,15 @@ def pretrain(
     options, reports = settings.training, settings.reports
     with held_out_batches(settings, held_out, tokenizer) as batches:
         mask = next(batches)["attention_mask"]
-    model = make_model(settings, tokenizer, Rows(mask, settings.rows.packing, layout.devices_in_a_program))
+    config = architecture(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    model = make_model(settings, config, Rows(mask, settings.rows.packing, layout.devices_in_a_program))
     if processes.is_first() and newest_step(run / CHECKPOINTS) is None:
         save_config(run, model)
         tokenizer.save(run)
-    schedule = make_schedule(
-        options.schedule,
-        peak=options.learning_rate,
-        warmup_steps=options.warmup_steps,
-        decay_steps=options.decay_steps,
-    )
-    optimizer = make_optimizer(
-        options.optimizer,
-        schedule,
-        weight_decay=options.weight_decay,
-        beta1=options.beta1,
-        beta2=options.beta2,
-        clip_norm=options.clip_norm or None,
-    )
-    state = make_state(model, optimizer, layout, settings)
-    objective = pretraining(model)
-    step = layout.compile_step(
-        partial(
-            train_step,
-            objective=objective,
-            optimizer=optimizer,
-            schedule=schedule,
-            accumulate=options.accumulate,
-            skip=options.on_nan == "skip",
-        ),
-        state,
-    )
+    state = layout.create(partial(make_state, settings=settings, model=model), jax.random.key(settings.run.seed))
+    step = layout.compile_step(make_step(settings, model), state)
     share = parallel.slice_to_read(layout)
-    measure = layout.compile_evaluation(partial(evaluation_step, objective=objective), state.params)
+    measure = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(model)), state.params)
 
     def evaluation(state: TrainState) -> dict[str, float]:
         with held_out_batches(settings, held_out, tokenizer, share) as batches:
@@ -346,6 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         processes.join(others.coordinator, others.num_processes, others.process_id)
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)
+    if settings.run.plan:
+        plan(settings, layout)
+        return
     output, steps = Path(settings.run.output), settings.training.steps
     how = {
         "resume": settings.run.resume,

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from bert_jax.tokenization import Tokenizer
 
 
+DTYPES = {
+    **dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "position_ids"), np.int32),
+    **dict.fromkeys(("masked_positions", "masked_labels", "cls_positions", "next_sentence_labels"), np.int32),
+    **dict.fromkeys(("masked_weights", "next_sentence_weights"), np.float32),
+}
+
+
 @dataclass(frozen=True)
 class PretrainingSettings:
     """What a pretraining row looks like.
@@ -69,6 +76,14 @@ class PretrainingSettings:
         """P, the slots for predictions in a row."""
         enough = enough_predictions(self.max_length, self.masked_share, self.slots)
         return min(enough, self.slots * (self.max_predictions or enough))
+
+    def blank(self, rows: int) -> Batch:
+        """Returns a batch of zeros with the shapes and dtypes of any other, which takes no memory."""
+        widths = {"masked": self.predictions, "next": self.slots, "cls": self.slots}
+        return {
+            name: np.broadcast_to(np.zeros((), dtype), (rows, widths.get(name.split("_")[0], self.max_length)))
+            for name, dtype in DTYPES.items()
+        }
 
 
 def training_batches(

@@ -41,6 +41,8 @@ class Run:
     """Go on with the run in --output, with its own settings; begin it where there is none."""
     overwrite: bool = False
     """Replace the run in --output."""
+    plan: bool = False
+    """Print what a run would take, memory, largest batch and speed, and stop."""
     seed: int = 0
     """Decides the parameters at the start, the order of the data, the masks and dropout."""
 
@@ -205,7 +207,7 @@ class Settings:
 
 
 MAY_CHANGE_ON_RESUME = (
-    "steps", "output", "resume", "overwrite", "num_workers", "parallel", "fsdp", "tensor", "remat", "attention",
+    "steps", "output", "resume", "overwrite", "plan", "num_workers", "parallel", "fsdp", "tensor", "remat", "attention",
     "cache_dir", "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nan",
     "fill_mask", "quiet",
 )  # fmt: skip
@@ -305,6 +307,8 @@ def check(settings: Settings) -> None:
             f"--tensor {training.tensor} does not divide --num-attention-heads {model.num_attention_heads}"
         )
     check_processes(settings.processes)
+    if settings.run.plan and settings.processes.distributed:
+        raise ValueError("--plan is for the devices of one process: leave out --distributed")
     if not 0 < settings.text.held_out < 1:
         raise ValueError(f"--held-out must lie between 0 and 1, got {settings.text.held_out}")
     text = settings.text

@@ -89,9 +89,13 @@ class MeshLayout:
         """How many devices one compiled program runs on."""
         return self.mesh.size
 
+    def where(self, tree) -> Any:
+        """Returns how parameters, or a state, or their shapes, lie: each device has its share."""
+        return shardings(tree, self.mesh)
+
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Returns `make(key)`, each device making its own share only."""
-        return jax.jit(make, out_shardings=shardings(jax.eval_shape(make, key), self.mesh))(key)
+        return jax.jit(make, out_shardings=self.where(jax.eval_shape(make, key)))(key)
 
     def compile_step(self, step: Callable, state: TrainState) -> Callable:
         """Returns the jitted `(state, batch) -> (state, figures)`, which takes over the state's memory.
@@ -100,7 +104,7 @@ class MeshLayout:
             step: (state, batch, axis) -> (state, figures).
             state: the state, or its shapes.
         """
-        where = shardings(state, self.mesh)
+        where = self.where(state)
         return jax.jit(
             self.within(step),
             in_shardings=(where, self.rows),
@@ -112,7 +116,7 @@ class MeshLayout:
         """Returns the jitted `(params, batch) -> measures` of a step (params, batch, axis) -> measures."""
         return jax.jit(
             self.within(step),
-            in_shardings=(shardings(params, self.mesh), self.rows),
+            in_shardings=(self.where(params), self.rows),
             out_shardings=NamedSharding(self.mesh, P()),
         )
 
@@ -154,6 +158,10 @@ class PmapLayout:
     def devices_in_a_program(self) -> int:
         """How many devices one compiled program runs on: every device has one of its own."""
         return 1
+
+    def where(self, tree) -> Any:
+        """Returns how parameters, or a state, or their shapes, lie: whole on every device."""
+        return jax.tree.map(lambda _: NamedSharding(self.mesh, P()), tree)
 
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Returns `make(key)`, whole on every device."""

@@ -1,0 +1,133 @@
+"""What --plan says of memory and arithmetic, against formulas and against what a step really takes."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pretraining_batches import CONFIG, P, T, random_batch
+
+import train as script
+from bert_jax.data.loader import PretrainingSettings, training_batches
+from bert_jax.data.masking import Vocabulary
+from bert_jax.data.store import TokenStore
+from bert_jax.models import BertForPreTraining
+from bert_jax.training import parallel
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer
+from bert_jax.training.plan import held, largest_batch, matrix_flop, memory_of
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+
+WITHIN = 0.2  # of the memory that was measured
+OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)
+
+
+def shapes_of(model):
+    def create(key):
+        return TrainState.create(model.init(key, jnp.zeros((1, 2), jnp.int32))["params"], OPTIMIZER, key=key)
+
+    return jax.eval_shape(create, jax.random.key(0))
+
+
+def flop(rows, *, remat="none", accumulate=1):
+    model = BertForPreTraining(CONFIG, remat=remat)
+    step = partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate)
+    return matrix_flop(step, shapes_of(model), random_batch(rows))
+
+
+def test_arithmetic_is_that_of_the_formulas():
+    """Twice the products of all kernels, forward once and backward twice; no gradient goes on to the embeddings."""
+    rows, c = 6, CONFIG
+    D, F, V = c.hidden_size, c.intermediate_size, c.vocab_size
+    layer = rows * T * 2 * (4 * D * D + 2 * D * F) + rows * T * 4 * T * D
+    heads = rows * P * 2 * (D * D + D * V) + rows * 2 * (D * D + D * 2)
+    assert flop(rows) == 3 * (c.num_hidden_layers * layer + heads)
+    assert flop(rows, accumulate=3) == flop(rows)
+    assert flop(rows, remat="full") == flop(rows) + c.num_hidden_layers * layer
+
+
+def test_memory_is_told_apart():
+    model, layout = BertForPreTraining(CONFIG), parallel.make_layout("pmap")
+    state = shapes_of(model)
+    step = layout.compile_step(partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER), state)
+    memory = memory_of(step.lower(state, layout.shapes(random_batch(16))).compile(), state, layout)
+    parameters = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert memory.parameters == parameters
+    assert memory.optimizer == 2 * parameters + 4  # two moments, and the schedule's count
+    assert memory.working > parameters  # the gradient alone is as large
+
+
+def test_with_fsdp_a_device_has_its_share():
+    model = BertForPreTraining(CONFIG)
+    state = shapes_of(model)
+    whole, shared = (held(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
+    kernels = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
+    assert whole / 4 < shared < whole / 4 + (whole - kernels) + whole / 8
+
+
+@pytest.mark.parametrize(
+    ("needed", "limit", "rows"),
+    [
+        (lambda rows: 1000 + 7 * rows, 8000, 1000),
+        (lambda rows: 1000 + 7 * rows, 1055, 0),
+        (lambda rows: 1000 + 7 * rows, 1056, 8),
+        (lambda rows: 1000 + 7 * rows, 1250, 32),
+        (lambda rows: 1000 + 7 * rows if rows < 24 else math.inf, 9e9, 16),
+    ],
+)
+def test_the_largest_batch_is_found(needed, limit, rows):
+    assert largest_batch(needed, limit, 8) == rows
+
+
+def test_the_largest_batch_fits_where_memory_is_no_line():
+    def needed(rows):
+        return 1000 + 7 * rows + 30 * math.sqrt(rows) + (500 if rows > 300 else 0)
+
+    found = largest_batch(needed, 8000, 8)
+    assert needed(found) <= 8000 < needed(found * 1.06)
+
+
+def test_a_blank_batch_is_like_any_other():
+    store = TokenStore.from_documents([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
+    vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
+    for packing in (True, False):
+        settings = PretrainingSettings(max_length=32, packing=packing, max_predictions=3)
+        with training_batches(store, vocabulary, settings, batch_size=5) as batches:
+            real = next(batches)
+        blank = settings.blank(5)
+        assert {name: (x.shape, x.dtype) for name, x in blank.items()} == {
+            name: (x.shape, x.dtype) for name, x in real.items()
+        }
+
+
+def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
+    flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
+    script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
+    said = capsys.readouterr().out
+    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
+        assert part in said
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="leave out --distributed"):
+        script.main(["--plan", "--distributed"])
+
+
+@pytest.mark.slow
+def test_memory_is_within_a_fifth_of_what_a_step_takes():
+    """A process of its own plans a step and then takes it, and says how far its resident memory rose.
+
+    That is the high-water mark that Linux keeps of the process, reset before the state is made.
+    """
+    here = Path(__file__).parent
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(here.parent)}
+    command = [sys.executable, str(here / "measure_memory.py")]
+    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    planned, measured = json.loads(done.stdout)
+    np.testing.assert_allclose(planned, measured, rtol=WITHIN)
