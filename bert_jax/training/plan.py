@@ -22,6 +22,7 @@ from bert_jax.training.state import TrainState
 REACHED = {"cpu": 0.75}
 REACHED_ELSEWHERE = 0.4
 MORE = 4  # times as many rows in the second program that tells how memory grows
+CLOSE = 1.02  # times as many rows are not worth another program
 TRIES = 4  # programs, beyond those two, in search of the largest batch
 
 
@@ -88,12 +89,10 @@ def largest_batch(needed: Callable[[int], float], limit: int, unit: int) -> int:
         guess = low + int(steps if high_bytes < math.inf else steps / 2) // unit * unit
         if high_bytes <= limit:
             low, low_bytes = high, high_bytes
-        if guess <= low:
+        if guess <= low * CLOSE:
             break
         high, high_bytes = guess, needed(guess)
-        if high_bytes <= limit:
-            return high
-    return low
+    return high if high_bytes <= limit else low
 
 
 def matrix_flop(step: Callable, *shapes: Any) -> float:
