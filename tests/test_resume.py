@@ -15,6 +15,7 @@ from bert_jax.training.checkpoints import newest_step
 
 STEPS = 40
 ON_OTHER_DEVICES = 1e-5
+ADAM_ON_OTHER_DEVICES = 2e-4  # where a gradient is next to nothing, Adam divides rounding by rounding
 EVERY = ["--steps", str(STEPS), "--checkpoint-every", "4", "--eval-every", "10", "--eval-rows", "8"]
 
 
@@ -101,7 +102,7 @@ def test_a_run_that_moves_to_other_devices_reads_the_same_data(finish, folder, w
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=ON_OTHER_DEVICES)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=ON_OTHER_DEVICES, atol=ON_OTHER_DEVICES),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=ADAM_ON_OTHER_DEVICES, atol=ADAM_ON_OTHER_DEVICES),
         params(folder / "moved"),
         params(whole),
     )
