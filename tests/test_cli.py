@@ -238,6 +238,22 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(folders, refusal, tmp_path)
     assert refusal("answer", folders["answer"], "a", "b", "c")[1].endswith("wanted a question, and a context or --file")
 
 
+def test_a_closed_end_is_one_line_and_exit_code_1(refusal, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", None)
+        code, line = refusal("classify", "anything")
+        assert (code, line.split(":")[1]) == (1, " standard input is closed")
+        patch.setattr(sys, "stdout", None)
+        assert main(["inspect", "anything"]) == 1
+    assert "standard output is closed" in capsys.readouterr().err
+
+
+def test_what_the_system_says_of_a_file_begins_with_its_name(refusal, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    assert refusal("classify", "anything", "--file", nowhere) == (1, f"bert-jax: {nowhere}: No such file or directory")
+    assert refusal("inspect", nowhere)[1].startswith(f"bert-jax: {nowhere}: no config.json here")
+
+
 def test_a_command_that_is_called_wrongly_has_exit_code_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["embed", "--no-such-flag"])

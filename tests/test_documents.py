@@ -8,7 +8,7 @@ from bert_jax.tokenization import valid_text
 
 
 def read(*pairs, **options):
-    options = {"max_length": small.POSITIONS, "overlap": 8, "offsets": True, "cut_first": False, **options}
+    options = {"max_length": small.POSITIONS, "overlap": 8, "offsets": True, "whole_first": "first text", **options}
     return list(read_documents(pairs, small.tokenizer(), **options))
 
 
@@ -43,11 +43,11 @@ def test_a_first_text_is_cut_to_half_of_the_window_or_to_what_the_other_leaves()
     room = small.POSITIONS - 3
     for second, kept in ((small.LONG, room - room // 2 + 1), ("owl owl", room - 2), ("", room)):
         with pytest.warns(UserWarning, match="a first text is cut: it takes more than half of the window"):
-            (document,) = read((small.LONG, second), cut_first=True)
+            (document,) = read((small.LONG, second), whole_first=None)
         (whole,) = read((None, small.LONG))
         assert document.opening[1:-1].tolist() == whole.ids[:kept].tolist()
         assert max(window.stop for window in document.windows) == len(document.ids)
-    (fitting,) = read(("owl " * 17, "owl"), cut_first=True)
+    (fitting,) = read(("owl " * 17, "owl"), whole_first=None)
     assert len(fitting.opening) == 19
 
 

@@ -79,7 +79,7 @@ def test_there_is_no_answer_when_that_is_likelier_by_the_threshold(context):
         ({"question": " ", "context": "owl"}, "the question must be a text that is not empty, got ' '"),
         ({"question": "owl ?", "context": ""}, "the context must be a text that is not empty, got ''"),
         ({"question": "owl ?", "context": "\x00"}, "no token that the vocabulary knows"),
-        ({"question": "owl " * 40, "context": "owl"}, "a first text of 40 tokens leaves too little of 23 tokens"),
+        ({"question": "owl " * 40, "context": "owl"}, "a question of 40 tokens leaves too little of 23 tokens"),
         ({"question": "owl ?"}, "wanted a dict of question and context"),
         ("owl ?", "wanted a dict of question and context"),
     ],

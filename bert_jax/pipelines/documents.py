@@ -59,7 +59,7 @@ def read_documents(
     max_length: int,
     overlap: int,
     offsets: bool,
-    cut_first: bool,
+    whole_first: str | None,
 ) -> Iterator[Document]:
     """Yields the documents of (first text or None, text), encoded some at a time.
 
@@ -67,7 +67,7 @@ def read_documents(
 
     Args:
         offsets: whether characters are asked for; without them encoding is faster.
-        cut_first: whether a first text that takes more is cut at its end, with a warning, or refused.
+        whole_first: what a first text is called that is refused when it takes more; None: it is cut, with a warning.
 
     Raises:
         ValueError: a first text that leaves too little room for the other.
@@ -84,9 +84,9 @@ def read_documents(
                 ids = next(first_ids)
                 # A long document seen through a slit would take hours.
                 most = max_length - 3 - min(len(encoding.ids), max_length // 2 - 2)
-                if len(ids) > most and not cut_first:
+                if len(ids) > most and whole_first is not None:
                     raise ValueError(
-                        f"a first text of {len(ids)} tokens leaves too little of {max_length} tokens: {first!r:.60}"
+                        f"a {whole_first} of {len(ids)} tokens leaves too little of {max_length} tokens: {first!r:.60}"
                     )
                 if len(ids) > most:
                     warnings.warn("a first text is cut: it takes more than half of the window", stacklevel=2)

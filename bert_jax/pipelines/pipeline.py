@@ -41,7 +41,7 @@ class Pipeline:
     models: ClassVar[tuple[str, ...]] = ()  # that have the head which is needed; none named: any will do
     everywhere: ClassVar[bool] = False  # whether each token is answered, or each sequence
     offsets: ClassVar[bool] = False  # whether characters are asked for
-    cut_first: ClassVar[bool] = True  # whether a first text that leaves too little room is cut; else it is refused
+    whole_first: ClassVar[str | None] = None  # what a first text is called that must not be cut
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Pipeline:
             max_length=self.max_length,
             overlap=self.overlap,
             offsets=self.offsets,
-            cut_first=self.cut_first,
+            whole_first=self.whole_first,
         )
         for number, document in enumerate(read):
             if document.paired and self.bert.config.type_vocab_size < 2:

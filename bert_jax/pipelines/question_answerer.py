@@ -33,7 +33,7 @@ class QuestionAnswerer(Pipeline):
     models = ("BertForQuestionAnswering",)
     everywhere = True
     offsets = True
-    cut_first = False  # what is left of a question asks something else
+    whole_first = "question"  # what is left of a question asks something else
 
     def __call__(self, questions: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         if questions is None:

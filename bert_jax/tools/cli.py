@@ -63,6 +63,8 @@ class Command:
 
     def source(self, stack: ExitStack) -> int:
         """Returns the file descriptor to read from."""
+        if self.file is None and sys.stdin is None:
+            raise ValueError("standard input is closed: wanted texts, --file or something to read")
         if self.file is None:
             return sys.stdin.fileno()
         return stack.enter_context(open(self.file, "rb")).fileno()

@@ -2,14 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import sort_out
 from bert_jax.interop.heads import MODELS, architecture, parts_of, recognise
-from bert_jax.interop.hub import fetch
-from bert_jax.interop.loading import CHECKPOINTS
+from bert_jax.interop.loading import CHECKPOINTS, locate
 from bert_jax.interop.runs import RunCheckpoint
 from bert_jax.interop.weights import open_weights
 
@@ -20,7 +18,7 @@ def inspect(source: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: those of `bert_jax.load`.
     """
-    folder = Path(source) if Path(source).exists() or Path(source).is_absolute() else fetch(source)
+    folder = locate(source)
     config, named = huggingface.read_config(folder)
     counts: dict[str, int] = {}
     if (folder / CHECKPOINTS).is_dir():

@@ -80,6 +80,9 @@ def as_a_command(name: str, act: Callable[[], None]) -> int:
     def warn(message: Warning | str, *_where: object, **_more: object) -> None:
         print(f"{name}: warning: {one_line(message)}", file=sys.stderr)
 
+    if sys.stdout is None:
+        print(f"{name}: standard output is closed: there is nowhere to write to", file=sys.stderr)
+        return 1
     shown, warnings.showwarning = warnings.showwarning, warn
     try:
         act()
@@ -91,10 +94,17 @@ def as_a_command(name: str, act: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {one_line(reason(error))}", file=sys.stderr)
         return 1
     finally:
         warnings.showwarning = shown
+
+
+def reason(error: Exception) -> object:
+    """Returns what went wrong, with the file in front where a call of the system failed on one."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return error
 
 
 def one_line(message: object) -> str:
