@@ -15,7 +15,7 @@ from bert_jax.training.checkpoints import newest_step
 
 STEPS = 40
 ON_OTHER_DEVICES = 1e-5
-ADAM_ON_OTHER_DEVICES = 2e-4  # where a gradient is next to nothing, Adam divides rounding by rounding
+ADAM_ON_OTHER_DEVICES = 1e-3  # where a gradient is next to nothing, Adam divides rounding by rounding
 EVERY = ["--steps", str(STEPS), "--checkpoint-every", "4", "--eval-every", "10", "--eval-rows", "8"]
 
 
