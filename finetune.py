@@ -227,17 +227,17 @@ def judge(settings: Settings, prepared: Prepared, bert: LoadedBert, folder: Path
     held_out = held_out_of(settings, prepared, start, rows, num_rows)
     scores: dict[str, float] = {}
     for part in prepared.held_out:
-        answers = of_seed(held_out.gather(start.params, part)[0], 0)
+        found = prepared.task.decode(part, of_seed(held_out.gather(start.params, part)[0], 0))
         path = folder / f"{part.file_prefix}predictions.jsonl"
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:  # lone surrogates, as JSON escapes
             file.writelines(
-                json.dumps(row, ensure_ascii=False) + "\n" for row in prepared.task.predictions(part, answers)
+                json.dumps(row, ensure_ascii=False) + "\n" for row in prepared.task.predictions(part, found)
             )
         print(f"predictions for {len(part.examples):,} examples in {path}")
         if settings.run.do != "predict":
-            found = prepared.task.score(part, answers)
-            scores |= {f"{part.file_prefix}{name}": value for name, value in found.items()}
-        print("\n".join(prepared.task.report(folder, part, answers)))
+            scores |= {f"{part.file_prefix}{name}": x for name, x in prepared.task.score(part, found).items()}
+        for line in prepared.task.report(folder, part, found):
+            print(line)
     for name, value in scores.items():
         print(f"  {name.replace('_', ' '):>30}  {value:.4f}")
     if scores:

@@ -137,10 +137,12 @@ def test_the_surest_mistakes_come_first():
 
 
 def test_one_answer_to_everything_is_a_collapse():
-    assert collapsed(np.array([2, 2, 2]))
-    assert collapsed(np.array([[0, 1], [0, 1]]))
-    assert not collapsed(np.array([2, 2, 0]))
-    assert not collapsed(np.array([[0, 1], [1, 1]]))
+    labels, sets = np.array([0, 2, 2]), np.array([[0, 0], [0, 1]])
+    assert collapsed(np.array([2, 2, 2]), labels)
+    assert collapsed(np.array([[0, 1], [0, 1]]), sets)
+    assert not collapsed(np.array([2, 2, 0]), labels)
+    assert not collapsed(np.array([[0, 1], [1, 1]]), sets)
+    assert not collapsed(np.array([2, 2, 2]), np.array([2, 2, 2]))  # nothing else could be right
 
 
 def test_the_libraries_of_scores_are_loaded_when_something_is_scored():

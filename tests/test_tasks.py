@@ -27,7 +27,7 @@ def texts(*labels):
 
 
 def logits(*rows):
-    return {"logits": np.array(rows, np.float32)}
+    return np.array(rows, np.float32)
 
 
 # Classes
@@ -77,7 +77,7 @@ def test_scores_may_be_several(words, tmp_path, values):
     given = [float(row[0]) if values == 1 else tuple(map(float, row)) for row in labels]
     part, _ = task.encode("", texts(*given), words, max_length=9)
     assert task.changes == {"problem_type": "regression", "num_labels": values, "label_names": None}
-    answers = {"logits": labels * 2 + 1}
+    answers = labels * 2 + 1
     assert task.score(part, answers)["pearson"] == pytest.approx(1)
     assert [row["score"] for row in task.predictions(part, answers)] == [
         row[0] if values == 1 else row for row in (labels * 2 + 1).tolist()
@@ -89,13 +89,16 @@ def test_scores_may_be_several(words, tmp_path, values):
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
-def test_what_has_no_labels_is_predicted_and_weighs_nothing(words, problem):
+def test_what_has_no_labels_is_predicted_and_weighs_nothing(words, tmp_path, problem):
     task = Classification(problem, () if problem == "regression" else ("a", "b"))
     part, _ = task.encode("", texts(None, None), words, max_length=9, labelled=False)
     assert not part.features.of_sequences["weights"].any()
-    rows = list(task.predictions(part, logits(*[[1.0] if problem == "regression" else [1.0, 2.0]] * 2)))
+    answers = logits(*[[1.0] if problem == "regression" else [1.0, 2.0]] * 2)
+    rows = list(task.predictions(part, answers))
     assert len(rows) == 2
     assert "gold" not in rows[0]
+    assert task.report(tmp_path, part, answers) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_balanced_classes_weigh_the_same(words):
@@ -120,6 +123,15 @@ def test_class_weights_and_smoothing_are_those_of_pytorch():
 # Words
 
 
+def tag_logits(part, *tags):
+    """Logits that are high for a tag of each word."""
+    sequences = part.features.sequences
+    logits = np.zeros((len(sequences.ids), max(tags) + 1), np.float32)
+    speaks = np.flatnonzero(sequences.words >= 0)
+    logits[speaks, np.array(tags)[sequences.words[speaks]]] = SURE
+    return {"logits": logits}
+
+
 def test_tags_are_scored_by_entities_and_told_by_words(words, tmp_path):
     task = Tagging(("B-x", "I-x", "O"))
     examples = [
@@ -129,20 +141,34 @@ def test_tags_are_scored_by_entities_and_told_by_words(words, tmp_path):
     ]
     part, unspoken = task.encode("", examples, words, max_length=5, overlap=1)
     assert unspoken == 0
-    found = np.full((len(part.features.sequences.ids), 3), 0.0, np.float32)
-    predicted = [0, 2, 2, 2, 2, 0, 1]  # the last entity and the first are right
-    speaks = part.features.sequences.words >= 0
-    found[np.flatnonzero(speaks), np.array(predicted)[part.features.sequences.words[speaks]]] = SURE
-    scores = task.score(part, {"logits": found})
-    assert scores == pytest.approx({"f1": 0.8, "precision": 1.0, "recall": 2 / 3, "accuracy": 6 / 7})
-    rows = list(task.predictions(part, {"logits": found}))
+    found = task.decode(part, tag_logits(part, 0, 2, 2, 2, 2, 0, 1))  # the last entity and the first are right
+    scores = task.score(part, found)
+    assert scores == pytest.approx({"f1": 0.8, "precision": 1.0, "recall": 2 / 3, "accuracy": 6 / 7, "collapsed": 0})
+    rows = list(task.predictions(part, found))
     assert [row["tags"] for row in rows] == [["B-x", "O", "O", "O"], ["O"], ["B-x", "I-x"]]
     assert [row["words"] for row in rows] == [list(example.words) for example in examples]
     assert all(0.99 < score <= 1 for row in rows for score in row["scores"])
-    lines = task.report(tmp_path, part, {"logits": found})
+    lines = task.report(tmp_path, part, found)
     assert lines[1].split() == ["x", "1.000", "0.667", "0.800", "3"]
     assert lines[2].startswith("1 of 7 are wrong")
     assert "film was very film | c:1" in (tmp_path / "mistakes.md").read_text()
+    outside = task.decode(part, tag_logits(part, *[2] * 7))
+    assert task.score(part, outside) == pytest.approx(
+        {"f1": 0, "precision": 0, "recall": 0, "accuracy": 3 / 7, "collapsed": 1}
+    )
+
+
+def test_words_are_tagged_whether_or_not_their_tags_are_known(words, tmp_path):
+    task = Tagging(("B-x", "O"))
+    examples = [TaggedExample(("film", "was"), ("B-city", "O"), "c:1"), TaggedExample(("plot",), None, "c:4")]
+    with pytest.raises(ValueError, match="c:4: no tags"):
+        task.encode("", examples, words, max_length=9, overlap=1)
+    part, _ = task.encode("", examples, words, max_length=9, overlap=1, labelled=False)
+    assert not part.features.of_tokens["weights"].any()
+    found = task.decode(part, tag_logits(part, 0, 1, 1))
+    rows = list(task.predictions(part, found))
+    assert [(row["tags"], row.get("gold")) for row in rows] == [(["B-x", "O"], ["B-city", "O"]), (["O"], None)]
+    assert task.report(tmp_path, part, found) == []
 
 
 # Questions
@@ -176,7 +202,7 @@ def test_answers_are_scored_and_written_as_squad_has_them(words, tmp_path):
     ]
     task = QuestionAnswering(version_2=False, n_best=3)
     part = encode(task, words, questions)
-    answers = spans(part, (4, 4), (0, 1))
+    answers = task.decode(part, spans(part, (4, 4), (0, 1)))
     assert task.score(part, answers) == {"exact_match": 0.5, "f1": 0.5}
     assert [row["answer"] for row in task.predictions(part, answers)] == ["paris", "it was"]
     task.report(tmp_path, part, answers)
@@ -196,9 +222,14 @@ def test_the_threshold_of_no_answer_is_searched_or_given(words, tmp_path, thresh
     task = QuestionAnswering(version_2=True, null_threshold=threshold)
     part = encode(task, words, questions)
     answers = spans(part, (4, 4), (0, 0), (4, 4))
-    answers["start_logits"][part.features.sequences.offsets[:-1]] = np.array([20, 25, 15]) - SURE
+    first = part.features.sequences.offsets[:-1]
+    answers["start_logits"][first] = 99.0
+    assert task.score(part, task.decode(part, answers))["collapsed"] == 1  # no answer to anything
+    answers["start_logits"][first] = np.array([20, 25, 15]) - SURE
+    answers = task.decode(part, answers)
     scores = task.score(part, answers)
     assert scores["best_f1"] == 1.0
+    assert scores["collapsed"] == 0
     texts = [row["answer"] for row in task.predictions(part, answers)]
     assert texts == (["paris", "", "paris"] if threshold is None else ["paris", "it", "paris"])
     lines = task.report(tmp_path, part, answers)
@@ -212,8 +243,9 @@ def test_answers_that_are_not_known_are_predicted_alone(words, tmp_path):
     with pytest.raises(ValueError, match="s: question q0: no answer, and it is not said that there is none"):
         encode(task, words, unknown)
     part = encode(task, words, unknown, labelled=False)
-    assert [row["answer"] for row in task.predictions(part, spans(part, (1, 1)))] == ["film"]
-    task.report(tmp_path, part, spans(part, (1, 1)))
+    found = task.decode(part, spans(part, (1, 1)))
+    assert [row["answer"] for row in task.predictions(part, found)] == ["film"]
+    task.report(tmp_path, part, found)
     assert not (tmp_path / "mistakes.md").exists()
 
 
@@ -226,8 +258,10 @@ def test_choices_are_scored_told_and_listed(words, tmp_path):
     ]
     task = MultipleChoice()
     part, _ = task.encode("", examples, words, max_length=12)
-    answers = logits([0, 0, 3], [0, 5, 0])
-    assert task.score(part, answers) == {"accuracy": 0.5}
+    answers = task.decode(part, {"logits": logits([0, 0, 3], [0, 5, 0])})
+    assert task.score(part, answers) == {"accuracy": 0.5, "collapsed": 0}
+    first = task.decode(part, {"logits": logits([3, 0, 1], [5, 0, 1])})
+    assert task.score(part, first) == {"accuracy": 0.5, "collapsed": 1}
     assert [(row["text"], row["choice"], row["gold"]) for row in task.predictions(part, answers)] == [
         ("it was 0", 2, 2), ("it was 1", 1, 0),
     ]  # fmt: skip

@@ -137,6 +137,6 @@ def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) ->
     return [Mistake(int(i), int(labels[i]), int(predictions[i]), float(surest[i])) for i in wrong]
 
 
-def collapsed(predictions: np.ndarray) -> bool:
-    """Tells whether all examples [n] or [n, C] are given one answer."""
-    return bool((predictions == predictions[0]).all())
+def collapsed(predictions: np.ndarray, labels: np.ndarray) -> bool:
+    """Tells whether all examples [n] or [n, C] are given one answer, though not all of them have the same label."""
+    return bool((predictions == predictions[:1]).all() and (labels != labels[:1]).any())

@@ -90,43 +90,49 @@ class Classification:
         if balanced:
             counts = np.bincount(labels, minlength=len(self.names))
             weights = (len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)))[labels].astype(np.float32)
-        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights})), cut
+        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights}), labelled), cut
 
     def objective(self, model: Bert) -> objectives.Objective:
         return objectives.classification(model, problem_type=self.problem_type, smoothing=self.smoothing)
 
-    def score(self, part: Part, answers: Answers) -> dict[str, float]:
-        scores = classification_scores(answers["logits"], labels_of(part), self.problem_type)
+    def decode(self, part: Part, answers: Answers) -> np.ndarray:
+        return answers["logits"]
+
+    def score(self, part: Part, found: np.ndarray) -> dict[str, float]:
+        labels = labels_of(part)
+        scores = classification_scores(found, labels, self.problem_type)
         if self.problem_type != "regression":
-            scores["collapsed"] = float(collapsed(predict(answers["logits"], self.problem_type)))
+            scores["collapsed"] = float(collapsed(predict(found, self.problem_type), labels))
         return scores
 
-    def probabilities(self, answers: Answers) -> np.ndarray:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Returns what is predicted, float [n, C]: probabilities, or scores."""
-        logits = np.asarray(answers["logits"], np.float64)
+        logits = np.asarray(logits, np.float64)
         if self.problem_type == "regression":
             return logits
         if self.problem_type == "multi_label_classification":
             return 1.0 / (1.0 + np.exp(-np.clip(logits, -700, 700)))
         return softmax(logits)
 
-    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
-        for example, row in zip(part.examples, self.probabilities(answers).tolist(), strict=True):
-            found: dict[str, Any] = {"text": example.text}
+    def predictions(self, part: Part, found: np.ndarray) -> Iterator[dict[str, Any]]:
+        for example, row in zip(part.examples, self.probabilities(found).tolist(), strict=True):
+            told: dict[str, Any] = {"text": example.text}
             if example.pair is not None:
-                found["pair"] = example.pair
+                told["pair"] = example.pair
             if self.problem_type == "regression":
-                found["score"] = row[0] if len(row) == 1 else row
+                told["score"] = row[0] if len(row) == 1 else row
             else:
                 if self.problem_type == "single_label_classification":
-                    found |= {"label": self.names[int(np.argmax(row))], "score": max(row)}
+                    told |= {"label": self.names[int(np.argmax(row))], "score": max(row)}
                 else:
-                    found["labels"] = [name for name, share in zip(self.names, row, strict=True) if share > 0.5]
-                found["probabilities"] = dict(zip(self.names, row, strict=True))
-            yield found if example.label is None else found | {"gold": example.label}
+                    told["labels"] = [name for name, share in zip(self.names, row, strict=True) if share > 0.5]
+                told["probabilities"] = dict(zip(self.names, row, strict=True))
+            yield told if example.label is None else told | {"gold": example.label}
 
-    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
-        labels, found = labels_of(part), self.probabilities(answers)
+    def report(self, folder: Path, part: Part, found: np.ndarray) -> list[str]:
+        if not part.labelled:
+            return []
+        labels, found = labels_of(part), self.probabilities(found)
         if self.problem_type == "regression":
             draw_scores(folder / f"{part.file_prefix}scores.png", labels[:, 0], found[:, 0])
             wrong, rows = len(labels), self.farthest(part, found, labels)

@@ -55,9 +55,10 @@ class HeldOut:
         row: dict[str, np.ndarray] = {}
         for part in self.parts:
             answers, measures = self.gather(params, part)
-            scores = [self.task.score(part, of_seed(answers, place)) for place in range(len(measures["loss"]))]
-            found = {"loss": measures["loss"]} | {name: np.array([one[name] for one in scores]) for name in scores[0]}
-            row |= {f"eval_{part.file_prefix}{name}": values for name, values in found.items()}
+            found = [self.task.decode(part, of_seed(answers, place)) for place in range(len(measures["loss"]))]
+            scores = [self.task.score(part, one) for one in found]
+            table = {"loss": measures["loss"]} | {name: np.array([one[name] for one in scores]) for name in scores[0]}
+            row |= {f"eval_{part.file_prefix}{name}": values for name, values in table.items()}
         return row
 
     def gather(self, params: Any, part: Part) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

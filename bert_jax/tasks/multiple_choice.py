@@ -16,7 +16,7 @@ from bert_jax.data.encoding import encode_choices
 from bert_jax.data.examples import ChoiceExample
 from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForMultipleChoice
-from bert_jax.scoring.classification import worst_mistakes
+from bert_jax.scoring.classification import collapsed, worst_mistakes
 from bert_jax.tasks.showing import list_mistakes
 from bert_jax.tasks.task import Answers, Part, labels_of, softmax
 from bert_jax.tokenization import Tokenizer
@@ -67,23 +67,29 @@ class MultipleChoice:
         choices = len(examples[0].choices)
         labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)
         weights = np.full(len(labels), float(labelled), np.float32)
-        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights}, group=choices)), cut
+        features = Features(sequences, {"labels": labels, "weights": weights}, group=choices)
+        return Part(name, examples, features, labelled), cut
 
     def objective(self, model: Bert) -> objectives.Objective:
         return objectives.classification(model, problem_type=PROBLEM)
 
-    def score(self, part: Part, answers: Answers) -> dict[str, float]:
-        return {"accuracy": float((answers["logits"].argmax(axis=1) == labels_of(part)).mean())}
+    def decode(self, part: Part, answers: Answers) -> np.ndarray:
+        return softmax(answers["logits"])
 
-    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
-        for example, row in zip(part.examples, softmax(answers["logits"]).tolist(), strict=True):
+    def score(self, part: Part, found: np.ndarray) -> dict[str, float]:
+        chosen, labels = found.argmax(axis=1), labels_of(part)
+        return {"accuracy": float((chosen == labels).mean()), "collapsed": float(collapsed(chosen, labels))}
+
+    def predictions(self, part: Part, found: np.ndarray) -> Iterator[dict[str, Any]]:
+        for example, row in zip(part.examples, found.tolist(), strict=True):
             chosen = int(np.argmax(row))
-            found = {"text": example.text, "choice": chosen, "score": row[chosen], "probabilities": row}
-            yield found if example.label is None else found | {"gold": example.label}
+            told = {"text": example.text, "choice": chosen, "score": row[chosen], "probabilities": row}
+            yield told if example.label is None else told | {"gold": example.label}
 
-    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
-        labels, found = labels_of(part), softmax(answers["logits"])
-        rows = []
+    def report(self, folder: Path, part: Part, found: np.ndarray) -> list[str]:
+        if not part.labelled:
+            return []
+        labels, rows = labels_of(part), []
         for wrong in worst_mistakes(found, labels, self.mistakes):
             example = part.examples[wrong.row]
             said, right = example.choices[wrong.predicted], example.choices[wrong.label]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,33 @@ from bert_jax.data.examples import Question
 from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForQuestionAnswering
 from bert_jax.scoring.answers import Predictions, predict_answers
+from bert_jax.scoring.classification import collapsed
 from bert_jax.scoring.squad import best_thresholds, score_answers, totals
 from bert_jax.tasks.showing import list_mistakes
 from bert_jax.tasks.task import Answers, Part
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
+
+
+class Replies(NamedTuple):
+    """Answers to the questions of a part, by the questions' ids.
+
+    Attributes:
+        likeliest: the answers as if there were one to each question, the next best, and the odds that there is none.
+        texts: the final answers, empty where there is none.
+        threshold: the null odds above which there is none; None where there is always one.
+        best: see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
+    """
+
+    likeliest: Predictions
+    texts: dict[str, str]
+    threshold: float | None
+    best: dict[str, float]
+
+    def share(self, name: str) -> float:
+        """Returns the probability of a final answer; 0 where it is not among the best."""
+        best = self.likeliest.n_best[name]
+        return next((one["probability"] for one in best if one["text"] == self.texts[name]), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +97,7 @@ class QuestionAnswering:
             ValueError: a question without an answer where there must be one, with its place; nothing to learn from.
         """
         for question in questions if labelled else ():
-            if not question.answers and not question.impossible:
+            if not is_known(question):
                 raise ValueError(f"{question.where}: no answer, and it is not said that there is none")
         windows = encode_questions(
             questions, tokenizer, max_length=max_length, stride=stride, max_question_length=max_question_length
@@ -85,16 +107,16 @@ class QuestionAnswering:
             raise ValueError(f"{questions[0].where} to {questions[-1].where}: no answer is where it is said to be")
         weights = chosen.found[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
-        return Part(name, questions, Features(chosen, {"weights": weights}, positions=positions)), windows
+        features = Features(chosen, {"weights": weights}, positions=positions)
+        return Part(name, questions, features, all(map(is_known, questions))), windows
 
     def objective(self, model: Bert) -> objectives.Objective:
         return objectives.question_answering(model)
 
-    def answers(self, part: Part, answers: Answers) -> Predictions:
-        """Returns the answers in the texts, with the next best."""
+    def decode(self, part: Part, answers: Answers) -> Replies:
         windows = part.features.sequences
         assert isinstance(windows, QuestionSequences)
-        return predict_answers(
+        found = predict_answers(
             [question.id for question in part.examples],
             [question.context for question in part.examples],
             windows.window_logits(answers["start_logits"], answers["end_logits"]),
@@ -102,68 +124,55 @@ class QuestionAnswering:
             max_answer_length=self.max_answer_length,
             null_answer=self.version_2,
         )
+        if not self.version_2:
+            return Replies(found, found.texts, None, {})
+        best = best_thresholds(found.texts, golds_of(part), found.null_odds) if part.labelled else {}
+        threshold = best.get("best_f1_threshold", 0.0) if self.null_threshold is None else self.null_threshold
+        return Replies(found, found.above(threshold), threshold, best)
 
-    def score(self, part: Part, answers: Answers) -> dict[str, float]:
-        found, golds = self.answers(part, answers), golds_of(part)
+    def score(self, part: Part, found: Replies) -> dict[str, float]:
+        golds = golds_of(part)
         if not self.version_2:
             return totals(score_answers(found.texts, golds, version_2=False), golds)
-        scores = score_answers(found.above(self.null_threshold or 0.0), golds, version_2=True)
-        return totals(scores, golds) | best_thresholds(found.texts, golds, found.null_odds)
+        texts = found.likeliest.above(self.null_threshold or 0.0)
+        there_is_one = np.array([bool(gold) for gold in golds.values()])
+        return {
+            **totals(score_answers(texts, golds, version_2=True), golds),
+            **found.best,
+            "collapsed": float(collapsed(np.array(list(texts.values())), there_is_one)),
+        }
 
-    def threshold(self, found: Predictions, part: Part) -> float:
-        """Returns the null odds above which there is no answer."""
-        if self.null_threshold is not None or not known(part):
-            return self.null_threshold or 0.0
-        return best_thresholds(found.texts, golds_of(part), found.null_odds)["best_f1_threshold"]
-
-    def texts(self, found: Predictions, part: Part) -> dict[str, str]:
-        """Returns the final answers."""
-        return found.above(self.threshold(found, part)) if self.version_2 else found.texts
-
-    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
-        found = self.answers(part, answers)
-        texts = self.texts(found, part)
+    def predictions(self, part: Part, found: Replies) -> Iterator[dict[str, Any]]:
         for question in part.examples:
-            text = texts[question.id]
-            shares = {one["text"]: one["probability"] for one in found.n_best[question.id]}
-            row = {"id": question.id, "question": question.question, "answer": text, "score": shares.get(text, 0.0)}
+            text = found.texts[question.id]
+            row = {"id": question.id, "question": question.question, "answer": text, "score": found.share(question.id)}
             if self.version_2:
-                row["null_odds"] = found.null_odds[question.id]
+                row["null_odds"] = found.likeliest.null_odds[question.id]
             gold = [answer.text for answer in question.answers]
-            yield row | {"gold": gold} if gold or question.impossible else row
+            yield row | {"gold": gold} if is_known(question) else row
 
-    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
-        found = self.answers(part, answers)
-        texts = self.texts(found, part)
-        files = {"predictions": texts, "nbest_predictions": found.n_best}
+    def report(self, folder: Path, part: Part, found: Replies) -> list[str]:
+        files: dict[str, Any] = {"predictions": found.texts, "nbest_predictions": found.likeliest.n_best}
         if self.version_2:
-            files["null_odds"] = found.null_odds
+            files["null_odds"] = found.likeliest.null_odds
         for name, content in files.items():
             (folder / f"{part.file_prefix}{name}.json").write_text(
                 json.dumps(content, indent=4) + "\n", encoding="utf-8"
             )
         lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in the format of SQuAD"]
-        if self.version_2:
-            odds = self.threshold(found, part)
-            lines.append(
-                f"no answer where its logit is above the best one's by more than {odds:.4f} (--null-threshold)"
-            )
-        if known(part):
-            lines += self.worst(folder, part, found, texts)
-        return lines
+        if found.threshold is not None:
+            odds = f"{found.threshold:.4f}"
+            lines.append(f"no answer where its logit is above the best one's by more than {odds} (--null-threshold)")
+        return [*lines, *self.worst(folder, part, found)] if part.labelled else lines
 
-    def worst(self, folder: Path, part: Part, found: Predictions, texts: dict[str, str]) -> list[str]:
+    def worst(self, folder: Path, part: Part, found: Replies) -> list[str]:
         """Writes the most confident of the answers that share no word with a right one; returns what to say of them."""
         golds = golds_of(part)
-        scores = score_answers(texts, golds, version_2=self.version_2)
-        wrong = []
-        for question in part.examples:
-            if scores[question.id].f1 == 0:
-                shares = {one["text"]: one["probability"] for one in found.n_best[question.id]}
-                wrong.append((shares.get(texts[question.id], 0.0), question))
+        scores = score_answers(found.texts, golds, version_2=self.version_2)
+        wrong = [(found.share(one.id), one) for one in part.examples if scores[one.id].f1 == 0]
         wrong.sort(key=lambda one: -one[0])
         rows = [
-            (f"{share:.3f}", texts[one.id], " | ".join(dict.fromkeys(golds[one.id])), one.question, one.where)
+            (f"{share:.3f}", found.texts[one.id], " | ".join(dict.fromkeys(golds[one.id])), one.question, one.where)
             for share, one in wrong[: self.mistakes]
         ]
         path = folder / f"{part.file_prefix}mistakes.md"
@@ -176,6 +185,6 @@ def golds_of(part: Part) -> dict[str, list[str]]:
     return {question.id: [answer.text for answer in question.answers] for question in part.examples}
 
 
-def known(part: Part) -> bool:
-    """Says whether the right answers are known."""
-    return all(question.answers or question.impossible for question in part.examples)
+def is_known(question: Question) -> bool:
+    """Says whether it is known what is right, be it that there is no answer."""
+    return bool(question.answers) or question.impossible

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax.tokenization import valid_text
+
 SHOWN, SAID = 200, 60  # characters of a text in a table, and on the screen
 FEW = 3  # mistakes on the screen
+LEGIBLE = 60  # classes of a picture that has names and numbers; one for each of a thousand would fill the memory
 BAR = "\\|"  # what a cell of a table has for a bar
 
 
 def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Draws how often each class (a row) was taken for which (a column).
+    """Draws how often each class (a row) was taken for which (a column), with names and numbers where they are few.
 
     Args:
         counts: int [C, C], labels by predictions.
@@ -19,18 +22,18 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    size = 3 + 0.5 * len(names)
+    size = 3 + 0.5 * min(len(names), LEGIBLE)
     figure = Figure(figsize=(size, size), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        if counts[row, column]:
+    if len(names) <= LEGIBLE:
+        for row, column in np.argwhere(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
     figure.savefig(path, dpi=110)
 
@@ -77,5 +80,5 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def shortened(text: str, length: int) -> str:
     """Returns a text in one line of up to `length` characters."""
-    text = " ".join(text.split())
+    text = " ".join(valid_text(text).split())
     return text if len(text) <= length else f"{text[:length]} ..."

@@ -6,7 +6,7 @@ References: Devlin et al., BERT, 2018, section 5.3; Tjong Kim Sang, De Meulder, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,19 @@ from bert_jax.data.encoding_tags import IGNORED, TaggedSequences, encode_tagged
 from bert_jax.data.examples import TaggedExample
 from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForTokenClassification
-from bert_jax.scoring.classification import confusion
+from bert_jax.scoring.classification import collapsed, confusion
 from bert_jax.scoring.entities import OUTSIDE, count_entities, total
 from bert_jax.tasks.showing import draw_confusion, list_mistakes
 from bert_jax.tasks.task import Answers, Part, softmax
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
+
+
+class Tags(NamedTuple):
+    """What is predicted for each word of each sentence: the tag's name, and its probability, float64 [words]."""
+
+    names: list[list[str]]
+    scores: list[np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,55 +77,53 @@ class Tagging:
         Raises:
             ValueError: a sentence without tags, or with one that is none of the names, with its place.
         """
-        if not labelled:
-            examples = [replace(example, tags=None) for example in examples]
-        elif untagged := next((example for example in examples if example.tags is None), None):
+        untagged = next((example for example in examples if example.tags is None), None)
+        if labelled and untagged is not None:
             raise ValueError(f"{untagged.where}: no tags")
-        sequences = encode_tagged(examples, tokenizer, names=self.names, max_length=max_length, overlap=overlap)
-        asked = sequences.labels != IGNORED
-        targets = {"labels": np.where(asked, sequences.labels, 0), "weights": asked.astype(np.float32)}
-        return Part(name, examples, Features(sequences, of_tokens=targets)), sequences.unspoken
+        asked = examples if labelled else [replace(example, tags=None) for example in examples]
+        sequences = encode_tagged(asked, tokenizer, names=self.names, max_length=max_length, overlap=overlap)
+        known = sequences.labels != IGNORED
+        targets = {"labels": np.where(known, sequences.labels, 0), "weights": known.astype(np.float32)}
+        return Part(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.unspoken
 
     def objective(self, model: Bert) -> objectives.Objective:
         return objectives.tagging(model, smoothing=self.smoothing)
 
-    def tags(self, part: Part, answers: Answers) -> list[list[str]]:
-        """Returns the predicted tags of each sentence."""
-        found = sequences_of(part).by_sentence(answers["logits"].argmax(axis=-1), self.missing)
-        return [[self.names[number] for number in sentence.tolist()] for sentence in found]
+    def decode(self, part: Part, answers: Answers) -> Tags:
+        sequences = part.features.sequences
+        assert isinstance(sequences, TaggedSequences)
+        numbers = sequences.by_sentence(answers["logits"].argmax(axis=-1), self.missing)
+        names = [[self.names[number] for number in sentence.tolist()] for sentence in numbers]
+        return Tags(names, sequences.by_sentence(softmax(answers["logits"]).max(axis=-1), 0))
 
-    def score(self, part: Part, answers: Answers) -> dict[str, float]:
-        predicted, gold = self.tags(part, answers), [example.tags for example in part.examples]
-        counts = total(count_entities(predicted, gold))
-        right = [
-            guess == truth for some in zip(predicted, gold, strict=True) for guess, truth in zip(*some, strict=True)
-        ]
+    def score(self, part: Part, found: Tags) -> dict[str, float]:
+        gold = [example.tags for example in part.examples]
+        counts = total(count_entities(found.names, gold))
+        guesses, truths = (self.numbers(some) for some in (found.names, gold))
         return {
             "f1": counts.f1,
             "precision": counts.precision,
             "recall": counts.recall,
-            "accuracy": float(np.mean(right)) if right else 0.0,
+            "accuracy": float((guesses == truths).mean()) if len(truths) else 0.0,
+            "collapsed": float(collapsed(guesses, truths)),
         }
 
-    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
-        shares = softmax(answers["logits"]).max(axis=-1)
-        scores = sequences_of(part).by_sentence(shares, 0)
-        for example, tags, sure in zip(part.examples, self.tags(part, answers), scores, strict=True):
-            found = {"words": list(example.words), "tags": tags, "scores": sure.tolist()}
-            yield found if example.tags is None else found | {"gold": list(example.tags)}
-
-    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
-        predicted = self.tags(part, answers)
-        counts = count_entities(predicted, [example.tags for example in part.examples])
+    def numbers(self, tags: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns the ids of the tags of all sentences, int [words]."""
         ids = {name: number for number, name in enumerate(self.names)}
-        pairs = np.array(
-            [
-                (ids[truth], ids[guess])
-                for example, guesses in zip(part.examples, predicted, strict=True)
-                for truth, guess in zip(example.tags, guesses, strict=True)
-            ]
-        ).reshape(-1, 2)
-        taken = confusion(pairs[:, 1], pairs[:, 0], len(self.names))
+        return np.array([ids[tag] for sentence in tags for tag in sentence], np.int64)
+
+    def predictions(self, part: Part, found: Tags) -> Iterator[dict[str, Any]]:
+        for example, tags, sure in zip(part.examples, found.names, found.scores, strict=True):
+            told = {"words": list(example.words), "tags": tags, "scores": sure.tolist()}
+            yield told if example.tags is None else told | {"gold": list(example.tags)}
+
+    def report(self, folder: Path, part: Part, found: Tags) -> list[str]:
+        if not part.labelled:
+            return []
+        gold = [example.tags for example in part.examples]
+        counts = count_entities(found.names, gold)
+        taken = confusion(self.numbers(found.names), self.numbers(gold), len(self.names))
         draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
         lines = [f"{'entities':>20}  precision  recall      f1  there are"]
         for kind, count in counts.items():
@@ -126,23 +131,16 @@ class Tagging:
         path = folder / f"{part.file_prefix}mistakes.md"
         columns = ("probability", "predicted", "tag", "word", "sentence", "where")
         wrong, of = int(taken.sum() - taken.trace()), int(taken.sum())
-        return [*lines, *list_mistakes(path, columns, self.worst(part, answers), wrong=wrong, of=of)]
+        return [*lines, *list_mistakes(path, columns, self.worst(part, found), wrong=wrong, of=of)]
 
-    def worst(self, part: Part, answers: Answers) -> list[tuple[str, ...]]:
+    def worst(self, part: Part, found: Tags) -> list[tuple[str, ...]]:
         """Returns the most confident mistakes, a row each."""
-        found = []
-        for prediction, example in zip(self.predictions(part, answers), part.examples, strict=True):
-            words = zip(example.words, prediction["tags"], prediction["scores"], example.tags, strict=True)
-            found += [(score, tag, gold, word, example) for word, tag, score, gold in words if tag != gold]
-        found.sort(key=lambda row: -row[0])
+        wrong = []
+        for example, tags, scores in zip(part.examples, found.names, found.scores, strict=True):
+            words = zip(example.words, tags, scores.tolist(), example.tags, strict=True)
+            wrong += [(score, tag, gold, word, example) for word, tag, score, gold in words if tag != gold]
+        wrong.sort(key=lambda row: -row[0])
         return [
             (f"{score:.3f}", tag, gold, word, " ".join(example.words), example.where)
-            for score, tag, gold, word, example in found[: self.mistakes]
+            for score, tag, gold, word, example in wrong[: self.mistakes]
         ]
-
-
-def sequences_of(part: Part) -> TaggedSequences:
-    """Returns the windows of a part."""
-    sequences = part.features.sequences
-    assert isinstance(sequences, TaggedSequences)
-    return sequences

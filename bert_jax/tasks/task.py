@@ -26,11 +26,13 @@ class Part:
         name: empty for the part that decides which model is the best; otherwise it comes before the names of scores.
         examples: as they were read.
         features: the same as sequences, with targets where there are labels.
+        labelled: whether it is known what is right.
     """
 
     name: str
     examples: Sequence[Any]
     features: Features
+    labelled: bool = True
 
     @property
     def file_prefix(self) -> str:
@@ -40,6 +42,8 @@ class Part:
 
 class Task(Protocol):
     """A kind of task with its data.
+
+    `decode` makes of logits what `score`, `predictions` and `report` go by, once for all three of them.
 
     Attributes:
         model: the class with the head that is needed.
@@ -63,16 +67,23 @@ class Task(Protocol):
         """Returns what a step minimises."""
         ...
 
-    def score(self, part: Part, answers: Answers) -> dict[str, float]:
-        """Returns the scores of a part whose labels are known."""
+    def decode(self, part: Part, answers: Answers) -> Any:
+        """Returns what the model's answers to a part say."""
         ...
 
-    def predictions(self, part: Part, answers: Answers) -> Iterator[dict[str, Any]]:
+    def score(self, part: Part, found: Any) -> dict[str, float]:
+        """Returns the scores of a part whose labels are known; `collapsed` is 1 where everything gets one answer."""
+        ...
+
+    def predictions(self, part: Part, found: Any) -> Iterator[dict[str, Any]]:
         """Yields what is predicted for each example, in their order, as JSON holds it."""
         ...
 
-    def report(self, folder: Path, part: Part, answers: Answers) -> list[str]:
-        """Leaves pictures, tables and files of the task's own in a folder; returns what to say of them, by line."""
+    def report(self, folder: Path, part: Part, found: Any) -> list[str]:
+        """Leaves pictures, tables and files of the task's own in a folder; returns what to say of them, by line.
+
+        Where labels are not known, nothing is said of mistakes.
+        """
         ...
 
 
