@@ -30,8 +30,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.config import BertConfig
 from bert_jax.data.batches import Batches
-from bert_jax.data.finetuning import Layout, TrainingPlan
+from bert_jax.data.finetuning import Features, Layout, TrainingPlan
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.tasks import HeldOut, Part, Task, of_seed
 from bert_jax.tools import exits
@@ -39,10 +40,11 @@ from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
-from bert_jax.tools.finetuning_models import Best, Source, Start, evaluations, make_start, seeds_of
+from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, evaluations, make_start, seeds_of
 from bert_jax.training import parallel, seeds
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.interruption import Interruption
+from bert_jax.training.kernels import CHECKED_ROWS, Rows, choose_kernel
 from bert_jax.training.loop import Cadence, NotFinite, train
 from bert_jax.training.metrics import as_line
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
@@ -67,13 +69,15 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
     steps = training.epochs * plan.steps_per_epoch
 
     start = make_start(settings, bert)
+    kernel = kernel_for(training.attention, start.model.config, rows, features, layout, seeds=settings.run.seeds)
     optimizer, schedule = optimizer_of(settings, steps, start.model.config.num_hidden_layers)
-    create = partial(seeds.create, optimizer=optimizer, seeds=seeds_of(settings))
+    create = partial(seeds.create, optimizer=optimizer, seeds=seeds_of(settings), random_bits=training.random_bits)
     given: Any = start.params, start.frozen
     state = layout.create(lambda given: create(given[0], frozen=given[1]), given)
+    given, start = None, start.as_shapes()  # the state has the arrays now
     step = partial(
         train_step,
-        objective=task.objective(start.model),
+        objective=task.objective(start.model.clone(kernel=kernel)),
         optimizer=optimizer,
         schedule=schedule,
         accumulate=training.accumulate,
@@ -142,16 +146,32 @@ def rows_of(settings: Settings, parts: Sequence[Part], bert: LoadedBert, shards:
 
 def held_out_of(settings: Settings, prepared: Prepared, start: Start, rows: Layout, num_rows: int) -> HeldOut:
     """Returns what evaluates."""
+    layout = parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp))
+    asked = "plain" if settings.training.attention == "plain" else "auto"  # what trains may not fit here
+    config = replace(start.model.config, attention_probs_dropout_prob=0.0)
+    kernel = kernel_for(asked, config, rows, prepared.held_out[0].features, layout, seeds=start.seeds)
     return HeldOut(
         prepared.task,
         prepared.held_out,
-        start.model,
+        start.model.clone(config=config, kernel=kernel),
         {**start.frozen, **start.params},
         start.learning,
         rows,
         num_rows=num_rows,
-        layout=parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp)),
+        layout=layout,
     )
+
+
+def kernel_for(
+    asked: str, config: BertConfig, rows: Layout, features: Features, layout: parallel.Layout, *, seeds: int
+) -> str | None:
+    """Returns the attention kernel that is right for the rows, or None for plain matrix products."""
+    mask, devices = rows.sample(features, CHECKED_ROWS)["attention_mask"], layout.devices_in_a_program
+    kind = Rows(mask, rows.slots > 1, devices, seeds=seeds, other_lengths=rows.lengths)
+    kernel, why = choose_kernel(asked, config, kind)
+    if jax.default_backend() == "gpu":
+        print(f"attention: {kernel or 'plain matrix products'} ({why})")
+    return kernel
 
 
 def optimizer_of(settings: Settings, steps: int, num_layers: int) -> tuple[Any, Any]:
@@ -318,7 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_model(settings, source.folder, source.config, source.named, model_of(settings))
     prepared = prepare(settings, source)
     check_pairs(source.folder, source.config, prepared.held_out)
-    bert = source.load(prepared.task, dropout=training.dropout, trained=asked.do != "train")
+    bert = source.load(prepared.task, trained=asked.do != "train", **dropouts(training))
+    if prepared.train is not None and training.attention not in ("auto", "plain"):
+        config, parts = replace(bert.config, dtype=training.dtype), [prepared.train, *prepared.held_out]
+        rows = rows_of(settings, parts, bert, layout.shards * training.accumulate)
+        kernel_for(training.attention, config, rows, prepared.train.features, layout, seeds=asked.seeds)
 
     # A run that goes on must find the data it began with: its position means nothing in others.
     record |= {"data read": {"contents of the training data": prepared.fingerprint}}
@@ -336,4 +360,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exits.run(main, "finetune.py")
+    exits.run(main, "finetune.py", anew=("--sweep", "evaluate", "predict"))

@@ -417,4 +417,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exits.run(main, "train.py")
+    exits.run(main, "train.py", anew=("--plan",))

@@ -123,6 +123,8 @@ def test_a_seed_comes_to_what_it_comes_to_alone(twins, run):
     together = [row for row in small.rows(twins) if row["seed"] == 5 and "loss" in row]
     for one, other in zip([row for row in small.rows(alone) if "loss" in row], together, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=SAME_AFTER_STEPS)
+    masked = run("classification", "masked", *SHORT, *DROPOUT, "--seed", "5", "--epochs", "1", "--random-bits", "rbg")
+    assert small.rows(masked)[0]["loss"] != together[0]["loss"]
 
 
 def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, run, monkeypatch):
@@ -163,10 +165,11 @@ def test_a_run_goes_on_with_its_own_settings_and_data_alone(twins, place):
         (place / "train.tsv").write_text(data)
 
 
-def test_devices_packing_and_accumulation_change_no_parameter(reviewed, run):
+def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, run):
     mesh = run("classification", "mesh", *SHORT, "--pack", on=8)
     pmap = run("classification", "pmap", *SHORT, "--parallel", "pmap", "--accumulate", "2", on=8)
-    for other in (mesh, pmap):
+    kernel = run("classification", "kernel", *SHORT, "--attention", "pallas")
+    for other in (mesh, pmap, kernel):
         assert_same_tensors(reviewed, other, SAME_AFTER_STEPS)
         for one, two in zip(small.rows(reviewed), small.rows(other), strict=True):
             assert one.keys() == two.keys()
@@ -209,7 +212,9 @@ def test_frozen_layers_do_not_move_by_a_bit_in_bfloat16(run, place):
 def test_words_are_tagged_as_the_pipeline_tags_them(run):
     tagged = run("tokens", "tagged", *SHORT, "--pack", "--max-length", "8", "--overlap", "2")
     assert json.loads((tagged / "config.json").read_text())["id2label"] == {"0": "B-person", "1": "B-place", "2": "O"}
-    assert json.loads((tagged / "scores.json").read_text()).keys() == {"f1", "precision", "recall", "accuracy"}
+    assert json.loads((tagged / "scores.json").read_text()).keys() == {
+        "f1", "precision", "recall", "accuracy", "collapsed",
+    }  # fmt: skip
     find = TokenClassifier.load(tagged, max_length=8, overlap=2)
     found = small.predictions(tagged)
     assert len(found) == 13
@@ -252,7 +257,8 @@ def test_choices_are_made(run):
         assert one["choice"] == int(np.argmax(one["probabilities"]))
         assert sum(one["probabilities"]) == pytest.approx(1)
     right = np.mean([one["choice"] == one["gold"] for one in found])
-    assert json.loads((chosen / "scores.json").read_text()) == {"accuracy": pytest.approx(right)}
+    scores = json.loads((chosen / "scores.json").read_text())
+    assert scores == {"accuracy": pytest.approx(right), "collapsed": len({one["choice"] for one in found}) == 1}
     assert bert_jax.load(chosen).config.num_labels == 1
     # What the device made of each example, in whatever order, is what is told of them in theirs.
     [loss] = [row["eval_loss"] for row in small.rows(chosen) if "eval_loss" in row]
@@ -267,7 +273,7 @@ def test_predicting_needs_no_labels_and_skips_no_row(run, place, reviewed):
     got, want = small.predictions(folder), small.predictions(reviewed)
     assert [(one["text"], one["label"]) for one in got] == [(one["text"], one["label"]) for one in want]
     assert not any("gold" in one for one in got)
-    assert not (folder / "scores.json").exists()
+    assert not {"scores.json", "confusion.png", "mistakes.md"} & {path.name for path in folder.iterdir()}
 
 
 def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
@@ -308,16 +314,16 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
 
 
 def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tmp_path, capsys):
-    (tmp_path / "few.tsv").write_text(
-        "text\tlabel\n" + "a film was lovely and it was great\tyes\nit was dull\tno\n" * 2
-    )
-    finetune("classification", tmp_path / "run", "--model", place / "model", "--train", tmp_path / "few.tsv", "--dev",
-             tmp_path / "few.tsv", "--max-length", "6", "--epochs", "1", "--no-pack")  # fmt: skip
+    texts = ["a film was lovely and it was great", "it was \ud800 dull"] * 2
+    few = [json.dumps({"text": text, "label": "no" if "dull" in text else "yes"}) for text in texts]
+    (tmp_path / "few.jsonl").write_text("\n".join(few))
+    finetune("classification", tmp_path / "run", "--model", place / "model", "--train", tmp_path / "few.jsonl", "--dev",
+             tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack")  # fmt: skip
     said = capsys.readouterr().out
     assert "2 of 4 examples of train are longer than --max-length 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said
     assert "compiled for rows x tokens: training 32 x 6; evaluation 32 x 6" in said
-    assert len(small.predictions(tmp_path / "run")) == 4
+    assert [one["text"] for one in small.predictions(tmp_path / "run")] == texts
 
 
 def test_a_run_is_left_alone_where_it_is_not_to_be_replaced(reviewed, run, place):

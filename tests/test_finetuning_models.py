@@ -12,7 +12,7 @@ from bert_jax.data.glue import glue_task
 from bert_jax.tasks import Classification, QuestionAnswering, Tagging
 from bert_jax.tools.finetuning import read_settings
 from bert_jax.tools.finetuning_data import kept_names, names_of_glue
-from bert_jax.tools.finetuning_models import Source, make_start
+from bert_jax.tools.finetuning_models import Source, dropouts, make_start
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMES = ("contradiction", "entailment", "neutral")
@@ -73,6 +73,15 @@ def test_labels_of_glue_come_in_the_order_of_the_model(source):
     others = replace(source, config=replace(source.config, label_names=("a", "b", "c")))
     with pytest.raises(ValueError, match="tells a, b, c apart, MNLI entailment, neutral, contradiction"):
         names_of_glue(glue_task("mnli"), others)
+
+
+def test_attention_may_have_a_dropout_of_its_own(folder):
+    one, other = ["--dropout", "0.3"], ["--attention-probs-dropout-prob", "0"]
+    everywhere = {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.3, "attention_probs_dropout_prob": 0.3}
+    assert dropouts(begin(folder).training) == {}
+    assert dropouts(begin(folder, *one).training) == everywhere
+    assert dropouts(begin(folder, *other).training) == {"attention_probs_dropout_prob": 0}
+    assert dropouts(begin(folder, *one, *other).training) == everywhere | {"attention_probs_dropout_prob": 0}
 
 
 @pytest.mark.parametrize(

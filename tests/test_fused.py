@@ -70,6 +70,7 @@ def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradien
 
 def test_a_kernel_that_agrees_is_taken_by_name():
     assert choose_kernel("pallas", CONFIG, ROWS) == ("pallas", "agrees with plain matrix products")
+    assert choose_kernel("pallas", CONFIG, replace(ROWS, seeds=3))[0] == "pallas"
     assert choose_kernel("plain", CONFIG, ROWS)[0] is None
 
 
@@ -104,6 +105,7 @@ def test_no_kernel_is_taken_on_a_cpu_unasked():
         ("cudnn", {"dtype": "bfloat16"}, {}, "is for GPUs"),
         ("pallas", {}, {"devices": 2}, "runs on one device a program, here are 2"),
         ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "wants rows of a multiple of 64 tokens"),
+        ("pallas", {}, {"other_lengths": (64, 96)}, "wants rows of a multiple of 64 tokens.* got 96 and 16"),
         ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
     ],
 )
@@ -117,7 +119,9 @@ def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
     assert "not for float32" in kernels.unfit("cudnn", CONFIG, ROWS, True)
     half = replace(CONFIG, dtype="bfloat16")
     assert kernels.unfit("cudnn", half, ROWS, True) == "takes one sequence a row"
-    assert kernels.unfit("cudnn", half, replace(ROWS, packed=False), True) is None
+    alone = replace(ROWS, packed=False)
+    assert kernels.unfit("cudnn", half, alone, True) is None
+    assert kernels.unfit("cudnn", half, replace(alone, seeds=2), True) == "takes one seed, here are 2"
 
 
 def test_weights_and_their_dropout_are_not_to_be_had_of_a_kernel(params, ids):

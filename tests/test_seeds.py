@@ -13,7 +13,7 @@ from bert_jax.models import BertForSequenceClassification
 from bert_jax.training import seeds
 from bert_jax.training.objectives import classification
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
-from bert_jax.training.state import TrainState
+from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import answer_step, train_step
 
 SAME_AFTER_STEPS = 2e-5
@@ -74,6 +74,20 @@ def test_each_seed_is_as_if_it_were_alone_with_dropout(trained):
     assert together.step == STEPS
     losses = np.array([row["loss"] for row in figures])
     assert len(set(losses[0].tolist())) == len(SEEDS)
+
+
+def test_one_seed_by_the_other_generator_is_as_if_there_were_no_others(trained):
+    frozen, learning, _, _ = trained
+    state = seeds.create(stacked(learning[:1]), OPTIMIZER, seeds=SEEDS[:1], frozen=frozen, random_bits="rbg")
+    assert str(jax.random.key_impl(state.key)) == "rbg"
+    given = batch(SEEDS[0], 0)
+    after, figures = jax.jit(seeds.together(STEP))(state, {name: x[:, None] for name, x in given.items()})
+    alone = TrainState.create(learning[0], OPTIMIZER, key=run_key(jax.random.key(SEEDS[0]), "rbg"), frozen=frozen)
+    wanted, row = jax.jit(STEP)(alone, given)
+    np.testing.assert_allclose(figures["loss"], [row["loss"]], rtol=SAME_AFTER_STEPS)
+    one = seeds.of_seed(after.params, set(after.params), 0)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=SAME_AFTER_STEPS), one, wanted.params)
+    assert row["loss"] != trained[3][0]["loss"][0]  # other masks
 
 
 def test_a_seed_whose_update_is_skipped_does_not_hold_up_the_others(trained):

@@ -112,6 +112,19 @@ class Layout:
         """Returns T for sequences of up to `longest` tokens."""
         return self.row_length if self.slots > 1 else min(rounded_up(longest, ROUNDED[1]), self.row_length)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """All T that batches may have, ascending."""
+        rounded = range(ROUNDED[1], self.row_length, ROUNDED[1]) if self.slots == 1 else ()
+        return *rounded, self.row_length
+
+    def sample(self, features: Features, num_rows: int) -> Batch:
+        """Returns up to so many rows of the greatest length, of the first sequences."""
+        some = features.sequences.lengths[: num_rows * self.slots]
+        rows = self.rows(some)[:num_rows]
+        shape = {"num_rows": len(rows), "row_length": self.row_length, "slots": self.slots, "pad_id": self.pad_id}
+        return arrange(features, rows, **shape)[0]
+
 
 class Placement(NamedTuple):
     """Where sequences lie in a batch: int [m], and for each of their tokens, int [tokens].

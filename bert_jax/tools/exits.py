@@ -1,7 +1,7 @@
 """How a script ends: what somebody can put right is one line, and a signal is an exit code that supervisors know."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 
@@ -10,8 +10,12 @@ from bert_jax.training.interruption import Interrupted, command_to_resume
 from bert_jax.training.loop import NotFinite
 
 
-def run(main: Callable[[], None], name: str) -> None:
-    """Calls `main` and ends the process if it raises: 1 for a mistake, 128 + signal where the run was told to end."""
+def run(main: Callable[[], None], name: str, *, anew: Collection[str] = ()) -> None:
+    """Calls `main` and ends the process if it raises: 1 for a mistake, 128 + signal where the run was told to end.
+
+    Args:
+        anew: words of a command line that leaves nothing to go on with.
+    """
     try:
         main()
     except (ValueError, OSError, ImportError, NotFinite) as error:
@@ -21,7 +25,8 @@ def run(main: Callable[[], None], name: str) -> None:
             print(f"{name}: {error}; to go on: {command_to_resume()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; to go on: {command_to_resume()}", file=sys.stderr)
+        way = "" if set(anew) & set(sys.argv) else f"; to go on: {command_to_resume()}"
+        print(f"{name}: interrupted{way}", file=sys.stderr)
         processes.end(130)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

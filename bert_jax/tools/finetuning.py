@@ -69,6 +69,8 @@ class Training:
     """The adapters' scale is this over their rank."""
     dropout: float | None = None
     """Dropout in the encoder and before the head; None = as the model has it."""
+    attention_probs_dropout_prob: float | None = None
+    """Dropout of attention weights; None = as --dropout, or as the model has it."""
     pack: bool = True
     """Put several short examples in a row, where they do not see each other; else each has a row of its own."""
     patience: int = 0
@@ -79,6 +81,14 @@ class Training:
     """The dtype of computation; parameters are float32."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again instead of keeping it in memory."""
+    attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
+    """How attention is computed: by plain matrix products, a kernel's name, or the first kernel that is right here.
+    Kernels have no dropout of attention weights.
+    """
+    random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
+    """The generator of dropout. rbg is much faster on GPUs and TPUs, but its masks depend on the number of devices and
+    on the seeds that are trained together.
+    """
     parallel: Literal["mesh", "pmap"] = "mesh"
     """How the devices share a step: mesh = data x fsdp, by jax.jit; pmap = rows alone, by jax.pmap."""
     fsdp: int = 1
@@ -139,7 +149,7 @@ class Texts(Files):
     glue: str | None = None
     """A task of GLUE instead of --train and --dev."""
     glue_folder: str | None = None
-    """The folder of the task's own tsv files; default: the hub."""
+    """Where GLUE's own files are, as in FOLDER/MRPC/train.tsv; default: the hub."""
     max_length: int = 128
     """The most tokens of an example; what is longer is cut."""
 
@@ -173,7 +183,9 @@ class Squad(Files):
     max_answer_length: int = 30
     """Tokens of an answer."""
     version_2: bool = False
-    """Whether there may be no answer; where some question says that there is none, it is so anyway."""
+    """Whether there may be no answer; where some question says that there is none, or --null-threshold is given, it is
+    so anyway.
+    """
     n_best: int = 20
     """Answers written to nbest_predictions.json."""
     null_threshold: float | None = None
@@ -242,8 +254,8 @@ KINDS: dict[str, type[Settings]] = {
     "multiple-choice": MultipleChoice,
 }
 MAY_CHANGE_ON_RESUME = (
-    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "parallel", "fsdp", "on_nan",
-    "cache_dir",
+    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "attention", "parallel",
+    "fsdp", "on_nan", "cache_dir",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from bert_jax.config import BertConfig
 from bert_jax.interop.heads import architecture
 from bert_jax.models import Bert
 from bert_jax.tasks import Part
-from bert_jax.tools.finetuning import Run, Settings, Tagged, Texts, Training
+from bert_jax.tools.finetuning import Run, Settings, Squad, Tagged, Texts, Training
 from bert_jax.tools.flags import flag, require_at_least, require_positive, require_share
 
 LARGEST_SEED = 2**32  # keys are made of 32 bits
@@ -29,12 +29,16 @@ def check(settings: Settings) -> None:
     require_at_least(1, training, "epochs", "batch_size", "accumulate", "fsdp")
     require_at_least(0, training, "lora_rank", "patience", "eval_every", "freeze", "weight_decay", "clip_norm")
     require_positive(training, "learning_rate", "layer_decay", "lora_alpha")
-    require_share(training, "warmup_share", "dropout")
+    require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, reports, "log_every")
     require_at_least(0, reports, "mistakes")
     check_run_flags(run, training)
     if isinstance(data, Texts | Tagged):
         require_share(data, "label_smoothing")
+    if isinstance(data, Tagged):
+        require_at_least(0, data, "overlap")
+    if isinstance(data, Squad):
+        require_at_least(1, data, "stride", "max_question_length", "max_answer_length", "n_best")
     if isinstance(data, Texts):
         check_texts(run, data)
         return
@@ -81,6 +85,8 @@ def check_texts(run: Run, data: Texts) -> None:
         raise ValueError("--dev: a file or a dataset to evaluate on is needed")
     elif data.dev is not None and data.train is None and run.do == "train":
         raise ValueError("--train: a file or a dataset to train on is needed")
+    if not data.label_separator:
+        raise ValueError("--label-separator must not be empty")
     single = data.problem_type == "single_label_classification"
     if not single and (data.label_smoothing or data.class_weights != "none"):
         raise ValueError(f"--label-smoothing and --class-weights are for single labels, not for {data.problem_type}")

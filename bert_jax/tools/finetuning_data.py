@@ -222,7 +222,8 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
     for name, path, split in splits(settings):
         read[name], notes = read_questions(path, split=split, encoding=data.encoding)
         say_notes(notes, f"answers of {name or 'dev'} moved or not found")
-    version_2 = data.version_2 or any(question.impossible for some in read.values() for question in some)
+    version_2 = data.version_2 or data.null_threshold is not None
+    version_2 = version_2 or any(question.impossible for some in read.values() for question in some)
     task = QuestionAnswering(
         version_2, data.max_answer_length, data.n_best, data.null_threshold, settings.reports.mistakes
     )

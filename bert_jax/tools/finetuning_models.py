@@ -18,11 +18,12 @@ from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.tasks import Task
 from bert_jax.tokenization import Tokenizer
-from bert_jax.tools.finetuning import Settings
+from bert_jax.tools.finetuning import Settings, Training
 from bert_jax.training import seeds
 from bert_jax.training.metrics import read_metrics
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+ATTENTION = "attention_probs_dropout_prob"
+DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,30 @@ class Source:
         )
         return self.named == architecture(task.model) and (not changes or (same_problem and same_labels))
 
-    def load(self, task: Task, *, dropout: float | None = None, trained: bool = False) -> LoadedBert:
+    def load(self, task: Task, *, trained: bool = False, **changes: Any) -> LoadedBert:
         """Reads the weights, float32, with the head that the task needs: a new one where there is not the very same.
 
         Args:
-            dropout: everywhere, or as the model has it.
             trained: whether it must have been trained already.
+            **changes: to the config, beside those of the task.
 
         Raises:
             ValueError: it lacks a head and must have one; its files are broken.
         """
-        changes: dict[str, Any] = task.changes | ({} if dropout is None else dict.fromkeys(DROPOUTS, dropout))
         new_head = not trained and not self.has_head(task)
+        changes = task.changes | changes
         bert = load(self.folder, head=architecture(task.model), new_head=new_head, dtype="float32", **changes)
         if trained and bert.new_parts:
             raise ValueError(f"{self.folder} has no {', '.join(sorted(bert.new_parts))}: it is to be trained first")
         return bert
+
+
+def dropouts(training: Training) -> dict[str, float]:
+    """Returns the rates of dropout that are not as the model has them, by their names in its config."""
+    rates = dict.fromkeys(DROPOUTS, training.dropout)
+    if training.attention_probs_dropout_prob is not None:
+        rates[ATTENTION] = training.attention_probs_dropout_prob
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,16 @@ class Start:
     def learning(self) -> set[str]:
         """The parts of the tree that have an axis of the seeds."""
         return set(self.params)
+
+    @property
+    def seeds(self) -> int:
+        """K."""
+        return jax.tree.leaves(self.params)[0].shape[0]
+
+    def as_shapes(self) -> "Start":
+        """Returns the same with shapes in the place of arrays."""
+        params, frozen = jax.eval_shape(lambda: (self.params, self.frozen))
+        return replace(self, params=params, frozen=frozen)
 
 
 def make_start(settings: Settings, bert: LoadedBert) -> Start:

@@ -30,11 +30,15 @@ class Rows:
         attention_mask: int [B, T], of some batch.
         packed: whether there may be several sequences in a row.
         devices: how many one compiled program runs on.
+        seeds: how many are trained together, by a step that is mapped over them.
+        other_lengths: T of other batches, where they do not all have the same.
     """
 
     attention_mask: np.ndarray
     packed: bool
     devices: int
+    seeds: int = 1
+    other_lengths: tuple[int, ...] = ()
 
 
 def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | None, str]:
@@ -63,7 +67,7 @@ def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | Non
 
 def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | None:
     """Says why a kernel cannot do this, or returns None."""
-    T, H = rows.attention_mask.shape[1], config.hidden_size // config.num_attention_heads
+    lengths, H = (rows.attention_mask.shape[1], *rows.other_lengths), config.hidden_size // config.num_attention_heads
     if config.attention_probs_dropout_prob:
         return "has no dropout of attention weights"
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
@@ -71,22 +75,27 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
     if name == "cudnn":
         if config.dtype not in HALF:
             return f"is for bfloat16, not for {config.dtype}"
+        if rows.seeds > 1:
+            return f"takes one seed, here are {rows.seeds}"
         return "takes one sequence a row" if rows.packed else None
     if rows.devices > 1:
         return f"runs on one device a program, here are {rows.devices} (--parallel pmap has a program for each)"
-    if T % min(BLOCK, T) or H & (H - 1):
-        return f"wants rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
+    for T in lengths:
+        if T % min(BLOCK, T) or H & (H - 1):
+            return f"wants rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
     return None
 
 
 def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
     """Runs a kernel against plain matrix products; says what is wrong with it, or returns None."""
-    mask = jnp.asarray(rows.attention_mask[:CHECKED_ROWS])
+    mask, run = jnp.asarray(rows.attention_mask[:CHECKED_ROWS]), lambda f: f
+    if rows.seeds > 1:
+        mask, run = jnp.stack([mask, mask]), jax.vmap
     N, H = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, wanted = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
     try:
-        got, plain = (jax.device_get(with_gradients(f, q, k, v, mask, wanted)) for f in (KERNELS[name], attend))
+        got, plain = (jax.device_get(with_gradients(run(f), q, k, v, mask, wanted)) for f in (KERNELS[name], attend))
     except Exception as error:  # a kernel may fail in as many ways as there are drivers
         return f"fails here ({str(error).splitlines()[0]:.200})"
     tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])

@@ -9,6 +9,7 @@ Models: Weight Initializations, Data Orders, and Early Stopping, 2020 (why one s
 """
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_jax.training.state import TrainState
+from bert_jax.training.state import TrainState, run_key
 
 AXES: Any = TrainState(
     step=None,  # pyright: ignore[reportArgumentType]
@@ -29,15 +30,21 @@ AXES: Any = TrainState(
 
 
 def create(
-    params: Any, optimizer: optax.GradientTransformation, *, seeds: Sequence[int], frozen: Any = None
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    seeds: Sequence[int],
+    frozen: Any = None,
+    random_bits: str = "threefry2x32",
 ) -> TrainState:
     """Returns the state before the first step of K seeds.
 
     Args:
         params: what learns, each leaf with K in front.
         frozen: what does not, without.
+        random_bits: see `run_key`.
     """
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    keys = jax.vmap(lambda seed: run_key(jax.random.key(seed), random_bits))(jnp.asarray(seeds, jnp.uint32))
     step, skipped = jnp.zeros((), jnp.int32), jnp.zeros(len(seeds), jnp.int32)
     return TrainState(step, params, jax.vmap(optimizer.init)(params), keys, skipped, frozen or {})
 
@@ -45,12 +52,11 @@ def create(
 def together(step: Callable) -> Callable:
     """Maps (state, batch [B, K, ...], **options) -> (state, figures) over the seeds."""
 
-    def mapped(state: TrainState, batch: Any, **options: Any):
-        return jax.vmap(lambda one, part: step(one, part, **options), in_axes=(AXES, 1), out_axes=(AXES, 0))(
-            state, batch
-        )
+    def of_all(state: TrainState, batch: Any, **options: Any):
+        run = mapped(partial(step, **options), (AXES, 1), (AXES, 0), count=len(state.skipped))
+        return run(state, batch)
 
-    return mapped
+    return of_all
 
 
 def answers_of_all(predict: Callable, learning: Collection[str]) -> Callable:
@@ -60,11 +66,26 @@ def answers_of_all(predict: Callable, learning: Collection[str]) -> Callable:
         learning: the parts of the tree that have K in front.
     """
 
-    def mapped(params: Any, batch: Any, **options: Any) -> Any:
+    def of_all(params: Any, batch: Any, **options: Any) -> Any:
         axes = {name: 0 if name in learning else None for name in params}
-        return jax.vmap(lambda one, rows: predict(one, rows, **options), in_axes=(axes, None))(params, batch)
+        count = next(len(leaf) for name in learning for leaf in jax.tree.leaves(params[name]))
+        return mapped(partial(predict, **options), (axes, None), 0, count=count)(params, batch)
 
-    return mapped
+    return of_all
+
+
+def mapped(function: Callable, in_axes: Any, out_axes: Any, *, count: int) -> Callable:
+    """Returns `jax.vmap(function, in_axes, out_axes)`. A single seed is not mapped: not every kernel can be."""
+    if count > 1:
+        return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
+
+    def change(how: Callable, axes: Any, trees: Any) -> Any:
+        def of_one(axis: int | None, tree: Any) -> Any:
+            return tree if axis is None else jax.tree.map(lambda x: how(x, axis), tree)
+
+        return jax.tree.map(of_one, axes, trees, is_leaf=lambda axis: axis is None)
+
+    return lambda *inputs: change(jnp.expand_dims, out_axes, function(*change(jnp.squeeze, in_axes, inputs)))
 
 
 def of_seed(params: Any, learning: Collection[str], place: int) -> dict[str, Any]:

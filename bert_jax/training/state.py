@@ -45,7 +45,7 @@ def run_key(key: Array, generator: str = "threefry2x32") -> Array:
     """Returns a run's key: `key` itself, or one made of it for JAX's generator `rbg`.
 
     `rbg` uses the hardware's own generator, so that dropout costs next to nothing on GPUs and TPUs; but its bits hang
-    on how an array is laid over devices, where threefry's do not.
+    on how an array is laid over devices, and under `jax.vmap` on all keys together, where threefry's do not.
     """
     if generator == "threefry2x32":
         return key
