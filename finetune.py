@@ -125,6 +125,7 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
                 stop=lambda row: bool(best.selection.done.all()),
                 watch=Watch(),
                 interruption=interruption,
+                varied=True,
             )
             reporter.draw()
     print(f"compiled for rows x tokens: training {listed(shapes)}; evaluation {listed(held_out.shapes)}")

@@ -1,9 +1,11 @@
 """The loop's order of things, seen with a step that is plain Python."""
 
 import json
+import re
 import signal
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -272,6 +274,51 @@ def test_warnings_are_told():
     _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))
     assert told == [1, 2, 3, 4, 4]
     assert written.said == ["careful"]
+
+
+def test_a_batch_is_laid_on_the_device_while_the_step_before_is_computed():
+    """To fetch the figures of a step is to wait for it: by then the next batch is placed, and its step dispatched."""
+    happened = []
+
+    class Loss(float):
+        def __array__(self, *options):
+            happened.append(("waited", int(self)))
+            return np.float32(1.0)
+
+    def step(state, batch):
+        happened.append(("dispatched", batch))
+        return SimpleNamespace(step=batch, params=0.0), {"loss": Loss(batch), "gradient_norm": 1.0, "tokens": 5}
+
+    run(5, step=step, place=lambda batch: happened.append(("placed", batch)) or batch, cadence=Cadence(9))
+    for number in range(1, 5):
+        assert happened.index(("placed", number + 1)) < happened.index(("waited", number))
+        assert happened.index(("dispatched", number + 1)) < happened.index(("waited", number))
+
+
+@pytest.mark.parametrize(
+    ("widths", "dtypes", "varied", "warning"),
+    [
+        ([3, 3, 3, 3], "ffff", False, None),
+        ([3, 3, 2, 3], "ffff", False, "step 3: .*What changed: the shapes of the batch"),
+        ([3, 3, 2, 3], "ffff", True, None),
+        ([3, 3, 3, 3], "ffef", False, "step 3: .*What changed: a dtype, or where arrays lie"),
+        ([3, 2, 3, 3], "ffef", True, "step 3: .*What changed: a dtype, or where arrays lie"),
+    ],
+)
+def test_a_step_that_is_compiled_again_is_told_of(widths, dtypes, varied, warning):
+    @jax.jit
+    def sums(params, batch):
+        return params + batch.sum(), {"loss": 1.0, "gradient_norm": 1.0, "tokens": batch.size}
+
+    def step(state, batch):
+        params, figures = sums(np.array(0, dtypes[state.step]), batch)
+        return SimpleNamespace(step=state.step + 1, params=params), figures
+
+    _, written, _ = run(4, step=step, place=lambda number: np.zeros((2, widths[number - 1]), "f"), varied=varied)
+    assert len(written.said) == (warning is not None)
+    if warning is not None:
+        assert re.match(warning, written.said[0])
+        assert ("3" if len(set(widths)) > 1 and varied else "2") + " times by now" in written.said[0]
 
 
 def test_due():

@@ -16,6 +16,7 @@ from pretraining_batches import CONFIG, packed_batch
 
 from bert_jax.models import BertForPreTraining
 from bert_jax.training import parallel
+from bert_jax.training.compilations import Compilations
 from bert_jax.training.metrics import evaluate
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
@@ -56,15 +57,18 @@ def first_parameters():
 
 def trained(layout, model, accumulate):
     """Returns the parameters after some steps, as NumPy arrays."""
-    # As NumPy arrays, which every layout takes: `create` is tested below, and takes long to compile.
-    state = jax.device_get(TrainState.create(first_parameters(), OPTIMIZER, key=jax.random.key(7)))
+    # Laid out as `create` does, which is tested below and takes long to compile.
+    state = TrainState.create(first_parameters(), OPTIMIZER, key=jax.random.key(7))
+    state = jax.device_put(state, layout.where(state))
     step = layout.compile_step(
         partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
     )
+    take = Compilations(step, say=pytest.fail)
     for number in range(STEPS):
-        state, figures = step(state, layout.place(packed_batch(ROWS, seed=number)))
+        state, figures = take(number, state, layout.place(packed_batch(ROWS, seed=number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
+    assert take.count == 1
     return jax.device_get(state.params)
 
 

@@ -1,7 +1,8 @@
 """The loop: batches in, figures and checkpoints out.
 
-The device is never waited for: the figures of a step are fetched when the next one has been dispatched. A checkpoint
-is the one exception, because nothing is saved before its step is known to be finite.
+The device is never waited for: the figures of a step are fetched when the next one has been dispatched, and the batch
+after that is laid on the device while the step before it is computed. A checkpoint is the one exception, because
+nothing is saved before its step is known to be finite.
 
 Several seeds may be trained at once, by a step that is mapped over them: figures are arrays [K] then.
 """
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 
 from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.compilations import Compilations
 from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
@@ -72,19 +74,21 @@ def train(
     rewind: bool = False,
     watch: Watcher | None = None,
     interruption: Interruption | None = None,
+    varied: bool = False,
 ) -> TrainState:
     """Trains from the state's step to `steps`; evaluates and saves at the end, whatever the cadence.
 
     Args:
         step: the compiled (state, batch) -> (state, figures). Where it skips what is not finite, it counts that as
             `skipped`.
-        place: lays a batch of NumPy arrays on the devices.
+        place: lays a batch of NumPy arrays on the devices; returns before it is there.
         evaluate: state -> row of `eval_` figures.
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
         score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
         rewind: where a figure is not finite, go back to the last checkpoint, and on with the data after that step's.
         watch: asked with the figures of every step and evaluation; returns a warning, or None.
         interruption: asked after every step; where it says so, that step is saved and is the last.
+        varied: whether batches come in several shapes. The step is compiled once for each; once more is warned of.
 
     Raises:
         NotFinite: a loss or a gradient is NaN or infinite; later checkpoints are not written.
@@ -92,6 +96,7 @@ def train(
         NotSaved: a checkpoint could not be written.
     """
     account = Account(steps, cadence.log, reporter, watch)
+    take = Compilations(step, reporter.say, varied=varied)
     rewinds = Rewinds(checkpoints, reporter) if rewind else None
     if rewind and checkpoints.latest is None:
         checkpoints.save(state, batches.state())
@@ -118,7 +123,7 @@ def train(
     last = number >= steps
     while not last:
         number += 1
-        state, figures = step(state, place(next(batches)))
+        state, figures = take(number, state, place(next(batches)))
         try:
             account.settle()
             account.pending = number, figures
