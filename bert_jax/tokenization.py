@@ -11,14 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, processors
+from tokenizers import normalizers, processors
 
-from bert_jax.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, batches, train_wordpiece, wordpiece
+from bert_jax.vocabulary import (
+    CLS,
+    CONTINUATION,
+    SEP,
+    SPECIAL_TOKENS,
+    batches,
+    read_wordpiece,
+    require_working,
+    train_wordpiece,
+)
 from bert_jax.words import Words
 
 if TYPE_CHECKING:
@@ -113,7 +123,9 @@ class Tokenizer:
         if not path.is_file():
             raise FileNotFoundError(f"no such vocabulary: {path}")
         try:
-            return cls(_read_json(path) if path.suffix == ".json" else _read_vocabulary(path))
+            tokenizer = cls(read_wordpiece(path))
+            require_working(tokenizer.backend)
+            return tokenizer
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -177,6 +189,9 @@ class Tokenizer:
             texts: strings, or lists of words, to which word ids then refer.
             pairs: as many second texts, in the same form.
             max_length: the most tokens, special ones included; the longer of two texts is cut first, at its end.
+
+        Raises:
+            ValueError: what is no text, or not of one form; too small a `max_length`.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise ValueError("texts are a list, also where there is only one")
@@ -188,9 +203,14 @@ class Tokenizer:
             if max_length <= special:
                 raise ValueError(f"max_length {max_length} leaves no room beside {special} special tokens")
             backend = self._variant(max_length=max_length)
-        inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         words = len(texts) > 0 and not isinstance(texts[0], str)
-        return backend.encode_batch(inputs, is_pretokenized=words, add_special_tokens=add_special_tokens)
+        encode = partial(backend.encode_batch, is_pretokenized=words, add_special_tokens=add_special_tokens)
+        columns = [texts] if pairs is None else [texts, pairs]
+        try:
+            return encode(list(texts) if pairs is None else list(zip(*columns, strict=True)))
+        except TypeError:  # what the library cannot read, and does not name
+            valid = [[_valid_input(text, words=words) for text in column] for column in columns]
+            return encode(valid[0] if pairs is None else list(zip(*valid, strict=True)))
 
     def encode_flat(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes texts as they stand, a literal "[SEP]" too, and adds nothing: a corpus' way.
@@ -223,41 +243,26 @@ class Tokenizer:
         return self._variants[max_length]
 
 
-def valid_text(text: object, what: str = "a text") -> str:
-    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD.
+def require_string(text: object, what: str = "a text") -> str:
+    """Returns the text, once it is known to be a string.
 
     Raises:
-        ValueError: it is no string.
+        ValueError: it is none.
     """
     if not isinstance(text, str):
         raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
-    return SURROGATES.sub("\ufffd", text)
+    return text
 
 
-def _read_json(path: Path) -> tokenizers.Tokenizer:
-    try:
-        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises nothing more particular
-        raise ValueError(f"not a tokenizer ({error})") from None
-    if not isinstance(backend.model, models.WordPiece):
-        raise ValueError(f"holds a {type(backend.model).__name__} model, BERT's is WordPiece")
-    return backend
+def valid_text(text: object, what: str = "a text") -> str:
+    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD."""
+    return SURROGATES.sub("\ufffd", require_string(text, what))
 
 
-def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
-    vocabulary: dict[str, int] = {}
-    # Only a line feed ends a line here: other line breaks of Unicode may be tokens.
-    lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
-    for number, token in enumerate(line.removesuffix("\r") for line in lines):
-        if token in vocabulary:
-            raise ValueError(f"line {number + 1} repeats {token!r} of line {vocabulary[token] + 1}")
-        vocabulary[token] = number
-    beside = path.with_name("tokenizer_config.json")
-    config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    capitals = any(token != token.lower() for token in vocabulary if token not in SPECIAL_TOKENS)
-    return wordpiece(
-        vocabulary,
-        lowercase=config.get("do_lower_case", not capitals),
-        strip_accents=config.get("strip_accents"),
-        chinese=config.get("tokenize_chinese_chars", True),
-    )
+def _valid_input(text: object, *, words: bool) -> str | list[str]:
+    """Returns what is to be encoded as `valid_text` has it, a text or a list of words."""
+    if not words:
+        return valid_text(text)
+    if not isinstance(text, list | tuple):
+        raise ValueError(f"wanted texts, or lists of words; got {type(text).__name__}: {text!r:.60}")
+    return [valid_text(word, "a word") for word in text]

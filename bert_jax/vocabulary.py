@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary from a corpus, the same one every time.
+"""A WordPiece vocabulary: from a file, or from a corpus, and then the same one every time.
 
 `tokenizers` trains it. The library breaks ties between equally frequent pairs by ids that it hands out in the order of
 a randomly seeded hash table, so that the same corpus gives another vocabulary in another process. Given the characters
@@ -9,9 +9,11 @@ References: Wu et al., Google's Neural Machine Translation System, 2016, section
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
@@ -27,6 +30,7 @@ CONTINUATION = "##"
 CHARACTER_COVERAGE = 0.99999
 COUNTED_CHARACTERS = 1 << 24  # a sample is enough to order a vocabulary
 BATCH_CHARACTERS = 1 << 20
+PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary, so [UNK] is asked for
 
 
 def train_wordpiece(
@@ -73,6 +77,76 @@ def wordpiece(
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend
+
+
+def read_wordpiece(path: Path) -> tokenizers.Tokenizer:
+    """Reads a tokenizer.json, or a vocab.txt with the tokenizer_config.json beside it.
+
+    Raises:
+        ValueError: it holds something else; with the line where there is one.
+    """
+    return _read_json(path) if path.suffix == ".json" else _read_vocabulary(path)
+
+
+def require_working(backend: tokenizers.Tokenizer) -> None:
+    """Raises ValueError where a tokenizer breaks down over some text and its ids."""
+    with _no_panic():
+        backend.decode(backend.encode(PROBE).ids)
+
+
+@contextmanager
+def _no_panic() -> Iterator[None]:
+    """Makes one kind of error of what `tokenizers` raises: Exception itself, or a panic of Rust's, which is not one."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ValueError(f"not a tokenizer ({error})") from None
+
+
+def _read_json(path: Path) -> tokenizers.Tokenizer:
+    with _no_panic():
+        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    if not isinstance(backend.model, models.WordPiece):
+        raise ValueError(f"holds a {type(backend.model).__name__} model, BERT's is WordPiece")
+    return backend
+
+
+def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
+    vocabulary: dict[str, int] = {}
+    # Only a line feed ends a line here: other line breaks of Unicode may be tokens.
+    lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+    for number, token in enumerate(line.removesuffix("\r") for line in lines):
+        if token in vocabulary:
+            raise ValueError(f"line {number + 1} repeats {token!r} of line {vocabulary[token] + 1}")
+        vocabulary[token] = number
+    cleaning = _read_cleaning(path.with_name("tokenizer_config.json"))
+    capitals = any(token != token.lower() for token in vocabulary if token not in SPECIAL_TOKENS)
+    return wordpiece(
+        vocabulary,
+        lowercase=cleaning.get("do_lower_case", not capitals),
+        strip_accents=cleaning.get("strip_accents"),
+        chinese=cleaning.get("tokenize_chinese_chars", True),
+    )
+
+
+def _read_cleaning(path: Path) -> dict[str, bool]:
+    """Returns what a tokenizer_config.json, if there is one, says of how text is cleaned."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the {path.name} beside it is no JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"the {path.name} beside it holds no JSON object, but {type(config).__name__}")
+    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+    said = {name: config[name] for name in names if config.get(name) is not None}
+    for name, value in said.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"the {path.name} beside it says {name} {value!r:.60}; wanted true or false")
+    return said
 
 
 def batches(texts: Iterable[str], characters: int | None = None) -> Iterator[list[str]]:

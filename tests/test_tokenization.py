@@ -187,6 +187,52 @@ def test_files_that_are_no_vocabulary_are_named(name, content, message, tmp_path
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("model", "unk_token"), "<unk>"),
+        (("model", "vocab"), {}),
+        (("model", "max_input_chars_per_word"), -1),
+        (("normalizer",), {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        (("pre_tokenizer",), {"type": "FixedLength", "length": 0}),
+        (("decoder",), {"type": "Strip", "content": "a", "start": 99, "stop": 99}),
+    ],
+)
+def test_a_tokenizer_that_does_not_work_is_refused_when_it_is_loaded(tokenizer, place, value, tmp_path):
+    content = json.loads(tokenizer.backend.to_str())
+    entry = content
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer") as caught:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "holds no JSON object, but list"),
+        ('{"do_lower_case": "yes"}', "says do_lower_case 'yes'; wanted true or false"),
+        ('{"strip_accents": 3}', "says strip_accents 3; wanted true or false"),
+    ],
+)
+def test_a_broken_config_beside_a_vocabulary_is_named(content, message, tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(SPECIAL_TOKENS))
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"vocab\.txt: the tokenizer_config\.json beside it {message}"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_config_beside_a_vocabulary_need_not_say_everything(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "a"]))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null, "strip_accents": null}')
+    assert Tokenizer.load(tmp_path).encode_flat(["A"])[0].tolist() == [5]
+
+
 def test_ids_with_a_gap_are_refused(tokenizer, tmp_path):
     content = json.loads(tokenizer.backend.to_str())
     content["model"]["vocab"]["beyond"] = 997
@@ -307,11 +353,28 @@ def test_decoding_joins_pieces_and_skips_special_tokens(tokenizer):
         ((["a"],), {"max_length": 2}, "max_length 2 leaves no room beside 2 special tokens"),
         ((["a"], ["b"]), {"max_length": 3}, "max_length 3 leaves no room beside 3 special tokens"),
         ((["a"],), {"padding": "max_length"}, "needs a max_length"),
+        ((["a", None],), {}, "a text must be a string, got NoneType"),
+        ((["a"], [7]), {}, "a text must be a string, got int: 7"),
+        (([None],), {}, "wanted texts, or lists of words; got NoneType"),
+        (([["a"], "b"],), {}, "wanted texts, or lists of words; got str: 'b'"),
+        (([["a", b"b"]],), {}, "a word must be a string, got bytes: b'b'"),
     ],
 )
 def test_impossible_batches_are_refused(tokenizer, arguments, options, message):
     with pytest.raises(ValueError, match=message):
         tokenizer(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ((["an \ud800 owl"],), (["an \ufffd owl"],)),
+        ((["an"], ["\udfff owl"]), (["an"], ["\ufffd owl"])),
+        (([["an", "\ud800"]],), ([["an", "\ufffd"]],)),
+    ],
+)
+def test_lone_surrogates_are_read_as_the_mark_for_what_is_no_character(tokenizer, given, same):
+    np.testing.assert_array_equal(tokenizer(*given)["input_ids"], tokenizer(*same)["input_ids"])
 
 
 # Processes
