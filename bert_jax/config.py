@@ -82,6 +82,9 @@ class BertConfig:
             raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
             raise ValueError(f"num_labels is {self.num_labels}, but {len(self.label_names)} label_names were given")
+        for name in self.label_names or ():
+            if not isinstance(name, str):
+                raise ValueError(f"label_names must be strings, got {name!r:.60}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "BertConfig":
@@ -117,7 +120,8 @@ class BertConfig:
             chosen["dtype"] = "float32"  # the dtype some files are stored in; nothing is computed in it
         if values.get("id2label"):
             by_id = {int(index): name for index, name in values["id2label"].items()}
-            chosen["label_names"] = tuple(by_id[index] for index in sorted(by_id))
+            names = (by_id[index] for index in sorted(by_id))
+            chosen["label_names"] = tuple(str(name) if isinstance(name, int | float) else name for name in names)
             chosen["num_labels"] = len(by_id)
         return cls(**chosen)
 

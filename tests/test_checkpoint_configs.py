@@ -37,6 +37,8 @@ def folder(tmp_path):
         ({"position_embedding_type": "relative_key"}, "position_embedding_type must be one of"),
         ({"id2label": {"a": "b"}}, "config.json: "),
         ({"id2label": [1, 2]}, "config.json: "),
+        ({"id2label": {"0": "no", "1": None}}, "label_names must be strings, got None"),
+        ({"lora_rank": 4}, "lora_rank is 4: adapters are merged before a model is written"),
         ({"architectures": 7}, "config.json: "),
         ({"architectures": [[]]}, "there is no model '[]'"),
         ({"pad_token_id": 31}, "pad_token_id 31 is outside the vocabulary of 31"),
@@ -56,6 +58,11 @@ def test_a_config_that_is_no_json_object_says_so(text, folder):
     line = refusal(folder)
     assert line.startswith(f"{folder / 'config.json'}: ")
     assert "wanted a JSON object, got list" in line or text != "[]"
+
+
+def test_labels_that_are_numbers_are_called_by_them(folder):
+    edit_config(folder, id2label={"0": 7, "1": 2.5})
+    assert bert_jax.load(folder).config.label_names == ("7", "2.5")
 
 
 def test_a_config_without_sizes_is_bert_base(folder):

@@ -1,6 +1,8 @@
 """The floors of the design: imports only go down, and never round in a circle."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -102,3 +104,9 @@ def test_tyro_stays_with_the_command_lines():
         assert part(name) == "tools" or not {m for m in imports(path) if m.split(".")[0] == "tyro"}, (
             f"{name} imports tyro"
         )
+
+
+def test_importing_the_package_alone_is_light():
+    heavy = {"jax", "flax", "numpy", "tokenizers", "datasets", "torch", "tyro"}
+    program = f"import sys, bert_jax; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

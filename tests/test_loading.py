@@ -120,6 +120,34 @@ def test_without_a_vocabulary_there_is_a_model_and_no_tokenizer(folder):
         _ = loaded.tokenizer
 
 
+# Called on arrays
+
+
+@pytest.mark.parametrize(
+    ("head", "arguments", "message"),
+    [
+        ("BertModel", ([1, 2, 3],), r"input_ids must be \[B, T\], got shape \(3,\)"),
+        ("BertModel", ("an owl",), r"input_ids must be \[B, T\], got 'an owl'"),
+        ("BertModel", (None,), r"input_ids must be \[B, T\], got None"),
+        ("BertForMultipleChoice", ([[1, 2]],), r"input_ids must be \[B, C, T\], got shape \(1, 2\)"),
+        ("BertModel", ([["an", "owl"]],), "input_ids must hold whole numbers"),
+        ("BertModel", ([[1, small.V]],), f"input_ids holds {small.V}; it must lie between 0 and {small.V - 1}"),
+    ],
+)
+def test_arrays_of_another_form_are_refused_in_one_line(head, arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        model(head)(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_do_not_fit_the_rows_are_refused_in_one_line():
+    for name, array in {"attention_mask": [[1, 1, 1]], "token_type_ids": [0, 0], "cls_positions": [[0]] * 3}.items():
+        with pytest.raises(ValueError, match=f"^{name} has shape .*, input_ids has .2, 2.$"):
+            PRETRAINED([[1, 2], [3, 4]], **{name: array})
+    everywhere, once = (PRETRAINED([[1, 2], [3, 4]], position_ids=rows) for rows in ([[1, 0], [1, 0]], [[1, 0]]))
+    np.testing.assert_array_equal(everywhere.last_hidden_state, once.last_hidden_state)
+
+
 # Where from
 
 

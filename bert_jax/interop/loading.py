@@ -26,7 +26,7 @@ from bert_jax.interop.heads import (
 )
 from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.weights import blame, open_weights
-from bert_jax.models import Bert, Outputs
+from bert_jax.models import Bert, BertForMultipleChoice, Outputs
 from bert_jax.tokenization import Tokenizer
 
 CHECKPOINTS = "checkpoints"
@@ -90,11 +90,14 @@ class LoadedBert:
             The model's named outputs, see `Bert.__call__`.
 
         Raises:
-            ValueError: an id outside its table, or rows longer than the table of positions.
+            ValueError: an array of another form, an id outside its table, or rows longer than the table of positions.
         """
         arrays = {"input_ids": input_ids} | {name: array for name, array in inputs.items() if array is not None}
-        length = np.shape(input_ids)[-1]
-        arrays = {name: self.checked(name, array, length) for name, array in arrays.items()}
+        shape = np.shape(input_ids)
+        axes = "[B, C, T]" if isinstance(self.model, BertForMultipleChoice) else "[B, T]"
+        if len(shape) != axes.count(",") + 1:
+            raise ValueError(f"input_ids must be {axes}, got {f'shape {shape}' if shape else repr(input_ids)[:60]}")
+        arrays = {name: self.checked(name, array, shape) for name, array in arrays.items()}
         return self.compiled(self.params, arrays, output_hidden_states, output_attentions)
 
     @cached_property
@@ -111,17 +114,22 @@ class LoadedBert:
 
         return jax.jit(forward, static_argnums=(2, 3))
 
-    def checked(self, name: str, array: Any, length: int) -> Any:
-        """Returns `array` as int32, once its values are known to lie within their table or the row."""
+    def checked(self, name: str, array: Any, shape: tuple[int, ...]) -> Any:
+        """Returns `array` as int32, once it is known to fit `shape` and to hold what its table or the row has."""
         values = np.asarray(array)
+        rows = (shape[0], *values.shape[-1:]) if name in ("masked_positions", "cls_positions") else shape
+        if values.ndim != len(rows) or any(
+            size not in (1, full) for size, full in zip(values.shape, rows, strict=True)
+        ):
+            raise ValueError(f"{name} has shape {values.shape}, input_ids has {shape}")
         if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
             raise ValueError(f"{name} must hold whole numbers, got {values.dtype}")
         limits = {
             "input_ids": self.config.vocab_size,
             "token_type_ids": self.config.type_vocab_size,
             "position_ids": self.config.max_position_embeddings,
-            "masked_positions": length,
-            "cls_positions": length,
+            "masked_positions": shape[-1],
+            "cls_positions": shape[-1],
         }
         limit = limits.get(name)
         if limit and values.size and not (values.min() >= 0 and values.max() < limit):
@@ -234,6 +242,8 @@ def read_model(
         checkpoint = open_run(folder / CHECKPOINTS, step) if run else sort_out(open_weights(folder))
         model = head or (model_class(named) if named else recognise(checkpoint.parts))
         config = fitting(config, model, **{"dtype": computed, **changes})
+        if config.lora_rank:
+            raise ValueError(f"lora_rank is {config.lora_rank}: adapters are merged before a model is written")
         wanted = parts_of(model)
         unwanted = set(HEADS) if new_head else set()
         missing = wanted - (checkpoint.parts - unwanted) - set(TRUNK)
