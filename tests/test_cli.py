@@ -17,7 +17,7 @@ import bert_jax
 from bert_jax import pipelines
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.tools.cli import main
-from bert_jax.tools.lines import columns, fields, portions, whole
+from bert_jax.tools.lines import columns, decoded, fields, portions, whole
 
 LINES = [*small.LINES, "", "owl"]
 LABELLED = {"num_labels": len(small.LABELS), "label_names": small.LABELS}
@@ -66,20 +66,30 @@ def load_once():
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(ended):
     """Runs the command in this process: its lines on stdout."""
 
     def run(*arguments, stdin=""):
-        path = tmp_path / "stdin"
-        path.write_bytes(stdin.encode())
-        with open(path) as file:
+        code, lines, error = ended(*arguments, stdin=stdin.encode())
+        assert (code, error) == (0, "")
+        return lines
+
+    return run
+
+
+@pytest.fixture
+def ended(capsys, monkeypatch, tmp_path):
+    """Runs the command in this process: its exit code, its lines on stdout, and what is on stderr."""
+
+    def ended(*arguments, stdin):
+        (tmp_path / "stdin").write_bytes(stdin)
+        with open(tmp_path / "stdin") as file:
             monkeypatch.setattr(sys, "stdin", file)
             code = main(arguments)
         captured = capsys.readouterr()
-        assert (code, captured.err) == (0, "")
-        return captured.out.splitlines()
+        return code, captured.out.splitlines(), captured.err
 
-    return run
+    return ended
 
 
 @pytest.fixture
@@ -116,6 +126,7 @@ def test_texts_are_arguments_or_a_file_or_standard_input(folders, run, tmp_path)
     assert len(want) == len(LINES)
     assert run("classify", folders["classify"], "--file", str(tmp_path / "texts")) == want
     assert run("classify", folders["classify"], stdin="\r\n".join(LINES)) == want
+    assert run("classify", folders["classify"], "--file", "-", stdin="\ufeff" + "\n".join(LINES)) == want
 
 
 def test_lines_have_fields_with_tabs_between(folders, run):
@@ -124,8 +135,8 @@ def test_lines_have_fields_with_tabs_between(folders, run):
     assert 0 < float(score) <= 1
     assert len(run("classify", folders["classify"], "an owl", "--top", "3")[0].split("\t")) == 6
     assert len(run("fill-mask", folders["fill-mask"], "an [MASK] [MASK]", "--top", "2")[0].split("\t")) == 8
-    (chosen,) = run("fill-mask", folders["fill-mask"], "an [MASK]", "--targets", "owl", "night")
-    assert sorted(chosen.split("\t")[::2]) == ["night", "owl"]
+    chosen = run("fill-mask", folders["fill-mask"], "--targets", "owl,night", "an [MASK]", "a [MASK]")
+    assert [sorted(line.split("\t")[::2]) for line in chosen] == [["night", "owl"]] * 2
     assert len(run("embed", folders["embed"], "an owl")[0].split("\t")) == 12
     found = [line.split("\t") for line in run("tag", folders["tag"], *LINES)]
     assert found
@@ -152,6 +163,49 @@ def test_a_question_is_asked_of_a_whole_file(folders, run, tmp_path):
     assert run(*ask, context, "--null-answer", "--null-threshold", "-99")[0].startswith("\t")
 
 
+BAD = [
+    ("fill-mask", (), b"an [MASK]", b"an owl", "wanted a [MASK] in the text: 'an owl'"),
+    ("classify", (), b"an owl", b"caf\xe9", "not UTF-8: byte 0xe9 after 3 bytes of the line"),
+    ("classify", ("--pairs",), b"an\towl", b"an owl", "wanted a line of text TAB text_pair, got 'an owl'"),
+    ("answer", (), b"who ?\tan owl", b"who ?\t ", "the context must be a text that is not empty, got ' '"),
+    ("answer", (), b"who ?\tan owl", b"owl " * 40 + b"\towl", "a question of 40 tokens leaves too little of 23 tokens"),
+    ("answer", (), b"who ?\tan owl", b"who ?\t\x00", "the context holds no token that the vocabulary knows"),
+]
+
+
+@pytest.mark.parametrize(("name", "flags", "good", "bad", "message"), BAD)
+def test_a_line_that_cannot_be_answered_is_named_after_those_before_it(name, flags, good, bad, message, folders, ended):
+    code, lines, error = ended(name, folders[name], *flags, stdin=b"\n".join([good, good, bad, good]))
+    assert (code, len(lines)) == (1, 2)
+    assert error.startswith(f"bert-jax: standard input:3: {message}")
+    assert len(error.splitlines()) == 1
+
+
+def test_lines_are_counted_over_portions_of_a_file(folders, ended, monkeypatch, tmp_path):
+    monkeypatch.setattr("bert_jax.tools.lines.PORTION", 2)
+    monkeypatch.setattr("bert_jax.tools.lines.READ", 7)
+    path = tmp_path / "texts"
+    path.write_bytes(b"an owl\n" * 11 + b"\xff\nan owl\n")
+    code, lines, error = ended("classify", folders["classify"], "--file", str(path), stdin=b"")
+    assert (code, len(lines)) == (1, 11)
+    assert error.startswith(f"bert-jax: {path}:12: not UTF-8")
+    code, lines, error = ended("answer", folders["answer"], "who ?", "--file", str(path), stdin=b"")
+    assert (code, lines) == (1, [])
+    assert error.startswith(f"bert-jax: {path}:12: not UTF-8")
+
+
+def test_an_argument_that_is_not_utf_8_is_refused(folders, refusal):
+    assert refusal("tag", folders["tag"], "caf\udce9") == (1, "bert-jax: not UTF-8: 'caf\\udce9'")
+
+
+def test_an_option_is_refused_without_a_line_to_blame(folders, ended):
+    for flags, message in (("--top=0", "top must be at least 1, got 0"), ("--targets=", "nothing for the target ''")):
+        code, lines, error = ended("fill-mask", folders["fill-mask"], flags, stdin=b"an [MASK]")
+        assert (code, lines) == (1, [])
+        assert message in error
+        assert "standard input" not in error
+
+
 # Lines as they come
 
 
@@ -162,7 +216,7 @@ def test_only_line_feeds_end_a_line(lines, closed):
     receive, send = os.pipe()
     os.write(send, text.encode())
     os.close(send)
-    found = [line for portion in portions(receive) for line in portion]
+    found = [decoded(line) for portion in portions(receive) for line in portion]
     os.close(receive)
     # A last line that is empty and not ended is no line.
     assert found == (lines if closed or not lines or lines[-1] else lines[:-1])
@@ -174,20 +228,20 @@ def test_a_slow_pipe_is_answered_line_by_line():
     with open(receive, "rb"), open(send, "wb", buffering=0) as writer:
         lines = portions(receive)
         writer.write(b"first\nsec")
-        assert next(lines) == ["first"]
+        assert next(lines) == [b"first"]
         writer.write(b"ond\nthird\n")
-        assert next(lines) == ["second", "third"]
+        assert next(lines) == [b"second", b"third"]
 
 
 def test_a_file_is_read_in_portions(tmp_path):
     path = tmp_path / "lines"
-    path.write_bytes(b"\xff\n" * 200_000)
+    path.write_bytes(b"a\n" * 200_000)
     with open(path, "rb") as file:
         sizes = [len(portion) for portion in portions(file.fileno())]
         assert sum(sizes) == 200_000
         assert 4096 <= max(sizes) < 40_000
         file.seek(0)
-        assert whole(file.fileno())[:3] == "\ufffd\n\ufffd"
+        assert whole(file.fileno(), str(path)) == "\n".join("a" * 200_000)
 
 
 def test_fields_stay_in_their_line():

@@ -2,6 +2,7 @@
 
 from copy import copy
 from itertools import count, islice, pairwise
+from weakref import WeakSet
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import small_pipelines as small
 
 from bert_jax.pipelines import Embedder, FillMask, QuestionAnswerer, TextClassifier, TokenClassifier
+from bert_jax.pipelines.pipeline import held_texts
 
 TOLERANCE = 1e-4  # of scores; batches of other shapes add in another order
 NO_TORCH = "asks PyTorch: needs the torch extra"
@@ -76,6 +78,84 @@ def test_an_iterator_gives_an_iterator_and_is_not_read_to_its_end(name):
     assert len(read) == 9
 
 
+class Watched(str):
+    """A text that can be watched: strings themselves take no weak references."""
+
+
+@pytest.mark.parametrize("name", ["classify", "tag", "embed"])
+def test_no_more_texts_are_held_than_two_windows(name):
+    pipeline, alive, counts = copy(PIPELINES[name]), WeakSet(), []
+    pipeline.window = 5
+
+    def texts():
+        for number in range(40):
+            text = Watched(f"{number} {small.SHORT}")
+            alive.add(text)
+            counts.append(len(alive))
+            yield text
+
+    assert len(list(pipeline(texts()))) == 40
+    assert 5 < max(counts) <= 10
+    assert not alive
+
+
+def test_long_texts_are_held_until_they_are_enough(monkeypatch):
+    monkeypatch.setattr("bert_jax.pipelines.pipeline.HELD_CHARACTERS", 20)
+    pairs = [(None, "x" * 9), ("x" * 9, "x" * 9), (None, ""), (None, "x" * 30), (None, "x")]
+    assert [len(held) for held in held_texts(pairs, 4096)] == [2, 2, 1]
+
+
+# What cannot be answered
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_texts_before_one_that_cannot_be_answered_are_answered(name, place):
+    texts = inputs(name)[:6]
+    want = [PIPELINES[name](text) for text in texts[:place]]
+    texts[place] = None
+    pipeline = copy(PIPELINES[name])
+    for pipeline.window in (1, 4, 4096):
+        answers = pipeline(iter(texts))
+        for one in want:
+            assert_same(next(answers), one)
+        with pytest.raises(ValueError, match=r"must be a string, got NoneType|wanted a dict of question and context"):
+            next(answers)
+    with pytest.raises(ValueError, match=rf"^texts\[{place}\]: "):
+        pipeline(texts)
+
+
+def test_texts_before_one_that_fails_when_it_is_read_are_answered():
+    for bad, name, message in (
+        ("no mask", "fill", "wanted a \\[MASK\\]"),
+        ({"question": "owl " * 40, "context": "owl"}, "answer", "a question of 40 tokens"),
+        ({"question": "owl ?", "context": "\x00"}, "answer", "no token that the vocabulary knows"),
+    ):
+        texts = inputs(name)[:3]
+        answers = PIPELINES[name](iter([*texts, bad, *texts]))
+        for text in texts:
+            assert_same(next(answers), PIPELINES[name](text))
+        with pytest.raises(ValueError, match=message):
+            next(answers)
+
+
+def test_texts_before_their_source_fails_are_answered():
+    def texts():
+        yield from small.LINES
+        raise ConnectionError("the line is dead")
+
+    answers = PIPELINES["classify"](texts())
+    assert_same(list(islice(answers, 4)), PIPELINES["classify"](list(small.LINES)))
+    with pytest.raises(ConnectionError, match="the line is dead"):
+        next(answers)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_an_unknown_option_is_refused_before_anything_is_read(name):
+    with pytest.raises(TypeError, match="colour"):
+        PIPELINES[name](iter(small.TEXTS), colour="red")
+
+
 def test_buckets_are_compiled_once_over_many_calls():
     pipeline = TextClassifier(small.bert("BertForSequenceClassification"), batch_tokens=64)
     for _ in range(3):
@@ -127,11 +207,26 @@ def test_half_a_megabyte_is_one_text():
     assert 0 < PIPELINES["classify"]("x" * 500_000)["score"] <= 1
 
 
-@pytest.mark.parametrize("given", [7, None, [None], {"text": "a"}, [{"text": "a", "text_pair": None}]])
-def test_what_is_no_text_is_refused_in_one_line(given):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "wanted a text or texts, got int"),
+        (None, "wanted a text or texts, got NoneType"),
+        (b"owl", "wanted a text or texts, got bytes"),
+        ([None], "texts[0]: a text must be a string, got NoneType: None"),
+        (["owl", b"owl"], "texts[1]: a text must be a string, got bytes: b'owl'"),
+        (["owl", ["owl"]], "texts[1]: a text must be a string, got list: ['owl']"),
+        ([[]], "texts[0]: a text must be a string, got list: []"),
+        ({}, "wanted the keys text and text_pair, got none"),
+        ({"text": "a"}, "wanted the keys text and text_pair, got text"),
+        ([{"text": "a", "text_pair": None}], "texts[0]: a text must be a string, got NoneType: None"),
+        ({"text": None, "text_pair": "a"}, "a first text must be a string, got NoneType: None"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(given, message):
     with pytest.raises(ValueError, match=r"wanted|must be a string") as caught:
         PIPELINES["classify"](given)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == message
 
 
 def test_a_model_without_the_head_is_refused():
@@ -188,13 +283,18 @@ def test_a_mask_in_a_long_text_is_answered_where_it_has_the_most_context():
 
 def documents(pipeline, text):
     found = []
-    list(pipeline.tagged_sequences([text], found, []))
+    list(pipeline.tagged_sequences([pipeline.pair(text)], found, []))
     return found
 
 
 def test_a_text_without_a_mask_is_refused():
     with pytest.raises(ValueError, match="wanted a \\[MASK\\] in the text: 'no mask here'"):
         PIPELINES["fill"](["an [MASK]", "no mask here"])
+
+
+def test_more_masks_than_can_be_written_out_are_refused():
+    with pytest.raises(ValueError, match=r"^3,000 \[MASK\]s are too many for a text of 3,000 tokens$"):
+        PIPELINES["fill"]("[MASK] " * 3000)
 
 
 def test_targets_are_chosen_among_with_the_scores_that_they_have_among_all():

@@ -16,6 +16,8 @@ from bert_jax.windows import Window, cover, owners
 
 SLICE = 64  # texts encoded at once, while the device works on what came before
 
+Pair = tuple[str | None, str]  # the text that comes first, if there is one, and the text
+
 
 @dataclass(frozen=True, eq=False)
 class Document:
@@ -53,7 +55,7 @@ class Document:
 
 
 def read_documents(
-    pairs: Sequence[tuple[str | None, str]],
+    pairs: Sequence[Pair],
     tokenizer: Tokenizer,
     *,
     max_length: int,
@@ -61,7 +63,7 @@ def read_documents(
     offsets: bool,
     whole_first: str | None,
 ) -> Iterator[Document]:
-    """Yields the documents of (first text or None, text), encoded some at a time.
+    """Yields the documents of pairs, encoded some at a time.
 
     A first text may take half of a row, and more only where the other one leaves it.
 
@@ -76,7 +78,7 @@ def read_documents(
     for begin in range(0, len(pairs), SLICE):
         some = pairs[begin : begin + SLICE]
         encodings = encode([valid_text(text) for _, text in some], add_special_tokens=False)
-        firsts = [valid_text(first, "a first text") for first, _ in some if first is not None]
+        firsts = [valid_text(first) for first, _ in some if first is not None]
         first_ids = iter([encoding.ids for encoding in encode(firsts, add_special_tokens=False)] if firsts else ())
         for (first, text), encoding in zip(some, encodings, strict=True):
             opening = [tokenizer.cls_id]

@@ -17,6 +17,7 @@ from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.tokenization import valid_text
 
 Targets = str | Sequence[str] | None
+WRITTEN = 1 << 22  # tokens: each answer to a [MASK] comes with the text that it makes
 
 
 class FillMask(Pipeline):
@@ -33,7 +34,8 @@ class FillMask(Pipeline):
     [{'score': 0.41, 'token': 312, 'token_str': 'loved', 'sequence': 'i really loved this film.'}, ...]
 
     Raises:
-        ValueError: a text without a [MASK]; a target that the vocabulary has nothing for, or no target.
+        ValueError: a text without a [MASK], or a very long one with very many; a target that the vocabulary has
+            nothing for, or no target.
     """
 
     models = ("BertForMaskedLM", "BertForPreTraining")
@@ -50,6 +52,8 @@ class FillMask(Pipeline):
         (masks,) = np.nonzero(document.ids == self.tokenizer.mask_id)
         if not len(masks):
             raise ValueError(f"wanted a [MASK] in the text: {document.text!r:.60}")
+        if len(masks) * len(document.ids) > WRITTEN:
+            raise ValueError(f"{len(masks):,} [MASK]s are too many for a text of {len(document.ids):,} tokens")
         owners = document.owners[masks]
         return [(document.windows[owner], masks[owners == owner]) for owner in np.unique(owners)]
 
@@ -69,8 +73,9 @@ class FillMask(Pipeline):
             raise ValueError("wanted at least one target")
         found = []
         for word in words:
-            known = self.tokenizer.backend.token_to_id(valid_text(word, "a target"))
-            ids = [known] if known is not None else self.tokenizer.encode_batch([word], add_special_tokens=False)[0].ids
+            text = valid_text(word, "a target")
+            known = self.tokenizer.backend.token_to_id(text)
+            ids = [known] if known is not None else self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
             if not ids or ids[0] == self.tokenizer.unk_id:
                 raise ValueError(f"the vocabulary has nothing for the target {word!r:.60}")
             if len(ids) > 1:

@@ -2,11 +2,12 @@
 
 Texts are held some thousand at a time, so that a generator of a million takes no more memory than a few thousand. A
 pipeline says what it asks of a text, what it wants of the model's outputs (computed on the device; only that is
-fetched), and how it makes an answer of it.
+fetched), and how it makes an answer of it. A text that cannot be answered costs no answer to those before it.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Batcher, Encoded
-from bert_jax.pipelines.documents import Document, read_documents
+from bert_jax.pipelines.documents import Document, Pair, read_documents
+from bert_jax.tokenization import require_string
 
 HELD_CHARACTERS = 1 << 23
 PATIENCE = 2.0  # seconds before there is a progress bar
@@ -82,37 +84,53 @@ class Pipeline:
 
         Where a text may be paired with another, `{"text": ..., "text_pair": ...}` stands for a text. Where both are too
         long for one window, the second is read in several, and of the first no more than fits half of one.
+
+        Raises:
+            ValueError: an impossible option; a text that is none or cannot be answered, with its place in the list, or
+                in its turn where the texts come from an iterator.
         """
         if isinstance(texts, str | Mapping):
             return next(self.stream([texts], **options))
-        if hasattr(texts, "__len__"):
-            return self.gathered(list(self.stream(texts, total=len(texts), **options)))
-        if not isinstance(texts, Iterable):
+        if isinstance(texts, bytes) or not isinstance(texts, Iterable):
             raise ValueError(f"wanted a text or texts, got {type(texts).__name__}")
+        if isinstance(texts, Sized):
+            return self.gathered(list(placed(self.stream(texts, total=len(texts), **options))))
         return self.stream(texts, **options)
 
     def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
-        """Yields an answer for each text, in order."""
-        static, arrays = self.static(**options), self.arrays(**options)
+        """Returns an iterator over the answers to texts, in order. Options are checked at once.
+
+        What is wrong with a text, or with where the texts come from, is raised after the answers to those before it.
+        """
+        run = partial(self.batcher.run, arrays=self.arrays(**options), **self.static(**options))
         hidden = not (sys.stderr.isatty() if self.progress is None else self.progress)
-        with tqdm(total=total, disable=hidden, delay=PATIENCE, unit=" texts") as bar:
-            for held in held_texts(texts, self.window):
-                documents: list[Document] = []
-                results: list[list[Any]] = []
-                sequences = self.tagged_sequences(held, documents, results)
-                for (number, part), result in self.batcher.run(sequences, arrays, **static):
-                    results[number][part] = result
-                    bar.update(part == len(results[number]) - 1)
-                for number, document in enumerate(documents):
-                    answer = self.answer(document, results[number], **options)
-                    results[number] = []
-                    yield answer
+
+        def answers() -> Iterator[Any]:
+            with tqdm(total=total, disable=hidden, delay=PATIENCE, unit=" texts") as bar:
+                for held in held_texts(map(self.pair, texts), self.window):
+                    yield from self.answers(held, run, bar, **options)
+
+        return answers()
+
+    def answers(self, pairs: list[Pair], run: Callable[..., Any], bar: tqdm, **options: Any) -> Iterator[Any]:
+        """Yields the answers to texts that are held together, and raises what is wrong with one after those before."""
+        documents: list[Document] = []
+        results: list[list[Any]] = []
+        failures: list[ValueError] = []
+        for (number, part), result in run(until_failure(self.tagged_sequences(pairs, documents, results), failures)):
+            results[number][part] = result
+            bar.update(part == len(results[number]) - 1)
+        for number, document in enumerate(documents):
+            answer = self.answer(document, results[number], **options)
+            results[number] = []
+            yield answer
+        if failures:
+            raise failures[0]
 
     def tagged_sequences(
-        self, texts: list[Any], documents: list[Document], results: list[list[Any]]
+        self, pairs: list[Pair], documents: list[Document], results: list[list[Any]]
     ) -> Iterator[tuple[tuple[int, int], Encoded]]:
         """Yields the sequences of the texts, tagged (text, sequence), and enters each text into the two lists."""
-        pairs = [self.pair(text) for text in texts]
         read = read_documents(
             pairs,
             self.tokenizer,
@@ -141,13 +159,13 @@ class Pipeline:
 
     # What a pipeline says of itself
 
-    def pair(self, given: Any) -> tuple[str | None, str]:
-        """Returns what was given as (text that comes first or None, text)."""
+    def pair(self, given: Any) -> Pair:
+        """Returns what was given as a pair, once it is known to be of strings."""
         if not isinstance(given, Mapping):
-            return None, given
+            return None, require_string(given)
         if given.keys() != {"text", "text_pair"}:
             raise ValueError(f"wanted the keys text and text_pair, got {', '.join(map(str, given)) or 'none'}")
-        return given["text"], given["text_pair"]
+        return require_string(given["text"], "a first text"), require_string(given["text_pair"])
 
     def sequences(self, document: Document) -> list[Encoded]:
         """Returns the sequences that a document needs: one a window, asked at [CLS] or everywhere."""
@@ -156,6 +174,8 @@ class Pipeline:
 
     def static(self, *_: Any, **options: Any) -> dict[str, Any]:
         """Checks the options of a call and returns those that are compiled in."""
+        if options:
+            raise TypeError(f"{type(self).__name__} has no option {min(options)!r}")
         return {}
 
     def arrays(self, *_: Any, **options: Any) -> dict[str, np.ndarray]:
@@ -175,15 +195,38 @@ class Pipeline:
         return answers
 
 
-def held_texts(texts: Iterable[Any], window: int) -> Iterator[list[Any]]:
-    """Yields lists of up to `window` texts, and of fewer where they are very long."""
+def held_texts(pairs: Iterable[Pair], window: int) -> Iterator[list[Pair]]:
+    """Yields lists of up to `window` texts, and of fewer where they are very long or where they fail."""
     held, characters = [], 0
-    for text in texts:
-        held.append(text)
-        strings = text.values() if isinstance(text, Mapping) else [text]
-        characters += sum(len(string) for string in strings if isinstance(string, str))
-        if len(held) == window or characters > HELD_CHARACTERS:
+    try:
+        for first, text in pairs:
+            held.append((first, text))
+            characters += len(first or "") + len(text)
+            if len(held) == window or characters > HELD_CHARACTERS:
+                yield held
+                held, characters = [], 0
+    except Exception:
+        if held:
             yield held
-            held, characters = [], 0
+        raise
     if held:
         yield held
+
+
+def until_failure(items: Iterator[Any], failures: list[ValueError]) -> Iterator[Any]:
+    """Yields items up to the one that fails, and enters what it says into the list."""
+    try:
+        yield from items
+    except ValueError as error:
+        failures.append(error)
+
+
+def placed(answers: Iterator[Any]) -> Iterator[Any]:
+    """Yields the answers to a list, and puts the place in it in front of what is wrong with a text."""
+    place = 0
+    try:
+        for answer in answers:
+            place += 1
+            yield answer
+    except ValueError as error:
+        raise ValueError(f"texts[{place}]: {error}") from error

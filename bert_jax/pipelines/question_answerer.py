@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.pipelines.documents import Document
+from bert_jax.pipelines.documents import Document, Pair
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.scoring.answers import Span, best_spans
 
@@ -40,7 +40,7 @@ class QuestionAnswerer(Pipeline):
             questions = {"question": question, "context": context}
         return super().__call__(questions, **options)
 
-    def pair(self, given: Any) -> tuple[str | None, str]:
+    def pair(self, given: Any) -> Pair:
         if not isinstance(given, Mapping) or given.keys() != {"question", "context"}:
             raise ValueError(f"wanted a dict of question and context, got {given!r:.60}")
         for name, text in given.items():
@@ -48,7 +48,9 @@ class QuestionAnswerer(Pipeline):
                 raise ValueError(f"the {name} must be a text that is not empty, got {text!r:.60}")
         return given["question"], given["context"]
 
-    def static(self, *, top: int = 1, max_answer_length: int = 30, **_options: Any) -> dict[str, Any]:
+    def static(
+        self, *, top: int = 1, max_answer_length: int = 30, null_answer: bool = False, null_threshold: float = 0.0
+    ) -> dict[str, Any]:
         if top < 1 or max_answer_length < 1:
             raise ValueError(f"top and max_answer_length must be at least 1, got {top} and {max_answer_length}")
         return {}

@@ -7,10 +7,10 @@
     bert-jax convert RUN FOLDER
 
 Texts are arguments, the lines of --file, or those of standard input, and are answered in order: a line each, tabs
-between its fields, or with --json a line of JSON.
+between its fields, or with --json a line of JSON. A line that cannot be answered ends it with exit code 1: those before
+are answered, and its number is given.
 """
 
-import json as json_format
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
-from bert_jax.tools.lines import as_a_command, columns, fields, portions, progress_is_welcome, whole
+from bert_jax.tools.lines import (
+    argument,
+    as_a_command,
+    as_json,
+    columns,
+    decoded,
+    fields,
+    portions,
+    progress_is_welcome,
+    whole,
+)
 
 # Nothing above imports JAX, and nothing below does before there is work: --help is to be quick.
+
+STDIN = "standard input"
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Command:
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="[TEXT ...]")] = ()
     """The texts; default: the lines of --file or of standard input."""
     file: str | None = None
-    """A file of texts, one a line."""
+    """A file of texts, one a line; - is standard input."""
     json: bool = False
     """Write JSON lines."""
     max_length: int | None = None
@@ -48,26 +59,44 @@ class Command:
         with ExitStack() as stack:
             given = self.given(stack)
             pipeline = self.pipeline(max_length=self.max_length, progress=False)
-            read = ([self.read(text) for text in texts] for texts in given)
-            answers = (answer for texts in read for answer in pipeline.stream(texts, **self.options()))
-            bar = tqdm(answers, unit=" texts", disable=not progress_is_welcome())
-            for number, answer in enumerate(bar, start=1):
+            bar = tqdm(self.answers(pipeline, given), unit=" texts", disable=not progress_is_welcome())
+            for number, answer in bar:
                 for line in [as_json(answer)] if self.json else self.lines(answer, number):
                     print(line, flush=True)
 
-    def given(self, stack: ExitStack) -> Iterator[list[str]]:
+    def answers(self, pipeline: Any, given: Iterator[Iterator[str]]) -> Iterator[tuple[int, Any]]:
+        """Yields the number of each text, from 1 on, and the answer; names the line of one that cannot be answered."""
+        number = 0
+        for texts in given:
+            found = pipeline.stream(map(self.read, texts), **self.options())
+            try:
+                for answer in found:
+                    number += 1
+                    yield number, answer
+            except ValueError as error:
+                place = "" if self.texts else f"{self.path or STDIN}:{number + 1}: "
+                raise ValueError(f"{place}{error}") from None
+
+    def given(self, stack: ExitStack) -> Iterator[Iterator[str]]:
         """Returns the texts, some at a time; a file is open as long as `stack`."""
         if self.texts and self.file is not None:
             raise ValueError("texts are given as arguments or in --file, not both")
-        return iter([list(self.texts)]) if self.texts else portions(self.source(stack))
+        if self.texts:
+            return iter([map(argument, self.texts)])
+        return (map(decoded, lines) for lines in portions(self.source(stack)))
 
     def source(self, stack: ExitStack) -> int:
         """Returns the file descriptor to read from."""
-        if self.file is None and sys.stdin is None:
+        if self.path is not None:
+            return stack.enter_context(open(self.path, "rb")).fileno()
+        if sys.stdin is None:
             raise ValueError("standard input is closed: wanted texts, --file or something to read")
-        if self.file is None:
-            return sys.stdin.fileno()
-        return stack.enter_context(open(self.file, "rb")).fileno()
+        return sys.stdin.fileno()
+
+    @property
+    def path(self) -> str | None:
+        """The file to read; None for standard input."""
+        return None if self.file == "-" else self.file
 
     def read(self, text: str) -> Any:
         """Returns what the pipeline is asked for a line."""
@@ -92,8 +121,8 @@ class FillMask(Command):
 
     top: int = 5
     """How many."""
-    targets: tuple[str, ...] = ()
-    """The words to choose among; default: all."""
+    targets: str | None = None
+    """The words to choose among, with commas between; default: all."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import FillMask
@@ -101,7 +130,7 @@ class FillMask(Command):
         return FillMask.load(self.model, **options)
 
     def options(self) -> dict[str, Any]:
-        return {"top": self.top, "targets": self.targets or None}
+        return {"top": self.top, "targets": None if self.targets is None else self.targets.split(",")}
 
     def lines(self, answer: Any, number: int) -> list[str]:
         found = [one for each in answer for one in (each if isinstance(each, list) else [each])]
@@ -185,13 +214,14 @@ class Answer(Command):
     null_threshold: float = 0.0
     """How much likelier than the best answer, as a difference of logits, no answer must be."""
 
-    def given(self, stack: ExitStack) -> Iterator[list[str]]:
+    def given(self, stack: ExitStack) -> Iterator[Iterator[str]]:
         if len(self.texts) > 2 or (len(self.texts) == 2 and self.file is not None):
             raise ValueError("wanted a question, and a context or --file")
         if not self.texts:
-            return portions(self.source(stack))
+            return super().given(stack)
         question, *context = self.texts
-        return iter([[f"{fields(question)}\t{context[0] if context else whole(self.source(stack))}"]])
+        text = context[0] if context else whole(self.source(stack), self.path or STDIN)
+        return iter([map(argument, [f"{fields(question)}\t{text}"])])
 
     def read(self, text: str) -> Any:
         return columns(text, ("question", "context"))
@@ -243,12 +273,6 @@ class Inspect:
 
         found = inspect(self.source)
         print(as_json(found) if self.json else report(found))
-
-
-def as_json(answer: Any) -> str:
-    """Returns a line of JSON; characters that are no text on their own are escaped."""
-    text = json_format.dumps(answer, ensure_ascii=False, default=lambda array: np.asarray(array).tolist())
-    return text if text.isprintable() else json_format.dumps(json_format.loads(text))
 
 
 COMMANDS = (

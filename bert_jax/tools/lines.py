@@ -1,46 +1,59 @@
 """Texts from a file or a pipe, as they come; lines out, as they are ready.
 
 Lines are answered together when they are there together, so a file goes in large portions, while a pipe whose other end
-is slow, or a person, gets each answer before saying the next thing.
+is slow, or a person, gets each answer before saying the next thing. Texts are UTF-8.
 """
 
+import json
 import os
 import select
 import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
 
 PORTION = 4096  # lines
 PORTION_BYTES = 1 << 23
 READ = 1 << 16
 
 
-def portions(source: int) -> Iterator[list[str]]:
+def portions(source: int) -> Iterator[list[bytes]]:
     """Yields the lines behind a file descriptor, some at a time: those that are there without waiting for more.
 
-    Only a line feed ends a line. What is not UTF-8 becomes U+FFFD.
+    Only a line feed ends a line.
     """
-    lines: list[str] = []
+    lines: list[bytes] = []
     size, rest = 0, []
     while block := os.read(source, READ):
         first, *others = block.split(b"\n")
         rest.append(first)
         for other in others:
-            lines.append(decoded(b"".join(rest)))
+            lines.append(b"".join(rest))
             rest = [other]
         size += len(block)
         if lines and (len(lines) >= PORTION or size >= PORTION_BYTES or not more_is_there(source)):
             yield lines
             lines, size = [], 0
     if last := b"".join(rest):
-        lines.append(decoded(last))
+        lines.append(last)
     if lines:
         yield lines
 
 
 def decoded(line: bytes) -> str:
-    return line.decode("utf-8-sig", "replace").removesuffix("\r")
+    """Returns the text of a line, without the marks that some systems put round it.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return line.decode().removeprefix("\ufeff").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: byte 0x{line[error.start]:02x} after {error.start} bytes of the line") from None
 
 
 def more_is_there(source: int) -> bool:
@@ -51,9 +64,28 @@ def more_is_there(source: int) -> bool:
         return True
 
 
-def whole(source: int) -> str:
-    """Returns all the text behind a file descriptor."""
-    return "\n".join(line for lines in portions(source) for line in lines)
+def argument(text: str) -> str:
+    """Returns a text from the command line, once it is known to have been UTF-8: Python lets other bytes through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"not UTF-8: {text!r:.60}") from None
+    return text
+
+
+def whole(source: int, name: str) -> str:
+    """Returns all the text behind a file descriptor; `name` is what an error calls it.
+
+    Raises:
+        ValueError: a line is not UTF-8.
+    """
+    lines: list[str] = []
+    try:
+        for line in chain.from_iterable(portions(source)):
+            lines.append(decoded(line))
+    except ValueError as error:
+        raise ValueError(f"{name}:{len(lines) + 1}: {error}") from None
+    return "\n".join(lines)
 
 
 def fields(*values: object) -> str:
@@ -63,6 +95,12 @@ def fields(*values: object) -> str:
     'a b\\t0.250000'
     """
     return "\t".join(f"{value:.6f}" if isinstance(value, float) else " ".join(str(value).split()) for value in values)
+
+
+def as_json(answer: Any) -> str:
+    """Returns a line of JSON; characters that are no text on their own are escaped."""
+    text = json.dumps(answer, ensure_ascii=False, default=lambda array: np.asarray(array).tolist())
+    return text if text.isprintable() else json.dumps(json.loads(text))
 
 
 def progress_is_welcome() -> bool:
