@@ -89,9 +89,10 @@ def read_wordpiece(path: Path) -> tokenizers.Tokenizer:
 
 
 def require_working(backend: tokenizers.Tokenizer) -> None:
-    """Raises ValueError where a tokenizer breaks down over some text and its ids."""
+    """Raises ValueError where a tokenizer breaks down over a text or over its own tokens."""
     with _no_panic():
-        backend.decode(backend.encode(PROBE).ids)
+        backend.encode(PROBE)
+        backend.decode([*range(backend.get_vocab_size())])
 
 
 @contextmanager
