@@ -6,6 +6,7 @@ Both take batches in the format of `bert_jax.data`; the other reads one sequence
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,50 +16,64 @@ from bert_jax.config import BertConfig
 from bert_jax.models import BertForPreTraining
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.plan import memory_of
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 
 Batch = Mapping[str, np.ndarray]
 
 
-def ours(config: BertConfig, like: Batch) -> tuple[Callable[[Batch], float], float]:
-    """Returns a function that does one step, waits for it and returns the loss, and the seconds it took to compile.
+class Ours:
+    """The step, compiled for batches of the shapes of `like`; called, it does one, waits for it and returns the loss.
 
-    It is compiled for batches of the shapes of `like`.
+    Args:
+        **options: of `BertForPreTraining`: remat, unroll.
+
+    Attributes:
+        seconds: that it took to trace and to compile.
+        memory: that it needs, by XLA's account of the compiled program.
     """
-    model = BertForPreTraining(config)
-    optimizer = make_optimizer("bert_adamw", make_schedule("constant", peak=1e-4, warmup_steps=0, decay_steps=1))
-    step = partial(train_step, objective=pretraining(model), optimizer=optimizer)
 
-    @jax.jit
-    def create(key):
-        params = model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-        return TrainState.create(params, optimizer, key=key)
+    def __init__(self, config: BertConfig, like: Batch, **options: Any) -> None:
+        model = BertForPreTraining(config, **options)
+        optimizer = make_optimizer("bert_adamw", make_schedule("constant", peak=1e-4, warmup_steps=0, decay_steps=1))
+        step = partial(train_step, objective=pretraining(model), optimizer=optimizer)
 
-    state = create(jax.random.key(0))
-    began = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, jax.device_put(dict(like))).compile()
-    seconds = time.perf_counter() - began
+        def create(key: jax.Array) -> TrainState:
+            params = model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+            return TrainState.create(params, optimizer, key=key)
 
-    def run(batch: Batch) -> float:
-        nonlocal state
-        state, figures = compiled(state, jax.device_put(dict(batch)))
+        key = jax.random.key(0)
+        self.create = partial(jax.jit(create).lower(key).compile(), key)
+        self.state: TrainState | None = None  # made with the first step
+        shapes = jax.eval_shape(create, key)
+        began = time.perf_counter()
+        self.program = jax.jit(step, donate_argnums=0).lower(shapes, dict(like)).compile()
+        self.seconds = time.perf_counter() - began
+        self.memory = memory_of(self.program, shapes)
+
+    def __call__(self, batch: Batch) -> float:
+        state = self.create() if self.state is None else self.state
+        self.state, figures = self.program(state, jax.device_put(dict(batch)))
         return float(figures["loss"])
 
-    return run, seconds
 
+def theirs(config: BertConfig, *, compiled: bool = False, again: bool = False) -> Callable[[Batch], float]:
+    """Returns the same step by PyTorch and transformers: eager, or under `torch.compile`.
 
-def theirs(config: BertConfig, *, compiled: bool = False) -> Callable[[Batch], float]:
-    """Returns the same step by PyTorch and transformers: eager, or under `torch.compile`."""
+    Args:
+        again: compute each layer again in the backward pass instead of keeping what it held.
+    """
     import torch
     import transformers
 
-    values = {name: value for name, value in config.to_dict().items() if name not in ("dtype", "label_names")}
-    model = transformers.BertForPreTraining(transformers.BertConfig(**values)).train()
+    model = transformers.BertForPreTraining(as_torch_has(config)).train()
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, eps=1e-6)
+    if again:
+        model.gradient_checkpointing_enable()
     called = torch.compile(model) if compiled else model
 
     def run(batch: Batch) -> float:
@@ -70,6 +85,14 @@ def theirs(config: BertConfig, *, compiled: bool = False) -> Callable[[Batch], f
         return loss.item()
 
     return run
+
+
+def as_torch_has(config: BertConfig) -> Any:
+    """Returns the architecture as transformers has it."""
+    import transformers
+
+    values = {name: value for name, value in config.to_dict().items() if name not in ("dtype", "label_names")}
+    return transformers.BertConfig(**values)
 
 
 def as_torch_reads(batch: Batch) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from functools import partial
 
 import jax
 import numpy as np
-from pretraining_step import matrix_flop, ours, theirs
+from pretraining_step import Ours, matrix_flop, theirs
 from timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
@@ -58,8 +58,8 @@ def main() -> None:
     )
     predictions = enough_predictions(options.length, 0.15)
     batch = full_batch(config, options.rows, options.length, predictions)
-    run, compile_seconds = ours(config, batch)
-    contestants = {"bert_jax": run}
+    ours = Ours(config, batch)
+    contestants = {"bert_jax": ours}
     if not options.alone:
         contestants["PyTorch eager"] = theirs(config)
     if options.compile:
@@ -71,7 +71,7 @@ def main() -> None:
     mine, rate = statistics.median(seconds["bert_jax"]), matmul_rate()
     lines = [
         f"{options.preset}, {options.rows} x {options.length}, dropout {options.dropout:g}, {options.hidden_act}, "
-        f"{jax.devices()[0].device_kind}; bert_jax compiled in {compile_seconds:.1f} s; matrix products alone: "
+        f"{jax.devices()[0].device_kind}; bert_jax compiled in {ours.seconds:.1f} s; matrix products alone: "
         f"{rate:.0f} GFLOP/s",
         "",
         "| | s a step, median (min to max) | GFLOP/s | of the machine's | bert_jax is faster by |",

@@ -45,17 +45,23 @@ class Memory:
         return self.parameters + self.optimizer + self.working
 
 
-def memory_of(program: Any, state: TrainState, layout: Layout) -> Memory:
-    """Returns what a compiled step of the layout needs for a state, or its shapes."""
+def memory_of(program: Any, state: TrainState, layout: Layout | None = None) -> Memory:
+    """Returns what a compiled step needs for a state, or its shapes, in the layout; None: on one device."""
+    parameters, optimizer = (held(part, layout) for part in (state.all_params, state.optimizer_state))
+    return Memory(parameters, optimizer, program_bytes(program) - parameters - optimizer)
+
+
+def program_bytes(program: Any) -> int:
+    """Returns the bytes that a compiled program needs on a device, its arguments and results among them."""
     account = program.memory_analysis()
     total = account.argument_size_in_bytes + account.output_size_in_bytes - account.alias_size_in_bytes
-    total += account.temp_size_in_bytes
-    parameters, optimizer = (held(part, layout) for part in (state.all_params, state.optimizer_state))
-    return Memory(parameters, optimizer, total - parameters - optimizer)
+    return total + account.temp_size_in_bytes
 
 
-def held(tree: Any, layout: Layout) -> int:
+def held(tree: Any, layout: Layout | None = None) -> int:
     """Returns the bytes of a tree, or its shapes, that are on one device."""
+    if layout is None:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
     sizes = jax.tree.map(
         lambda x, where: math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize, tree, layout.where(tree)
     )
