@@ -1,6 +1,7 @@
 """What is written comes back bit for bit, and transformers and this project read each other."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -72,6 +73,20 @@ def test_the_dtype_of_parameters_and_computation_is_a_choice(folder):
     assert_same_bits(bert_jax.load(folder, dtype="bfloat16").params, loaded.params)
     assert "dtype must be one of" in refusal(folder, dtype="int8")
     assert "needs jax_enable_x64" in refusal(folder, dtype="float64")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"model\.safetensors: not written \(.*File too large"):
+            PRETRAINED.save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
 
 
 def test_sinusoidal_positions_go_out_as_a_table(tmp_path):

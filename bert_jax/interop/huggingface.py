@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import take_apart
 from bert_jax.interop.heads import architecture, fitting
+from bert_jax.interop.tensors import one_line
 from bert_jax.interop.weights import blame, read_json
 from bert_jax.models import Bert
 
@@ -42,6 +44,9 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
     """Writes config.json and model.safetensors, in `dtype` or that of the parameters.
 
     Sinusoidal positions, which transformers does not know, are written as the table that they amount to.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,11 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
     tensors = take_apart(params, prefix=type(model) is not Bert, dtype=dtype)
     write_config(folder, type(model), config, dtype=next(iter(tensors.values())).dtype.name)
     unfinished = folder / "model.safetensors.part"
-    save_file(tensors, unfinished, metadata={"format": "pt"})
+    try:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+    except SafetensorError as error:  # which is how the library says it
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{folder / 'model.safetensors'}: not written ({one_line(error)})") from None
     shutil.copymode(folder / "config.json", unfinished)  # the library makes files that only their owner reads
     unfinished.replace(folder / "model.safetensors")
 
