@@ -266,6 +266,16 @@ def test_a_reader_who_has_seen_enough_ends_it_in_silence(folders, tmp_path):
         assert process.wait() == 141
 
 
+def test_nobody_need_read_the_help_to_its_end():
+    command = [sys.executable, "-m", "bert_jax.tools.cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 141
+
+
 def test_help_needs_no_jax():
     program = """
 import sys

@@ -1,6 +1,7 @@
 """A vector is what its folder's pooling says, and MiniLM's are those of sentence-transformers."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import parity
@@ -129,12 +130,10 @@ def test_broken_modules_are_refused(write, modules):
 
 def theirs(texts):
     """Vectors by sentence-transformers, or by PyTorch as it does it; None where neither is installed."""
-    try:
+    if find_spec("sentence_transformers"):
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(str(parity.minilm()), device="cpu").encode(texts)
-    except ImportError:
-        pass
     transformers = pytest.importorskip("transformers", reason=NO_TORCH)
     torch = pytest.importorskip("torch", reason=NO_TORCH)
     batch = transformers.AutoTokenizer.from_pretrained(parity.minilm())(texts, padding=True, return_tensors="pt")

@@ -126,10 +126,11 @@ def test_without_a_vocabulary_there_is_a_model_and_no_tokenizer(folder):
 @pytest.mark.parametrize(
     ("head", "arguments", "message"),
     [
-        ("BertModel", ([1, 2, 3],), r"input_ids must be \[B, T\], got shape \(3,\)"),
-        ("BertModel", ("an owl",), r"input_ids must be \[B, T\], got 'an owl'"),
-        ("BertModel", (None,), r"input_ids must be \[B, T\], got None"),
-        ("BertForMultipleChoice", ([[1, 2]],), r"input_ids must be \[B, C, T\], got shape \(1, 2\)"),
+        ("BertModel", ([1, 2, 3],), r"input_ids must be \[B, T\] with T above 0, got shape \(3,\)"),
+        ("BertModel", ([[], []],), r"input_ids must be \[B, T\] with T above 0, got shape \(2, 0\)"),
+        ("BertModel", ("an owl",), r"input_ids must be \[B, T\] with T above 0, got 'an owl'"),
+        ("BertModel", (None,), r"input_ids must be \[B, T\] with T above 0, got None"),
+        ("BertForMultipleChoice", ([[1, 2]],), r"input_ids must be \[B, C, T\] with T above 0, got shape \(1, 2\)"),
         ("BertModel", ([["an", "owl"]],), "input_ids must hold whole numbers"),
         ("BertModel", ([[1, small.V]],), f"input_ids holds {small.V}; it must lie between 0 and {small.V - 1}"),
     ],

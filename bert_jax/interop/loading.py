@@ -95,8 +95,10 @@ class LoadedBert:
         arrays = {"input_ids": input_ids} | {name: array for name, array in inputs.items() if array is not None}
         shape = np.shape(input_ids)
         axes = "[B, C, T]" if isinstance(self.model, BertForMultipleChoice) else "[B, T]"
-        if len(shape) != axes.count(",") + 1:
-            raise ValueError(f"input_ids must be {axes}, got {f'shape {shape}' if shape else repr(input_ids)[:60]}")
+        if len(shape) != axes.count(",") + 1 or not shape[-1]:
+            raise ValueError(
+                f"input_ids must be {axes} with T above 0, got {f'shape {shape}' if shape else repr(input_ids)[:60]}"
+            )
         arrays = {name: self.checked(name, array, shape) for name, array in arrays.items()}
         return self.compiled(self.params, arrays, output_hidden_states, output_attentions)
 

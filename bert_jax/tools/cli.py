@@ -288,15 +288,19 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0; 1 with a line on stderr; 2 when it was called wrongly."""
-    command: Any = tyro.cli(
-        COMMANDS,  # pyright: ignore[reportArgumentType, reportCallIssue]
-        args=arguments,
-        prog="bert-jax",
-        description=__doc__,
-        config=(FlagCreatePairsOff,),
-    )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on the machine are not part of an answer
-    return as_a_command("bert-jax", command.run)
+
+    def act() -> None:
+        command: Any = tyro.cli(
+            COMMANDS,  # pyright: ignore[reportArgumentType, reportCallIssue]
+            args=arguments,
+            prog="bert-jax",
+            description=__doc__,
+            config=(FlagCreatePairsOff,),
+        )
+        command.run()
+
+    return as_a_command("bert-jax", act)
 
 
 if __name__ == "__main__":

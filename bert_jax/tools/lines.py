@@ -123,8 +123,10 @@ def as_a_command(name: str, act: Callable[[], None]) -> int:
         return 1
     shown, warnings.showwarning = warnings.showwarning, warn
     try:
-        act()
-        sys.stdout.flush()
+        try:
+            act()
+        finally:
+            sys.stdout.flush()
         return 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written at exit
