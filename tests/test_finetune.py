@@ -322,6 +322,7 @@ def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tm
     said = capsys.readouterr().out
     assert "2 of 4 examples of train are longer than --max-length 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said
+    assert "2 labels: no, yes" in said
     assert "compiled for rows x tokens: training 32 x 6; evaluation 32 x 6" in said
     assert [one["text"] for one in small.predictions(tmp_path / "run")] == texts
 

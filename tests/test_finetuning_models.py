@@ -11,7 +11,7 @@ from bert_jax.data.examples import TextExample
 from bert_jax.data.glue import glue_task
 from bert_jax.tasks import Classification, QuestionAnswering, Tagging
 from bert_jax.tools.finetuning import read_settings
-from bert_jax.tools.finetuning_data import kept_names, names_of_glue
+from bert_jax.tools.finetuning_data import kept_names, names_of_glue, prepare
 from bert_jax.tools.finetuning_models import Source, dropouts, make_start
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -112,3 +112,10 @@ def test_from_scratch_takes_nothing_that_was_learned(folder, source):
     for new, old in zip(jax.tree.leaves(start.params), jax.tree.leaves(bert.params), strict=True):
         constant = np.ptp(np.asarray(old)) == 0  # biases and scales
         assert constant or (np.asarray(new[0]) != np.asarray(old)).any()
+
+
+def test_a_threshold_of_no_answer_says_that_there_may_be_none(folder, source, write):
+    data = write("asked.jsonl", '{"question": "where ?", "context": "anna lives in paris"}\n')
+    flags = ["squad", "--model", str(folder), "--dev", data, "--do", "predict", "--max-question-length", "12"]
+    for more, wanted in (([], False), (["--null-threshold", "1.5"], True)):
+        assert prepare(read_settings([*flags, *more], description=""), source).task.version_2 is wanted

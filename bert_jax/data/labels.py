@@ -100,16 +100,22 @@ def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem
             raise ValueError(f"{example.where}: no label")
     if problem_type == "regression":
         return _encode_scores(examples)
-    ids = _ids(names)
-    labels = np.zeros((len(examples), len(names)), np.float32)
-    for row, example in zip(labels, examples, strict=True):
+    ids, single = _ids(names), problem_type == "single_label_classification"
+    found: list[list[int]] = []
+    for example in examples:
+        found.append([])
         for name, where in _names_in([example]):
             if name not in ids:
                 raise _unknown(name, names, where)
-            row[ids[name]] = 1
-        if problem_type == "single_label_classification" and isinstance(example.label, tuple):
+            found[-1].append(ids[name])
+        if single and isinstance(example.label, tuple):
             raise ValueError(f"{example.where}: wanted one class, got {example.label}")
-    return labels.argmax(1).astype(np.int32) if problem_type == "single_label_classification" else labels
+    if single:
+        return np.array(found, np.int32).reshape(-1)
+    labels = np.zeros((len(examples), len(names)), np.float32)
+    for row, some in zip(labels, found, strict=True):
+        row[some] = 1
+    return labels
 
 
 def _encode_scores(examples: Sequence[TextExample]) -> np.ndarray:

@@ -24,6 +24,7 @@ from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
 
 SINGLE, SCORES = "single_label_classification", "regression"
+NAMED = 20  # labels on the screen
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     parts = [prepared.train] if prepared.train else []
     sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in [*parts, *prepared.held_out]]
     print("; ".join(sizes))
+    if names := prepared.task.changes.get("label_names"):
+        more = ", ..." if len(names) > NAMED else ""
+        print(f"{len(names):,} labels: {', '.join(names[:NAMED])}{more}")
     return prepared
 
 
