@@ -175,14 +175,14 @@ def make_step(settings: Settings, model: Bert) -> Callable:
     )
 
 
-def plan(settings: Settings, layout: parallel.Layout) -> None:
-    """Prints what a run would take, from compiled programs alone."""
+def undertaking(settings: Settings, layout: parallel.Layout) -> Undertaking:
+    """Returns the run as shapes, from which programs are compiled."""
     text, rows, options = settings.text, row_settings(settings), settings.training
     vocab_size = Tokenizer.load(text.tokenizer).vocab_size if text.tokenizer else text.vocab_size
     mask = np.ones((1, rows.max_length), np.int32)
     config = architecture(settings.model, vocab_size=vocab_size)
     model = make_model(settings, config, Rows(mask, rows.packing, layout.devices_in_a_program))
-    undertaking = Undertaking(
+    return Undertaking(
         model,
         step=partial(make_step, settings),
         state=jax.eval_shape(partial(make_state, settings=settings, model=model), jax.random.key(0)),
@@ -190,8 +190,6 @@ def plan(settings: Settings, layout: parallel.Layout) -> None:
         rows=options.batch_size,
         unit=layout.shards * options.accumulate,
     )
-    for line in report(undertaking, layout):
-        print(line, flush=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -375,7 +373,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)
     if settings.run.plan:
-        plan(settings, layout)
+        for line in report(undertaking(settings, layout), layout):
+            print(line, flush=True)
         return
     output, steps = Path(settings.run.output), settings.training.steps
     how = {

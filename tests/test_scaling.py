@@ -1,0 +1,145 @@
+"""What is read out of a program that was compiled for many devices, against what has to be in it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import programs
+import scaling
+from programs import Message, Program
+
+CLOSE = 0.01
+V, D, L = 80, 32, 3
+FLAGS = [
+    "--preset", "tiny", "--vocab-size", str(V), "--hidden-size", str(D), "--num-hidden-layers", str(L),
+    "--num-attention-heads", "8", "--intermediate-size", "40", "--max-length", "24", "--max-position-embeddings", "24",
+    "--hidden-act", "relu", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0",
+]  # fmt: skip
+TEXT = """HloModule step, num_partitions=4
+
+%sum (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  %b = bf16[] parameter(1)
+  ROOT %add = bf16[] add(bf16[] %a, bf16[] %b)
+}
+
+%body (state: (s32[], bf16[6,5])) -> (s32[], bf16[6,5]) {
+  %state = (s32[], bf16[6,5]{1,0}) parameter(0)
+  %x = bf16[6,5]{1,0} get-tuple-element((s32[], bf16[6,5]{1,0}) %state), index=1
+  %w = bf16[5,2]{1,0} constant({...})
+  %whole = bf16[5,4]{1,0} all-gather(bf16[5,2]{1,0} %w), channel_id=1, replica_groups=[2,2]<=[4], dimensions={1}
+  %y = f32[6,4]{1,0} dot(bf16[6,5]{1,0} %x, bf16[5,4]{1,0} %whole), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %tuple = (s32[], bf16[6,5]{1,0}) tuple(%i, %x)
+}
+
+%condition (state: (s32[], bf16[6,5])) -> pred[] {
+  %state.1 = (s32[], bf16[6,5]{1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element((s32[], bf16[6,5]{1,0}) %state.1), index=0
+  %bound = s32[] constant(7)
+  ROOT %less = pred[] compare(s32[] %i.1, s32[] %bound), direction=LT
+}
+
+ENTRY %main (p: bf16[8,3], q: (s32[], bf16[6,5])) -> bf16[2,3] {
+  %p = bf16[8,3]{1,0} parameter(0)
+  %q = (s32[], bf16[6,5]{1,0}) parameter(1)
+  %while = (s32[], bf16[6,5]{1,0}) while((s32[], bf16[6,5]{1,0}) %q), condition=%condition, body=%body
+  %kept = bf16[8,3]{1,0} all-reduce(bf16[8,3]{1,0} %p), replica_groups={{0,1,2,3}}, to_apply=%sum
+  %zero = s32[] constant(0)
+  %slice = bf16[2,3]{1,0} dynamic-slice(bf16[8,3]{1,0} %kept, s32[] %zero, s32[] %zero), dynamic_slice_sizes={2,3}
+  %half = bf16[8,3]{1,0} all-reduce(bf16[8,3]{1,0} %p), replica_groups={{0,2},{1,3}}, to_apply=%sum
+  %alone = bf16[8,3]{1,0} all-reduce(bf16[8,3]{1,0} %p), replica_groups={{0},{1},{2},{3}}, to_apply=%sum
+  ROOT %part = bf16[2,3]{1,0} dynamic-slice(bf16[8,3]{1,0} %half, s32[] %zero, s32[] %zero), dynamic_slice_sizes={2,3}
+}
+"""
+
+
+def test_a_program_is_read():
+    """What is in a loop counts as often as it goes round; a sum of which each device keeps its part is scattered."""
+    program = Program.read(TEXT)
+    assert program.flop == 7 * 2 * 6 * 4 * 5
+    assert program.messages == (
+        Message("reduce-scatter", 2 * 8 * 3, (0, 1, 2, 3), 1),
+        Message("all-reduce", 2 * 8 * 3, (0, 2), 1),
+        Message("all-gather", 2 * 5 * 4, (0, 1), 7),
+    )
+    assert [message.sent for message in program.messages] == [36, 48, 7 * 20]
+
+
+def test_a_loop_without_a_count_is_refused():
+    with pytest.raises(ValueError, match="a loop whose condition condition is not a count"):
+        Program.read(TEXT.replace("s32[] constant(7)", "s32[] parameter(1)"))
+
+
+@pytest.mark.parametrize(
+    ("written", "group"),
+    [
+        ("replica_groups={{0,3},{1,2}}", (0, 3)),
+        ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), use_global_device_ids=true", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, to_apply=%sum", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=2] {'a','c'}", (0, 1, 4, 5)),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", (0, 1, 2, 3)),
+        ("source_target_pairs={{1,0},{0,5}}", (1, 0)),
+    ],
+)
+def test_who_takes_part(written, group):
+    assert programs.group(f", channel_id=3, {written}") == group
+
+
+def test_a_message_without_a_group_is_refused():
+    with pytest.raises(ValueError, match="does not say whom it reaches: replica_groups=mesh"):
+        programs.group(" replica_groups=mesh['a'=8] {'a':(1)2}")
+
+
+def test_beyond_the_fast_links_a_device_sends_its_part_alone():
+    machine = scaling.Machine("M", 1.0, 1.0, joined=4, within=10.0, between=1.0)
+    everyone = Message("all-reduce", 80, tuple(range(8)), times=3)
+    assert machine.seconds([everyone]) == pytest.approx((3 * 2 * 80 * 3 / 4 / 10, 3 * 2 * 20 * 1 / 2 / 1))
+    near, far = Message("all-gather", 80, (0, 1), 1), Message("all-gather", 80, (0, 4), 1)
+    assert machine.seconds([near, far]) == pytest.approx((4, 40))
+    passed = [Message("collective-permute", 80, pair, 1) for pair in ((0, 1), (0, 5))]
+    assert machine.seconds(passed) == pytest.approx((8, 80))
+
+
+@pytest.fixture(scope="module")
+def steps(compiled_quickly):
+    """train.py's step for eight devices, shared in each of the ways."""
+    return {name: scaling.compiled(FLAGS, sizes, rows=2) for name, sizes in scaling.LAYOUTS.items()}
+
+
+def sent(step, kind):
+    return sum(message.sent for message in step.program.messages if message.kind == kind)
+
+
+def test_devices_share_the_arithmetic(steps):
+    """With `tensor` all devices of a group do the same in the dense layers of the heads: much, of so small a model."""
+    for name, step in steps.items():
+        assert step.program.flop == pytest.approx(step.counted, rel=0.1 if "tensor" in name else CLOSE)
+
+
+def test_data_parallelism_sends_the_gradients(steps):
+    """Each sum over 8 devices is sent in 2 x 7 eighths. The gradient of the embeddings comes twice, from both ends."""
+    step = steps["data"]
+    gradients = step.held / 3 + 4 * V * D
+    assert sent(step, "all-reduce") == pytest.approx(2 * 7 / 8 * gradients, rel=CLOSE)
+    assert sent(step, "all-reduce") == sum(message.sent for message in step.program.messages)
+
+
+def test_fsdp_gathers_parameters_and_scatters_gradients(steps):
+    whole, step = steps["data"], steps["data x fsdp 8"]
+    assert step.held < whole.held / 8 * 1.3
+    kernels = 4 * L * (4 * D * D + 2 * D * 40)
+    assert sent(step, "all-gather") > 7 / 8 * 2 * kernels  # forward and backward
+    assert sent(step, "reduce-scatter") > 7 / 8 * kernels
+    assert sent(step, "all-reduce") < sent(whole, "all-reduce") / 4
+
+
+def test_the_tables_hold_every_way_and_machine(steps):
+    steps = {(step.devices, name): step for name, step in steps.items()}
+    text = scaling.report(FLAGS, steps, dict.fromkeys(scaling.LAYOUTS, 1e6))
+    for machine in scaling.MACHINES:
+        assert f"\n{machine.name}: " in text
+    assert text.count("\n| 8 | data x fsdp 8 | ") == 1 + len(scaling.MACHINES)
