@@ -90,14 +90,16 @@ def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
     assert newest_step(run / "checkpoints") is None
 
 
-def test_processes_end_at_the_same_step_when_one_of_them_is_told_to(tmp_path):
+@pytest.mark.parametrize(("told", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)])
+def test_processes_end_at_the_same_step_whichever_are_told_to(tmp_path, told, number):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
     for index, process in enumerate(processes):
         wait_until((tmp_path / f"{index}.step").exists, process)
-    os.kill(processes[1].pid, signal.SIGTERM)
+    for index in told:
+        os.kill(processes[index].pid, number)
     for process in processes:
         process.join()
     ends = [(tmp_path / f"{index}.end").read_text().split() for index in range(2)]

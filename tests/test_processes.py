@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import pytest
 from bert_jax.tools.flags import as_record
 from bert_jax.tools.settings import check, read_settings
 from bert_jax.training import parallel, processes
+from bert_jax.training.checkpoints import CHECKPOINTS, newest_step
 
 SAME_LOSSES = 1e-5
 ROOT = Path(__file__).parents[1]
@@ -29,7 +32,10 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory):
-    """Runs train.py in so many processes of so many devices; returns what each printed."""
+    """Runs train.py in so many processes of so many devices; returns what each printed.
+
+    With `told`, a run's folder, the last of them is told to end as soon as the run has come to its second step.
+    """
     folder = tmp_path_factory.mktemp("text")
     random = np.random.default_rng(0)
     documents = []
@@ -39,7 +45,7 @@ def pretrain(tmp_path_factory):
     (folder / "films.txt").write_text("\n\n".join(documents))
     here = ["--corpus", str(folder / "films.txt"), "--cache-dir", str(folder / "cache")]
 
-    def run(count: int, devices: int, *flags: str) -> list[str]:
+    def run(count: int, devices: int, *flags: str, told: Path | None = None) -> list[str]:
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
@@ -53,8 +59,12 @@ def pretrain(tmp_path_factory):
                 command += ["--num-processes", str(count), "--process-id", str(number)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+        if told is not None:
+            wait_until(lambda: (told / "metrics.jsonl").exists() and len(rows(told)) > 1, started[-1])
+            started[-1].send_signal(signal.SIGTERM)
         said = [process.communicate(timeout=240)[0] for process in started]
-        assert [process.returncode for process in started] == [0] * count, "\n".join(said)
+        code = 0 if told is None else 128 + signal.SIGTERM
+        assert [process.returncode for process in started] == [code] * count, "\n".join(said)
         return said
 
     return run
@@ -66,26 +76,42 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def wait_until(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.01)
+
+
 def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path):
-    """Each run is begun by one kind and gone on with by the other, on another layout of devices."""
+    """Each run is begun by one kind and gone on with by the other, on another layout of devices.
+
+    Of the two processes that begin one, the second is told to end. Both save the same step, and the first says how to
+    go on.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
-    pretrain(1, 4, "--output", str(one), "--steps", "2")
-    said = pretrain(2, 2, "--output", str(two), "--steps", "2", "--fsdp", "4")
+    said = pretrain(2, 2, "--output", str(two), "--steps", "50", "--fsdp", "4", told=two)
+    reached = newest_step(two / CHECKPOINTS)
+    assert reached is not None
     assert "on 4 cpu device(s)" in said[0]
+    assert f"train.py: SIGTERM: saved at step {reached}; to go on: " in said[0]
+    assert said[0].rstrip().endswith("--resume")
+
+    steps = reached + 2
+    pretrain(1, 4, "--output", str(one), "--steps", str(reached))
+    said = pretrain(2, 2, "--output", str(one), "--steps", str(steps), "--resume", "--parallel", "pmap")
+    assert f"going on from step {reached} of {steps}" in said[0]
     assert "bert_jax.load" in said[0]
     assert not [line for line in said[1].splitlines() if line and "[Gloo]" not in line]
+    said = pretrain(1, 4, "--output", str(two), "--steps", str(steps), "--resume")
+    assert f"going on from step {reached} of {steps}" in said[0]
 
-    said = pretrain(2, 2, "--output", str(one), "--steps", "4", "--resume", "--parallel", "pmap")
-    assert "going on from step 2 of 4" in said[0]
-    assert "going on from step 2 of 4" in pretrain(1, 4, "--output", str(two), "--steps", "4", "--resume")[0]
-
-    assert [row["step"] for row in rows(one) if "loss" in row] == [1, 2, 3, 4]
-    for got, wanted in zip(rows(two), rows(one), strict=True):
+    assert [row["step"] for row in rows(one) if "loss" in row] == list(range(1, steps + 1))
+    ended = [row for row in rows(one) if row["step"] != reached or "loss" in row]  # where one ended, it evaluated
+    for got, wanted in zip(rows(two), ended, strict=True):
         assert got.keys() == wanted.keys()
         for name in got.keys() - {"tokens_per_second"}:
             np.testing.assert_allclose(got[name], wanted[name], rtol=SAME_LOSSES, err_msg=name)

@@ -4,8 +4,8 @@ A supervisor sees the exit code 128 + signal, as a shell has it. It is not 0, wh
 Kubernetes and systemd start it again, and Slurm requeues a preempted job whatever it returns. A second Ctrl-C ends the
 process at once.
 
-Of several processes SIGTERM may reach one alone, or each at another step. JAX's coordination service then tells all of
-them the same step to stop at, and SIGTERM is left to it.
+Of several processes a signal may reach one alone, or each at another step. JAX's coordination service then tells all of
+them the same step to stop at. SIGTERM is left to it, and the first Ctrl-C is passed on to it as one.
 """
 
 import os
@@ -41,6 +41,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.asked = False
         self.shared = jax.process_count() > 1
         self.before: dict[signal.Signals, Any] = {}
 
@@ -56,11 +57,15 @@ class Interruption:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first request; a second SIGINT, or one that other processes know nothing of, ends the process."""
-        if number == signal.SIGINT and (self.received is not None or self.shared):
+        """Notes the first request, of several processes for all of them; a second SIGINT ends the process."""
+        if number == signal.SIGINT and self.asked:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        self.received = signal.Signals(number)
+        self.asked = True
+        if self.shared:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.received = signal.Signals(number)
 
     def requested(self, step: int) -> bool:
         """Says whether the run is to save `step` and end; every process asks, and gets the same answer."""
