@@ -13,7 +13,7 @@ finetune: $(VENV)/.demo  ## fine-tune what `make train` left: film reviews, nega
 	$(BIN)/python finetune.py classification --model runs/demo $(ARGS)
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint  ## formatting, style, types
 	$(BIN)/ruff format --check .

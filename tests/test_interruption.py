@@ -12,6 +12,8 @@ from resumable import STEPS, count_steps, fit, kill, rows, saving, start, wait_u
 from bert_jax.training.checkpoints import newest_step
 from bert_jax.training.interruption import command_to_resume
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KILLS = 20
 
 

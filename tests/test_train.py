@@ -13,6 +13,8 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tools.settings import read_settings
 from bert_jax.training.loop import NotFinite
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
