@@ -53,10 +53,14 @@ def attention(
         q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))
         return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None
     q, k, v = (split_heads(y, num_heads) for y in (q, k, v))
+    q = jnp.where(mask.any(axis=-1, keepdims=True), q, 0.0)  # who sees nothing asks nothing, and has no gradient
     scores = at_least_float32(jnp.einsum("BNTH,BNSH->BNTS", q, k)) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1).astype(x.dtype)
-    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(weights, rate=dropout_rate, key=key), v)
-    return dense(params["output"], merge_heads(context)), weights
+    scores = scores + jnp.where(mask, 0.0, jnp.finfo(scores.dtype).min).astype(scores.dtype)
+    # The softmax is divided by its sum last, where it has H columns and not S: a pass less over the largest arrays.
+    heights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = heights.sum(axis=-1, keepdims=True)
+    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(heights.astype(x.dtype), rate=dropout_rate, key=key), v)
+    return dense(params["output"], merge_heads((context / total).astype(x.dtype))), (heights / total).astype(x.dtype)
 
 
 def split_heads(x: Array, num_heads: int) -> Array:
