@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -33,6 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import interleaved, record, spread
 
 from bert_jax import BertConfig
 from bert_jax.data.movie_reviews import movie_reviews
@@ -46,6 +46,7 @@ SST2 = Path(__file__).resolve().parents[2] / "shared/data/sst2/dev.tsv"
 CACHE = Path("~/.cache/bert_jax").expanduser()
 TOLERANCE = 1e-4
 WINDOW = 512  # tokens
+PRODUCTS = "the matrix products alone"
 
 Run = Callable[[list[str]], np.ndarray]  # texts to [texts, D] or [texts, C]
 
@@ -193,43 +194,18 @@ def contestants(model: str, folder: str, *, batch: int, single: bool) -> dict[st
     return loaded
 
 
-def matrix_products(config: BertConfig, tokens: int) -> Callable[[], float]:
-    """Returns a function that tells the seconds which the encoder's products with weights alone take."""
+def matrix_products(config: BertConfig, tokens: int) -> Callable[[], None]:
+    """Returns what does the encoder's products with weights alone, for about so many tokens."""
     D, F, rows = config.hidden_size, config.intermediate_size, 1024
     weights = [jnp.full(shape, 1e-3) for shape in ((D, D), (D, D), (D, D), (D, D), (D, F), (F, D))]
     layer = jax.jit(lambda x, weights: functools.reduce(jnp.matmul, weights, x))
     x = jnp.ones((rows, D))
 
-    def run() -> float:
-        began = time.perf_counter()
-        for _ in range(config.num_hidden_layers):
+    def run() -> None:
+        for _ in range(config.num_hidden_layers * -(-tokens // rows)):
             layer(x, weights).block_until_ready()
-        return (time.perf_counter() - began) * tokens / rows
 
     return run
-
-
-# Taking turns
-
-
-def timed(run: Callable[[], Any]) -> Callable[[], float]:
-    def seconds() -> float:
-        began = time.perf_counter()
-        run()
-        return time.perf_counter() - began
-
-    return seconds
-
-
-def interleaved(runs: dict[str, Callable[[], float]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Asks each in turn how many seconds it takes, once a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(warmup + rounds):
-        for name, run in runs.items():
-            took = run()
-            if number >= warmup:
-                seconds[name].append(took)
-    return seconds
 
 
 def agree(runs: dict[str, Run], texts: list[str]) -> None:
@@ -245,33 +221,41 @@ def many(options: argparse.Namespace, folder: str) -> None:
     texts, lengths = mixed_texts(options.texts, options.count, tokenizer)
     runs = contestants(options.model, folder, batch=options.batch, single=False)
     agree(runs, texts[:24])
-    turns = {name: timed(functools.partial(run, texts)) for name, run in runs.items()}
-    turns["the matrix products alone"] = matrix_products(BertConfig.load(f"{folder}/config.json"), sum(lengths))
+    turns = {name: functools.partial(run, texts) for name, run in runs.items()}
+    turns[PRODUCTS] = matrix_products(BertConfig.load(f"{folder}/config.json"), sum(lengths))
     seconds = interleaved(turns, options.rounds)
-    mine = statistics.median(seconds["bert_jax"])
-    print(f"{options.model}, {len(texts)} texts of {options.texts}, {min(lengths)} to {max(lengths)} tokens, on the "
-          f"average {statistics.mean(lengths):.0f}; {jax.devices()[0].device_kind}")  # fmt: skip
-    print("| | texts/s, median (worst to best) | bert_jax is faster by |\n|---|---|---|")
+    mine, products = (statistics.median(seconds[name]) for name in ("bert_jax", PRODUCTS))
+    lines = [
+        f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, on the average {statistics.mean(lengths):.0f}",
+        "",
+        "| | texts/s, median (worst to best) | bert_jax is faster by | of the rate of matrix products |",
+        "|---|---|---|---|",
+    ]
     for name, times in seconds.items():
         median = statistics.median(times)
-        ratio = "" if name == "bert_jax" else f"{median / mine:.2f}x"
-        low, middle, high = (len(texts) / time for time in (max(times), median, min(times)))
-        print(f"| {name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {ratio} |")
+        ratio = "" if name in ("bert_jax", PRODUCTS) else f"{median / mine:.2f}x"
+        rates = spread([len(texts) / time for time in times], 1)
+        lines.append(f"| {name} | {rates} | {ratio} | {products / median:.0%} |")
+    record(f"Answering: {options.model}, {options.texts}", "\n".join(lines))
 
 
 def one_by_one(options: argparse.Namespace, folder: str) -> None:
     """Milliseconds from a text to its answer, one text at a time."""
     tokenizer = Tokenizer.load(folder)
     runs = contestants(options.model, folder, batch=1, single=True)
-    print(f"{options.model}, one text at a time, {jax.devices()[0].device_kind}")
-    print("| | tokens | ms a text, median | bert_jax is faster by |\n|---|---|---|---|")
+    lines = ["| | tokens | ms a text, median (least to most) | bert_jax is faster by |", "|---|---|---|---|"]
     for source in ("sst2", "reviews"):
         texts, lengths = mixed_texts(source, options.single, tokenizer)
-        turns = {name: timed(functools.partial(each, run, texts)) for name, run in runs.items()}
-        medians = {name: statistics.median(times) for name, times in interleaved(turns, options.rounds).items()}
-        for name, median in medians.items():
-            ratio = "" if name == "bert_jax" else f"{median / medians['bert_jax']:.2f}x"
-            print(f"| {name} | {statistics.mean(lengths):.0f} | {1000 * median / len(texts):.2f} | {ratio} |")
+        seconds = interleaved({name: functools.partial(each, run, texts) for name, run in runs.items()}, options.rounds)
+        for name, times in seconds.items():
+            ratio = (
+                ""
+                if name == "bert_jax"
+                else f"{statistics.median(times) / statistics.median(seconds['bert_jax']):.2f}x"
+            )
+            milliseconds = spread([1000 * time / len(texts) for time in times], 2)
+            lines.append(f"| {name} | {statistics.mean(lengths):.0f} | {milliseconds} | {ratio} |")
+    record(f"Answering: {options.model}, one text at a time", "\n".join(lines))
 
 
 def each(run: Run, texts: list[str]) -> None:
@@ -313,11 +297,12 @@ def startup(options: argparse.Namespace, folder: str) -> None:
             program = STAGES.format(lines=program)
             output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
             stages.setdefault(name, []).append(json.loads(output.splitlines()[-1]))
-    print("| | the package | its class | a model | the first answer | all |\n|---|---|---|---|---|---|")
+    lines = ["| | the package | its class | a model | the first answer | all |", "|---|---|---|---|---|---|"]
     for name, rounds in stages.items():
         parts = [f"{statistics.median(times):.2f} s" for times in zip(*rounds, strict=True)]
         whole = statistics.median(map(sum, rounds))
-        print(f"| {name} | {' | '.join(parts)} | {whole:.2f} s |")
+        lines.append(f"| {name} | {' | '.join(parts)} | {whole:.2f} s |")
+    record("Answering: from a fresh process to the first answer", "\n".join(lines))
 
 
 def main() -> None:
@@ -329,6 +314,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--single", type=int, metavar="TEXTS", help="so many texts, one at a time")
     parser.add_argument("--startup", action="store_true", help="seconds to import, to load and to answer")
+    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of the exporter
     with tempfile.TemporaryDirectory() as there:
