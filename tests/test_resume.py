@@ -15,8 +15,9 @@ from bert_jax.training.checkpoints import newest_step
 
 STEPS = 40
 ON_OTHER_DEVICES = 1e-5
-ADAM_ON_OTHER_DEVICES = 1e-3  # where a gradient is next to nothing, Adam divides rounding by rounding
-EVERY = ["--steps", str(STEPS), "--checkpoint-every", "4", "--eval-every", "10", "--eval-rows", "8"]
+# At a learning rate that lets a difference in rounding grow no faster than it comes; at 1e-2 it grows a hundredfold.
+SLOWLY = ["--learning-rate", "1e-3"]
+EVERY = ["--steps", str(STEPS), "--checkpoint-every", "4", "--eval-every", "10", "--eval-rows", "8", *SLOWLY]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_killed_and_told_to_end_train_py_ends_as_if_nothing_had_been(begin, fini
 
 
 @pytest.mark.slow
-def test_a_run_that_moves_to_other_devices_reads_the_same_data(finish, folder, whole):
+def test_a_run_that_moves_to_other_devices_goes_on_as_it_would_have(finish, folder, whole):
     for steps, devices in ((12, 8), (24, 4), (STEPS, 1)):
         code, said = finish("moved", "--resume", "--steps", str(steps), devices=devices)
         assert code == 0, said
@@ -102,7 +103,7 @@ def test_a_run_that_moves_to_other_devices_reads_the_same_data(finish, folder, w
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=ON_OTHER_DEVICES)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=ADAM_ON_OTHER_DEVICES, atol=ADAM_ON_OTHER_DEVICES),
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=ON_OTHER_DEVICES, atol=ON_OTHER_DEVICES),
         params(folder / "moved"),
         params(whole),
     )
