@@ -21,36 +21,30 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plain_recipe
+from passage import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
 from timing import interleaved, record
 
-from bert_jax.data.corpus import read_corpus
-from bert_jax.data.loader import PretrainingSettings, Rows, training_batches
+from bert_jax.data.loader import PretrainingSettings, Rows
 from bert_jax.data.masking import Vocabulary, mask_tokens
 from bert_jax.data.movie_reviews import movie_reviews
 from bert_jax.data.packing import assign_rows
 from bert_jax.data.pairs import build_inputs, pair_lengths, plan_pairs
 from bert_jax.data.sentences import split_sentences
 from bert_jax.data.sources import Texts
-from bert_jax.data.store import TokenStore, tokenize_corpus
+from bert_jax.data.store import TokenStore
 from bert_jax.tokenization import Tokenizer
 
-CACHE = Path("~/.cache/bert_jax").expanduser()
-VOCABULARY = 30_522
 PLAIN_SHARE = 10  # plain Python gets every so-manieth review
-BATCH = 64  # rows
 H200_TOKENS, H200_CORES = 250_000, 16  # what BERT-large takes a second on one, at best, and its share of a machine
 BATCHING = "batching, with those two"
 MEMORY = 96 << 20  # bytes beyond the start of the process
-SPARING = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}  # no reserves
 
 
 class Ours:
@@ -196,17 +190,8 @@ def compare(length: int, rounds: int) -> None:
 def prove_memory(times: int) -> None:
     """Takes a corpus `times` as large as the memory of a process through it."""
     with tempfile.TemporaryDirectory() as folder:
-        corpus, reviews = Path(folder) / "corpus.txt", movie_reviews(CACHE)
-        Tokenizer.train(Texts(reviews.select(range(2_000))), VOCABULARY).save(folder)
-        copy = 0
-        with corpus.open("w", encoding="utf-8") as file:
-            while file.tell() < times * MEMORY:
-                for text in Texts(reviews):
-                    # A copy differs in its first word, and a blank line would end the document.
-                    file.write(f"copy{copy} " + text.replace("\n", " ") + "\n\n")
-                    if file.tell() >= times * MEMORY:
-                        break
-                copy += 1
+        some_tokenizer().save(folder)
+        write_reviews(Path(folder), times * MEMORY)
         command = [sys.executable, __file__, "--limited", folder]
         environment = {**os.environ, **SPARING}
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
@@ -217,25 +202,13 @@ def run_limited(folder: str) -> None:
     """Reads, tokenizes, plans and loads the corpus in `folder` with no more than MEMORY beyond what there is now."""
     import resource
 
-    texts, tokenizer = [str(Path(folder) / "corpus.txt")], Tokenizer.load(folder)
-    start = data_bytes()
+    tokenizer, start = Tokenizer.load(folder), data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (start + MEMORY, start + MEMORY))
-    began = time.perf_counter()
-    documents = read_corpus(texts, cache_dir=folder)
-    read = time.perf_counter()
-    store = tokenize_corpus(documents, tokenizer, cache_dir=folder, num_proc=1)
-    tokenized = time.perf_counter()
-    settings = PretrainingSettings(512)
-    with training_batches(store, tokenizer, settings, batch_size=BATCH, cache_dir=folder) as batches:
-        count = batches.rows_per_pass // BATCH + 1
-        for _ in islice(batches, count):
-            pass
-    ended = time.perf_counter()
-    size = Path(texts[0]).stat().st_size
+    passage = pass_through(Path(folder), tokenizer)
     print(
-        f"{size / 2**20:,.0f} MiB of text, {store.num_tokens:,} tokens, in a process with {MEMORY / 2**20:.0f} MiB "
-        f"beyond its start ({start / 2**20:.0f} MiB): read in {read - began:.0f} s, tokenized in "
-        f"{tokenized - read:.0f} s, a pass of {count * BATCH:,} packed rows loaded in {ended - tokenized:.0f} s."
+        f"{passage.bytes / 2**20:,.0f} MiB of text, {passage.tokens:,} tokens, in a process with {MEMORY / 2**20:.0f} "
+        f"MiB beyond its start ({start / 2**20:.0f} MiB): read in {passage.reading:.0f} s, tokenized in "
+        f"{passage.tokenizing:.0f} s, a pass of {passage.rows:,} packed rows loaded in {passage.loading:.0f} s."
     )
 
 

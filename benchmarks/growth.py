@@ -1,0 +1,214 @@
+"""What more of everything costs: a train step with longer rows, more rows, layers and words, and a larger corpus.
+
+Along each axis the sizes take turns (A B C A B C ...). Memory is that of the compiled step by XLA's own account, which
+is also what `train.py --plan` tells. A corpus is read, tokenized and passed through once, in a process of its own,
+whose memory is counted without mapped files.
+
+Costs are fitted by a + b size^p, because something is always there that does not grow: p is 1 where costs lie on a
+line. Only the length may have more, up to 2, because attention is a product of T by T. What grows faster than that, by
+more than noise, is flagged.
+
+    python benchmarks/growth.py --preset small --picture docs/growth.png
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from passage import SPARING, pass_through, some_tokenizer, write_reviews
+from pretraining_step import Ours, matrix_flop
+from processes import MEBI, PrivatePeak, apart
+from scipy.optimize import nnls
+from timing import interleaved, matmul_rate, record
+from train_step import full_batch
+
+from bert_jax.config import PRESETS, BertConfig
+from bert_jax.data.masking import enough_predictions
+from bert_jax.tokenization import Tokenizer
+
+USUAL = {"rows": 8, "length": 128}
+FIELDS = {"layers": "num_hidden_layers", "vocabulary": "vocab_size"}
+AXES = {
+    "length": (64, 128, 256, 512),
+    "rows": (2, 4, 8, 16, 32),
+    "layers": (2, 4, 8, 16),
+    "vocabulary": (8_192, 16_384, 32_768, 65_536),
+}
+CORPUS = "MiB of text"
+CORPORA = (4, 8, 16, 32)
+ALLOWED = {"length": 2.0}  # of all else 1
+NOISE = 0.05  # share of a cost
+FLAT = 1.1  # times as much, from the cheapest size to the dearest, is no growth
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one size costs; `flop` are those of its matrix products, 0 where there are none."""
+
+    size: int
+    seconds: float
+    tokens: int
+    bytes: int
+    flop: float = 0.0
+
+
+def steps_along(axis: str, sizes: Sequence[int], preset: str, rounds: int) -> list[Point]:
+    """Returns what a train step costs at each size of the axis."""
+    prepared = {str(size): step_at(axis, size, preset) for size in sizes}
+    seconds = interleaved({name: run for name, (run, _) in prepared.items()}, rounds)
+    return [replace(point, seconds=statistics.median(seconds[name])) for name, (_, point) in prepared.items()]
+
+
+def step_at(axis: str, size: int, preset: str) -> tuple[Callable[[], float], Point]:
+    """Returns a train step that can be run, and what is known of it before."""
+    rows, length = (size if axis == name else usual for name, usual in USUAL.items())
+    predictions = enough_predictions(length, 0.15)
+    config = BertConfig.preset(preset, **{FIELDS[axis]: size} if axis in FIELDS else {})
+    batch = full_batch(config, rows, length, predictions)
+    step = Ours(config, batch)
+    flop = matrix_flop(config, rows, length, predictions)
+    return partial(step, batch), Point(size, 0.0, rows * length, step.memory.total, flop)
+
+
+def corpora(sizes: Sequence[int]) -> list[Point]:
+    """Returns what it costs to take so many MiB of text to batches."""
+    found, tokenizer = [], some_tokenizer()
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save(folder)
+            write_reviews(Path(folder), size * MEBI)
+            environment = {**SPARING, "TOKENIZERS_PARALLELISM": "false"}  # one core's time
+            found.append(Point(size, **apart(__file__, environment, folder=folder)))
+    return found
+
+
+def measure(folder: str) -> dict[str, float]:
+    """Returns what the corpus in `folder` costs in this process."""
+    tokenizer = Tokenizer.load(folder)
+    with PrivatePeak() as peak:
+        passage = pass_through(Path(folder), tokenizer)
+    seconds = passage.reading + passage.tokenizing + passage.loading
+    return {"seconds": seconds, "tokens": passage.tokens, "bytes": peak.bytes}
+
+
+def misses(sizes: Sequence[float], costs: Sequence[float], p: float) -> np.ndarray:
+    """Returns which share of each cost the best a + b sizes^p misses, a and b not being negative."""
+    x, y = np.array(sizes, float) / sizes[-1], np.array(costs, float)
+    terms = np.stack([np.ones_like(x), x**p], axis=1) / y[:, None]
+    return terms @ nnls(terms, np.ones_like(x))[0] - 1
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Returns the p of the best fit; 0 where costs do not grow."""
+    if max(costs) < FLAT * min(costs):
+        return 0.0
+    return float(min(np.arange(0.1, 4.0, 0.01), key=lambda p: np.square(misses(sizes, costs, p)).sum()))
+
+
+def faster_than(p: float, sizes: Sequence[float], costs: Sequence[float]) -> bool:
+    """Says whether costs grow faster than a + b sizes^p, by more than noise."""
+    return exponent(sizes, costs) > p and bool(np.abs(misses(sizes, costs, p)).max() > NOISE)
+
+
+def verdict(axis: str, points: Sequence[Point]) -> str:
+    """Says in words how time and memory grow."""
+    sizes, costs = [point.size for point in points], costs_of(points)
+    if any(faster_than(ALLOWED.get(axis, 1.0), sizes, some) for some in costs):
+        return "SUPER-LINEAR"
+    return "attention's T²" if any(faster_than(1.0, sizes, some) for some in costs) else "no faster than a line"
+
+
+def lines_of(axes: Mapping[str, Sequence[Point]], rate: float) -> list[str]:
+    """Returns two tables: an exponent for each axis, and every size.
+
+    Args:
+        rate: GFLOP/s of the machine's matrix products.
+    """
+    lines = [
+        "| what grows | from | to | time grows as size^ | arithmetic | memory | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for axis, points in axes.items():
+        sizes = [point.size for point in points]
+        time, memory = (exponent(sizes, costs) for costs in costs_of(points))
+        flop = f"{exponent(sizes, [point.flop for point in points]):.2f}" if points[0].flop else ""
+        ends = f"{sizes[0]:,} | {sizes[-1]:,}"
+        lines.append(f"| {axis} | {ends} | {time:.2f} | {flop} | {memory:.2f} | {verdict(axis, points)} |")
+    lines += ["", "| | | s | tokens/s | of the machine's matrix products | MiB |", "|---|---|---|---|---|---|"]
+    for axis, points in axes.items():
+        for point in points:
+            reached = f"{point.flop / point.seconds / 1e9 / rate:.0%}" if point.flop else ""
+            lines.append(
+                f"| {axis} | {point.size:,} | {point.seconds:.3f} | {point.tokens / point.seconds:,.0f} | {reached} "
+                f"| {point.bytes / MEBI:,.0f} |"
+            )
+    return lines
+
+
+def costs_of(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Returns seconds and bytes."""
+    return [point.seconds for point in points], [float(point.bytes) for point in points]
+
+
+def draw(axes: Mapping[str, Sequence[Point]], path: str) -> None:
+    """Draws time and memory of each axis beside its smallest size; dotted is what is in proportion."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(axes), 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (axis, points) in enumerate(axes.items()):
+        panel = figure.add_subplot(1, len(axes), place + 1)
+        sizes = np.array([point.size for point in points])
+        for costs, style, name in zip(costs_of(points), ("C0o-", "C1s-"), ("time", "memory"), strict=True):
+            panel.plot(sizes, np.array(costs) / costs[0], style, label=name, markersize=4)
+        panel.plot(sizes, sizes / sizes[0], "k:", label="in proportion", linewidth=1)
+        panel.set(title=axis, xscale="log", yscale="log")
+        panel.set_xticks(sizes, [f"{size // 1024}k" if size >= 4096 else str(size) for size in sizes.tolist()])
+        panel.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+        if not place:
+            panel.set_ylabel("times the smallest")
+            panel.legend(fontsize="small")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--axes", nargs="+", choices=[*AXES, "corpus"], default=[*AXES, "corpus"])
+    parser.add_argument("--picture", metavar="PNG", help="draw what was found")
+    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
+    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.apart:
+        print(json.dumps(measure(**options.apart)))
+        return
+    found = {
+        axis: steps_along(axis, sizes, options.preset, options.rounds)
+        for axis, sizes in AXES.items()
+        if axis in options.axes
+    }
+    if "corpus" in options.axes:
+        found[CORPUS] = corpora(CORPORA)
+    rate = matmul_rate()
+    about = (
+        f"{options.preset}, {USUAL['rows']} rows of {USUAL['length']} tokens where nothing else is said, dropout 0.1"
+    )
+    lines = [f"{about}; matrix products alone: {rate:.0f} GFLOP/s", "", *lines_of(found, rate)]
+    record(f"Growth: {options.preset}", "\n".join(lines))
+    if options.picture:
+        draw(found, options.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the benchmarks say of their figures: how costs grow, and where results are kept."""
+
+from pathlib import Path
+
+import growth
+import numpy as np
+import pytest
+import timing
+
+BENCHMARKS = Path(timing.__file__).parent
+SIZES = (64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("fixed", [0.0, 0.3, 5.0])
+def test_an_exponent_is_found_beside_what_does_not_grow(p, fixed):
+    costs = [fixed + (size / SIZES[-1]) ** p for size in SIZES]
+    assert growth.exponent(SIZES, costs) == pytest.approx(p, abs=0.011)
+
+
+def test_noise_is_no_growth():
+    random = np.random.default_rng(0)
+    assert growth.exponent(SIZES, 3 + random.uniform(-0.1, 0.1, len(SIZES))) == 0
+    for fixed in (0.0, 0.5, 2.0):
+        line = fixed * SIZES[-1] + np.array(SIZES)
+        assert not any(growth.faster_than(1, SIZES, line * random.uniform(0.97, 1.03, 4)) for _ in range(20))
+
+
+def test_only_the_length_may_cost_more_than_in_proportion():
+    def verdicts(p):
+        points = [growth.Point(size, seconds=1 + (size / 64) ** p, tokens=size, bytes=size << 20) for size in SIZES]
+        lines = growth.lines_of({"length": points, "rows": points, growth.CORPUS: points}, rate=100.0)
+        assert all(f"| {p:.2f} |  | 1.00 |" in line for line in lines[2:5])
+        return [line.split("|")[-2].strip() for line in lines[2:5]]
+
+    assert verdicts(1.0) == ["no faster than a line"] * 3
+    assert verdicts(2.0) == ["attention's T²", "SUPER-LINEAR", "SUPER-LINEAR"]
+    assert verdicts(2.5) == ["SUPER-LINEAR"] * 3
+
+
+def test_a_picture_is_small(tmp_path):
+    points = [growth.Point(size, seconds=size / 100, tokens=size, bytes=size << 20) for size in SIZES]
+    growth.draw({"length": points, "rows": points}, str(tmp_path / "docs" / "growth.png"))
+    assert 1_000 < (tmp_path / "docs" / "growth.png").stat().st_size < 100_000
+
+
+def test_a_result_takes_the_place_of_its_own_section_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr("sys.argv", ["benchmarks/some.py", "--rows", "3", "--record"])
+    for heading, text in (("A", "one"), ("B", "two"), ("A", "three")):
+        timing.record(heading, text)
+    sections = timing.RESULTS.read_text().split("\n## ")
+    assert [section.splitlines()[0] for section in sections] == ["# Measured", "A", "B"]
+    assert "three" in sections[1]
+    assert "one" not in sections[1]
+    assert "    python benchmarks/some.py --rows 3\n" in sections[2]
+
+
+def test_the_readme_lists_every_benchmark():
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    scripts = [path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()]
+    assert len(scripts) > 9
+    for name in scripts:
+        assert f"benchmarks/{name}" in readme or (name == "gpu.py" and "benchmarks/gpu.sh" in readme), name
