@@ -43,7 +43,7 @@ AXES = {
 CORPUS = "MiB of text"
 CORPORA = (4, 8, 16, 32)
 ALLOWED = {"length": 2.0}  # of all else 1
-NOISE = 0.05  # share of a cost
+NOISE = 0.1  # share of a cost
 FLAT = 1.1  # times as much, from the cheapest size to the dearest, is no growth
 
 
@@ -112,8 +112,9 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def faster_than(p: float, sizes: Sequence[float], costs: Sequence[float]) -> bool:
-    """Says whether costs grow faster than a + b sizes^p, by more than noise."""
-    return exponent(sizes, costs) > p and bool(np.abs(misses(sizes, costs, p)).max() > NOISE)
+    """Says whether the largest costs more than a smaller one in proportion to sizes^p, by more than noise."""
+    shares = np.array(costs) / np.array(sizes, float) ** p
+    return exponent(sizes, costs) > p and bool(shares[-1] > (1 + NOISE) * shares.min())
 
 
 def verdict(axis: str, points: Sequence[Point]) -> str:

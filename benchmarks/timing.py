@@ -33,7 +33,9 @@ def interleaved(
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Writes values as their median (min to max)."""
+    """Writes values as their median (min to max), or one alone."""
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
     median, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
     return f"{median} ({least} to {most})"
 
