@@ -9,7 +9,6 @@ from when all is imported: the model is made, the step compiled and taken once.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from pretraining_step import Ours, theirs
-from processes import apart
+from processes import apart, options_of
 from timing import record, spread
 from train_step import full_batch
 
@@ -75,11 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--alone", action="store_true", help="without PyTorch")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
-    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.apart:
-        print(json.dumps(measure(**options.apart)))
-        return
+    options = options_of(parser, measure)
     shape = {"preset": options.preset, "rows": options.rows, "length": options.length}
     cases = (SCANNED, UNROLLED) if options.alone else (SCANNED, UNROLLED, COMPILED, EAGER)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}

@@ -12,7 +12,6 @@ more than noise, is flagged.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from passage import SPARING, pass_through, some_tokenizer, write_reviews
 from pretraining_step import Ours, matrix_flop
-from processes import MEBI, PrivatePeak, apart
+from processes import MEBI, PrivatePeak, apart, options_of
 from scipy.optimize import nnls
 from timing import interleaved, matmul_rate, record
 from train_step import full_batch
@@ -189,11 +188,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=[*AXES, "corpus"], default=[*AXES, "corpus"])
     parser.add_argument("--picture", metavar="PNG", help="draw what was found")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
-    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.apart:
-        print(json.dumps(measure(**options.apart)))
-        return
+    options = options_of(parser, measure)
     found = {
         axis: steps_along(axis, sizes, options.preset, options.rounds)
         for axis, sizes in AXES.items()

@@ -12,7 +12,6 @@ layers. That costs time, so the seconds of a step stand beside it; they are one 
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from pretraining_step import Batch, Ours, as_torch_has, as_torch_reads, theirs
-from processes import MEBI, Peak, apart
+from processes import MEBI, Peak, apart, options_of
 from timing import record
 from train_step import full_batch
 
@@ -144,11 +143,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--alone", action="store_true", help="without PyTorch")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
-    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.apart:
-        print(json.dumps(measure(**options.apart)))
-        return
+    options = options_of(parser, measure)
     shape = {"preset": options.preset, "rows": options.rows, "length": options.length}
     lines = ["Linux' high-water mark of a process beyond its imports; float32, dropout 0.1."]
     for task, cases in CASES.items():

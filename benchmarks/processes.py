@@ -1,9 +1,10 @@
 """Measurements that want a process of their own: of memory, and of what a process does but once.
 
-A script starts itself again, `apart(__file__, ...)`, and prints in the new process what it measured as one line of
-JSON. Memory is what Linux counts for the process.
+A script starts itself again, `apart(__file__, ...)`, and `options_of` prints in the new process what it measured as one
+line of JSON. Memory is what Linux counts for the process.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -11,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ def apart(script: str, environment: Mapping[str, str] | None = None, **settings:
     environment = {**os.environ, **(environment or {})}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def options_of(parser: argparse.ArgumentParser, measure: Callable[..., object]) -> argparse.Namespace:
+    """Returns the options of the command line. A process that `apart` started prints what `measure` finds, and ends."""
+    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.apart:
+        print(json.dumps(measure(**options.apart)))
+        sys.exit()
+    return options
 
 
 def resident(name: str) -> int:
