@@ -1,13 +1,7 @@
 """What is read out of a program that was compiled for many devices, against what has to be in it."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
 import programs
+import pytest
 import scaling
 from programs import Message, Program
 

@@ -44,6 +44,9 @@ def attention(
 
     Returns:
         The output [B, T, D] and the attention weights [B, N, T, S] before dropout; None where a kernel keeps them.
+
+    Raises:
+        ValueError: a kernel, and dropout of weights, which kernels do not have.
     """
     q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))
     if kernel is not None:
