@@ -22,7 +22,7 @@ def predict(*windows, context=CONTEXT, **options):
     return predict_answers(["q"], [context], [windows], **{"null_answer": False, **options})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.booleans()), max_size=14), st.integers(1, 17))
 def test_the_best_spans_are_those_that_counting_finds(tokens, longest):
     starts = np.array([start if allowed else -np.inf for start, _, allowed in tokens])

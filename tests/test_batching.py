@@ -42,7 +42,7 @@ def shapes(batcher, lengths):
 SHARED = batcher()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, LONGEST), st.booleans()), max_size=60), st.integers(0, 99))
 def test_each_sequence_comes_out_once_with_its_own_result(given, place):
     sequences = [encoded(length, None if everywhere else place % length) for length, everywhere in given]

@@ -78,7 +78,7 @@ JSON = st.recursive(
 KEYS = sorted({*BertConfig().to_dict(), "architectures", "num_labels", "torch_dtype", "is_decoder"})
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150, derandomize=True, database=None)
 @given(changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=2))
 def test_an_absurd_config_loads_or_is_refused_in_one_line(changes, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "absurd"

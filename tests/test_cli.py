@@ -209,7 +209,7 @@ def test_an_option_is_refused_without_a_line_to_blame(folders, ended):
 # Lines as they come
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(alphabet="aé\u2028 \t", max_size=9), max_size=9), st.booleans())
 def test_only_line_feeds_end_a_line(lines, closed):
     text = "\n".join(lines) + ("\n" if closed and lines else "")

@@ -33,7 +33,7 @@ def check(sequences, expected):
         assert sequences.lengths[number] == len(ids)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(TEXTS, st.none() | TEXTS), max_size=5), st.integers(5, 23))
 def test_texts_are_encoded_and_cut_as_the_tokenizer_does(pairs, max_length):
     tokenizer = small.tokenizer()

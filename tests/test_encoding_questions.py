@@ -42,7 +42,7 @@ def pointed_at(sequences, number, context):
     return context[sequences.characters[first + start, 0] : sequences.characters[first + end, 1]]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(CONTEXTS, st.integers(0, 9)), max_size=3), st.integers(11, 30), st.integers(1, 30))
 def test_windows_hold_every_token_of_the_context_and_own_each_once(given, max_length, stride):
     tokenizer = small.tokenizer()
@@ -69,7 +69,7 @@ def test_windows_hold_every_token_of_the_context_and_own_each_once(given, max_le
             assert list(map(tuple, characters)) == whole.offsets[window.start : window.stop]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(CONTEXTS, st.data())
 def test_a_window_points_at_the_answer_if_it_holds_all_of_it(context, data):
     words = context.split(" ")

@@ -29,7 +29,7 @@ def encode(examples, **options):
     return encode_tagged(examples, small.tokenizer(), **{"names": NAMES, "max_length": 17, "overlap": 4, **options})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SENTENCES, st.integers(3, 23), st.integers(0, 30))
 def test_each_word_gets_its_own_label_back(sentences, max_length, overlap):
     examples = tagged(*sentences)
@@ -45,7 +45,7 @@ def test_each_word_gets_its_own_label_back(sentences, max_length, overlap):
     assert sequences.unspoken == sum(word in ("", "\x00") for sentence in sentences for word, _ in sentence)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SENTENCES)
 def test_a_sentence_that_fits_is_what_the_tokenizer_makes_of_its_words(sentences):
     tokenizer = small.tokenizer()

@@ -47,7 +47,7 @@ def of_one_seed(batch):
     return {name: values[:, 0] for name, values in batch.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 13), min_size=1, max_size=12), st.integers(0, 99))
 def test_a_batch_holds_each_token_and_each_target_at_its_place(lengths, seed):
     some = features(lengths, seed=seed)

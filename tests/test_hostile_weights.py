@@ -227,7 +227,7 @@ def damage(draw, data):
 
 
 @every_format
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(data=st.data())
 def test_a_damaged_file_gives_tensors_or_one_line(write, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -237,7 +237,7 @@ def test_a_damaged_file_gives_tensors_or_one_line(write, data):
         check(path)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(data=st.data())
 def test_a_damaged_pickle_gives_tensors_or_one_line(data):
     with zipfile.ZipFile(EXPECTATIONS / "archive.bin") as good:

@@ -12,7 +12,7 @@ def tokens_of(row_of, lengths):
     return np.bincount(row_of, weights=lengths).astype(int)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 29), max_size=60), st.integers(1, 7))
 def test_each_sequence_has_one_row_and_rows_hold_what_they_may(lengths, slots):
     row_of = assign_rows(lengths, 29, slots=slots)
@@ -23,7 +23,7 @@ def test_each_sequence_has_one_row_and_rows_hold_what_they_may(lengths, slots):
         assert np.bincount(row_of).max() <= slots
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 29), min_size=1, max_size=60), st.integers(1, 7))
 def test_rows_are_those_of_best_fit_decreasing_one_by_one(lengths, slots):
     rows = []  # [tokens left, slots left]
