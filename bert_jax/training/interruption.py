@@ -57,7 +57,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first request, of several processes for all of them; a second SIGINT ends the process."""
+        """Notes the first request, of several processes for all of them; a SIGINT after it ends the process."""
         if number == signal.SIGINT and self.asked:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
