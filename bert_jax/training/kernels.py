@@ -17,7 +17,6 @@ from bert_jax.functional.attention import visible
 from bert_jax.functional.fused import BLOCK, KERNELS
 
 CHOICES = ("auto", "plain", *KERNELS)
-HALF = ("bfloat16", "float16")
 TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # of the largest value; matrix units round float32 as well
 CHECKED_ROWS = 4
 
@@ -73,7 +72,7 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
         return f"is for GPUs, this is a {jax.default_backend()}"
     if name == "cudnn":
-        if config.dtype not in HALF:
+        if config.dtype != "bfloat16":
             return f"is for bfloat16, not for {config.dtype}"
         if rows.seeds > 1:
             return f"takes one seed, here are {rows.seeds}"
