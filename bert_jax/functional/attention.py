@@ -39,6 +39,7 @@ def attention(
     the mask with nothing to see weighs all positions alike: useless, but finite.
 
     Args:
+        x: float32, bfloat16 or float64; float16 has no room for sums over S positions that are divided last.
         mask: bool [B, 1, T, S]; with a kernel the sequence numbers, int [B, T], which say the same.
         kernel: one of `fused.KERNELS`, or None for plain matrix products.
 
