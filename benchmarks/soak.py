@@ -72,16 +72,16 @@ def live(command: list[str], run: Path, seconds: float) -> Life:
     life = Life(saved(run))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(1.0)
-        if process.poll() is not None:
-            raise SystemExit(f"the run ended by itself: {process.returncode}")
-        if max(steps_of(run), default=0) > life.began:  # until then it imports and compiles
-            sample(life, process.pid)
-    if not life.memory:
-        raise SystemExit(f"it did not get as far as a step within {seconds:g} seconds: give a longer --interval")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        while time.monotonic() < end or not life.memory:  # on a busy machine it may take long to import and compile
+            time.sleep(1.0)
+            if process.poll() is not None:
+                raise SystemExit(f"the run ended by itself: {process.returncode}")
+            if max(steps_of(run), default=0) > life.began:
+                sample(life, process.pid)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     life.reached = max(steps_of(run), default=0)
     return life
 
