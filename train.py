@@ -242,6 +242,8 @@ def pretrain(
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
             print(f"going on from step {int(state.step):,} of {options.steps:,}")
+        elif settings.run.resume:
+            print(f"no checkpoint in {run} to go on from: beginning with step 0")
         batches = training_batches(
             train_store,
             tokenizer,

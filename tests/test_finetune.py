@@ -329,7 +329,7 @@ def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tm
 
 def test_a_run_is_left_alone_where_it_is_not_to_be_replaced(reviewed, run, place):
     before = (reviewed / "training.json").read_text(), small.rows(reviewed)
-    with pytest.raises(FileExistsError, match="holds another run"):
+    with pytest.raises(FileExistsError, match="holds a run already"):
         run("classification", "reviewed", *SHORT)
     with pytest.raises(ValueError, match="--freeze 9: the model has 2 layers"):
         run("classification", "reviewed", *SHORT, "--overwrite", "--freeze", "9")

@@ -22,13 +22,13 @@ def test_a_new_folder_is_made_with_its_settings(run):
 
 
 def test_another_run_is_left_alone(run):
-    with pytest.raises(FileExistsError, match="run holds another run: go on with it"):
+    with pytest.raises(FileExistsError, match="run holds a run already: go on with it"):
         check_run(run, SETTINGS, **CHOICES)
 
 
 def test_a_folder_of_something_else_is_left_alone_even_to_overwrite(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="exists and holds no run"):
+    with pytest.raises(FileExistsError, match=r"exists and holds no run, having no training\.json"):
         check_run(tmp_path, SETTINGS, **CHOICES | {"overwrite": True})
 
 
@@ -43,7 +43,7 @@ def test_a_run_that_began_meanwhile_is_left_alone(tmp_path):
     for _ in range(2):
         check_run(tmp_path / "run", SETTINGS, **CHOICES)
     begin_run(tmp_path / "run", SETTINGS, **CHOICES)
-    with pytest.raises(FileExistsError, match="holds another run"):
+    with pytest.raises(FileExistsError, match="holds a run already"):
         begin_run(tmp_path / "run", SETTINGS, **CHOICES)
 
 

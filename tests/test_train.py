@@ -107,7 +107,7 @@ def test_masks_are_filled(stopped):
 
 def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
     before = rows(stopped[0]), (stopped[0] / "training.json").read_text()
-    with pytest.raises(FileExistsError, match="holds another run"):
+    with pytest.raises(FileExistsError, match="holds a run already"):
         pretrain(stopped[0])
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.01, now learning_rate is 0\.5"):
         pretrain(stopped[0], "--resume", "--learning-rate", "0.5")

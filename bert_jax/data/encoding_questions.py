@@ -99,7 +99,9 @@ def encode_questions(
     if stride < 1 or max_question_length < 1:
         raise ValueError(f"stride and max_question_length must be at least 1, got {stride} and {max_question_length}")
     if max_length < max_question_length + 4:
-        raise ValueError(f"max_length {max_length} leaves no context beside a question of {max_question_length} tokens")
+        raise ValueError(
+            f"max_length {max_length} leaves no context beside a question of max_question_length {max_question_length}"
+        )
     index: dict[str, int] = {}
     context_of = np.array([index.setdefault(question.context, len(index)) for question in questions], np.int64)
     contexts, characters = encode_contexts(index, tokenizer)

@@ -293,9 +293,10 @@ def check(settings: Settings) -> None:
             "learning rate has come to 0"
         )
     if training.schedule != "constant" and training.steps > training.decay_steps:
+        way = "a run that has begun stays so; begin one with" if settings.run.resume else "give"
         raise ValueError(
             f"--steps {training.steps} goes beyond step {training.decay_steps}, where the learning rate has come to 0: "
-            f"give --decay-steps {training.steps} too"
+            f"{way} --decay-steps {training.steps} too"
         )
     if model.position_embedding_type == "absolute" and rows.max_length > model.max_position_embeddings:
         raise ValueError(

@@ -66,7 +66,7 @@ def check_run(
         raise PermissionError(f"{place} cannot be written: choose another --output")
     if before is None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"{folder} exists and holds no run: choose another --output")
+            raise FileExistsError(f"{folder} exists and holds no run, having no {SETTINGS}: choose another --output")
     elif resume and newest_step(folder / CHECKPOINTS) is not None:
         changed = difference(before, settings, may_change)
         if changed:
@@ -74,7 +74,7 @@ def check_run(
             raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
     elif not resume and not overwrite:
         ways = "go on with it (--resume), replace it (--overwrite), or choose another --output"
-        raise FileExistsError(f"{folder} holds another run: {ways}")
+        raise FileExistsError(f"{folder} holds a run already: {ways}")
 
 
 def begin_run(
