@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import runpy
+import socket
 import sys
 import time
 from functools import partial
@@ -146,6 +147,13 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
             print(
                 checkpoint.name, "whole" if checkpoint.name.isdigit() and not check_seal(checkpoint) else "unfinished"
             )
+
+
+def free_address() -> str:
+    """Returns HOST:PORT on this machine where nobody listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 def count_steps(address: str, index: int, told: Path) -> None:

@@ -1,5 +1,6 @@
 """What is saved comes back to the bit, on whatever devices, and only what is whole is seen."""
 
+import errno
 import shutil
 import sys
 from dataclasses import replace
@@ -168,22 +169,26 @@ def test_the_best_are_kept_beside_the_newest_also_after_a_resume(tmp_path, whole
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
-def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_path, whole, caplog):
+@pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
+def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_path, whole, caplog, meanwhile):
+    """Also where another file of the run meets the full disk first."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = {"noise": jax.random.normal(jax.random.key(0), (1 << 16,))}
 
     def save_too_much():
-        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-            checkpoints.save(at(whole, 1), {"row": 1})
-            checkpoints.wait()
-            try:
+        try:
+            with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+                checkpoints.save(at(whole, 1), {"row": 1})
+                checkpoints.wait()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, limits[1]))
                 checkpoints.save(replace(at(whole, 2), params=noise), {"row": 2})
+                if meanwhile is not None:
+                    raise meanwhile
                 checkpoints.wait()
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     with pytest.raises(NotSaved, match="File too large; those of step 1 are whole") as caught:
         save_too_much()

@@ -2,12 +2,11 @@
 
 import os
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
-from resumable import STEPS, count_steps, fit, kill, rows, saving, start, wait_until
+from resumable import STEPS, count_steps, fit, free_address, kill, rows, saving, start, wait_until
 
 from bert_jax.training.checkpoints import newest_step
 from bert_jax.training.interruption import command_to_resume
@@ -94,9 +93,7 @@ def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
 
 @pytest.mark.parametrize(("told", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)])
 def test_processes_end_at_the_same_step_whichever_are_told_to(tmp_path, told, number):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
     for index, process in enumerate(processes):
         wait_until((tmp_path / f"{index}.step").exists, process)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from resumable import free_address
+from small_runs import SMALL, write_corpus
 
 from bert_jax.tools.flags import as_record
 from bert_jax.tools.settings import check, read_settings
@@ -21,12 +22,9 @@ from bert_jax.training.checkpoints import CHECKPOINTS, newest_step
 
 SAME_LOSSES = 1e-5
 ROOT = Path(__file__).parents[1]
-WORDS = ["the", "a", "film", "story", "scene", "was", "is", "good", "bad", "long", "loved", "never", "watched", "again"]
-SMALL = [
-    "--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2",
-    "--intermediate-size", "32", "--max-length", "24", "--batch-size", "8", "--vocab-size", "150",
-    "--warmup-steps", "3", "--decay-steps", "10000", "--learning-rate", "1e-3", "--log-every", "1", "--quiet",
-    "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0",
+STILL = [
+    *SMALL, "--decay-steps", "10000", "--learning-rate", "1e-3", "--hidden-dropout-prob", "0",
+    "--attention-probs-dropout-prob", "0",
 ]  # fmt: skip
 
 
@@ -37,23 +35,17 @@ def pretrain(tmp_path_factory):
     With `told`, a run's folder, the last of them is told to end as soon as the run has come to its second step.
     """
     folder = tmp_path_factory.mktemp("text")
-    random = np.random.default_rng(0)
-    documents = []
-    for _ in range(60):
-        sentences = [" ".join(random.choice(WORDS, random.integers(4, 9))) + "." for _ in range(random.integers(3, 8))]
-        documents.append("\n".join(sentence.capitalize() for sentence in sentences))
-    (folder / "films.txt").write_text("\n\n".join(documents))
-    here = ["--corpus", str(folder / "films.txt"), "--cache-dir", str(folder / "cache")]
+    here = ["--corpus", str(write_corpus(folder / "films.txt")), "--cache-dir", str(folder / "cache")]
 
     def run(count: int, devices: int, *flags: str, told: Path | None = None) -> list[str]:
         environment = os.environ | {
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
         }
-        address = f"127.0.0.1:{free_port()}"
+        address = free_address()
         started = []
         for number in range(count):
-            command = [sys.executable, str(ROOT / "train.py"), *SMALL, *here, *flags]
+            command = [sys.executable, str(ROOT / "train.py"), *STILL, *here, *flags]
             if count > 1:
                 command += ["--distributed", "--coordinator", address]
                 command += ["--num-processes", str(count), "--process-id", str(number)]
@@ -68,12 +60,6 @@ def pretrain(tmp_path_factory):
         return said
 
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def wait_until(condition, process):

@@ -133,6 +133,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
         (["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows: fsdp 2 x tensor 1"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
+        (["--steps", "51", "--resume"], "a run that has begun stays so; begin one with --decay-steps 51 too"),
         (["--learning-rate", "-1"], "--learning-rate must be above 0"),
         (["--preset", "huge"], "--preset must be one of demo, tiny"),
         (["--vocab-size", "4"], "--vocab-size 4 has no room beside 5 special tokens"),

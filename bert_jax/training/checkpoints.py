@@ -78,8 +78,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            with self.telling():
+        if error is None or (isinstance(error, OSError) and not isinstance(error, NotSaved)):
+            with self.telling():  # what fills the disk for another file of the run fails a save that is under way
                 self.manager.close()
         else:
             with suppress(Exception):  # the error under way is the one to tell
