@@ -1,5 +1,6 @@
 """The model and the head are those of the checkpoint, or those asked for; what does not fit is refused."""
 
+import gc
 import tracemalloc
 
 import jax
@@ -173,11 +174,14 @@ def test_loading_holds_one_tensor_at_a_time_and_saving_one_copy(tmp_path):
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(bert.params))
     bert.save_pretrained(tmp_path)
     bert_jax.load(tmp_path)
-    peaks = []
-    for act in (lambda: bert.save_pretrained(tmp_path), lambda: bert_jax.load(tmp_path)):
+
+    def peak(act):
+        gc.collect()  # what other tests left is not freed, and made anew, while memory is counted
         tracemalloc.start()
         act()
-        peaks.append(tracemalloc.get_traced_memory()[1] / total)
+        most = tracemalloc.get_traced_memory()[1] / total
         tracemalloc.stop()
-    assert peaks[0] < 1.0
-    assert peaks[1] < 0.7
+        return most
+
+    assert min(peak(lambda: bert.save_pretrained(tmp_path)) for _ in range(2)) < 1.0
+    assert min(peak(lambda: bert_jax.load(tmp_path)) for _ in range(2)) < 0.6

@@ -24,7 +24,7 @@ SHORTEST = 16, 24  # tokens of the first lengths; the others are these doubled, 
 SHARED = 64  # tokens of the shortest row that several sequences share
 SLOTS = 8  # sequences in a row, at most
 EXTRA = 4  # batches' worth of tokens that are collected beyond one unfinished batch of each length
-BUDGETS = {"cpu": 768}  # tokens of a batch, by platform: there more of them no longer fit in its caches
+BUDGETS = {"cpu": 768}  # tokens of a batch, by platform; larger arrays cost a CPU fresh pages in every batch
 BUDGET = 16384  # elsewhere
 IDLE = 16  # a batch of one row costs no less than this part of a full one
 
