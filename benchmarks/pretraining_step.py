@@ -17,7 +17,7 @@ from bert_jax.models import BertForPreTraining
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.plan import memory_of
-from bert_jax.training.state import TrainState
+from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import train_step
 
 Batch = Mapping[str, np.ndarray]
@@ -27,7 +27,7 @@ class Ours:
     """The step, compiled for batches of the shapes of `like`; called, it does one, waits for it and returns the loss.
 
     Args:
-        **options: of `BertForPreTraining`: remat, unroll.
+        **options: of `BertForPreTraining`: unroll, remat, which is `auto` as in train.py where nothing is said.
 
     Attributes:
         seconds: that it took to trace and to compile.
@@ -35,13 +35,13 @@ class Ours:
     """
 
     def __init__(self, config: BertConfig, like: Batch, **options: Any) -> None:
-        model = BertForPreTraining(config, **options)
+        model = BertForPreTraining(config, **{"remat": "auto", **options})
         optimizer = make_optimizer("bert_adamw", make_schedule("constant", peak=1e-4, warmup_steps=0, decay_steps=1))
         step = partial(train_step, objective=pretraining(model), optimizer=optimizer)
 
         def create(key: jax.Array) -> TrainState:
             params = model.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
-            return TrainState.create(params, optimizer, key=key)
+            return TrainState.create(params, optimizer, key=run_key(key))
 
         key = jax.random.key(0)
         self.create = partial(jax.jit(create).lower(key).compile(), key)

@@ -3,17 +3,35 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bert_jax.functional import attention, dropout, layer_norm, visible
+from bert_jax.training.state import GENERATORS, run_key
+
+SHARE = 1e-3  # what the share dropped may be off by: seven deviations and more of four million draws
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
-    x = jnp.ones((1000, 1003))
-    rate = 0.1
-    y = np.asarray(dropout(x, rate=rate, key=jax.random.key(0)))
-    dropped = (y == 0).mean()
-    assert abs(dropped - rate) < 5 * np.sqrt(rate * (1 - rate) / y.size)
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_dropout_drops_its_share_and_keeps_the_mean(generator):
+    x = jnp.ones((4001, 1003))
+    y = np.asarray(dropout(x, rate=0.1, key=run_key(jax.random.key(0), generator)))
+    assert abs((y == 0).mean() - 0.1) < SHARE
+    assert abs(y.mean() - 1.0) < SHARE / 0.9
     np.testing.assert_allclose(y[y > 0], 1 / 0.9, rtol=1e-4)
+
+
+def test_attention_drops_its_share_of_weights():
+    """Queries, keys and values are such that a position's output is the sum of the weights that are left."""
+    B, T, D, N = 8, 512, 2, 2
+    none, whole = {"kernel": jnp.zeros((D, D)), "bias": jnp.zeros(D)}, jnp.eye(D)
+    params = {"query": none, "key": none, "value": {"kernel": whole, "bias": jnp.zeros(D)}}
+    params["output"] = {"kernel": whole, "bias": jnp.zeros(D)}
+    key = run_key(jax.random.key(1))
+    mask = visible(jnp.ones((B, T), jnp.int32))
+    left, _ = attention(params, jnp.ones((B, T, D)), mask, num_heads=N, dropout_rate=0.1, key=key)
+    assert abs(left.mean() - 1.0) < SHARE / 0.9
+    dropped = T * (1 - 0.9 * np.asarray(left))
+    assert dropped.std() == pytest.approx(np.sqrt(T * 0.09), rel=0.05)  # each weight by itself
 
 
 def test_dropout_without_key_or_rate_is_the_identity():

@@ -20,7 +20,7 @@ from bert_jax.training.compilations import Compilations
 from bert_jax.training.metrics import evaluate
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
-from bert_jax.training.state import TrainState
+from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -60,7 +60,7 @@ def first_parameters():
 def trained(layout, model, accumulate):
     """Returns the parameters after some steps, as NumPy arrays."""
     # Laid out as `create` does, which is tested below and takes long to compile.
-    state = TrainState.create(first_parameters(), OPTIMIZER, key=jax.random.key(7))
+    state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
     state = jax.device_put(state, layout.where(state))
     step = layout.compile_step(
         partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
@@ -99,17 +99,22 @@ def test_a_mesh_leads_to_the_parameters_of_one_device(sizes, accumulate):
     same_parameters(trained(layout, DROPPING, accumulate), trained_on_one_device(DROPPING, accumulate))
 
 
-def test_each_device_draws_its_own_part_of_a_mask():
-    """It is jax_threefry_partitionable, on by default, that makes an element's random bits a function of the key and of
-    its place: without it a sharded mask takes communication to be that of one device.
+@pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
+def test_each_device_draws_its_own_part_of_a_mask(generator):
+    """An element's random bits are a function of the key and of its place. Threefry's are so by
+    jax_threefry_partitionable, which is on by default: without it a sharded mask takes communication.
     """
     rows = parallel.make_layout(fsdp=2).rows
     draw = jax.jit(lambda key: jax.random.bits(key, (64, 96), jnp.uint16), out_shardings=rows)
-    key = jax.random.key(0)
-    assert not set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text()))
+    key = run_key(jax.random.key(0), generator)
+
+    def communicates():
+        return bool(set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text())))
+
+    assert not communicates()
     np.testing.assert_array_equal(draw(key), jax.random.bits(key, (64, 96), jnp.uint16))
     with jax.threefry_partitionable(False):
-        assert set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text()))
+        assert communicates() == (generator == "threefry2x32")
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

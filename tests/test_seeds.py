@@ -65,7 +65,7 @@ def test_each_seed_is_as_if_it_were_alone_with_dropout(trained):
     frozen, learning, together, figures = trained
     step = jax.jit(STEP)
     for place, seed in enumerate(SEEDS):
-        state = TrainState.create(learning[place], OPTIMIZER, key=jax.random.key(seed), frozen=frozen)
+        state = TrainState.create(learning[place], OPTIMIZER, key=run_key(jax.random.key(seed)), frozen=frozen)
         for number in range(STEPS):
             state, row = step(state, batch(seed, number))
             np.testing.assert_allclose(figures[number]["loss"][place], row["loss"], rtol=SAME_AFTER_STEPS)

@@ -21,6 +21,7 @@ REMAT = {
         layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable, prevent_cse=False
     ),
     "full": lambda layer: jax.checkpoint(layer, prevent_cse=False),
+    "auto": lambda layer: REMAT["dots" if jax.default_backend() == "cpu" else "none"](layer),
 }
 
 
@@ -73,7 +74,7 @@ def encoder(
         params: the `encoder` subtree; every leaf has a leading axis L.
         mask: bool [B, 1, T, S], see `attention.visible`; with a kernel the sequence numbers, int [B, T].
         remat: what the backward pass computes again: `none`, `dots` (all but matrix products), `full` (the whole
-        layer).
+        layer), `auto` (`dots` on CPUs, whose memory is slower than their arithmetic, elsewhere `none`).
         unroll: how many layers the compiled loop writes out a turn.
         frozen_layers: the lowest layers, which no gradient reaches; there is no backward pass through them.
         kernel: one of `fused.KERNELS`, which has neither dropout nor weights to give; None: plain matrix products.

@@ -38,7 +38,7 @@ class Bert(nn.Module):
 
     Attributes:
         config: the architecture.
-        remat: `none`, `dots` or `full`: what the backward pass computes again instead of keeping it.
+        remat: `none`, `dots`, `full` or `auto`: what the backward pass computes again instead of keeping it.
         unroll: how many layers the compiled loop over the layers writes out a turn.
         kernel: attention in one kernel, one of `functional.fused.KERNELS`; None = plain matrix products.
         frozen: no gradient reaches the embeddings and so many of the lowest layers; None = everything learns.

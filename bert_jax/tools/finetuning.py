@@ -79,15 +79,17 @@ class Training:
     """Steps between evaluations; 0 = once an epoch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The dtype of computation; parameters are float32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes again instead of keeping it in memory."""
+    remat: Literal["auto", "none", "dots", "full"] = "auto"
+    """What the backward pass computes again instead of keeping it in memory: nothing, all but matrix products, or whole
+    layers; auto: dots on a CPU, whose memory is slower than its arithmetic, and none elsewhere.
+    """
     attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
     """How attention is computed: by plain matrix products, a kernel's name, or the first kernel that is right here.
     Kernels have no dropout of attention weights.
     """
-    random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """The generator of dropout. rbg is much faster on GPUs and TPUs, but its masks depend on the number of devices and
-    on the seeds that are trained together.
+    random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
+    """The generator of dropout: a hash of each element's place; JAX's own, which costs more; or the hardware's, whose
+    masks depend on the number of devices and on the seeds that are trained together.
     """
     parallel: Literal["mesh", "pmap"] = "mesh"
     """How the devices share a step: mesh = data x fsdp, by jax.jit; pmap = rows alone, by jax.pmap."""

@@ -110,8 +110,10 @@ class Model:
     initializer_range: float = 0.02
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The dtype of computation; parameters are float32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes again instead of keeping it in memory."""
+    remat: Literal["auto", "none", "dots", "full"] = "auto"
+    """What the backward pass computes again instead of keeping it in memory: nothing, all but matrix products, or whole
+    layers; auto: dots on a CPU, whose memory is slower than its arithmetic, and none elsewhere.
+    """
     attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
     """How attention is computed: by plain matrix products, a kernel's name, or the first kernel that is right here."""
     unroll: int = 1
@@ -150,8 +152,10 @@ class Training:
     beta2: float = 0.999
     clip_norm: float = 1.0
     """The largest global norm of a gradient; 0 = any."""
-    random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """The generator of dropout. rbg is much faster on GPUs and TPUs, but its masks depend on the number of devices."""
+    random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
+    """The generator of dropout: a hash of each element's place; JAX's own, which costs more; or the hardware's, whose
+    masks depend on the number of devices.
+    """
     on_nan: Literal["stop", "skip", "rewind"] = "stop"
     """Where a loss or a gradient is not finite: stop; skip that update; or go back to the last checkpoint and on with
     the data that comes next.

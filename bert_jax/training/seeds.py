@@ -35,7 +35,7 @@ def create(
     *,
     seeds: Sequence[int],
     frozen: Any = None,
-    random_bits: str = "threefry2x32",
+    random_bits: str = "hashed",
 ) -> TrainState:
     """Returns the state before the first step of K seeds.
 

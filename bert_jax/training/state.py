@@ -8,6 +8,10 @@ import optax
 from flax import struct
 from jax import Array
 
+from bert_jax.functional.random_bits import HASHED
+
+GENERATORS = ("hashed", "threefry2x32", "rbg")
+
 
 @struct.dataclass
 class TrainState:
@@ -41,12 +45,21 @@ class TrainState:
         return cls(step, params, optimizer.init(params), key, skipped, frozen or {})
 
 
-def run_key(key: Array, generator: str = "threefry2x32") -> Array:
-    """Returns a run's key: `key` itself, or one made of it for JAX's generator `rbg`.
+def run_key(key: Array, generator: str = "hashed") -> Array:
+    """Returns a run's key, made of a key of JAX's usual kind; what differs is how dropout gets its bits from it.
 
-    `rbg` uses the hardware's own generator, so that dropout costs next to nothing on GPUs and TPUs; but its bits hang
-    on how an array is laid over devices, and under `jax.vmap` on all keys together, where threefry's do not.
+    `hashed`: see `functional.random_bits`. `threefry2x32`: the key itself; the slowest. `rbg`: the hardware's own
+    generator; but its bits hang on how an array is laid over devices, and under `jax.vmap` on all keys together, where
+    those of the others do not.
+
+    Raises:
+        ValueError: another generator.
     """
+    if generator not in GENERATORS:
+        raise ValueError(f"the generator must be one of {', '.join(GENERATORS)}; got {generator!r}")
     if generator == "threefry2x32":
         return key
-    return jax.random.wrap_key_data(jnp.tile(jax.random.key_data(key), 2), impl=generator)
+    words = jax.random.key_data(key)
+    if generator == "rbg":
+        return jax.random.wrap_key_data(jnp.tile(words, 2), impl="rbg")
+    return jax.random.wrap_key_data(words, impl=HASHED)

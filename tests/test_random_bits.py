@@ -1,0 +1,108 @@
+"""The bits of dropout are fair, independent from place to place and from key to key, and a key's own everywhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.functional.random_bits import mixed
+from bert_jax.training.state import GENERATORS, run_key
+
+ROWS, COLUMNS = 1009, 1021
+COUNT = ROWS * COLUMNS
+SIGMAS = 5.0
+
+
+def bits(key, shape=(ROWS, COLUMNS), dtype=jnp.uint16):
+    return np.asarray(jax.random.bits(key, shape, dtype))
+
+
+def masks(key):
+    """Returns a dropout mask of a tenth as -0.9 and 0.1: its mean is zero."""
+    return (bits(key) < round(0.1 * 2**16)) - 0.1
+
+
+@pytest.fixture(scope="module")
+def key():
+    return run_key(jax.random.key(7))
+
+
+def test_every_bit_is_fair(key):
+    drawn = bits(key)
+    for place in range(16):
+        ones = (drawn >> place & 1).mean()
+        assert abs(ones - 0.5) < SIGMAS * 0.5 / np.sqrt(COUNT), place
+
+
+def test_values_are_uniform(key):
+    counts = np.bincount(bits(key).ravel() >> 6, minlength=1024)
+    expected = COUNT / 1024
+    chi_squared = np.square(counts - expected).sum() / expected
+    assert abs(chi_squared - 1023) < SIGMAS * np.sqrt(2 * 1023)
+
+
+def test_rows_and_columns_lose_their_share_each(key):
+    dropped = bits(key) < round(0.1 * 2**16)
+    for axis, length in ((0, ROWS), (1, COLUMNS)):
+        z = (dropped.mean(axis=axis) - 0.1) / np.sqrt(0.09 / length)
+        assert abs(z).max() < SIGMAS
+        assert 0.85 < z.std() < 1.15
+
+
+@pytest.mark.parametrize("steps", [(0, 1), (1, 0), (0, 2), (0, 16), (2, 0), (7, 13), (128, 0), (0, 512)])
+def test_neighbours_are_independent(key, steps):
+    mask = masks(key)
+    down, across = steps
+    pairs = mask[down:, across:] * mask[: ROWS - down, : COLUMNS - across]
+    assert abs(pairs.mean()) < SIGMAS * 0.09 / np.sqrt(pairs.size)
+
+
+@pytest.mark.parametrize("other", ["step", "layer", "seed", "split"])
+def test_keys_draw_independently(key, other):
+    keys = {
+        "step": [jax.random.fold_in(key, number) for number in range(4)],
+        "layer": [jax.random.fold_in(jax.random.fold_in(key, 1), number) for number in range(4)],
+        "seed": [run_key(jax.random.key(number)) for number in range(4)],
+        "split": list(jax.random.split(key, 4)),
+    }[other]
+    drawn = [masks(one) for one in keys]
+    for i, one in enumerate(drawn):
+        for another in drawn[:i]:
+            for shift in (0, 1, COLUMNS):
+                mean = (one * np.roll(another, shift)).mean()
+                assert abs(mean) < SIGMAS * 0.09 / np.sqrt(COUNT)
+
+
+def test_the_hash_is_one_to_one():
+    x = jnp.arange(1 << 20, dtype=jnp.uint32) * jnp.uint32(4093)
+    assert len(np.unique(np.asarray(mixed(x)))) == len(x)
+
+
+@pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
+def test_a_shorter_array_is_the_beginning_of_a_longer_one(generator):
+    """So that the rows of a batch have their masks whatever stands behind them."""
+    key = run_key(jax.random.key(3), generator)
+    np.testing.assert_array_equal(bits(key, (5, 7, 3)), bits(key, (11, 7, 3))[:5])
+
+
+def test_together_every_key_draws_what_it_draws_alone(key):
+    keys = jax.random.split(key, 3)
+    together = jax.vmap(lambda key: jax.random.bits(key, (7, 5), jnp.uint16))(keys)
+    for one, drawn in zip(keys, together, strict=True):
+        np.testing.assert_array_equal(drawn, bits(one, (7, 5)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_bits_come_in_every_width(key, dtype):
+    with jax.enable_x64(True):
+        drawn = bits(key, (1000,), dtype)
+    assert drawn.dtype == dtype
+    half = np.iinfo(dtype).max // 2
+    assert 400 < (drawn > half).sum() < 600
+    assert len(np.unique(drawn & dtype(0xFF))) > 200  # the low ones vary as the high ones do
+
+
+def test_a_generator_that_is_none_is_refused():
+    assert len({str(jax.random.key_impl(run_key(jax.random.key(0), name))) for name in GENERATORS}) == len(GENERATORS)
+    with pytest.raises(ValueError, match="one of hashed, threefry2x32, rbg; got 'dice'"):
+        run_key(jax.random.key(0), "dice")
