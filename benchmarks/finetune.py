@@ -5,8 +5,8 @@ Scores are those after the last epoch on data that was held out, one run a seed.
 compilation and no evaluation: the two take turns (A B A B ...), so many updates a turn, and each reports the median of
 its turns. Theirs pads texts and tagged sentences to the longest of a batch, and questions to 384 tokens.
 
-    python benchmarks/finetune.py --task sst2 --data ../shared/data --model minilm --seeds 3
-    python benchmarks/finetune.py --task squad --data ../shared/data --model minilm --fraction 0.1 --measure speed
+    python benchmarks/finetune.py --task sst2 --data ../shared/data --seeds 3
+    python benchmarks/finetune.py --task squad --data ../shared/data --fraction 0.1 --measure speed
 """
 
 import argparse
@@ -24,9 +24,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from timing import interleaved, record, spread
+from pretraining_step import matrix_flop
+from timing import interleaved, matmul_rate, minilm_folder, record, spread
 
+from bert_jax.config import BertConfig
 from bert_jax.data.questions import read_questions
+from bert_jax.interop.huggingface import read_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -211,8 +214,16 @@ def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path
     return Turns(loop)
 
 
-def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> dict[str, list[float]]:
-    """Returns each side's examples a second, by round; of questions, their windows.
+def needed_flop(config: BertConfig, attention_mask: np.ndarray) -> float:
+    """Returns the operations of the matrix products that the sequences of rows [B, T] ask for, padding none."""
+    lengths = (np.bincount(row)[1:] for row in attention_mask)
+    return sum(matrix_flop(config, 1, int(length), 0) for of_row in lengths for length in of_row)
+
+
+def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> tuple[dict[str, list[float]], float]:
+    """Returns each side's examples a second, by round, and the operations that an example asks for.
+
+    An example of questions is a window.
 
     The race is run where finetune.py would train, with the state, the step and the batches it has made. The first
     turns, in which our shapes are compiled, do not count.
@@ -223,6 +234,8 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
     theirs = {"Trainer": their_turns(task, options, files)} if "Trainer" in options.sides else {}
     found: dict[str, list[float]] = {}
     shapes: Counter[tuple[int, ...]] = Counter()
+    flop: list[float] = []
+    config = read_config(Path(options.model))[0]
 
     def race(state, batches, *, step, place, **others) -> None:
         def ours() -> None:
@@ -230,6 +243,7 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
             for _ in range(options.steps):
                 batch = next(batches)
                 shapes[batch["input_ids"].shape] += 1
+                flop.append(needed_flop(config, batch["attention_mask"].reshape(-1, batch["attention_mask"].shape[-1])))
                 state, figures = step(state, place(batch))
             jax.block_until_ready(figures)
 
@@ -242,32 +256,36 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
         finetune.main([*arguments_of(task, options, files, options.folder / "speed"), "--overwrite", "--quiet"])
     print("bert_jax: " + ", ".join(f"{n} x {shape[0]} rows of {shape[-1]}" for shape, n in sorted(shapes.items())))
     examples = options.steps * task.batch_size
-    return {side: [examples / seconds for seconds in some] for side, some in found.items()}
+    rates = {side: [examples / seconds for seconds in some] for side, some in found.items()}
+    return rates, statistics.mean(flop) / task.batch_size
 
 
 # The table
 
 
-def table(task: Task, options: argparse.Namespace, learned, fast) -> str:
+def table(task: Task, options: argparse.Namespace, learned, fast, flop: float) -> str:
     metric = task.metric.removeprefix("eval_").replace("_", " ")
     lines = [
-        f"{'/'.join(Path(options.model).parts[-2:])}; {options.fraction:.0%} of the training examples, "
+        f"{Path(options.model).parent.name}; {options.fraction:.0%} of the training examples, "
         f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
         f"rate {task.learning_rate:g}",
         "",
-        f"| | {metric} by seed | mean ± deviation | examples/s, median (min to max) | as fast as the Trainer |",
-        "|---|---|---|---|---|",
+        f"| | {metric} by seed | mean ± deviation | examples/s, median (min to max) | of the machine's matrix products "
+        "| as fast as the Trainer |",
+        "|---|---|---|---|---|---|",
     ]
+    machine_rate = matmul_rate() if fast else 0.0
     for side in options.sides:
         values, rates = learned.get(side, []), fast.get(side, [])
         each = ", ".join(f"{100 * value:.1f}" for value in values)
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         mean = f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}" if values else ""
         rate = spread(rates, 1) if rates else ""
+        reached = f"{flop * statistics.median(rates) / 1e9 / machine_rate:.0%}" if rates else ""
         ratio = ""
         if rates and "Trainer" in fast:
             ratio = f"{statistics.median(rates) / statistics.median(fast['Trainer']):.2f}x"
-        lines.append(f"| {side} | {each} | {mean} | {rate} | {ratio} |")
+        lines.append(f"| {side} | {each} | {mean} | {rate} | {reached} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -275,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=[*TASKS, "all"], default="sst2")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--model", required=True, help="a folder in Hugging Face's layout, such as MiniLM's")
+    parser.add_argument("--model", help="a folder in Hugging Face's layout; default: MiniLM, a package of `make live`")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training examples")
     parser.add_argument("--dev-fraction", type=float, default=1.0, help="of the examples held out")
     parser.add_argument("--epochs", type=int)
@@ -290,6 +308,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark", help="keeps runs and scores")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
+    options.model = options.model or minilm_folder()
     options.folder.mkdir(parents=True, exist_ok=True)
 
     for name in TASKS if options.task == "all" else (options.task,):
@@ -299,8 +318,8 @@ def main() -> None:
         train = share(options.data / task.train, options.fraction, task.separator, options.folder)
         dev = share(options.data / task.dev, options.dev_fraction, task.separator, options.folder)
         learned = {} if options.measure == "speed" else scores(name, task, options, (train, dev))
-        fast = {} if options.measure == "scores" else speeds(task, options, (train, dev))
-        record(f"Fine-tuning: {name}", table(task, options, learned, fast))
+        fast, flop = ({}, 0.0) if options.measure == "scores" else speeds(task, options, (train, dev))
+        record(f"Fine-tuning: {name}", table(task, options, learned, fast, flop))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ Along each axis the sizes take turns (A B C A B C ...). Memory is that of the co
 is also what `train.py --plan` tells. A corpus is read, tokenized and passed through once, in a process of its own,
 whose memory is counted without mapped files.
 
-Costs are fitted by a + b size^p, because something is always there that does not grow: p is 1 where costs lie on a
-line. Only the length may have more, up to 2, because attention is a product of T by T. What grows faster than that, by
-more than noise, is flagged.
+Told is what twice the size costs, at the upper end, where what does not grow weighs least: a line, whatever it starts
+from, costs at most twice as much. Only the length may cost more, up to four times, because attention is a product of T
+by T. What costs more than that, by more than noise, is flagged.
 
     python benchmarks/growth.py --preset small --picture docs/growth.png
 """
@@ -23,7 +23,6 @@ import numpy as np
 from passage import SPARING, pass_through, some_tokenizer, write_reviews
 from pretraining_step import Ours, matrix_flop
 from processes import MEBI, PrivatePeak, apart, options_of
-from scipy.optimize import nnls
 from timing import interleaved, matmul_rate, record
 from train_step import full_batch
 
@@ -41,9 +40,8 @@ AXES = {
 }
 CORPUS = "MiB of text"
 CORPORA = (4, 8, 16, 32)
-ALLOWED = {"length": 2.0}  # of all else 1
+TWICE = {"length": 4.0}  # what twice the size may cost; of all else 2
 NOISE = 0.1  # share of a cost
-FLAT = 1.1  # times as much, from the cheapest size to the dearest, is no growth
 
 
 @dataclass(frozen=True)
@@ -96,50 +94,38 @@ def measure(folder: str) -> dict[str, float]:
     return {"seconds": seconds, "tokens": passage.tokens, "bytes": peak.bytes}
 
 
-def misses(sizes: Sequence[float], costs: Sequence[float], p: float) -> np.ndarray:
-    """Returns which share of each cost the best a + b sizes^p misses, a and b not being negative."""
-    x, y = np.array(sizes, float) / sizes[-1], np.array(costs, float)
-    terms = np.stack([np.ones_like(x), x**p], axis=1) / y[:, None]
-    return terms @ nnls(terms, np.ones_like(x))[0] - 1
-
-
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Returns the p of the best fit; 0 where costs do not grow."""
-    if max(costs) < FLAT * min(costs):
-        return 0.0
-    return float(min(np.arange(0.1, 4.0, 0.01), key=lambda p: np.square(misses(sizes, costs, p)).sum()))
-
-
-def faster_than(p: float, sizes: Sequence[float], costs: Sequence[float]) -> bool:
-    """Says whether the largest costs more than a smaller one in proportion to sizes^p, by more than noise."""
-    shares = np.array(costs) / np.array(sizes, float) ** p
-    return exponent(sizes, costs) > p and bool(shares[-1] > (1 + NOISE) * shares.min())
+def doubling(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Returns how many times as much twice the size costs: the mean of the doublings in the last factor of four."""
+    before = int(np.argmin(np.abs(np.array(sizes) - sizes[-1] / 4)))
+    return float((costs[-1] / costs[before]) ** (1 / np.log2(sizes[-1] / sizes[before])))
 
 
 def verdict(axis: str, points: Sequence[Point]) -> str:
     """Says in words how time and memory grow."""
-    sizes, costs = [point.size for point in points], costs_of(points)
-    if any(faster_than(ALLOWED.get(axis, 1.0), sizes, some) for some in costs):
+    sizes = [point.size for point in points]
+    dearest = max(doubling(sizes, costs) for costs in costs_of(points))
+    if dearest > (1 + NOISE) * TWICE.get(axis, 2.0):
         return "SUPER-LINEAR"
-    return "attention's T²" if any(faster_than(1.0, sizes, some) for some in costs) else "no faster than a line"
+    return "attention's T²" if dearest > (1 + NOISE) * 2.0 else "no faster than a line"
 
 
 def lines_of(axes: Mapping[str, Sequence[Point]], rate: float) -> list[str]:
-    """Returns two tables: an exponent for each axis, and every size.
+    """Returns two tables: what twice as much of each costs, and every size.
 
     Args:
         rate: GFLOP/s of the machine's matrix products.
     """
     lines = [
-        "| what grows | from | to | time grows as size^ | arithmetic | memory | |",
+        "| what grows | from | to | twice as much costs, in time | in arithmetic | in memory | |",
         "|---|---|---|---|---|---|---|",
     ]
     for axis, points in axes.items():
         sizes = [point.size for point in points]
-        time, memory = (exponent(sizes, costs) for costs in costs_of(points))
-        flop = f"{exponent(sizes, [point.flop for point in points]):.2f}" if points[0].flop else ""
-        ends = f"{sizes[0]:,} | {sizes[-1]:,}"
-        lines.append(f"| {axis} | {ends} | {time:.2f} | {flop} | {memory:.2f} | {verdict(axis, points)} |")
+        time, memory = (f"{doubling(sizes, costs):.2f}x" for costs in costs_of(points))
+        flop = f"{doubling(sizes, [point.flop for point in points]):.2f}x" if points[0].flop else ""
+        lines.append(
+            f"| {axis} | {sizes[0]:,} | {sizes[-1]:,} | {time} | {flop} | {memory} | {verdict(axis, points)} |"
+        )
     lines += ["", "| | | s | tokens/s | of the machine's matrix products | MiB |", "|---|---|---|---|---|---|"]
     for axis, points in axes.items():
         for point in points:

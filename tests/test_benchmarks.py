@@ -12,25 +12,24 @@ SIZES = (64, 128, 256, 512)
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0])
-@pytest.mark.parametrize("fixed", [0.0, 0.3, 5.0])
-def test_an_exponent_is_found_beside_what_does_not_grow(p, fixed):
-    costs = [fixed + (size / SIZES[-1]) ** p for size in SIZES]
-    assert growth.exponent(SIZES, costs) == pytest.approx(p, abs=0.011)
+def test_a_power_costs_twice_to_that_power(p):
+    assert growth.doubling(SIZES, [3 * size**p for size in SIZES]) == pytest.approx(2**p)
 
 
-def test_noise_is_no_growth():
+def test_what_does_not_grow_never_makes_a_line_look_dearer():
     random = np.random.default_rng(0)
-    assert growth.exponent(SIZES, 3 + random.uniform(-0.1, 0.1, len(SIZES))) == 0
-    for fixed in (0.0, 0.5, 2.0):
+    for fixed in (0.0, 0.5, 2.0, 5.0):
         line = fixed * SIZES[-1] + np.array(SIZES)
-        assert not any(growth.faster_than(1, SIZES, line * random.uniform(0.97, 1.03, 4)) for _ in range(20))
+        assert growth.doubling(SIZES, line) <= 2 + 1e-9
+        assert growth.doubling(SIZES, line * random.uniform(0.95, 1.05, 4)) < 2 * (1 + growth.NOISE)
 
 
 def test_only_the_length_may_cost_more_than_in_proportion():
     def verdicts(p):
-        points = [growth.Point(size, seconds=1 + (size / 64) ** p, tokens=size, bytes=size << 20) for size in SIZES]
+        points = [growth.Point(size, seconds=0.1 + (size / 64) ** p, tokens=size, bytes=size << 20) for size in SIZES]
         lines = growth.lines_of({"length": points, "rows": points, growth.CORPUS: points}, rate=100.0)
-        assert all(f"| {p:.2f} |  | 1.00 |" in line for line in lines[2:5])
+        time = growth.doubling(SIZES, [point.seconds for point in points])
+        assert all(f"| {time:.2f}x |  | 2.00x |" in line for line in lines[2:5])
         return [line.split("|")[-2].strip() for line in lines[2:5]]
 
     assert verdicts(1.0) == ["no faster than a line"] * 3

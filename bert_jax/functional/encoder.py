@@ -21,7 +21,7 @@ REMAT = {
         layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable, prevent_cse=False
     ),
     "full": lambda layer: jax.checkpoint(layer, prevent_cse=False),
-    "auto": lambda layer: REMAT["dots" if jax.default_backend() == "cpu" else "none"](layer),
+    "auto": lambda layer: REMAT["dots" if jax.default_backend() == "cpu" else "none"](layer),  # noqa: PLW0108
 }
 
 
