@@ -68,7 +68,9 @@ def test_half_precision_is_read_into_float32_or_kept(dtype, tmp_path):
 def test_the_dtype_of_parameters_and_computation_is_a_choice(folder):
     loaded = bert_jax.load(folder, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {jnp.dtype("bfloat16")}
-    assert loaded([[1, 2, 3]]).prediction_logits.dtype == jnp.bfloat16
+    outputs = loaded([[1, 2, 3]])
+    assert outputs.last_hidden_state.dtype == jnp.bfloat16
+    assert outputs.prediction_logits.dtype == jnp.float32
     loaded.save_pretrained(folder)
     assert_same_bits(bert_jax.load(folder, dtype="bfloat16").params, loaded.params)
     assert "dtype must be one of" in refusal(folder, dtype="int8")

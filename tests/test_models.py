@@ -197,6 +197,23 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(params, forward, 
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("PreTraining", ("prediction_logits", "seq_relationship_logits")),
+        ("TokenClassification", ("logits",)),
+        ("QuestionAnswering", ("start_logits", "end_logits")),
+    ],
+)
+def test_logits_of_a_bfloat16_model_are_not_rounded(name, answers, batch):
+    model = getattr(models, f"BertFor{name}")(dataclasses.replace(CONFIG, dtype="bfloat16"))
+    variables = model.init(jax.random.key(0), batch["input_ids"])
+    outputs = model.apply(variables, batch["input_ids"], batch["attention_mask"])
+    for logits in map(outputs.get, answers):
+        assert logits.dtype == jnp.float32
+        assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
+
+
 def test_sinusoidal_positions_have_no_table_and_no_end():
     config = dataclasses.replace(CONFIG, position_embedding_type="sinusoidal")
     model = models.Bert(config)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from bert_jax.functional.fused import KERNELS
-from bert_jax.functional.layers import at_least_float32, dense, dropout
+from bert_jax.functional.layers import dense, dropout
+from bert_jax.functional.products import product
 
 
 def visible(attention_mask: Array) -> Array:
@@ -58,7 +59,7 @@ def attention(
         return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None
     q, k, v = (split_heads(y, num_heads) for y in (q, k, v))
     q = jnp.where(mask.any(axis=-1, keepdims=True), q, 0.0)  # who sees nothing asks nothing, and has no gradient
-    scores = at_least_float32(jnp.einsum("BNTH,BNSH->BNTS", q, k)) / math.sqrt(q.shape[-1])
+    scores = product("BNTH,BNSH->BNTS", q, k) / math.sqrt(q.shape[-1])
     scores = scores + jnp.where(mask, 0.0, jnp.finfo(scores.dtype).min).astype(scores.dtype)
     # The softmax is divided by its sum last, where it has H columns and not S: a pass less over the largest arrays.
     heights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))

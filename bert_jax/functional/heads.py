@@ -8,11 +8,20 @@ from jax import Array
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.layers import activation, dense, layer_norm
+from bert_jax.functional.products import product
 
 
 def select(x: Array, positions: Array) -> Array:
     """Returns x [B, T, D] at `positions`, int [B, P], as [B, P, D]."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)
+
+
+def logits(params, x: Array) -> Array:
+    """Returns x @ kernel + bias [..., C] for x [..., D], in float32 where x is bfloat16."""
+    rows, kernel = x.reshape(-1, x.shape[-1]), params["kernel"].astype(x.dtype)
+    y = product("BD,DC->BC", rows, kernel)
+    y = y + params["bias"].astype(y.dtype)[None, :]
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def pooler(params, x: Array) -> Array:
@@ -27,20 +36,20 @@ def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) ->
     """
     x = activation(config.hidden_act)(dense(params["transform"], x))
     x = layer_norm(params["norm"], x, eps=config.layer_norm_eps)
-    return dense({"kernel": word_embedding.T, "bias": params["bias"]}, x)
+    return logits({"kernel": word_embedding.T, "bias": params["bias"]}, x)
 
 
 def next_sentence(params, pooled: Array) -> Array:
     """Returns scores [..., 2] for the pooled vectors [..., D]: 0 = B follows A, 1 = B comes from elsewhere."""
-    return dense(params, pooled)
+    return logits(params, pooled)
 
 
 def classifier(params, x: Array) -> Array:
     """Returns scores [..., C] for the vectors x [..., D], pooled or one a token."""
-    return dense(params, x)
+    return logits(params, x)
 
 
 def span(params, x: Array) -> tuple[Array, Array]:
     """Returns the scores of being the first and of being the last token of the answer, [B, T] each, for x [B, T, D]."""
-    logits = dense(params, x)
-    return logits[..., 0], logits[..., 1]
+    scores = logits(params, x)
+    return scores[..., 0], scores[..., 1]
