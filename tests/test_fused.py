@@ -41,13 +41,13 @@ def params(ids):
 
 @pytest.fixture(scope="module")
 def gradients(params):
-    """Gives the output at the real tokens, and the gradients of its squares."""
+    """Gives the output at the real tokens, and the gradients of the squares of those that count."""
 
-    def run(kernel, ids):
+    def run(kernel, ids, counts=MASK != 0):
         def loss(params):
             x = Bert(CONFIG, kernel=kernel).apply({"params": params}, ids, MASK).last_hidden_state
             real = jnp.where((MASK != 0)[..., None], x, 0.0)
-            return jnp.square(real).sum(), real
+            return jnp.square(jnp.where(counts[..., None], real, 0.0)).sum(), real
 
         return jax.grad(loss, has_aux=True)(params)
 
@@ -61,11 +61,13 @@ def test_the_pallas_kernel_computes_what_matrix_products_do(gradients, ids):
 
 
 def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradients, ids):
-    other = ids.copy()
+    other, alone = ids.copy(), np.zeros(MASK.shape, bool)
     other[0, 10:25] = (ids[0, 10:25] + 1) % 31
-    (_, out), (_, changed) = gradients("pallas", ids), gradients("pallas", other)
+    alone[0, :10] = True
+    (gradient, out), (of_changed, changed) = (gradients("pallas", some, alone) for some in (ids, other))
     np.testing.assert_array_equal(out[0, :10], changed[0, :10])
     assert (np.asarray(out[0, 10:25]) != np.asarray(changed[0, 10:25])).any()
+    jax.tree.map(np.testing.assert_array_equal, gradient, of_changed)
 
 
 def test_a_kernel_that_agrees_is_taken_by_name():
@@ -81,6 +83,56 @@ def test_a_kernel_that_is_wrong_is_refused(monkeypatch):
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
     with pytest.raises(ValueError, match="attention pallas: gets it wrong here: output is off by"):
         choose_kernel("pallas", CONFIG, ROWS)
+
+
+def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
+    """Where there are tokens it is right; at padding its NaN would reach the gradient of the next layer's kernel."""
+
+    def unwritten(q, k, v, attention_mask):
+        return jnp.where((attention_mask != 0)[..., None, None], fused.pallas(q, k, v, attention_mask), jnp.nan)
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", unwritten)
+    with pytest.raises(ValueError, match="output is not finite everywhere"):
+        choose_kernel("pallas", CONFIG, Rows(np.ones_like(MASK), packed=False, devices=1))
+
+
+def test_a_kernel_is_tried_on_several_sequences_a_row_though_the_first_rows_hold_one(monkeypatch):
+    def blind(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, jnp.minimum(attention_mask, 1))
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", blind)
+    single = replace(ROWS, attention_mask=np.minimum(MASK, 1))
+    assert choose_kernel("pallas", CONFIG, replace(single, packed=False))[0] == "pallas"
+    with pytest.raises(ValueError, match="output is off by"):
+        choose_kernel("pallas", CONFIG, single)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_leak_too_small_to_be_an_error_is_refused(packed, monkeypatch):
+    """Of a neighbour where there are several, else of the padding."""
+
+    def leaking(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, attention_mask) + 1e-4 * v[:, -1:]
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
+    rows = Rows(np.ones_like(MASK), packed=packed, devices=1)
+    with pytest.raises(ValueError, match="a sequence feels its neighbours or padding"):
+        choose_kernel("pallas", CONFIG, rows)
+
+
+def test_cudnn_gets_a_token_in_every_row_and_gives_zeros_at_padding(monkeypatch):
+    given = []
+
+    def unwritten(q, k, v, *, query_seq_lengths, key_value_seq_lengths, implementation):
+        given.extend((query_seq_lengths, key_value_seq_lengths))
+        return jnp.where(np.arange(7)[None, :, None, None] < query_seq_lengths[:, None, None, None], q, jnp.nan)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", unwritten)
+    q = jnp.ones((3, 7, 2, 4))
+    out = fused.cudnn(q, q, q, jnp.array([[1] * 7, [1] * 5 + [0] * 2, [0] * 7]))
+    for lengths in given:
+        np.testing.assert_array_equal(lengths, [7, 5, 1])
+    np.testing.assert_array_equal(out.sum(axis=(1, 2, 3)), [56, 40, 0])
 
 
 def test_a_kernel_that_fails_is_refused(monkeypatch):

@@ -4,6 +4,7 @@ What a kernel cannot do is known beforehand; what it gets wrong is found by comp
 the very device, on arrays of the run's own shapes, outputs and gradients. Whatever is in doubt is computed plainly.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from jax import Array
 from bert_jax.config import BertConfig
 from bert_jax.functional.attention import visible
 from bert_jax.functional.fused import BLOCK, KERNELS
+from bert_jax.functional.products import product
 
 CHOICES = ("auto", "plain", *KERNELS)
 TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # of the largest value; matrix units round float32 as well
@@ -86,17 +88,29 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
 
 
 def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
-    """Runs a kernel against plain matrix products; says what is wrong with it, or returns None."""
-    mask, run = jnp.asarray(rows.attention_mask[:CHECKED_ROWS]), lambda f: f
+    """Runs a kernel against plain matrix products; says what is wrong with it, or returns None.
+
+    A few rows are enough, and the plain scores of many would take much memory: a kernel works on each row and each head
+    by itself. What the first rows of a run may not show is made up, see `tried`.
+    """
+    mask, run = jnp.asarray(tried(rows)), lambda f: f
     if rows.seeds > 1:
         mask, run = jnp.stack([mask, mask]), jax.vmap
     N, H = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, wanted = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
+    kept = (mask % 2 == 1)[..., None, None]  # every other sequence; its neighbours and the padding are changed
+    changed = (jnp.where(kept, x, 1 - x) for x in (q, k, v))
+    forward = jax.jit(run(KERNELS[name]))
     try:
-        got, plain = (jax.device_get(with_gradients(run(f), q, k, v, mask, wanted)) for f in (KERNELS[name], attend))
+        raw, *got = jax.device_get(with_gradients(run(KERNELS[name]), q, k, v, mask, wanted))
+        _, *plain = jax.device_get(with_gradients(run(attend), q, k, v, mask, wanted))
+        before, after = forward(q, k, v, mask), forward(*changed, mask)
+        same = bool(jnp.where(kept, before == after, True).all())
     except Exception as error:  # a kernel may fail in as many ways as there are drivers
         return f"fails here ({str(error).splitlines()[0]:.200})"
+    if not np.isfinite(np.asarray(raw, np.float32)).all():
+        return "gets it wrong here: output is not finite everywhere, padding included"
     tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])
     for what, a, b in zip(("output", "gradient of q", "gradient of k", "gradient of v"), got, plain, strict=True):
         off = (
@@ -105,24 +119,37 @@ def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
         )
         if not off <= tolerance:
             return f"gets it wrong here: {what} is off by {off:.1g} of its largest value"
-    return None
+    return None if same else "gets it wrong here: a sequence feels its neighbours or padding"
+
+
+def tried(rows: Rows) -> np.ndarray:
+    """Returns the mask on which a kernel is tried: some of the run's rows, one that padding ends, one of padding alone.
+
+    The row that padding ends holds three sequences where rows are packed, though the run's first rows may have but one.
+    """
+    some = rows.attention_mask[:CHECKED_ROWS]
+    place, T = np.arange(some.shape[1]), some.shape[1]
+    numbers = 1 + (place >= T // 5) + (place >= T // 2) if rows.packed else 1
+    ended = numbers * (place < T - T // 7)
+    return np.concatenate([some, [ended, 0 * ended]]).astype(some.dtype)
 
 
 @jax.jit
 def attend(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
     """Attention as plain matrix products, in the arrangement of the kernels: [B, T, N, H]."""
-    scores = jnp.einsum("BTNH,BSNH->BNTS", q, k).astype(jnp.float32) / np.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(visible(attention_mask), scores, jnp.finfo(jnp.float32).min), axis=-1)
+    scores = product("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(visible(attention_mask), scores, jnp.finfo(scores.dtype).min), axis=-1)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(q.dtype), v)
 
 
 def with_gradients(f: Callable, q: Array, k: Array, v: Array, mask: Array, wanted: Array) -> tuple[Array, ...]:
-    """Returns f's output where there are tokens, and the gradients of its product with `wanted` there."""
+    """Returns f's output, the same where there are tokens, and the gradients of its product with `wanted` there."""
     real = (mask != 0)[..., None, None]
 
     def along(q, k, v):
-        out = jnp.where(real, f(q, k, v, mask), 0)
-        return (out * wanted).astype(jnp.float32).sum(), out
+        raw = f(q, k, v, mask)
+        out = jnp.where(real, raw, 0)
+        return (out * wanted).astype(jnp.float32).sum(), (raw, out)
 
-    gradients, out = jax.jit(jax.grad(along, argnums=(0, 1, 2), has_aux=True))(q, k, v)
-    return out, *gradients
+    gradients, outputs = jax.jit(jax.grad(along, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    return *outputs, *gradients
