@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from pretraining_step import Batch, Ours, matrix_flop, theirs
+from pretraining_step import Batch, Ours, real_flop, theirs
 from timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
@@ -63,14 +63,6 @@ def cut_to_longest(batch: Batch) -> Batch:
 def tokens_of(batch: Batch) -> np.ndarray:
     """Returns the real tokens of each row, int [B]."""
     return (batch["attention_mask"] != 0).sum(axis=1)
-
-
-def real_flop(config: BertConfig, batch: Batch) -> float:
-    """Operations of the matrix products that the real tokens of a batch ask for."""
-    slots = batch["next_sentence_weights"].shape[1]
-    lengths = (batch["attention_mask"][:, None, :] == np.arange(1, slots + 1)[None, :, None]).sum(axis=2)
-    layers = sum(matrix_flop(config, 1, int(length), 0) for length in lengths.ravel())
-    return layers + matrix_flop(config, 1, 0, batch["masked_weights"].sum())
 
 
 def main() -> None:

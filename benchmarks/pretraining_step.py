@@ -117,3 +117,12 @@ def matrix_flop(config: BertConfig, rows: int, length: int, predictions: float) 
     layer = tokens * (2 * (4 * D * D + 2 * D * F) + 4 * length * D)
     head = rows * predictions * 2 * (D * D + D * V)
     return 3.0 * (L * layer + head)
+
+
+def real_flop(config: BertConfig, batch: Batch) -> float:
+    """Operations of the matrix products that the real tokens of a batch ask for, attention within a sequence alone."""
+    numbers = np.arange(1, batch["attention_mask"].max() + 1)[None, :, None]
+    lengths = (batch["attention_mask"][:, None, :] == numbers).sum(axis=2)
+    layers = sum(matrix_flop(config, 1, int(length), 0) for length in lengths.ravel())
+    masked = batch["masked_weights"].sum() if "masked_weights" in batch else 0
+    return layers + matrix_flop(config, 1, 0, masked)
