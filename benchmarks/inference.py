@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from profiles import profile, table
 from timing import interleaved, minilm_folder, record, spread
 
 from bert_jax import BertConfig
@@ -234,6 +235,8 @@ def many(options: argparse.Namespace, folder: str) -> None:
         ratio = "" if name in ("bert_jax", PRODUCTS) else f"{median / mine:.2f}x"
         rates = spread([len(texts) / time for time in times], 1)
         lines.append(f"| {name} | {rates} | {ratio} | {products / median:.0%} |")
+    if options.profile:
+        lines += ["", *table(profile(lambda: runs["bert_jax"](texts), options.profile))]
     record(f"Answering: {options.model}, {options.texts}", "\n".join(lines))
 
 
@@ -312,6 +315,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--single", type=int, metavar="TEXTS", help="so many texts, one at a time")
     parser.add_argument("--startup", action="store_true", help="seconds to import, to load and to answer")
+    parser.add_argument("--profile", metavar="DIR", help="also say where ours spends its time, see profiles.py")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of the exporter

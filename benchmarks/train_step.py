@@ -14,10 +14,13 @@ from functools import partial
 import jax
 import numpy as np
 from pretraining_step import Ours, matrix_flop, theirs
+from profiles import profile, table
 from timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.masking import enough_predictions
+
+PROFILED = 3  # steps
 
 
 def full_batch(config: BertConfig, rows: int, length: int, predictions: int) -> dict[str, np.ndarray]:
@@ -47,6 +50,9 @@ def main() -> None:
     parser.add_argument("--hidden-act", default="gelu")
     parser.add_argument("--compile", action="store_true", help="also torch.compile")
     parser.add_argument("--alone", action="store_true", help="without PyTorch")
+    parser.add_argument(
+        "--profile", metavar="DIR", help="also say where some of our steps spend their time, see profiles.py"
+    )
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
 
@@ -82,6 +88,8 @@ def main() -> None:
         ratio = "" if name == "bert_jax" else f"{median / mine:.2f}x"
         reached = flop / median / 1e9
         lines.append(f"| {name} | {spread(times)} | {reached:.0f} | {reached / rate:.0%} | {ratio} |")
+    if options.profile:
+        lines += ["", *table(profile(lambda: [ours(batch) for _ in range(PROFILED)], options.profile))]
     record(
         f"A train step: {options.preset}, {options.rows} x {options.length}, dropout {options.dropout:g}",
         "\n".join(lines),

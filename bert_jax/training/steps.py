@@ -57,8 +57,9 @@ def train_step(
         return gradients, measures
 
     gradients, measures = across(accumulated(gradients_of, batch, key, accumulate), axis)
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, updates)
     figures = means(measures)
     figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
     figures["gradient_norm"] = optax.tree.norm(gradients)
