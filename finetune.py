@@ -328,7 +328,7 @@ def sweep(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, l
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
-    keep_compiled(settings.reports.cache_dir)
+    keep_compiled()
     asked, training, record = settings.run, settings.training, record_of(settings)
     layout = parallel.make_layout(training.parallel, fsdp=training.fsdp)
     how = {"resume": asked.resume, "overwrite": asked.overwrite, "may_change": MAY_CHANGE_ON_RESUME}

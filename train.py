@@ -368,10 +368,10 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
-    keep_compiled(settings.text.cache_dir)
     options, others = settings.training, settings.processes
     if others.distributed:  # before anything else is asked of JAX
         processes.join(others.coordinator, others.num_processes, others.process_id)
+    keep_compiled()
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)
     if settings.run.plan:

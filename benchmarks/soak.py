@@ -175,6 +175,7 @@ def soak(folder: Path, minutes: float, interval: float) -> list[str]:
     folder.mkdir(exist_ok=True)
     run, lives = folder / "run", []
     write_corpus(folder / "corpus.txt")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")  # it goes with the run
     texts = ["--corpus", str(folder / "corpus.txt"), "--cache-dir", str(folder / "cache")]
     command = [sys.executable, str(TRAIN), *MODEL, *texts, "--output", str(run), "--resume"]
     end = time.monotonic() + 60 * minutes

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from bert_jax.tools.flags import CACHE_DIR, Record, as_record, from_record
+from bert_jax.tools.flags import Record, as_record, from_record
 from bert_jax.training.runs import recorded_settings
 
 
@@ -109,8 +109,6 @@ class Reports:
     """How many of the most confident mistakes are listed."""
     quiet: bool = False
     """No progress bar."""
-    cache_dir: str = CACHE_DIR
-    """Where compiled programs are kept."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ KINDS: dict[str, type[Settings]] = {
 }
 MAY_CHANGE_ON_RESUME = (
     "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "attention", "parallel",
-    "fsdp", "on_nan", "cache_dir",
+    "fsdp", "on_nan",
 )  # fmt: skip
 
 
