@@ -4,6 +4,7 @@ References: Devlin et al., BERT, 2018, appendix A.3 (rates, batches, epochs).
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from bert_jax.tools.flags import Record, as_record, from_record
-from bert_jax.training.runs import recorded_settings
+from bert_jax.training.runs import SETTINGS, recorded_settings
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     for name, kind in KINDS.items():
         default: dict[str, Any] = {}
         if recorded is not None and recorded.get("task") == {"name": name}:
-            default["default"] = from_record(kind, recorded)
+            default["default"] = from_record(kind, recorded, os.path.join(chosen.output, SETTINGS))
         summary = (kind.__doc__ or "").splitlines()[0]
         options = tyro.conf.subcommand(name, description=summary, prefix_name=False, **default)
         commands.append(Annotated[kind, options])

@@ -10,7 +10,7 @@ from bert_jax.interop.heads import architecture
 from bert_jax.models import Bert
 from bert_jax.tasks import Part
 from bert_jax.tools.finetuning import Run, Settings, Squad, Tagged, Texts, Training
-from bert_jax.tools.flags import flag, require_at_least, require_positive, require_share
+from bert_jax.tools.flags import LONGEST_ROW, flag, require_at_least, require_at_most, require_positive, require_share
 
 LARGEST_SEED = 2**32  # keys are made of 32 bits
 
@@ -32,6 +32,7 @@ def check(settings: Settings) -> None:
     require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, reports, "log_every")
     require_at_least(0, reports, "mistakes")
+    require_at_most(LONGEST_ROW, data, "max_length")
     check_run_flags(run, training)
     if isinstance(data, Texts | Tagged):
         require_share(data, "label_smoothing")

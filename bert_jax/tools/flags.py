@@ -8,10 +8,15 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any, TypeVar, get_type_hints
+from contextlib import suppress
+from dataclasses import MISSING, asdict, fields
+from inspect import formatannotation
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bert_jax")
+LONGEST_ROW = 65_536  # tokens: attention alone takes 16 GiB a head there
 Record = dict[str, dict[str, Any]]
 S = TypeVar("S")
 
@@ -26,14 +31,52 @@ def as_record(settings: Any) -> Record:
     return record
 
 
-def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]]) -> S:
-    """Returns the settings of a `kind` that a run's training.json holds; what it does not name has its default."""
+def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: str | Path) -> S:
+    """Returns the settings of a `kind` that a run's training.json holds; what it does not name has its default.
+
+    Raises:
+        ValueError: a value that its field cannot have, or lacks; naming `file` and the field.
+    """
     groups = {}
     for name, group in get_type_hints(kind).items():
-        values = recorded.get(name, {})
-        known = {field.name: values[field.name] for field in fields(group) if field.name in values}
-        groups[name] = group(**{key: tuple(x) if isinstance(x, list) else x for key, x in known.items()})
+        values, hints, known = recorded.get(name, {}), get_type_hints(group), {}
+        for field in fields(group):
+            where = f"{file}: {name}.{field.name}"
+            if field.name in values:
+                value, hint = values[field.name], hints[field.name]
+                try:
+                    known[field.name] = as_hinted(value, hint)
+                except (TypeError, OverflowError):
+                    raise ValueError(f"{where} must be {formatannotation(hint)}, got {value!r:.60}") from None
+            elif field.default is MISSING and field.default_factory is MISSING:
+                raise ValueError(f"{where} is missing")
+        groups[name] = group(**known)
     return kind(**groups)
+
+
+def as_hinted(value: Any, hint: Any) -> Any:
+    """Returns a value of JSON as a field with the type hint holds it: a list as a tuple, a whole number as a float.
+
+    Raises:
+        TypeError: it is of another type; true and false are no numbers.
+        OverflowError: a number that no machine holds.
+    """
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        for one in arguments:
+            with suppress(TypeError):
+                return as_hinted(value, one)
+    elif kind is tuple and isinstance(value, list):
+        return tuple(as_hinted(one, arguments[0]) for one in value)
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif kind is Literal and value in arguments:
+        return value
+    elif type(value) is hint:
+        if hint is int and not -(2**63) <= value < 2**63:
+            raise OverflowError
+        return value
+    raise TypeError
 
 
 def flag(name: str) -> str:
@@ -47,6 +90,13 @@ def require_at_least(least: float, group: Any, *names: str) -> None:
         value = getattr(group, name)
         if value is not None and not least <= value < math.inf:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
+
+
+def require_at_most(most: float, group: Any, *names: str) -> None:
+    """Raises ValueError where one of the fields of a group is above `most`."""
+    for name in names:
+        if getattr(group, name) > most:
+            raise ValueError(f"{flag(name)} must be at most {most}, got {getattr(group, name)}")
 
 
 def require_positive(group: Any, *names: str) -> None:

@@ -16,8 +16,16 @@ import tyro
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.loader import PretrainingSettings
-from bert_jax.tools.flags import CACHE_DIR, from_record, require_at_least, require_positive, require_share
-from bert_jax.training.runs import recorded_settings
+from bert_jax.tools.flags import (
+    CACHE_DIR,
+    LONGEST_ROW,
+    from_record,
+    require_at_least,
+    require_at_most,
+    require_positive,
+    require_share,
+)
+from bert_jax.training.runs import SETTINGS, recorded_settings
 from bert_jax.vocabulary import MASK, SPECIAL_TOKENS
 
 FILM_SENTENCES = (
@@ -265,9 +273,10 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
     first.add_argument("--resume", action="store_true")
     chosen, _ = first.parse_known_args(arguments)
     default = preset(chosen.preset or "demo")
-    recorded = recorded_settings(chosen.output or default.run.output) if chosen.resume else None
+    folder = chosen.output or default.run.output
+    recorded = recorded_settings(folder) if chosen.resume else None
     if recorded is not None:
-        default = from_record(Settings, recorded)
+        default = from_record(Settings, recorded, os.path.join(folder, SETTINGS))
     return tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],
         args=arguments,
@@ -286,6 +295,8 @@ def check(settings: Settings) -> None:
     training, rows, model, reports = settings.training, settings.rows, settings.model, settings.reports
     require_at_least(1, training, "steps", "batch_size", "accumulate", "decay_steps")
     require_at_least(1, model, "unroll")
+    require_at_least(0, settings.text, "min_frequency")
+    require_at_most(LONGEST_ROW, rows, "max_length")
     require_at_least(1, reports, "log_every", "keep_checkpoints")
     require_at_least(0, training, "warmup_steps", "num_workers", "weight_decay", "clip_norm")
     require_at_least(0, reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
