@@ -19,10 +19,10 @@ from bert_jax.data.loader import PretrainingSettings, training_batches
 from bert_jax.data.masking import Vocabulary
 from bert_jax.data.store import TokenStore
 from bert_jax.models import BertForPreTraining
-from bert_jax.training import parallel
+from bert_jax.training import parallel, plan
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
-from bert_jax.training.plan import held, largest_batch, matrix_flop, memory_of
+from bert_jax.training.plan import held, largest_batch, matrix_flop, memory_limit, memory_of
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 
@@ -72,6 +72,35 @@ def test_with_fsdp_a_device_has_its_share():
     whole, shared = (held(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
     kernels = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
     assert whole / 4 < shared < whole / 4 + (whole - kernels) + whole / 8
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/", {"memory.max": "8000"}, 8000),
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/", {"memory.max": "9223372036854771712"}, None),
+        ("0::/job/step", {"job/memory.max": "8000", "job/step/memory.max": "max"}, 8000),
+        ("0::/job/step", {"job/memory.max": "8000", "job/step/memory.max": "4000"}, 4000),
+        ("0::/the/hosts/name", {"memory.max": "8000"}, 8000),
+        ("5:cpu,memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "8000"}, 8000),
+        ("5:memory:/job", {"memory/memory.limit_in_bytes": "8000"}, 8000),
+        ("5:cpu:/job", {"memory/memory.limit_in_bytes": "8000"}, None),
+        ("0::/", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_cpu_devices_share_what_a_container_may_have(tmp_path, monkeypatch, groups, files, limit):
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    if groups is not None:
+        (tmp_path / "own").write_text(groups + "\n")
+    monkeypatch.setattr(plan, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(plan, "OWN_CGROUPS", tmp_path / "own")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory_limit() == (limit or machine) // jax.local_device_count()
 
 
 @pytest.mark.parametrize(

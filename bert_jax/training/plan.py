@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ REACHED = {"cpu": 0.75}
 REACHED_ELSEWHERE = 0.4
 MORE = 4  # times as many rows in the second program that tells how memory grows
 CLOSE = 1.02  # times as many rows are not worth another program
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 TRIES = 4  # programs, beyond those two, in search of the largest batch
 
 
@@ -69,12 +71,36 @@ def held(tree: Any, layout: Layout | None = None) -> int:
 
 
 def memory_limit() -> int:
-    """Returns the bytes that a device of this process may use; CPU devices share the machine's memory."""
+    """Returns the bytes that a device of this process may use; CPU devices share what the process may have."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *cgroup_limits()]) // jax.local_device_count()
+
+
+def cgroup_limits() -> list[int]:
+    """Returns the bytes that Linux lets this process have in its control groups, as containers and Slurm set them.
+
+    A group's limit holds for all groups within it. A container may see its own at the top, wherever it says it is.
+
+    References: cgroups(7).
+    """
+    limits = []
+    for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines() if OWN_CGROUPS.is_file() else ():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            top, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for file in (group / name for group in (own, *own.parents)):
+            text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+            limits += [int(text)] if text.isdigit() else []  # without a limit it says max
+    return limits
 
 
 def largest_batch(needed: Callable[[int], float], limit: int, unit: int) -> int:
