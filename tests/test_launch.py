@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -13,12 +15,49 @@ from bert_jax.tools.settings import check, read_settings
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
-# What Kubernetes and JobSet refuse to do without, and what indexed pods need to find one another.
+KUBERNETES = "1.33"
+# What indexed pods need to find one another; what else there is and how it is spelt, schemas say.
 REQUIRED = {
     "Service": ["metadata.name", "spec.clusterIP", "spec.selector.job-name", "spec.ports"],
     "Job": ["metadata.name", "spec.completionMode", "spec.completions", "spec.parallelism", "spec.template.spec"],
     "JobSet": ["metadata.name", "spec.replicatedJobs", "spec.failurePolicy.maxRestarts"],
 }
+NAME = {"type": "string", "pattern": "^[a-z]([a-z0-9-]*[a-z0-9])?$"}
+
+
+def strict(*, required=(), **properties):
+    """The schema of an object that has these fields and no others."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+# https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/: of its fields those that a training run may want.
+JOBSET = strict(
+    required=["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
+    kind={"const": "JobSet"},
+    metadata=strict(required=["name"], name=NAME, namespace=NAME, labels={}, annotations={}),
+    spec=strict(
+        required=["replicatedJobs"],
+        failurePolicy=strict(
+            maxRestarts={"type": "integer", "minimum": 0}, restartStrategy={"enum": ["Recreate", "BlockingRecreate"]}
+        ),
+        network=strict(
+            enableDNSHostnames={"type": "boolean"}, subdomain=NAME, publishNotReadyAddresses={"type": "boolean"}
+        ),
+        suspend={"type": "boolean"},
+        ttlSecondsAfterFinished={"type": "integer", "minimum": 0},
+        replicatedJobs={
+            "type": "array",
+            "minItems": 1,
+            "items": strict(
+                required=["name", "template"],
+                name=NAME,
+                replicas={"type": "integer", "minimum": 1},
+                template=strict(required=["spec"], metadata={}, spec={}),  # a Job's
+            ),
+        },
+    ),
+)
 VERSIONS = {"Service": "v1", "Job": "batch/v1", "JobSet": "jobset.x-k8s.io/v1alpha2"}
 
 
@@ -60,8 +99,48 @@ def test_slurm_starts_one_task_for_each_gpu():
     assert accepted(flags_of(LAUNCH / "slurm.sh")).training.batch_size % devices == 0
 
 
+def validate(text):
+    """Raises ValidationError where Kubernetes, or JobSet, would not take the documents as they stand."""
+    for document in yaml.safe_load_all(text):
+        if document["kind"] != "JobSet":
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+            continue
+        jsonschema.validate(document, JOBSET)
+        for group in document["spec"]["replicatedJobs"]:
+            job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {}, **group["template"]}
+            kubernetes_validate.validate(job, KUBERNETES, strict=True)
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_hold_what_kubernetes_requires(manifest):
+def test_manifests_are_what_the_schemas_say(manifest):
+    validate(manifest.read_text())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "right", "wrong"),
+    [
+        ("job", "clusterIP: None", "clusterIp: None"),
+        ("job", "port: 8476", "port: none"),
+        ("job", "backoffLimit:", "backOffLimit:"),
+        ("job", "completions: 4", "completions: four"),
+        ("job", "volumeMounts:", "volumeMount:"),
+        ("job", "containerPort:", "port:"),
+        ("jobset", "maxRestarts:", "maxRestart:"),
+        ("jobset", "maxRestarts: 1000", "maxRestarts: many"),
+        ("jobset", "replicas:", "replica:"),
+        ("jobset", "completionMode:", "completionmode:"),
+        ("jobset", "claimName:", "claim:"),
+    ],
+)
+def test_a_misspelt_key_is_found(manifest, right, wrong):
+    text = (LAUNCH / f"kubernetes-{manifest}.yaml").read_text()
+    assert right in text
+    with pytest.raises(jsonschema.ValidationError):
+        validate(text.replace(right, wrong))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
+def test_manifests_hold_what_indexed_pods_need(manifest):
     documents = {document["kind"]: document for document in yaml.safe_load_all(manifest.read_text())}
     for kind, document in documents.items():
         assert document["apiVersion"] == VERSIONS[kind]
