@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bert_jax.training.manifests import MANIFEST, Damaged, check_seal, seal
+from bert_jax.training.manifests import MANIFEST, Damaged, check_seal, checksum_of, seal
 
 
 @pytest.fixture
@@ -58,10 +58,34 @@ def test_a_missing_manifest_is_named(checkpoint):
         check_seal(checkpoint)
 
 
+def test_a_flipped_bit_of_the_manifest_is_no_other_files_fault(checkpoint):
+    written = (checkpoint / MANIFEST).read_bytes()
+    said = []
+    for place in range(len(written)):
+        flipped = bytearray(written)
+        flipped[place] ^= 1 << place % 8
+        (checkpoint / MANIFEST).write_bytes(flipped)
+        try:
+            check_seal(checkpoint)
+        except Damaged as error:
+            said.append(str(error))
+    assert len(said) >= len(written) - len("crc")  # where the sum has lost its name the files are compared without it
+    assert {line for line in said if f"damaged: {MANIFEST} " not in line} == set()
+
+
+def test_a_manifest_without_a_sum_of_its_own_is_taken(checkpoint):
+    """As it was written once."""
+    written = json.loads((checkpoint / MANIFEST).read_text())
+    del written["crc"]
+    (checkpoint / MANIFEST).write_text(json.dumps(written))
+    check_seal(checkpoint)
+
+
 def test_no_path_that_a_manifest_names_is_opened(checkpoint):
     """It would be read to its end, and /dev/zero has none."""
     written = json.loads((checkpoint / MANIFEST).read_text())
     written["files"]["../../../../../../../../dev/zero"] = [0, 0]
+    written["crc"] = checksum_of(written["files"])
     (checkpoint / MANIFEST).write_text(json.dumps(written))
     with pytest.raises(Damaged, match="zero is missing"):
         check_seal(checkpoint)

@@ -1,4 +1,5 @@
-"""What the files of a checkpoint were when they were written: the name, size and CRC-32 of each, in manifest.json.
+"""What the files of a checkpoint were when they were written: the name, size and CRC-32 of each, in manifest.json, and
+that of the list itself.
 
 Orbax finds a file that is missing or cut off when it comes to read it; a flipped bit in an array it does not find. The
 manifest lies in the checkpoint's own folder and is written before the rename that makes the folder visible, so there is
@@ -22,19 +23,22 @@ class Damaged(ValueError):
 def seal(folder: Path) -> None:
     """Writes the manifest of all files in the folders below `folder`, each of them safe on disk by then."""
     found = {str(path.relative_to(folder)): [path.stat().st_size, checksum(path, flush=True)] for path in files(folder)}
-    (folder / MANIFEST).write_text(json.dumps({"files": found}), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps({"files": found, "crc": checksum_of(found)}), encoding="utf-8")
 
 
 def check_seal(folder: Path) -> None:
     """Raises Damaged unless the files below `folder` are those of its manifest, byte for byte."""
     blame = f"{folder}: the checkpoint is damaged"
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        wanted = {name: (size, crc) for name, (size, crc) in written.items()}
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        wanted = {name: (size, crc) for name, (size, crc) in manifest["files"].items()}
+        intact = manifest.get("crc") in (None, checksum_of(manifest["files"]))  # older manifests have none
     except FileNotFoundError:
         raise Damaged(f"{blame}: {MANIFEST} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{blame}: {MANIFEST} cannot be read") from None
+    if not intact:
+        raise Damaged(f"{blame}: {MANIFEST} is not as it was written")
     # Only files that are found are opened, never a path that the manifest names.
     found = {str(path.relative_to(folder)): path for path in files(folder)}
     for name, (size, crc) in wanted.items():
@@ -51,6 +55,11 @@ def files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file() and not path.is_symlink():
             yield path
+
+
+def checksum_of(found: dict[str, list[int]]) -> int:
+    """Returns the CRC-32 of a manifest's list of files."""
+    return zlib.crc32(json.dumps(found).encode())
 
 
 def checksum(path: Path, *, flush: bool = False) -> int:
