@@ -1,6 +1,7 @@
 """train.py as people use it: what a run leaves, how it goes on, and what it says to bad input."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tools.settings import read_settings
 from bert_jax.training.loop import NotFinite
 
+IN_PARTS = 1e-5  # sums in another order
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
@@ -210,6 +212,18 @@ def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
     assert bert_jax.load(run).config.dtype == "bfloat16"
     pretrain(run, "--steps", "1", "--overwrite")
     assert bert_jax.load(run).config.dtype == "float32"
+
+
+def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
+    """As where it moves to fewer devices, which hold fewer rows at once."""
+    flags = ["--batch-size", "16", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0"]
+    whole = pretrain(tmp_path / "whole", *flags, "--steps", "2")
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    pretrain(whole, *flags, "--steps", "4", "--resume")
+    pretrain(parts, *flags, "--steps", "4", "--resume", "--accumulate", "2")
+    found, wanted = ([row["loss"] for row in rows(run) if "loss" in row] for run in (parts, whole))
+    assert len(wanted) == 4
+    np.testing.assert_allclose(found, wanted, rtol=IN_PARTS)
 
 
 def test_resuming_takes_the_settings_the_run_began_with(stopped):

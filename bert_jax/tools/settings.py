@@ -137,7 +137,9 @@ class Training:
     batch_size: int = 256
     """Rows an update, over all devices."""
     accumulate: int = 1
-    """Micro-batches the batch is computed in, one after another; the gradient is the same."""
+    """Micro-batches the batch is computed in, one after another; the gradient is the same, but each draws dropout masks
+    of its own. A run that goes on may have more or fewer.
+    """
     num_workers: int = 0
     """Processes that make batches; 0 = one thread, which is enough for most machines. The batches are the same."""
     parallel: Literal["mesh", "pmap"] = "mesh"
@@ -219,9 +221,9 @@ class Settings:
 
 
 MAY_CHANGE_ON_RESUME = (
-    "steps", "output", "resume", "overwrite", "plan", "num_workers", "parallel", "fsdp", "tensor", "remat", "attention",
-    "cache_dir", "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nan",
-    "fill_mask", "quiet",
+    "steps", "output", "resume", "overwrite", "plan", "accumulate", "num_workers", "parallel", "fsdp", "tensor",
+    "remat", "attention", "cache_dir", "log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints",
+    "keep_best", "on_nan", "fill_mask", "quiet",
 )  # fmt: skip
 
 # Published settings stay on the plateau of word frequencies for hours on two cores. What leaves it within minutes:
