@@ -338,7 +338,21 @@ def told_apart(run: Path, batches: Batches) -> float:
 def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: float) -> None:
     """Prints held-out figures beside what knowing nothing comes to, and fills some masks."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row]
-    row = rows[-1]
+    if rows:
+        compare(rows[-1], nothing, preferred)
+    else:  # a run that was done already, and somebody took its figures
+        print(f"\n{run / 'metrics.jsonl'} holds no evaluation any more, to say what was learned")
+    if settings.reports.fill_mask:
+        fill = FillMask(load(run))
+        print("  the likeliest words for a [MASK]:")
+        for text in settings.reports.fill_mask:
+            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(text))
+            print(f"    {text}\n      {words}")
+    print(f"\nThe model is in {run}: bert_jax.load({str(run)!r})")
+
+
+def compare(row: dict[str, float], nothing: KnowingNothing, preferred: float) -> None:
+    """Prints the figures of an evaluation beside what knowing nothing comes to."""
     loss, entropy = row["eval_masked_lm_loss"], nothing.entropy
     side = "below" if loss < entropy else "above"
     print(f"\nWhat it learned after {row['step']:,} steps, on {nothing.pairs:,} pairs of sentences it has not seen:")
@@ -351,13 +365,6 @@ def conclude(settings: Settings, run: Path, nothing: KnowingNothing, preferred: 
     if not math.isnan(preferred):
         shown = f"of a true and a random one it prefers the true one in {preferred:.1%} (chance: 50%)"
         print(f"{'':26}{shown}")
-    if settings.reports.fill_mask:
-        fill = FillMask(load(run))
-        print("  the likeliest words for a [MASK]:")
-        for text in settings.reports.fill_mask:
-            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(text))
-            print(f"    {text}\n      {words}")
-    print(f"\nThe model is in {run}: bert_jax.load({str(run)!r})")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -226,6 +226,16 @@ def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=IN_PARTS)
 
 
+def test_a_finished_run_whose_figures_are_gone_says_so(pretrain, tmp_path, capsys):
+    run = pretrain(tmp_path / "run", "--steps", "1")
+    (run / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    pretrain(run, "--steps", "1", "--resume")
+    said = capsys.readouterr().out
+    assert "run/metrics.jsonl holds no evaluation any more" in said
+    assert "The model is in" in said
+
+
 def test_resuming_takes_the_settings_the_run_began_with(stopped):
     settings = read_settings(["--output", str(stopped[1]), "--resume", "--steps", "9"], description="")
     assert settings.model.hidden_size == 16

@@ -178,7 +178,7 @@ def draw_curves(run: str | Path, panels: Panels) -> Path:
                     axes.plot(*zip(*points, strict=True), style, label=named, linewidth=1, markersize=3)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        if not place:
+        if not place and axes.lines:
             axes.legend()
     path = Path(run) / "curves.png"
     figure.savefig(path, dpi=110)
