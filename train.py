@@ -86,13 +86,18 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
         return Tokenizer.load(run)
     if text.tokenizer:
         return Tokenizer.load(text.tokenizer)
-    return Tokenizer.train(
-        Texts(documents),
-        text.vocab_size,
-        lowercase=text.lowercase,
-        strip_accents=text.strip_accents,
-        min_frequency=text.min_frequency,
-    )
+
+    def trained() -> bytes:
+        tokenizer = Tokenizer.train(
+            Texts(documents),
+            text.vocab_size,
+            lowercase=text.lowercase,
+            strip_accents=text.strip_accents,
+            min_frequency=text.min_frequency,
+        )
+        return tokenizer.backend.to_str().encode()
+
+    return Tokenizer.of(processes.told_by_first("the vocabulary is trained", trained))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -105,6 +105,11 @@ class Tokenizer:
         return cls(train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents))
 
     @classmethod
+    def of(cls, content: bytes) -> Tokenizer:
+        """Makes the tokenizer whose backend was written down as `backend.to_str().encode()`."""
+        return cls(tokenizers.Tokenizer.from_buffer(content))
+
+    @classmethod
     def load(cls, source: str | Path) -> Tokenizer:
         """Loads a vocab.txt, a tokenizer.json, or a folder that holds either.
 

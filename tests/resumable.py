@@ -26,6 +26,7 @@ import tqdm  # noqa: F401
 
 import train as script
 from bert_jax.data.batches import Batches
+from bert_jax.training import processes
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, as_arrays, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.loop import Cadence, train
@@ -168,6 +169,14 @@ def count_steps(address: str, index: int, told: Path) -> None:
         (told / f"{index}.end").write_text(f"{step} {interruption.received}")
     while not (told / "1.end").exists():  # the first is the one that the others hear from
         time.sleep(0.01)
+
+
+def hear(address: str, index: int, folder: Path) -> None:
+    """One of two processes, the second of which hears of the first what it never makes; writes down what it heard."""
+    jax.distributed.initialize(address, num_processes=2, process_id=index)
+    heard = processes.told_by_first("it is made", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
+    (folder / f"{index}.heard").write_bytes(heard)
+    processes.wait_for_all("both have heard")
 
 
 def wait_until(condition, process, seconds: float = 60.0) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from resumable import free_address
+from resumable import free_address, hear, start
 from small_runs import SMALL, write_corpus
 
 from bert_jax.tools.flags import as_record
@@ -103,6 +103,19 @@ def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path)
         assert got.keys() == wanted.keys()
         for name in got.keys() - {"tokens_per_second"}:
             np.testing.assert_allclose(got[name], wanted[name], rtol=SAME_LOSSES, err_msg=name)
+
+
+def test_what_the_first_process_makes_the_others_hear(tmp_path):
+    address = free_address()
+    started = [start(hear, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    for process in started:
+        process.join()
+    heard = [(tmp_path / f"{index}.heard").read_bytes() for index in range(2)]
+    assert heard == [bytes(range(256)) * 5] * 2
+
+
+def test_one_process_hears_itself():
+    assert processes.told_by_first("it is made", lambda: b"made") == b"made"
 
 
 def held_by(*processes_of_rows: tuple[int, ...]):

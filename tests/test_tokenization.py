@@ -415,3 +415,10 @@ def test_texts_are_batched_whole_and_in_order():
     found = list(vocabulary.batches(texts, 53))
     assert [text for batch in found for text in batch] == texts
     assert all(53 <= sum(map(len, batch)) < 53 + 29 for batch in found[:-1])
+
+
+def test_a_tokenizer_that_was_told_is_the_one_that_was_trained():
+    trained = Tokenizer.train(["the owl hooted at the Ünseen mole"] * 3, 60, lowercase=False)
+    told = Tokenizer.of(trained.backend.to_str().encode())
+    assert told.fingerprint == trained.fingerprint
+    assert told.tokens == trained.tokens

@@ -10,12 +10,14 @@ References: https://docs.jax.dev/en/latest/multi_process.html.
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 A_WEEK = 7 * 24 * 3600  # seconds: longer than any corpus takes to read; a process that dies is noticed by other means
@@ -64,6 +66,14 @@ def first_alone(what: str) -> Iterator[None]:
     yield
     if is_first():
         wait_for_all(what)
+
+
+def told_by_first(what: str, make: Callable[[], bytes]) -> bytes:
+    """Returns what `make` gives in the first process, in all of them; the others wait for it, and are told."""
+    content = np.frombuffer(make() if is_first() else b"", np.uint8)
+    wait_for_all(what)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
+    return bytes(multihost_utils.broadcast_one_to_all(content if is_first() else np.zeros(size, np.uint8)))
 
 
 def end(status: int | str) -> NoReturn:
