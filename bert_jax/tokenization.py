@@ -29,7 +29,7 @@ from bert_jax.vocabulary import (
     require_working,
     train_wordpiece,
 )
-from bert_jax.words import Words
+from bert_jax.words import BATCH_CHARACTERS, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -226,7 +226,7 @@ class Tokenizer:
         if self._words is None:
             self._words = Words(self._variant(max_length=None))
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-        for batch in batches(texts):
+        for batch in batches(texts, BATCH_CHARACTERS):
             encoded = self._words.encode(batch)
             ids.append(encoded[0])
             lengths.append(encoded[1])

@@ -69,12 +69,31 @@ def test_a_special_token_in_a_text_is_text():
     assert_same(BACKENDS[0], Words(BACKENDS[0]).encode(texts), texts)
 
 
-def test_words_are_encoded_once_until_there_are_too_many(monkeypatch):
+def test_what_is_kept_is_encoded_once(monkeypatch):
+    asked = []
+    encode = module.Words._ask
+    monkeypatch.setattr(module.Words, "_ask", lambda self, words: asked.extend(words) or encode(self, words))
+    words = Words(BACKENDS[0])
+    for texts in (["a film, unable"], ["films, a film", "film"], ["unable films,"]):
+        assert_same(BACKENDS[0], words.encode(texts), texts)
+    assert asked == ["a", "film", ",", "unable", "films"]
+
+
+def test_when_too_much_is_kept_the_newer_half_goes(monkeypatch):
     monkeypatch.setattr(module, "KEPT_CHARACTERS", 9)
     words = Words(BACKENDS[0])
-    for texts in (["films unable"], ["films", "film unable a b c"], ["unable films"], []):
+    for texts in (["films unable"], ["films", "film, unable a b c"], ["unable é films"], [" "], []):
         assert_same(BACKENDS[0], words.encode(texts), texts)
-        assert words._characters <= 9 + 14
+        for kept in (words._chunks, words._words):
+            assert kept.characters == sum(map(len, kept._numbers)) <= 9 + 14
+    assert [*words._chunks._numbers] == ["films"]
+
+
+def test_a_plain_word_is_cut_no_further_than_the_backend_does():
+    """The model alone is asked for words like these, of any length, whatever the case."""
+    texts = ["unable UNABLE Films 7films z" + "a" * 120 + " " + "A" * 100, "x" * 99 + "Y"]
+    for one in BACKENDS:
+        assert_same(one, Words(one).encode(texts), texts)
 
 
 def test_what_looks_further_than_a_word_is_given_whole_texts():
