@@ -150,6 +150,14 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
             )
 
 
+def dream(entered: Path) -> None:
+    """Sits in one compiled step for longer than anybody waits."""
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 2**31 - 1, lambda _, x: jnp.sin(x), x)).lower(0.5).compile()
+    with Interruption():
+        entered.touch()
+        step(0.5).block_until_ready()
+
+
 def free_address() -> str:
     """Returns HOST:PORT on this machine where nobody listens."""
     with socket.socket() as found:

@@ -2,14 +2,15 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
-from resumable import STEPS, count_steps, fit, free_address, kill, rows, saving, start, wait_until
+from resumable import STEPS, count_steps, dream, fit, free_address, kill, rows, saving, start, wait_until
 
 from bert_jax.training.checkpoints import newest_step
-from bert_jax.training.interruption import command_to_resume
+from bert_jax.training.interruption import Interruption, command_to_resume
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -76,19 +77,46 @@ def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole
     assert_same_run(run, whole)
 
 
-def test_a_second_interrupt_ends_a_run_at_once(tmp_path):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_after_a_request_ends_a_run_at_once(tmp_path, first):
     run = tmp_path / "run"
     process = start(fit, run, 3.0)
     wait_until(lambda: any(run.glob("tensorboard/*")), process)
     time.sleep(0.5)
     began = time.monotonic()
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGINT)
+    for number in (first, signal.SIGINT):
+        os.kill(process.pid, number)
         time.sleep(0.2)
     process.join()
     assert time.monotonic() - began < 2.0
-    assert process.exitcode == -signal.SIGINT
+    assert process.exitcode == 128 + signal.SIGINT
     assert newest_step(run / "checkpoints") is None
+
+
+def test_an_interrupt_after_a_request_ends_a_run_inside_a_step(tmp_path):
+    """The main thread is not in Python, which would take both for one."""
+    process = start(dream, tmp_path / "entered")
+    wait_until((tmp_path / "entered").exists, process)
+    for wait in (0.5, 2.0):
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(wait)
+        assert process.is_alive() == (wait < 1), "the first is a request, the second an end"
+    assert process.exitcode == 128 + signal.SIGINT
+
+
+def test_signals_are_as_they_were_afterwards():
+    def state():
+        told = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(told)
+        return told, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()
+
+    before = state()
+    with Interruption() as interruption:
+        assert state() != before
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested(1)
+    assert state() == before
 
 
 @pytest.mark.parametrize(("told", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)])
