@@ -10,6 +10,7 @@ import runpy
 import socket
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -76,7 +77,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
     }
 
 
-def fit(run: Path, pause: float = 0.0, steps: int = STEPS) -> None:
+def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0) -> None:
     """Fits numbers to noise: everything of a run of train.py but text and model."""
     optimizer = optax.adam(0.1)
 
@@ -101,7 +102,11 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS) -> None:
         reporter = Reporter(
             run, first_step=int(state.step), last_step=steps, panels=(("", "loss"),), headline=(), quiet=True
         )
-        batches = Batches(lambda number: batch(first + number), position=lambda given: {"row": first + given})
+        batches = Batches(
+            lambda number: batch(first + number),
+            position=lambda given: {"row": first + given},
+            num_workers=num_workers,
+        )
         with batches, reporter, Interruption() as interruption:
             state = train(
                 state,
@@ -117,6 +122,23 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS) -> None:
                 interruption=interruption,
             )
     np.savez(run / "end.npz", *map(np.asarray, jax.tree.leaves(as_arrays(state))))
+
+
+def fit_in_a_group(run: Path, pause: float) -> None:
+    """A run with two workers that make its batches, the three of them in a group of their own."""
+    os.setsid()
+    fit(run, pause, num_workers=2)
+
+
+def alive_in(group: int) -> list[int]:
+    """Returns the processes of a group that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+            if state != "Z" and int(its_group) == group:
+                found.append(int(path.parent.name))
+    return found
 
 
 def pretrain(compiled: Path, *flags: str) -> None:

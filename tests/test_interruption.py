@@ -7,7 +7,20 @@ import time
 
 import numpy as np
 import pytest
-from resumable import STEPS, count_steps, dream, fit, free_address, kill, rows, saving, start, wait_until
+from resumable import (
+    STEPS,
+    alive_in,
+    count_steps,
+    dream,
+    fit,
+    fit_in_a_group,
+    free_address,
+    kill,
+    rows,
+    saving,
+    start,
+    wait_until,
+)
 
 from bert_jax.training.checkpoints import newest_step
 from bert_jax.training.interruption import Interruption, command_to_resume
@@ -74,6 +87,31 @@ def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole
     assert rows(run)[-1]["step"] == newest_step(run / "checkpoints")
     process = start(fit, run)
     process.join()
+    assert_same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path, whole):
+    """It comes while the workers start, then while batches are taken; at last the run is killed, with no word."""
+    run = tmp_path / "run"
+    for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3)):
+        process = start(fit_in_a_group, run, 0.05, log=tmp_path / "log")
+        wait_until(lambda: len(alive_in(process.pid)) == 3 and (not taken or len(rows(run)) > taken), process)  # noqa: B023
+        os.killpg(process.pid, number)
+        process.join()
+        assert f"{number.name}: saved at step {newest_step(run / 'checkpoints')}" in (tmp_path / "log").read_text()
+        assert alive_in(process.pid) == []
+
+    process = start(fit_in_a_group, run, 0.05)
+    reached = len(rows(run))
+    wait_until(lambda: len(rows(run)) > reached, process)
+    kill(process)
+    end = time.monotonic() + 10
+    while alive_in(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert alive_in(process.pid) == []
+
+    start(fit, run).join()
     assert_same_run(run, whole)
 
 
