@@ -41,6 +41,7 @@ from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_setti
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
 from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, evaluations, make_start, seeds_of
+from bert_jax.tools.flags import defaults_of
 from bert_jax.training import parallel, seeds
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.interruption import Interruption
@@ -331,7 +332,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_compiled()
     asked, training, record = settings.run, settings.training, record_of(settings)
     layout = parallel.make_layout(training.parallel, fsdp=training.fsdp)
-    how = {"resume": asked.resume, "overwrite": asked.overwrite, "may_change": MAY_CHANGE_ON_RESUME}
+    how = {
+        "resume": asked.resume,
+        "overwrite": asked.overwrite,
+        "may_change": MAY_CHANGE_ON_RESUME,
+        "defaults": defaults_of(type(settings)),
+    }
     check_run(asked.output, record, **how)
     if asked.resume:
         newest_whole_step(Path(asked.output) / CHECKPOINTS)  # says so, and moves it, where a newer one is damaged

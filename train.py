@@ -41,7 +41,7 @@ from bert_jax.pipelines import FillMask
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
-from bert_jax.tools.flags import as_record
+from bert_jax.tools.flags import as_record, defaults_of
 from bert_jax.tools.planning import Undertaking, report
 from bert_jax.tools.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
 from bert_jax.training import parallel, processes
@@ -395,6 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "resume": settings.run.resume,
         "overwrite": settings.run.overwrite,
         "may_change": MAY_CHANGE_ON_RESUME,
+        "defaults": defaults_of(Settings),
     }
     check_run(output, as_record(settings), **how)
     reached = newest_whole_step(output / CHECKPOINTS) if settings.run.resume else None

@@ -118,6 +118,18 @@ def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
     assert before == (rows(stopped[0]), (stopped[0] / "training.json").read_text())
 
 
+def test_a_run_of_a_version_that_lacked_a_setting_goes_on(pretrain, stopped, tmp_path):
+    """As far as to the next refusal, which tells that this one is passed."""
+    run = shutil.copytree(stopped[1], tmp_path / "run")
+    record = json.loads((run / "training.json").read_text())
+    assert record["settings"]["training"].pop("beta2") == 0.999
+    (run / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is at step 6 already"):
+        pretrain(run, "--resume", "--steps", "4")
+    with pytest.raises(ValueError, match=r"began with beta2 0\.999, now beta2 is 0\.5"):
+        pretrain(run, "--resume", "--steps", "4", "--beta2", "0.5")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
     flags = ["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "adamw", "--warmup-steps", "2"]
     with pytest.raises(NotFinite, match=r"step 2: norm of the parameters inf.* good checkpoint is of step 1"):

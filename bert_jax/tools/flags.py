@@ -79,6 +79,15 @@ def as_hinted(value: Any, hint: Any) -> Any:
     raise TypeError
 
 
+def defaults_of(kind: type) -> Record:
+    """Returns what settings of a `kind` are unasked, as training.json would hold them, but for those that are asked."""
+    groups = {
+        name: {field.name: field.default for field in fields(group) if field.default is not MISSING}
+        for name, group in get_type_hints(kind).items()
+    }
+    return json.loads(json.dumps(groups))
+
+
 def flag(name: str) -> str:
     """Returns the flag of a field: `batch_size` -> `--batch-size`."""
     return f"--{name.replace('_', '-')}"

@@ -44,7 +44,13 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
 
 
 def check_run(
-    folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
+    folder: str | Path,
+    settings: Settings,
+    *,
+    resume: bool,
+    overwrite: bool,
+    may_change: tuple[str, ...],
+    defaults: Settings,
 ) -> None:
     """Says whether a run with these settings may begin, or go on, in `folder`; changes nothing.
 
@@ -53,6 +59,7 @@ def check_run(
         resume: a run that is there is to go on.
         overwrite: a run that is there is to be replaced.
         may_change: the names of settings in which a run may differ from how it began.
+        defaults: settings as they are unasked; a run that began when one of them was not there yet began with these.
 
     Raises:
         FileExistsError: the folder holds a run and neither is asked for, or it holds something else.
@@ -65,10 +72,10 @@ def check_run(
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} cannot be written: choose another --output")
     if before is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {unfinished(SETTINGS)}):
             raise FileExistsError(f"{folder} exists and holds no run, having no {SETTINGS}: choose another --output")
     elif resume and newest_step(folder / CHECKPOINTS) is not None:
-        changed = difference(before, settings, may_change)
+        changed = difference(before, settings, may_change, defaults)
         if changed:
             name, old, new = changed
             raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
@@ -77,34 +84,48 @@ def check_run(
         raise FileExistsError(f"{folder} holds a run already: {ways}")
 
 
-def begin_run(
-    folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, may_change: tuple[str, ...]
-) -> Path:
+def begin_run(folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, **choices: Any) -> Path:
     """Makes the folder, empty unless the run in it goes on, and keeps settings and versions in training.json.
 
     Arguments and errors are those of `check_run`, which is asked once more: text may have been read for hours since.
     """
     folder = Path(folder)
-    check_run(folder, settings, resume=resume, overwrite=overwrite, may_change=may_change)
+    check_run(folder, settings, resume=resume, overwrite=overwrite, **choices)
     if overwrite and not resume and folder.exists():
-        shutil.rmtree(folder)
+        clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / SETTINGS, json.dumps({"settings": settings, "versions": versions()}, indent=2) + "\n")
     return folder
 
 
+def clear(folder: Path) -> None:
+    """Removes all of a run but training.json: whoever is killed meanwhile leaves what may still be overwritten."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != SETTINGS:
+            path.unlink()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Replaces a file in one move, so that whoever is killed leaves the old one or the new one."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    part = path.with_name(unfinished(path.name))
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
-def difference(before: Settings, now: Settings, may_change: tuple[str, ...]) -> tuple[str, Any, Any] | None:
+def unfinished(name: str) -> str:
+    """Returns the name of a file until it is whole."""
+    return f".{name}.part"
+
+
+def difference(
+    before: Settings, now: Settings, may_change: tuple[str, ...], defaults: Settings
+) -> tuple[str, Any, Any] | None:
     """Returns the first setting that differs, as (name, before, now), or None."""
     for group, values in now.items():
         for name, value in values.items():
-            old = before.get(group, {}).get(name)
+            old = before.get(group, {}).get(name, defaults.get(group, {}).get(name))
             if old != value and name not in may_change:
                 return name, old, value
     return None
