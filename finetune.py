@@ -46,7 +46,7 @@ from bert_jax.training import parallel, seeds
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.kernels import CHECKED_ROWS, Rows, choose_kernel
-from bert_jax.training.loop import Cadence, NotFinite, train
+from bert_jax.training.loop import OWED, Cadence, NotFinite, train
 from bert_jax.training.metrics import as_line
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
@@ -100,10 +100,10 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
 
     every = training.eval_every or plan.steps_per_epoch
     with Checkpoints(run / CHECKPOINTS, keep=1) as checkpoints:
-        first = 0
+        first, owed = 0, False
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
-            first = position["batch"]
+            first, owed = position["batch"], OWED in position
             best.recall(first)
             print(f"going on from step {first:,} of {steps:,}")
         describe(settings, state, rows, features, steps)
@@ -124,6 +124,7 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
                 checkpoints=checkpoints,
                 reporter=reporter,
                 stop=lambda row: bool(best.selection.done.all()),
+                owed=owed,
                 watch=Watch(),
                 interruption=interruption,
                 varied=True,

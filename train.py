@@ -48,7 +48,7 @@ from bert_jax.training import parallel, processes
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.kernels import Rows, choose_kernel
-from bert_jax.training.loop import Cadence, train
+from bert_jax.training.loop import OWED, Cadence, train
 from bert_jax.training.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
@@ -243,7 +243,7 @@ def pretrain(
             return evaluate(measure, state.params, map(layout.place, batches))
 
     with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
-        position = {"row": 0}
+        position: dict[str, Any] = {"row": 0}
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
             print(f"going on from step {int(state.step):,} of {options.steps:,}")
@@ -274,6 +274,7 @@ def pretrain(
                 reporter=reporter,
                 score=lambda row: float(row["eval_loss"]),
                 rewind=options.on_nan == "rewind",
+                owed=OWED in position,
                 watch=watch,
                 interruption=interruption,
             )

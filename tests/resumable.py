@@ -30,7 +30,7 @@ from bert_jax.data.batches import Batches
 from bert_jax.training import processes
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, as_arrays, newest_whole_step
 from bert_jax.training.interruption import Interruption
-from bert_jax.training.loop import Cadence, train
+from bert_jax.training.loop import OWED, Cadence, train
 from bert_jax.training.manifests import check_seal
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.state import TrainState
@@ -119,6 +119,7 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
                 checkpoints=checkpoints,
                 reporter=reporter,
                 score=lambda row: float(row["eval_loss"]),
+                owed=OWED in position,
                 interruption=interruption,
             )
     np.savez(run / "end.npz", *map(np.asarray, jax.tree.leaves(as_arrays(state))))

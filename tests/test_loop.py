@@ -1,6 +1,7 @@
 """The loop's order of things, seen with a step that is plain Python."""
 
 import json
+import os
 import re
 import signal
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bert_jax.training.interruption import Interrupted
-from bert_jax.training.loop import Cadence, NotFinite, due, train
+from bert_jax.training.loop import OWED, Cadence, NotFinite, due, train
 from bert_jax.training.metrics import MetricsFile, evaluate, ranking_accuracy, read_metrics, unigram_entropy
 
 
@@ -76,6 +77,9 @@ class Written(list):
         self.append(row)
         self.events += ["row"] * ("eval_loss" in row)
 
+    def sync(self):
+        self.events.append("sync")
+
     def say(self, line):
         self.said.append(line)
 
@@ -83,7 +87,7 @@ class Written(list):
         self[:] = [row for row in self if row["step"] <= step]
 
 
-def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=None, **more):
+def run(steps, *, first=0, state=None, bad_step=None, bad_model=None, cadence=None, events=None, **more):
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
         params = float("inf") if batch == bad_model else float(batch)
@@ -107,7 +111,8 @@ def run(steps, *, first=0, bad_step=None, bad_model=None, cadence=None, events=N
         **more,
     }
     try:
-        train(SimpleNamespace(step=first, params=None), Rows(first), **options)
+        state = state or SimpleNamespace(step=first, params=None)
+        train(state, Rows(state.step), **options)
     except NotFinite as error:
         return saved, written, str(error)
     return saved, written, None
@@ -157,10 +162,10 @@ def test_a_model_that_is_not_finite_is_not_saved(bad_model, cadence):
 
 
 def test_a_run_killed_while_saving_evaluates_again():
-    """The row of an evaluation is written before the checkpoint, so a resumed run cuts it off and does it again."""
+    """The row of an evaluation is on disk before the checkpoint, so a resumed run cuts it off and does it again."""
     happened = []
     run(4, cadence=Cadence(9, 2, 2), events=happened)
-    assert happened == ["row", "save", "row", "save"]
+    assert happened == ["row", "sync", "save"] * 2
 
 
 def test_nan_in_the_last_step_is_seen():
@@ -210,19 +215,47 @@ def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
     assert set(saved) == {2, 3, 4, 6}
 
 
+class AskedAt:
+    """An interruption that is asked for at a step."""
+
+    received = None
+
+    def __init__(self, step):
+        self.step = step
+
+    def requested(self, step):
+        self.received = signal.SIGTERM if step == self.step else None
+        return self.received is not None
+
+
 def test_a_run_that_is_asked_to_end_saves_its_step_and_says_so():
-    class Asked:
-        received = None
-
-        def requested(self, step):
-            self.received = signal.SIGTERM if step == 5 else None
-            return self.received is not None
-
     events = []
     with pytest.raises(Interrupted, match="SIGTERM: saved at step 5") as caught:
-        run(9, cadence=Cadence(9, 0, 4), interruption=Asked(), events=events)
-    assert events == ["save", "save", "wait"]
+        run(9, cadence=Cadence(9, 0, 4), interruption=AskedAt(5), events=events)
+    assert events == ["sync", "save"] * 2 + ["wait"]
     assert (caught.value.step, caught.value.exit_code) == (5, 143)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_run_that_is_asked_to_end_leaves_its_evaluation_to_the_one_that_goes_on(step):
+    """An evaluation may take longer than there is time until the kill; that of the last step is owed too."""
+    saved = Saved([])
+    scoring = {"cadence": Cadence(2, 4, 0), "score": lambda row: row["eval_loss"], "stop": None}
+    with pytest.raises(Interrupted):
+        run(8, interruption=AskedAt(step), checkpoints=saved, **scoring)
+    assert saved[step] == {"row": step, OWED: True}
+    assert step not in saved.scores
+
+    state = SimpleNamespace(step=step, params=float(step))
+    again, written, _ = run(8, state=state, owed=True, **scoring)
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 8][step // 4 - 1 :]
+    assert again.scores[step] == step
+    assert OWED not in again.get(8, {})
+
+    asked = []
+    _, written, _ = run(8, state=state, owed=True, **scoring | {"stop": lambda row: not asked.append(row)})
+    assert asked == [{"eval_loss": float(step)}]
+    assert written.steps == 0
 
 
 def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
@@ -351,6 +384,13 @@ def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
 def test_what_is_not_finite_is_null_in_json(tmp_path):
     MetricsFile(tmp_path / "metrics.jsonl").write({"step": 1, "loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
+
+
+def test_rows_and_the_name_of_their_file_are_put_on_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(os.path.realpath(f"/proc/self/fd/{opened}")))
+    MetricsFile(tmp_path / "metrics.jsonl").sync()
+    assert synced == [str(tmp_path.resolve() / "metrics.jsonl"), str(tmp_path.resolve())]
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):

@@ -29,6 +29,7 @@ Row = Mapping[str, Figure]
 Watcher = Callable[[Mapping[str, Any]], str | None]
 SKIPPED_IN_A_ROW = 100  # steps after which skipping helps no more
 REWINDS = 3  # to one checkpoint, after which rewinding helps no more
+OWED = "owes_evaluation"  # beside the position in the data, where a run told to end left out the one that was due
 REMEDY = "Try a lower learning rate, or a longer warm-up"
 
 
@@ -72,6 +73,7 @@ def train(
     stop: Callable[[Row], bool] | None = None,
     score: Callable[[Row], float] | None = None,
     rewind: bool = False,
+    owed: bool = False,
     watch: Watcher | None = None,
     interruption: Interruption | None = None,
     varied: bool = False,
@@ -86,8 +88,10 @@ def train(
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
         score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
         rewind: where a figure is not finite, go back to the last checkpoint, and on with the data after that step's.
+        owed: whether the state was saved without an evaluation that was due at its step (`OWED`): it is done first.
         watch: asked with the figures of every step and evaluation; returns a warning, or None.
-        interruption: asked after every step; where it says so, that step is saved and is the last.
+        interruption: asked after every step; where it says so, that step is saved and is the last. An evaluation
+            that is due is left out, which may take longer than there is time: it is owed.
         varied: whether batches come in several shapes. The step is compiled once for each; once more is warned of.
 
     Raises:
@@ -102,25 +106,37 @@ def train(
         checkpoints.save(state, batches.state())
     number = int(state.step)
 
+    def assess() -> tuple[float | None, bool]:
+        """Evaluates; returns the score, and whether training is to stop."""
+        row = account.evaluation(number, evaluate(state))
+        return None if score is None else score(row), stop is not None and stop(row)
+
     def round_off() -> bool:
         """Evaluates and saves what is due at this step; says whether it is the last."""
-        last = number == steps or (interruption is not None and interruption.requested(number))
+        told = interruption is not None and interruption.requested(number)
+        last = told or number == steps
         evaluating, saving, worth = due(number, cadence.evaluate, steps), due(number, cadence.checkpoint, steps), None
         if not (last or evaluating or saving):
             return False
         account.settle()
         with account.clock.stopped():
             # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
-            if evaluating:
-                row = account.evaluation(number, evaluate(state))
-                worth = None if score is None else score(row)
-                last = last or (stop is not None and stop(row))
+            if evaluating and not told:
+                worth, enough = assess()
+                last = last or enough
             if last or saving or (worth is not None and checkpoints.is_best(worth)):
                 require_finite(number, {"norm of the parameters": float(norm(state.params))})
-                checkpoints.save(state, batches.state(), worth)
+                reporter.sync()  # whatever happens to the machine, no checkpoint is newer than its figures
+                checkpoints.save(state, batches.state() | ({OWED: True} if told and evaluating else {}), worth)
         return last
 
     last = number >= steps
+    if owed:
+        with account.clock.stopped():
+            worth, enough = assess()
+        last = last or enough
+        if worth is not None:
+            checkpoints.scores[number] = worth
     while not last:
         number += 1
         state, figures = take(number, state, place(next(batches)))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ class MetricsFile:
         """Appends rows."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(map(as_line, rows)))
+
+    def sync(self) -> None:
+        """Returns when what was written, and the file's name, would outlast a loss of power."""
+        for path in (self.path, self.path.parent):
+            opened = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
 
 def as_line(row: Mapping[str, Any]) -> str:

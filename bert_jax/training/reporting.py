@@ -98,6 +98,10 @@ class Reporter:
             figures = {name: value for name, value in row.items() if name not in ("step", "seed")}
             self.events.add(row["step"], {name.replace("eval_", "eval/") + seed: x for name, x in figures.items()})
 
+    def sync(self) -> None:
+        """Sees to it that the rows outlast a loss of power."""
+        self.file.sync()
+
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         self.bar.write(line)
@@ -123,6 +127,9 @@ class Unheard(Reporter):
         pass
 
     def write(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def sync(self) -> None:
         pass
 
     def say(self, line: str) -> None:
