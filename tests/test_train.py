@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import bert_jax
 import train as script
 from bert_jax.pipelines import FillMask
 from bert_jax.tools.settings import read_settings
+from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.loop import NotFinite
 
 IN_PARTS = 1e-5  # sums in another order
@@ -78,6 +80,20 @@ def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
+def test_an_evaluation_that_a_run_told_to_end_left_out_is_done_later(pretrain, stopped, tmp_path, monkeypatch):
+    def told_at_the_last(self, step):
+        self.received = signal.SIGTERM if step == 6 else None
+        return step == 6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "requested", told_at_the_last)
+        with pytest.raises(Interrupted, match="SIGTERM: saved at step 6"):
+            pretrain(tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    pretrain(tmp_path / "run", "--resume")
+    assert [without_clock(row) for row in rows(tmp_path / "run")] == [without_clock(row) for row in rows(stopped[0])]
+
+
 def test_a_run_is_loaded_and_called(stopped):
     bert = bert_jax.load(stopped[1])
     assert bert.config.hidden_size == 16
@@ -136,6 +152,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
         pretrain(tmp_path / "run", "--steps", "9", "--checkpoint-every", "1", *flags)
     outputs = bert_jax.load(tmp_path / "run")([[2, 5, 6, 3]])
     assert np.isfinite(outputs.prediction_logits).all()
+
+
+def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pretrain, tmp_path, capsys):
+    pretrain(tmp_path / "run", "--learning-rate", "1e-9", "--eval-every", "2")
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    # Warm-up ends with step 3; the floor is what is told at the end.
+    assert [line.partition(":")[0] for line in warnings] == ["step 4", "step 6"]
+    assert "is stuck where word frequencies alone come to" in warnings[0]
 
 
 @pytest.mark.parametrize(
