@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import bert_jax
 from bert_jax.training.checkpoints import newest_step
 
 STEPS = 40
+MANY = 150  # that no run is through with between two kills
 ON_OTHER_DEVICES = 1e-5
 # At a learning rate that lets a difference in rounding grow no faster than it comes; at 1e-2 it grows a hundredfold.
 SLOWLY = ["--learning-rate", "1e-3"]
@@ -92,6 +94,34 @@ def test_killed_and_told_to_end_train_py_ends_as_if_nothing_had_been(begin, fini
     assert [row["step"] for row in rows(run) if "loss" in row] == list(range(1, STEPS + 1))
     jax.tree.map(np.testing.assert_array_equal, params(run), params(whole))
     assert finish("killed", "--resume")[0] == 0  # a supervisor that starts it once more finds it done
+
+
+@pytest.mark.slow
+def test_train_py_killed_at_many_moments_ends_as_if_nothing_had_been(begin, finish, folder):
+    """While it starts, between two steps and while a checkpoint is being written, in turn."""
+    long = ["--steps", str(MANY), "--decay-steps", str(MANY)]
+    code, said = finish("unkilled", *long)
+    assert code == 0, said
+    run, random, while_saving = folder / "often", np.random.default_rng(0), 0
+    for moment in ("starting", "stepping", "saving") * 2:
+        process, before, row = begin("often", *long, "--resume"), newest_step(run / "checkpoints"), reached(run)
+        if moment == "starting":
+            time.sleep(random.uniform(0, 3))
+        elif moment == "stepping":
+            wait_until(lambda row=row: reached(run) > row, process)
+            time.sleep(random.uniform(0, 0.1))
+        else:
+            wait_until(lambda before=before: newest_step(run / "checkpoints") != before, process)
+            wait_until(lambda: saving(run), process)
+        kill(process)
+        while_saving += saving(run)
+    assert while_saving, "no kill came while a checkpoint was being written"
+    assert newest_step(run / "checkpoints") < MANY, "the run was over before the last kill"
+    code, said = finish("often", *long, "--resume")
+    assert code == 0, said
+    assert rows(run) == rows(folder / "unkilled")
+    assert [row["step"] for row in rows(run) if "loss" in row] == list(range(1, MANY + 1))
+    jax.tree.map(np.testing.assert_array_equal, params(run), params(folder / "unkilled"))
 
 
 @pytest.mark.slow
