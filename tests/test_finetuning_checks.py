@@ -1,5 +1,7 @@
 """What finetune.py says to bad input: one line, before any work, and before the run's folder is made or replaced."""
 
+import json
+
 import pytest
 import small_finetuning as small
 from small_finetuning import finetune
@@ -79,6 +81,17 @@ def test_bad_input_is_refused_in_one_line_before_the_folder_is_made(
         finetune(kind, tmp_path / "run", *start, *length, *flags)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("do", ["train", "predict"])
+def test_sinusoids_reach_no_further_than_the_table_they_are_written_as(place, tmp_path, do):
+    head = "BertForSequenceClassification"
+    model = small.make_model(tmp_path / "model", head)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"position_embedding_type": "sinusoidal"}))
+    flags = ["--do", do, *(["--train", place / "train.tsv"] if do == "train" else [])]
+    with pytest.raises(ValueError, match="--max-length 65 is beyond the model's 64 positions"):
+        finetune(TEXTS, tmp_path / "run", "--model", model, "--dev", place / "dev.tsv", "--max-length", "65", *flags)
 
 
 def test_a_model_without_vocabulary_or_with_one_token_type_is_refused(place, tmp_path):

@@ -111,7 +111,7 @@ def check_model(settings: Settings, source: Path, config: BertConfig, named: str
     if run.do != "train" and named is not None and named != architecture(wanted):
         raise ValueError(f"{source} is a {named}; --do {run.do} needs a {architecture(wanted)}")
     longest = getattr(data, "max_length", 0)
-    if config.position_embedding_type == "absolute" and longest > config.max_position_embeddings:
+    if longest > config.max_position_embeddings:  # sinusoids go on, but not the table that they are written as
         raise ValueError(f"--max-length {longest} is beyond the model's {config.max_position_embeddings} positions")
     if (training.freeze or 0) > config.num_hidden_layers:
         raise ValueError(f"--freeze {training.freeze}: the model has {config.num_hidden_layers} layers")
