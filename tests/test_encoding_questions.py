@@ -103,6 +103,22 @@ def test_what_no_tokens_hold_is_not_found():
     assert learnable.found is sequences.found
 
 
+def test_an_answer_that_no_window_holds_whole_is_not_learned_of():
+    context = " ".join("paris owl 1923 barn".split() * 5)
+    twenty = " ".join(context.split()[:11])  # a window has room for 10 words, and the next begins 9 later
+    impossible = question(context, impossible=True)
+    sequences = encode(question(context, "1923"), question(context, (twenty, 0)), impossible, max_length=18, stride=9)
+    assert sequences.found.tolist() == [True, True, True]
+    assert sequences.whole.tolist() == [True, False, True]
+    assert set(sequences.learnable().questions.tolist()) == {0, 2}
+
+
+def test_windows_that_share_no_token_are_counted():
+    contexts = [" ".join(["owl"] * count) for count in (10, 11, 40)]
+    for stride, apart in ((10, 0), (11, 2)):
+        assert encode(*map(question, contexts), max_length=18, stride=stride).apart == apart
+
+
 def test_the_first_answer_that_is_found_is_pointed_at():
     context = "somebody heard it in paris , in 1923"
     sequences = encode(question(context, ("Lyon", -1), "1923", "paris"), max_length=30)

@@ -41,7 +41,9 @@ class QuestionSequences(Sequences):
         characters: int32 [tokens of all contexts, 2], where each token begins and ends in its context.
         found: bool [questions], whether `starts` and `ends` are right: False where an answer is unknown, or where the
             characters of no run of tokens hold it.
+        whole: bool [questions], whether some window holds the whole answer, or there is none.
         cut: how many questions were cut.
+        apart: how many contexts are read in windows that share no token, `stride` being more than a window holds.
     """
 
     owned: np.ndarray
@@ -51,14 +53,16 @@ class QuestionSequences(Sequences):
     first_tokens: np.ndarray
     characters: np.ndarray
     found: np.ndarray
+    whole: np.ndarray
     cut: int
+    apart: int
 
     per_token: ClassVar[tuple[str, ...]] = ("ids", "owned")
     per_sequence: ClassVar[tuple[str, ...]] = ("second", "starts", "ends", "questions", "first_tokens")
 
     def learnable(self) -> Self:
-        """Returns the windows that can be learned from: those of the questions that are `found`."""
-        return self.take(np.flatnonzero(self.found[self.questions]))
+        """Returns the windows that can be learned from: those of the questions that are `found` and seen `whole`."""
+        return self.take(np.flatnonzero((self.found & self.whole)[self.questions]))
 
     def window_logits(self, start_logits: np.ndarray, end_logits: np.ndarray) -> list[list[WindowLogits]]:
         """Returns for each question what a model says of its windows.
@@ -90,7 +94,8 @@ def encode_questions(
 
     Args:
         max_length: the most tokens of a window, special ones included.
-        stride: how many tokens after the one before a window of the same context begins.
+        stride: how many tokens after the one before a window of the same context begins; at most as many as it holds,
+            so that no token is left out.
         max_question_length: the most tokens of a question; the rest is cut.
 
     Raises:
@@ -110,8 +115,8 @@ def encode_questions(
     answered = contexts.take(context_of)
     spans = answer_spans(questions, characters, answered)
 
-    rooms = (max_length - 3 - asked.lengths).tolist()
-    sizes = zip(answered.lengths.tolist(), rooms, strict=True)
+    rooms = max_length - 3 - asked.lengths
+    sizes = zip(answered.lengths.tolist(), rooms.tolist(), strict=True)
     layout = lay_out([slide(length, room, min(stride, room)) for length, room in sizes])
     windows = answered.take(layout.documents)
     windows = Runs(windows.ids, windows.starts + layout.starts, layout.lengths)
@@ -122,6 +127,9 @@ def encode_questions(
     first, last = spans[layout.documents].T
     inside = (first >= layout.starts) & (last < layout.starts + layout.lengths)
     shift = sequences.second - layout.starts
+    impossible = np.array([question.impossible for question in questions], bool)
+    whole_answers = impossible.copy()
+    whole_answers[layout.documents[inside]] = True
     return QuestionSequences(
         ids=sequences.ids,
         offsets=sequences.offsets,
@@ -132,8 +140,10 @@ def encode_questions(
         questions=layout.documents,
         first_tokens=windows.starts,
         characters=characters,
-        found=(spans[:, 0] >= 0) | np.array([question.impossible for question in questions], bool),
+        found=(spans[:, 0] >= 0) | impossible,
+        whole=whole_answers,
         cut=int((whole.lengths > max_question_length).sum()),
+        apart=int(((answered.lengths > rooms) & (stride > rooms)).sum()),
     )
 
 
