@@ -6,6 +6,7 @@ Devlin et al., BERT, 2018, section 3): heads = hidden / 64, intermediate = 4 x h
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +25,8 @@ class BertConfig:
     `dtype` is the dtype of computation; parameters, softmax, layer-norm statistics and losses stay in float32.
     `float64` is for checking gradients and needs `jax_enable_x64`. `label_names` becomes `id2label` and `label2id` in
     `config.json`. `lora_rank` above 0 puts low-rank adapters beside the encoder's kernels, see `functional.adapters`.
+    `null_threshold` belongs to a head that answers questions, some of which have no answer: there is none where its
+    logit is above the best answer's by more than this.
 
     Raises:
         ValueError: a value that no BERT can have, naming the field, the value and what was wanted.
@@ -47,6 +50,7 @@ class BertConfig:
     num_labels: int = 2
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+    null_threshold: float | None = None
     lora_rank: int = 0
     lora_alpha: float = 16.0
     dtype: str = "float32"
@@ -73,6 +77,8 @@ class BertConfig:
             if getattr(self, name) not in allowed:
                 wanted = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"{name} must be one of {wanted}; got {getattr(self, name)!r}")
+        if self.null_threshold is not None and not -math.inf < self.null_threshold < math.inf:
+            raise ValueError(f"null_threshold must be a finite number, got {self.null_threshold!r}")
         if not isinstance(self.lora_rank, int) or self.lora_rank < 0 or not self.lora_alpha > 0:
             raise ValueError(
                 "lora_rank must be a whole number of at least 0 and lora_alpha above 0, "
@@ -130,6 +136,8 @@ class BertConfig:
         values = {"model_type": "bert", **asdict(self)}
         names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
         del values["num_labels"]  # Hugging Face counts the labels
+        if self.null_threshold is None:
+            del values["null_threshold"]
         if not self.lora_rank:
             del values["lora_rank"], values["lora_alpha"]
         values["id2label"] = {str(index): name for index, name in enumerate(names)}

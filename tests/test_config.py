@@ -18,6 +18,7 @@ from bert_jax.config import PRESETS, BertConfig
         ({"hidden_act": "swish"}, "hidden_act must be one of gelu, gelu_new, relu; got 'swish'"),
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float64; got 'int8'"),
         ({"pad_token_id": 7, "vocab_size": 7}, "pad_token_id 7 is outside the vocabulary of 7"),
+        ({"null_threshold": float("nan")}, "null_threshold must be a finite number, got nan"),
         ({"num_labels": 3, "label_names": ("a", "b")}, "num_labels is 3, but 2 label_names were given"),
     ],
 )
@@ -41,6 +42,11 @@ def test_config_json_round_trip(tmp_path):
     config = BertConfig.preset("tiny", num_labels=3, label_names=("bad", "so so", "good"), hidden_act="relu")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert BertConfig.load(tmp_path / "config.json") == config
+
+
+def test_a_threshold_is_written_where_there_is_one():
+    assert "null_threshold" not in BertConfig().to_dict()
+    assert BertConfig.from_dict(BertConfig(null_threshold=-1.5).to_dict()).null_threshold == -1.5
 
 
 def test_unnamed_labels_get_hugging_faces_names():

@@ -235,18 +235,22 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         len(some) <= 21 and sum(one["probability"] for one in some) == pytest.approx(1) for some in nbest.values()
     )
     scores = json.loads((asked / "scores.json").read_text())
-    options = {}
     if data == "-v2.json":
         assert json.loads((asked / "null_odds.json").read_text()).keys() == answers.keys()
         assert scores.keys() >= {"exact_match", "f1", "has_answer_f1", "best_f1", "best_f1_threshold"}
-        options = {"null_answer": True, "null_threshold": scores["best_f1_threshold"] + 1e-4}
+        assert scores["f1"] == scores["best_f1"]
+        again = run("squad", "predicted-v2", *flags[4:], "--do", "predict", model=f"asked{data}", data=data)
+        assert json.loads((again / "predictions.json").read_text()) == answers
+        rounded = {"null_threshold": pytest.approx(scores["null_threshold"], abs=SAME_IN_FLOAT32)}
+        assert {"null_threshold": json.loads((asked / "config.json").read_text())["null_threshold"]} == rounded
     else:
         assert scores.keys() == {"exact_match", "f1"}
+        assert "null_threshold" not in json.loads((asked / "config.json").read_text())
     answer = QuestionAnswerer.load(asked, max_length=48)
     paragraphs = json.loads((place / f"dev{data}").read_text())["data"][0]["paragraphs"]
     for one, paragraph in zip(found, paragraphs, strict=True):
         assert one["answer"] == answers[one["id"]]
-        assert answer(question=one["question"], context=paragraph["context"], **options)["answer"] == one["answer"]
+        assert answer(question=one["question"], context=paragraph["context"])["answer"] == one["answer"]
 
 
 def test_choices_are_made(run):

@@ -1,5 +1,6 @@
 """The model to start from: which head is kept, which is new, and what learns."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -119,3 +120,32 @@ def test_a_threshold_of_no_answer_says_that_there_may_be_none(folder, source, wr
     flags = ["squad", "--model", str(folder), "--dev", data, "--do", "predict", "--max-question-length", "12"]
     for more, wanted in (([], False), (["--null-threshold", "1.5"], True)):
         assert prepare(read_settings([*flags, *more], description=""), source).task.version_2 is wanted
+
+
+def test_what_of_questions_cannot_be_learned_of_is_told(folder, source, write, capsys):
+    """Answers moved, not found, in characters of no token and longer than a window; questions cut; windows apart."""
+    long = " ".join(small.OTHER * 3)
+    asked = [
+        ("where ?", "anna lives in paris", "paris", 2),
+        ("where ?", "anna lives in paris", "oslo", 2),
+        ("where ?", "anna lives in \x00", "\x00", 14),
+        ("who " * 9, long, long, 0),
+        ("where ?", "boris lives in lima", "lima", 15),
+    ]
+    rows = [
+        {"id": str(i), "question": question, "context": context, "answers": {"text": [text], "answer_start": [start]}}
+        for i, (question, context, text, start) in enumerate(asked)
+    ]
+    path = write("asked.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["squad", "--model", str(folder), "--train", path, "--dev", path, "--max-question-length", "7"]
+    prepared = prepare(read_settings([*flags, "--max-length", "24"], description=""), source)
+    said = capsys.readouterr().out
+    for name in ("train", "dev"):
+        lost = ", and are not learned of" if name == "train" else ""
+        assert f"2 answers of {name} moved or not found, such as {path}:1" in said
+        assert f"2 of 5 questions of {name} have an answer that no run of tokens holds{lost}\n" in said
+        assert f"1 of 5 questions of {name} have an answer that no window holds whole{lost}\n" in said
+        assert f"1 of 5 questions of {name} were cut to 7 tokens" in said
+        assert f"1 of 5 questions of {name} leave less than --stride 128 tokens of room" in said
+    assert prepared.train is not None
+    assert set(prepared.train.features.sequences.questions.tolist()) == {0, 4}

@@ -73,6 +73,22 @@ def test_there_is_no_answer_when_that_is_likelier_by_the_threshold(context):
     assert ANSWERER(ask)["answer"] == some["answer"]
 
 
+def test_a_model_that_keeps_a_threshold_may_give_no_answer_by_default():
+    spans, null = counted(small.SHORT, 30)
+    difference = null - spans[0][0]
+    ask = {"question": QUESTION, "context": small.SHORT}
+    some, none = ANSWERER(ask), ANSWERER(ask, null_answer=True, null_threshold=difference - 0.01)
+
+    def keeping(threshold):
+        return QuestionAnswerer(small.bert("BertForQuestionAnswering", null_threshold=threshold))
+
+    assert keeping(difference - 0.01)(ask) == none
+    assert keeping(difference + 0.01)(ask)["answer"] == some["answer"]
+    assert keeping(difference - 0.01)(ask, null_answer=False) == some
+    assert keeping(difference + 0.01)(ask, null_threshold=difference - 0.01) == none
+    assert ANSWERER(ask, null_threshold=difference - 0.01) == none
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

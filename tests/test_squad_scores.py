@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_jax.scoring.squad import best_threshold, best_thresholds, normalize, score_answer, score_answers, totals
+from bert_jax.scoring.squad import (
+    best_threshold,
+    best_thresholds,
+    normalize,
+    score_answer,
+    score_answers,
+    threshold_between,
+    totals,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +119,34 @@ def test_the_best_thresholds_answer_where_that_pays():
     found = best_thresholds(predictions, golds, null_odds | {"b": 9.0})
     assert (found["best_exact_match_threshold"], found["best_f1_threshold"]) == (-3.0, 2.0)
     np.testing.assert_allclose(found["best_f1"], (3 + 2 / 3) / 5)
+
+
+def test_the_threshold_to_use_lies_between_questions():
+    golds = {"a": ["owl"], "b": [], "c": ["barn owl"]}
+    predictions = {"a": "owl", "b": "it", "c": "barn owl"}
+    assert threshold_between(predictions, golds, {"a": -3.0, "b": 1.0, "c": 2.0}) == -1.0
+    assert threshold_between(predictions, golds, {"a": -3.0, "b": 3.0, "c": 2.0}) == 2.5
+    assert threshold_between(predictions, golds, {"a": -3.0, "b": -3.0, "c": 2.0}) > 2.0  # a and b stay together
+    # Never to answer is best, although all odds are below the 0 that the official script then tells.
+    assert threshold_between({"a": "it", "b": "it", "c": "it"}, golds, {"a": -3.0, "b": -4.0, "c": -5.0}) < -5.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["right", "wrong", "none"]), st.integers(-50, 50)),
+        min_size=1,
+        max_size=9,
+        unique_by=lambda one: one[1],
+    )
+)
+def test_whoever_keeps_to_that_threshold_scores_the_best_f1(questions):
+    golds = {str(i): [] if kind == "none" else ["owl"] for i, (kind, _) in enumerate(questions)}
+    texts = {str(i): "owl" if kind == "right" else "it" for i, (kind, _) in enumerate(questions)}
+    odds = {str(i): float(odd) for i, (_, odd) in enumerate(questions)}
+    threshold = threshold_between(texts, golds, odds)
+    kept = {name: "" if odds[name] > threshold else text for name, text in texts.items()}
+    scored = totals(score_answers(kept, golds, version_2=True), golds)
+    assert scored["f1"] == pytest.approx(best_thresholds(texts, golds, odds)["best_f1"])
 
 
 def test_of_equal_odds_as_many_are_answered_as_pay():

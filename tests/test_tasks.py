@@ -223,8 +223,9 @@ def test_the_threshold_of_no_answer_is_searched_or_given(words, tmp_path, thresh
     part = encode(task, words, questions)
     answers = spans(part, (4, 4), (0, 0), (4, 4))
     first = part.features.sequences.offsets[:-1]
-    answers["start_logits"][first] = 99.0
-    assert task.score(part, task.decode(part, answers))["collapsed"] == 1  # no answer to anything
+    if threshold is not None:
+        answers["start_logits"][first] = 99.0
+        assert task.score(part, task.decode(part, answers))["collapsed"] == 1  # no answer to anything
     answers["start_logits"][first] = np.array([20, 25, 15]) - SURE
     answers = task.decode(part, answers)
     scores = task.score(part, answers)
@@ -232,9 +233,24 @@ def test_the_threshold_of_no_answer_is_searched_or_given(words, tmp_path, thresh
     assert scores["collapsed"] == 0
     texts = [row["answer"] for row in task.predictions(part, answers)]
     assert texts == (["paris", "", "paris"] if threshold is None else ["paris", "it", "paris"])
+    assert scores["f1"] == pytest.approx(1 if threshold is None else 2 / 3)  # of the texts that are written
+    assert scores["null_threshold"] == answers.threshold
     lines = task.report(tmp_path, part, answers)
     assert "--null-threshold" in lines[1]
     assert json.loads((tmp_path / "null_odds.json").read_text()).keys() == {"q0", "q1", "q2"}
+
+
+def test_where_it_is_best_never_to_answer_nothing_is_answered(words):
+    questions = [question(i, "it was very lovely", impossible=True) for i in range(2)]
+    questions.append(question(2, "the plot was in paris", "paris"))
+    task = QuestionAnswering(version_2=True)
+    part = encode(task, words, questions)
+    found = task.decode(part, spans(part, (0, 0), (0, 0), (1, 1)))  # wrong, and all odds below 0
+    scores = task.score(part, found)
+    assert scores["best_f1_threshold"] == 0
+    assert set(found.texts.values()) == {""}
+    assert scores["f1"] == scores["best_f1"] == pytest.approx(2 / 3)
+    assert scores["collapsed"] == 1
 
 
 def test_answers_that_are_not_known_are_predicted_alone(words, tmp_path):

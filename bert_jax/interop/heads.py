@@ -88,4 +88,6 @@ def fitting(config: BertConfig, model: type[Bert], **changes: Any) -> BertConfig
         changes["label_names"] = None
     if model in SCORES:
         changes |= {"num_labels": SCORES[model], "label_names": None}
+    if "span" not in model.heads:
+        changes["null_threshold"] = None
     return replace(config, **changes)

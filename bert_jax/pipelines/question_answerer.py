@@ -25,7 +25,9 @@ class QuestionAnswerer(Pipeline):
     `top`: returns a list of the n best when above 1.
     `max_answer_length`: in tokens.
     `null_answer`: whether there may be none: `answer` is then empty, and `start` and `end` are 0. Its logit is that of
-    [CLS], the lowest over the windows. `null_threshold` is how much higher than the best answer's it must be.
+    [CLS], the lowest over the windows. `null_threshold` is how much higher than the best answer's it must be. A model
+    that was fine-tuned on SQuAD 2.0 here keeps its threshold in config.json; by default there may be none where it
+    does, or where one is given.
 
     A score is a probability among all admissible spans of all windows, the null answer with them if there may be one.
     """
@@ -49,7 +51,12 @@ class QuestionAnswerer(Pipeline):
         return given["question"], given["context"]
 
     def static(
-        self, *, top: int = 1, max_answer_length: int = 30, null_answer: bool = False, null_threshold: float = 0.0
+        self,
+        *,
+        top: int = 1,
+        max_answer_length: int = 30,
+        null_answer: bool | None = None,
+        null_threshold: float | None = None,
     ) -> dict[str, Any]:
         if top < 1 or max_answer_length < 1:
             raise ValueError(f"top and max_answer_length must be at least 1, got {top} and {max_answer_length}")
@@ -65,9 +72,12 @@ class QuestionAnswerer(Pipeline):
         *,
         top: int = 1,
         max_answer_length: int = 30,
-        null_answer: bool = False,
-        null_threshold: float = 0.0,
+        null_answer: bool | None = None,
+        null_threshold: float | None = None,
     ) -> Any:
+        threshold = self.bert.config.null_threshold if null_threshold is None else null_threshold
+        if null_answer is None:
+            null_answer = threshold is not None
         best, totals = [], []
         for number, (window, logits) in enumerate(zip(document.windows, results, strict=True)):
             start_logits, end_logits = logits.T
@@ -77,7 +87,7 @@ class QuestionAnswerer(Pipeline):
             best += [Span(span.logit, span.start + window.start, span.end + window.start) for span in spans]
             totals.append(total)
         if null_answer:
-            null = min(float(logits[0].sum()) for logits in results) - null_threshold
+            null = min(float(logits[0].sum()) for logits in results) - (threshold or 0.0)
             best.append(Span(null, -1, -1))
             totals.append(null)
         if not best:

@@ -17,11 +17,14 @@ from bert_jax.data.finetuning import Features
 from bert_jax.models import Bert, BertForQuestionAnswering
 from bert_jax.scoring.answers import Predictions, predict_answers
 from bert_jax.scoring.classification import collapsed
-from bert_jax.scoring.squad import best_thresholds, score_answers, totals
+from bert_jax.scoring.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.tasks.showing import list_mistakes
 from bert_jax.tasks.task import Answers, Part
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
+
+
+NULL_THRESHOLD = "null_threshold"  # among the scores, and in config.json
 
 
 class Replies(NamedTuple):
@@ -31,7 +34,7 @@ class Replies(NamedTuple):
         likeliest: the answers as if there were one to each question, the next best, and the odds that there is none.
         texts: the final answers, empty where there is none.
         threshold: the null odds above which there is none; None where there is always one.
-        best: see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
+        best: what the best threshold would score, see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
     """
 
     likeliest: Predictions
@@ -91,7 +94,7 @@ class QuestionAnswering:
 
         Args:
             labelled: whether right answers must be known.
-            learnable: leave out the windows of questions whose answer the tokens do not hold.
+            learnable: leave out the windows of questions whose answer the tokens do not hold, or no window as a whole.
 
         Raises:
             ValueError: a question without an answer where there must be one, with its place; nothing to learn from.
@@ -104,8 +107,9 @@ class QuestionAnswering:
         )
         chosen = windows.learnable() if learnable else windows
         if not len(chosen):
-            raise ValueError(f"{questions[0].where} to {questions[-1].where}: no answer is where it is said to be")
-        weights = chosen.found[chosen.questions].astype(np.float32)
+            why = "no answer is where it is said to be, or no window holds it"
+            raise ValueError(f"{questions[0].where} to {questions[-1].where}: {why}")
+        weights = (chosen.found & chosen.whole)[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         features = Features(chosen, {"weights": weights}, positions=positions)
         return Part(name, questions, features, all(map(is_known, questions))), windows
@@ -126,21 +130,23 @@ class QuestionAnswering:
         )
         if not self.version_2:
             return Replies(found, found.texts, None, {})
-        best = best_thresholds(found.texts, golds_of(part), found.null_odds) if part.labelled else {}
-        threshold = best.get("best_f1_threshold", 0.0) if self.null_threshold is None else self.null_threshold
+        best, threshold = {}, self.null_threshold
+        if part.labelled:
+            known = found.texts, golds_of(part), found.null_odds
+            best = best_thresholds(*known)
+            threshold = threshold_between(*known) if threshold is None else threshold
+        threshold = threshold or 0.0
         return Replies(found, found.above(threshold), threshold, best)
 
     def score(self, part: Part, found: Replies) -> dict[str, float]:
+        """Returns what the final answers are worth and, where there may be none, the threshold that they keep to."""
         golds = golds_of(part)
-        if not self.version_2:
-            return totals(score_answers(found.texts, golds, version_2=False), golds)
-        texts = found.likeliest.above(self.null_threshold or 0.0)
+        scores = totals(score_answers(found.texts, golds, version_2=self.version_2), golds)
+        if found.threshold is None:
+            return scores
         there_is_one = np.array([bool(gold) for gold in golds.values()])
-        return {
-            **totals(score_answers(texts, golds, version_2=True), golds),
-            **found.best,
-            "collapsed": float(collapsed(np.array(list(texts.values())), there_is_one)),
-        }
+        alike = collapsed(np.array(list(found.texts.values())), there_is_one)
+        return {**scores, **found.best, NULL_THRESHOLD: found.threshold, "collapsed": float(alike)}
 
     def predictions(self, part: Part, found: Replies) -> Iterator[dict[str, Any]]:
         for question in part.examples:

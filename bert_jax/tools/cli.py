@@ -210,9 +210,11 @@ class Answer(Command):
     max_answer_length: int = 30
     """In tokens."""
     null_answer: bool = False
-    """There may be no answer: the line begins with a tab then."""
-    null_threshold: float = 0.0
-    """How much likelier than the best answer, as a difference of logits, no answer must be."""
+    """There may be no answer: the line begins with a tab then. Default: as the model says, or where there is a
+    threshold."""
+    null_threshold: float | None = None
+    """How much likelier than the best answer, as a difference of logits, no answer must be. Default: as the model says,
+    else 0."""
 
     def given(self, stack: ExitStack) -> Iterator[Iterator[str]]:
         if len(self.texts) > 2 or (len(self.texts) == 2 and self.file is not None):
@@ -232,8 +234,8 @@ class Answer(Command):
         return QuestionAnswerer.load(self.model, **options)
 
     def options(self) -> dict[str, Any]:
-        names = ("top", "max_answer_length", "null_answer", "null_threshold")
-        return {name: getattr(self, name) for name in names}
+        names = ("top", "max_answer_length", "null_threshold")
+        return {name: getattr(self, name) for name in names} | {"null_answer": self.null_answer or None}
 
     def lines(self, answer: Any, number: int) -> list[str]:
         found = answer if isinstance(answer, list) else [answer]

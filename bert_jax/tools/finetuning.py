@@ -184,14 +184,15 @@ class Squad(Files):
     max_answer_length: int = 30
     """Tokens of an answer."""
     version_2: bool = False
-    """Whether there may be no answer; where some question says that there is none, or --null-threshold is given, it is
-    so anyway.
+    """Whether there may be no answer; where some question says that there is none, or there is a threshold, it is so
+    anyway.
     """
     n_best: int = 20
     """Answers written to nbest_predictions.json."""
     null_threshold: float | None = None
-    """There is no answer where its logit is above the best answer's by more than this; default: what scores best on
-    --dev, and 0 where its answers are not known.
+    """There is no answer where its logit is above the best answer's by more than this. Default: what scores best on
+    --dev, which the model keeps; to evaluate and to predict, what it keeps. A model that keeps none is evaluated by
+    what scores best, and predicts by 0.
     """
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.choices import find_choice_columns, read_choices
-from bert_jax.data.examples import TaggedExample, TextExample
+from bert_jax.data.encoding_questions import QuestionSequences
+from bert_jax.data.examples import Question, TaggedExample, TextExample
 from bert_jax.data.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.labels import label_names
 from bert_jax.data.movie_reviews import labelled_reviews
@@ -226,11 +227,12 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
     for name, path, split in splits(settings):
         read[name], notes = read_questions(path, split=split, encoding=data.encoding)
         say_notes(notes, f"answers of {name or 'dev'} moved or not found")
-    version_2 = data.version_2 or data.null_threshold is not None
+    threshold = data.null_threshold
+    if threshold is None and settings.run.do != "train":
+        threshold = source.config.null_threshold  # what the model was chosen by
+    version_2 = data.version_2 or threshold is not None
     version_2 = version_2 or any(question.impossible for some in read.values() for question in some)
-    task = QuestionAnswering(
-        version_2, data.max_answer_length, data.n_best, data.null_threshold, settings.reports.mistakes
-    )
+    task = QuestionAnswering(version_2, data.max_answer_length, data.n_best, threshold, settings.reports.mistakes)
     parts = []
     for name, questions in read.items():
         part, encoded = task.encode(
@@ -243,13 +245,23 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
             labelled=settings.run.do != "predict",
             learnable=name == "train",
         )
-        lost = sum(not found and bool(asked.answers) for asked, found in zip(questions, encoded.found, strict=True))
-        if lost:
-            print(f"{lost:,} of {len(questions):,} questions of {name or 'dev'}: no run of tokens holds the answer")
-        if encoded.cut:
-            print(f"{encoded.cut:,} questions of {name or 'dev'} were cut to {data.max_question_length} tokens")
+        say_lost(questions, encoded, name or "dev", data)
         parts.append(part)
     return Prepared(task, parts[0] if "train" in read else None, parts[-1:])
+
+
+def say_lost(questions: Sequence[Question], encoded: QuestionSequences, name: str, data: finetuning.Squad) -> None:
+    """Prints how many questions cannot be learned of, and how many are not read as they were meant to be."""
+    answered = np.array([bool(question.answers) for question in questions])
+    not_learned = ", and are not learned of" if name == "train" else ""
+    for count, what in (
+        (answered & ~encoded.found, f"have an answer that no run of tokens holds{not_learned}"),
+        (answered & encoded.found & ~encoded.whole, f"have an answer that no window holds whole{not_learned}"),
+        (encoded.cut, f"were cut to {data.max_question_length} tokens"),
+        (encoded.apart, f"leave less than --stride {data.stride} tokens of room: their windows share no token"),
+    ):
+        if number := int(np.sum(count)):
+            print(f"{number:,} of {len(questions):,} questions of {name} {what}")
 
 
 # Choices

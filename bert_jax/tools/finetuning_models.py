@@ -17,6 +17,7 @@ from bert_jax.interop.heads import TRUNK, architecture, initial
 from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.tasks import Task
+from bert_jax.tasks.question_answering import NULL_THRESHOLD
 from bert_jax.tokenization import Tokenizer
 from bert_jax.tools.finetuning import Settings, Training
 from bert_jax.training import seeds
@@ -152,14 +153,16 @@ def seeds_of(settings: Settings) -> tuple[int, ...]:
     return tuple(range(settings.run.seed, settings.run.seed + settings.run.seeds))
 
 
-def save(folder: Path, model: Bert, params: dict[str, Any], tokenizer: Tokenizer) -> None:
+def save(
+    folder: Path, model: Bert, params: dict[str, Any], tokenizer: Tokenizer, *, null_threshold: float | None = None
+) -> None:
     """Writes a model of one seed in Hugging Face's layout, adapters merged into the kernels."""
     config = model.config
     if config.lora_rank:
         scale = config.lora_alpha / config.lora_rank
         merged = adapters.merged(params["encoder"], params["adapters"]["encoder"], scale=scale)
         params = {name: part for name, part in params.items() if name != "adapters"} | {"encoder": merged}
-    plain = type(model)(replace(config, lora_rank=0, dtype="float32"))
+    plain = type(model)(replace(config, lora_rank=0, dtype="float32", null_threshold=null_threshold))
     folder.mkdir(parents=True, exist_ok=True)
     huggingface.write_model(folder, plain, params)
     tokenizer.save(folder)
@@ -191,8 +194,10 @@ class Best:
 
     def take(self, step: int, row: dict[str, np.ndarray], params: Any, learning: Collection[str]) -> None:
         """Saves the models of the seeds for which an evaluation is the best so far."""
+        thresholds = row.get(f"eval_{NULL_THRESHOLD}")
         for place in np.flatnonzero(self.selection.improved(step, row)).tolist():
-            save(self.folder(place), self.model, seeds.of_seed(params, learning, place), self.tokenizer)
+            found = {} if thresholds is None else {NULL_THRESHOLD: float(thresholds[place])}
+            save(self.folder(place), self.model, seeds.of_seed(params, learning, place), self.tokenizer, **found)
 
     def keep(self) -> None:
         """Copies the best seed's model into the run's folder."""
