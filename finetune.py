@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = Source.find(asked.model)
     check_model(settings, source.folder, source.config, source.named, model_of(settings))
     prepared = prepare(settings, source)
-    check_pairs(source.folder, source.config, prepared.held_out)
+    check_pairs(source.folder, source.config, prepared.parts)
     bert = source.load(prepared.task, trained=asked.do != "train", **dropouts(training))
     if prepared.train is not None and training.attention not in ("auto", "plain"):
         config, parts = replace(bert.config, dtype=training.dtype), [prepared.train, *prepared.held_out]

@@ -6,6 +6,9 @@ import pytest
 import small_finetuning as small
 from small_finetuning import finetune
 
+from bert_jax.tools.finetuning import read_settings
+from bert_jax.tools.finetuning_checks import check
+
 TEXTS, HEADER = "classification", "text\tlabel\n"
 NOT_THERE = '{"question": "who ?", "context": "it", "answers": {"text": ["x"], "answer_start": [0]}}\n'
 
@@ -22,6 +25,8 @@ def place(tmp_path_factory):
         (TEXTS, {"dev.tsv": HEADER + "a film\t2\n"}, [], r"dev\.tsv:2: the label '2' is none of 0, 1"),
         (TEXTS, {"dev.tsv": HEADER + "a film\t\n"}, [], r"dev\.tsv:2: no label"),
         (TEXTS, {"dev.tsv": HEADER}, [], r"dev\.tsv: no rows"),
+        (TEXTS, {"dev.tsv": "sentence1\tsentence2\tlabel\na\tb\t1\n"}, [],
+         r"dev\.tsv:2 is a pair of texts, .*train\.tsv:2 is a single one"),
         (TEXTS, {"train.tsv": HEADER + "a\t1\nb\t1\n"}, [], r"wanted two classes or more, found 1"),
         (TEXTS, {"train.tsv": HEADER + "a\t1\nb\t0\tc\n"}, [], r"train\.tsv:3: 3 columns, the header has 2"),
         (TEXTS, {"train.tsv": "words\tlabel\na\t1\n"}, [], r"which column holds the text\? There are words"),
@@ -40,19 +45,18 @@ def place(tmp_path_factory):
         (TEXTS, {}, ["--freeze", "3"], "--freeze 3: the model has 2 layers"),
         (TEXTS, {}, ["--freeze", "1", "--lora-rank", "2"], "--freeze says nothing more"),
         (TEXTS, {}, ["--from-scratch", "--lora-rank", "2"], "--from-scratch has nothing learned"),
-        (TEXTS, {}, ["--do", "predict", "--resume"], "--resume is for training, not for --do predict"),
         (TEXTS, {}, ["--do", "evaluate"], "is a BertForPreTraining; --do evaluate needs a BertForSequenceC"),
         (TEXTS, {}, ["--sweep", "--resume"], "--sweep trains anew"),
         (TEXTS, {}, ["--sweep", "--sweep-epochs", "2", "2"], "--sweep-epochs wants one value or more, each on"),
         (TEXTS, {}, ["--sweep", "--sweep-batch-sizes", "0"], "--sweep-batch-sizes must be above 0, got 0"),
-        (TEXTS, {}, ["--glue", "rte"], "--glue names the data: --train says nothing more"),
-        (TEXTS, {}, ["--glue-folder", "x"], "--glue-folder goes with --glue"),
         (TEXTS, {}, ["--label-separator", ""], "--label-separator must not be empty"),
         ("tokens", {}, ["--overlap", "-1"], "--overlap must be at least 0, got -1"),
         ("squad", {}, ["--n-best", "0"], "--n-best must be at least 1, got 0"),
+        ("squad", {}, ["--null-threshold", "nan"], "--null-threshold must be a finite number, got nan"),
+        ("squad", {}, ["--null-threshold", "-inf"], "--null-threshold must be a finite number, got -inf"),
         ("squad", {}, ["--max-answer-length", "0"], "--max-answer-length must be at least 1, got 0"),
         (TEXTS, {}, ["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows"),
-        (TEXTS, {}, ["--problem-type", "regression", "--class-weights", "balanced"], "are for single labels"),
+        (TEXTS, {}, ["--problem-type", "regression", "--class-weights", "balanced"], "is for single labels"),
         (TEXTS, {"train.jsonl": '{"text": "a", "label": [1, 2]}\n', "dev.jsonl": '{"text": "a", "label": 1}\n'},
          ["--problem-type", "regression"], r"dev\.jsonl:1: wanted 2 score\(s\) a text, found 1"),
         ("tokens", {"dev.conll": "anna\tB-person\nfilm\n"}, [], r"dev\.conll:2: 'film' is not a word and its tag"),
@@ -76,11 +80,65 @@ def test_bad_input_is_refused_in_one_line_before_the_folder_is_made(
     chosen = {part: place / f"{part}{end}" for part in ("train", "dev")}
     chosen |= {name.split(".")[0]: write(name, content) for name, content in files.items()}
     length = ["--max-length", "48", "--max-question-length", "12"] if kind == "squad" else ["--max-length", "32"]
-    start = ["--model", place / "model", "--train", chosen["train"], "--dev", chosen["dev"]]
+    start = ["--model", place / "model", "--dev", chosen["dev"]]
+    start += [] if "--do" in flags else ["--train", chosen["train"]]
     with pytest.raises((ValueError, OSError), match=message) as caught:
         finetune(kind, tmp_path / "run", *start, *length, *flags)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+FILES, GLUE = ["--train", "t.tsv", "--dev", "d.tsv"], ["--glue", "rte"]
+NOT_REVIEWS = "for --train and --dev, not for the film reviews"
+NOT_GLUE, NOT_SWEEP = "not for --glue, which names data and problem", "not for --sweep, which has flags of its own"
+SEPARATOR = "--label-separator is for --problem-type multi_label_classification"
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "message"),
+    [
+        (TEXTS, ["--problem-type", "regression"], f"--problem-type is {NOT_REVIEWS}"),
+        (TEXTS, ["--text-column", "a"], f"--text-column is {NOT_REVIEWS}"),
+        (TEXTS, ["--encoding", "latin-1"], f"--encoding is {NOT_REVIEWS}"),
+        (TEXTS, [*FILES, "--sweep-epochs", "2"], "--sweep-epochs is for --sweep"),
+        (TEXTS, ["--sweep", "--learning-rate", "1e-3"], f"--learning-rate is {NOT_SWEEP}"),
+        (TEXTS, ["--sweep", "--epochs", "1"], f"--epochs is {NOT_SWEEP}"),
+        ("squad", [*FILES, "--sweep", "--epochs", "3"], f"--epochs is {NOT_SWEEP}"),
+        (TEXTS, ["--lora-alpha", "8"], "--lora-alpha is for --lora-rank"),
+        (TEXTS, [*GLUE, "--train", "t.tsv"], f"--train is {NOT_GLUE}"),
+        (TEXTS, [*GLUE, "--no-header"], f"--no-header is {NOT_GLUE}"),
+        (TEXTS, [*GLUE, "--train-split", "a"], f"--train-split is {NOT_GLUE}"),
+        (TEXTS, [*GLUE, "--dev-split", "a"], f"--dev-split is {NOT_GLUE}"),
+        (TEXTS, [*GLUE, "--problem-type", "regression"], f"--problem-type is {NOT_GLUE}"),
+        (TEXTS, ["--glue-folder", "x"], "--glue-folder is for --glue"),
+        (TEXTS, [*FILES, "--label-separator", "|"], SEPARATOR),
+        *(
+            (kind, ["--do", do, "--dev", "d", *flags], f"{flags[0]} is for training, not for --do {do}")
+            for do in ("evaluate", "predict")
+            for kind, flags in (
+                (TEXTS, ["--resume"]), (TEXTS, ["--seeds", "2"]), (TEXTS, ["--train", "t.tsv"]),
+                (TEXTS, ["--epochs", "1"]), (TEXTS, ["--lora-rank", "2"]),
+                ("tokens", ["--freeze", "1"]), ("tokens", ["--label-smoothing", "0.1"]),
+                ("squad", ["--patience", "2"]), ("multiple-choice", ["--seed", "1"]),
+            )
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_flag_that_nothing_reads_is_refused(kind, flags, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check(read_settings([kind, "--model", "m", *flags], description=""))
+
+
+@pytest.mark.parametrize("kind", small.ENDS)
+def test_flags_that_are_read_pass(kind):
+    answering = ["--batch-size", "4", "--no-pack", "--dtype", "bfloat16", "--max-length", "99", "--mistakes", "3"]
+    for flags in (
+        ["--do", "predict", "--dev", "d", *answering],
+        [*FILES, *answering, "--lora-rank", "2", "--lora-alpha", "8", "--log-every", "3"],
+        [*FILES, "--sweep", "--sweep-epochs", "1", "--seeds", "2"],
+    ):
+        check(read_settings([kind, "--model", "m", *flags], description=""))
 
 
 @pytest.mark.parametrize("do", ["train", "predict"])

@@ -2,7 +2,9 @@
 not fit them.
 """
 
+import math
 from collections.abc import Iterable
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from bert_jax.config import BertConfig
@@ -13,6 +15,11 @@ from bert_jax.tools.finetuning import Run, Settings, Squad, Tagged, Texts, Train
 from bert_jax.tools.flags import LONGEST_ROW, flag, require_at_least, require_at_most, require_positive, require_share
 
 LARGEST_SEED = 2**32  # keys are made of 32 bits
+SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
+SWEPT = ("learning_rate", "batch_size", "epochs")
+SWEEPS = ("sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs")
+COLUMNS = ("text_column", "pair_column", "label_column", "header", "encoding", "train_split", "dev_split")
+ANSWERING = {"batch_size", "pack", "dtype", "attention", "fsdp"}  # what of training says how examples are answered
 
 
 def check(settings: Settings) -> None:
@@ -40,8 +47,12 @@ def check(settings: Settings) -> None:
         require_at_least(0, data, "overlap")
     if isinstance(data, Squad):
         require_at_least(1, data, "stride", "max_question_length", "max_answer_length", "n_best")
-    if isinstance(data, Texts):
-        check_texts(run, data)
+        if data.null_threshold is not None and not math.isfinite(data.null_threshold):
+            raise ValueError(f"--null-threshold must be a finite number, got {data.null_threshold}")
+    if isinstance(data, Texts) and not data.label_separator:
+        raise ValueError("--label-separator must not be empty")
+    check_that_all_is_read(settings)
+    if isinstance(data, Texts) and (data.glue or (data.train is None and data.dev is None)):
         return
     if run.do == "train" and data.train is None:
         raise ValueError("--train: a file or a dataset to train on is needed")
@@ -55,42 +66,57 @@ def check_run_flags(run: Run, training: Training) -> None:
         raise ValueError("--lora-rank leaves everything but adapters and head as it is: --freeze says nothing more")
     if run.from_scratch and (training.lora_rank or training.freeze is not None):
         raise ValueError("--from-scratch has nothing learned: --lora-rank or --freeze would leave it so")
-    if run.do != "train":
-        for name in ("resume", "sweep", "from_scratch"):
-            if getattr(run, name):
-                raise ValueError(f"{flag(name)} is for training, not for --do {run.do}")
-        if run.seeds > 1:
-            raise ValueError(f"--seeds is for training, not for --do {run.do}")
     if run.sweep:
         if run.resume:
             raise ValueError("--sweep trains anew: it does not go with --resume")
-        require_positive(run, "sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs")
-        for name in ("sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs"):
+        require_positive(run, *SWEEPS)
+        for name in SWEEPS:
             values = getattr(run, name)
             if not values or len(set(values)) < len(values):
                 given = ", ".join(map(str, values)) or "none"
                 raise ValueError(f"{flag(name)} wants one value or more, each once; got {given}")
 
 
-def check_texts(run: Run, data: Texts) -> None:
-    """Refuses settings of classification that contradict each other."""
-    if data.glue:
-        for name in ("train", "dev", "text_column", "pair_column", "label_column"):
-            if getattr(data, name) is not None:
-                raise ValueError(f"--glue names the data: {flag(name)} says nothing more")
-        if data.problem_type != Texts.problem_type:
-            raise ValueError("--glue names the problem: --problem-type says nothing more")
-    elif data.glue_folder:
-        raise ValueError("--glue-folder goes with --glue, which names the task")
-    elif data.train is not None and data.dev is None:
-        raise ValueError("--dev: a file or a dataset to evaluate on is needed")
-    elif data.dev is not None and data.train is None and run.do == "train":
-        raise ValueError("--train: a file or a dataset to train on is needed")
-    if not data.label_separator:
-        raise ValueError("--label-separator must not be empty")
-    single = data.problem_type == "single_label_classification"
-    if not single and (data.label_smoothing or data.class_weights != "none"):
-        raise ValueError(f"--label-smoothing and --class-weights are for single labels, not for {data.problem_type}")
+def check_that_all_is_read(settings: Settings) -> None:
+    """Refuses a setting that is not at its default, where nothing will read it.
+
+    Raises:
+        ValueError: naming the flag, and the one that decides that it is not read.
+    """
+    defaults = {name.name: name.default_factory() for name in fields(settings) if name.default_factory is not MISSING}
+    defaults["run"] = Run(settings.run.model)
+    for idle, group, names, why in unread(settings):
+        for name in names if idle else ():
+            given = getattr(getattr(settings, group), name, None)
+            if given != getattr(defaults[group], name, None):
+                said = f"--no-{flag(name)[2:]}" if given is False else flag(name)
+                raise ValueError(f"{said} is {why}")
+
+
+def unread(settings: Settings) -> list[tuple[bool, str, Iterable[str], str]]:
+    """Returns when which settings of which group are not read, and what they are for instead."""
+    run, training, data = settings.run, settings.training, settings.data
+    told, trained = f"for training, not for --do {run.do}", run.do == "train"
+    table: list[tuple[bool, str, Iterable[str], str]] = [
+        (not trained, "run", ("resume", "sweep", "from_scratch", "seed", "seeds"), told),
+        (not trained, "training", [one.name for one in fields(training) if one.name not in ANSWERING], told),
+        (not trained, "data", ("train", "train_split", "label_smoothing", "class_weights"), told),
+        (not run.sweep, "run", SWEEPS, "for --sweep"),
+        (run.sweep, "training", SWEPT, "not for --sweep, which has flags of its own"),
+        (not training.lora_rank, "training", ("lora_alpha",), "for --lora-rank"),
+    ]
+    if isinstance(data, Texts):
+        glue, problem = data.glue is not None, data.problem_type
+        reviews = not glue and data.train is None and data.dev is None
+        named = ("train", "dev", *COLUMNS, "problem_type", "label_separator")
+        table += [
+            (glue, "data", named, "not for --glue, which names data and problem"),
+            (not glue, "data", ("glue_folder",), "for --glue"),
+            (reviews, "data", named, "for --train and --dev, not for the film reviews"),
+            (problem != SINGLE, "data", ("label_smoothing", "class_weights"), f"for single labels, not for {problem}"),
+            (trained and problem != SEVERAL, "data", ("label_separator",), f"for --problem-type {SEVERAL}"),
+        ]
+    return table
 
 
 def check_model(settings: Settings, source: Path, config: BertConfig, named: str | None, wanted: type[Bert]) -> None:
@@ -118,12 +144,17 @@ def check_model(settings: Settings, source: Path, config: BertConfig, named: str
 
 
 def check_pairs(source: Path, config: BertConfig, parts: Iterable[Part]) -> None:
-    """Refuses pairs of texts for a model that knows one kind of token only.
+    """Refuses pairs of texts beside single texts, and for a model that knows one kind of token only.
 
     Raises:
-        ValueError: naming the model.
+        ValueError: naming the model, or an example of each kind.
     """
+    first: dict[bool, str] = {}
     for part in parts:
         sequences = part.features.sequences
-        if config.type_vocab_size < 2 and (sequences.second < sequences.lengths).any():
+        paired = bool((sequences.second < sequences.lengths).any())
+        if paired and config.type_vocab_size < 2:
             raise ValueError(f"{source} has one token type: it cannot tell the texts of a pair apart")
+        first.setdefault(paired, part.examples[0].where)
+    if len(first) > 1:
+        raise ValueError(f"{first[True]} is a pair of texts, {first[False]} is a single one")

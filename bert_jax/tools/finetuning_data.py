@@ -42,6 +42,11 @@ class Prepared:
     held_out: list[Part]
 
     @property
+    def parts(self) -> list[Part]:
+        """All that there is."""
+        return [*([self.train] if self.train else []), *self.held_out]
+
+    @property
     def fingerprint(self) -> str | None:
         """Tells apart what different data are trained on; None where nothing is trained."""
         if self.train is None:
@@ -63,8 +68,7 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
         OSError, ValueError: data that lack or are wrong, with file and line.
     """
     prepared = KINDS[type(settings)][1](settings, source)
-    parts = [prepared.train] if prepared.train else []
-    sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in [*parts, *prepared.held_out]]
+    sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in prepared.parts]
     print("; ".join(sizes))
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""
