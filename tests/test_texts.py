@@ -75,9 +75,9 @@ def test_classes_are_named_by_text_or_digits(write):
 
 
 def test_several_classes_are_a_list_or_stand_in_one_text(write):
-    values = [["a", "b"], [3, 1, 3], [], "a, b", "", "b,,a", None, 7]
+    values = [["a", "b"], [3, 1, 3], [], "a, b", "", "b,,a", None, 7, True]
     path = write("a.jsonl", lines(*({"text": "a", "label": value} for value in values)))
-    expected = [("a", "b"), ("3", "1"), (), ("a", "b"), (), ("b", "a"), None, ("7",)]
+    expected = [("a", "b"), ("3", "1"), (), ("a", "b"), (), ("b", "a"), None, ("7",), ("true",)]
     assert labels_of(path, **MULTI) == expected
     path = write("a.csv", "text,labels\nx,a b|c\n")
     assert labels_of(path, label_separator="|", **MULTI) == [("a b", "c")]
@@ -95,6 +95,10 @@ def test_scores_are_numbers_or_lists_of_them(write):
         (["a"], {}, r"a\.jsonl:2: 'label' is no class but \['a'\]; several labels make a multi_label_classification"),
         (0.5, {}, r"a\.jsonl:2: 'label' is no class but 0\.5; scores make a regression"),
         ([0.5], MULTI, r"a\.jsonl:2: 'label' is no class but 0\.5"),
+        (1.5, MULTI, r"a\.jsonl:2: 'label' is no class but 1\.5"),
+        ({"a": 1}, MULTI, r"a\.jsonl:2: 'label' is no class but \{'a': 1\}$"),
+        ([{"a": 1}], MULTI, r"a\.jsonl:2: 'label' is no class but \{'a': 1\}$"),
+        (10**400, REGRESSION, r"a\.jsonl:2: 'label' is no finite number but 10+$"),
         ("high", REGRESSION, r"a\.jsonl:2: 'label' is no finite number but 'high'"),
         ("nan", REGRESSION, r"a\.jsonl:2: 'label' is no finite number but 'nan'"),
     ],

@@ -162,7 +162,9 @@ def parse_label(value: Any, problem_type: str, separator: str, where: str) -> La
             return None
         return tuple(_score(part, where) for part in value) if isinstance(value, list) else _score(value, where)
     if problem_type == "multi_label_classification":
-        parts: Sequence[Any] = value if isinstance(value, list) else str(value).split(separator)
+        if isinstance(value, str):
+            value = value.split(separator)
+        parts: Sequence[Any] = value if isinstance(value, list) else [value]
         return tuple(dict.fromkeys(name for part in parts if (name := class_name(part, where))))
     return class_name(value, where) or None
 
@@ -179,15 +181,15 @@ def class_name(value: Any, where: str) -> str:
         return str(value).strip()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # whole numbers with gaps between them are often kept so
-    kind = "several labels make a multi_label_classification" if isinstance(value, list) else "scores make a regression"
-    raise ValueError(f"{where} is no class but {value!r}; {kind}")
+    hints = {list: "; several labels make a multi_label_classification", float: "; scores make a regression"}
+    raise ValueError(f"{where} is no class but {value!r:.60}{hints.get(type(value), '')}")
 
 
 def _score(value: Any, where: str) -> float:
     try:
         score = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f"{where} is no finite number but {value!r}")
+        raise ValueError(f"{where} is no finite number but {value!r:.60}")
     return score
