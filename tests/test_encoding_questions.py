@@ -104,7 +104,7 @@ def test_what_no_tokens_hold_is_not_found():
 
 
 def test_an_answer_that_no_window_holds_whole_is_not_learned_of():
-    context = " ".join("paris owl 1923 barn".split() * 5)
+    context = " ".join(["paris", "owl", "1923", "barn"] * 5)
     twenty = " ".join(context.split()[:11])  # a window has room for 10 words, and the next begins 9 later
     impossible = question(context, impossible=True)
     sequences = encode(question(context, "1923"), question(context, (twenty, 0)), impossible, max_length=18, stride=9)

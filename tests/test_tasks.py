@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from small_finetuning import GOOD, OTHER
 
+from bert_jax.config import BertConfig
 from bert_jax.data.examples import Answer, ChoiceExample, Question, TaggedExample, TextExample
 from bert_jax.functional import losses
+from bert_jax.models import Outputs
 from bert_jax.tasks import Classification, MultipleChoice, QuestionAnswering, Tagging, of_seed
 from bert_jax.tokenization import Tokenizer
 
@@ -82,7 +84,10 @@ def test_scores_may_be_several(words, tmp_path, values):
     assert [row["score"] for row in task.predictions(part, answers)] == [
         row[0] if values == 1 else row for row in (labels * 2 + 1).tolist()
     ]
-    assert "3 of 3" in task.report(tmp_path, part, answers)[0]
+    error = np.abs(labels + 1).mean()
+    assert task.report(tmp_path, part, answers)[0].startswith(
+        f"mean absolute error {error:.4f}; the largest errors are"
+    )
     assert (tmp_path / "mistakes.md").read_text().splitlines()[2].startswith("| 5.000 | 9.000")
     with pytest.raises(ValueError, match=rf"t\.tsv:1: wanted 5 score\(s\) a text, found {values}"):
         Classification("regression", values=5).encode("", texts(*given), words, max_length=9)
@@ -106,6 +111,18 @@ def test_balanced_classes_weigh_the_same(words):
     part, _ = task.encode("train", texts("a", "b", "a", "a", "b", "c"), words, max_length=9, balanced=True)
     weights, labels = part.features.of_sequences["weights"], part.features.of_sequences["labels"]
     assert [weights[labels == label].sum() for label in range(3)] == pytest.approx([2, 2, 2])
+
+
+def test_labels_are_smoothed_for_learning_alone(words):
+    given = {"labels": np.array([[0]]), "weights": np.ones((1, 1), np.float32)}
+    outputs = Outputs(logits=logits([[9.0, -9.0]]))
+    names = ("bad", "good")
+    for task in (Classification("single_label_classification", names, smoothing=0.2), Tagging(names, smoothing=0.2)):
+        learned, measured = (
+            float(task.objective(task.model(BertConfig()), learning=learning).judge(outputs, given)["loss"][0])
+            for learning in (True, False)
+        )
+        assert learned > 1 > 1e-6 > measured
 
 
 def test_class_weights_and_smoothing_are_those_of_pytorch():

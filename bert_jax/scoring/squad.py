@@ -118,10 +118,8 @@ def best_thresholds(
     return found
 
 
-def gains_of_answering(
-    predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]
-) -> tuple[int, np.ndarray]:
-    """Returns the sum of scores where no question is answered, and what each gains if it is: exact match and F1, [n, 2]."""
+def gains_of_answering(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> tuple[int, np.ndarray]:
+    """Returns the sum of scores where no question is answered, and what answering each adds to it, [n, 2]."""
     scores = score_answers(predictions, golds, version_2=True)
     table = np.array(list(scores.values()), np.float64).reshape(-1, 2)
     unanswerable = np.array([not gold for gold in golds.values()], bool)

@@ -16,7 +16,7 @@ from bert_jax.data.finetuning import Features
 from bert_jax.data.labels import encode_labels
 from bert_jax.models import Bert, BertForSequenceClassification
 from bert_jax.scoring.classification import classification_scores, collapsed, confusion, predict, worst_mistakes
-from bert_jax.tasks.showing import draw_confusion, draw_scores, list_mistakes
+from bert_jax.tasks.showing import draw_confusion, draw_scores, list_mistakes, list_worst
 from bert_jax.tasks.task import Answers, Part, labels_of, softmax
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
@@ -92,8 +92,9 @@ class Classification:
             weights = (len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)))[labels].astype(np.float32)
         return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights}), labelled), cut
 
-    def objective(self, model: Bert) -> objectives.Objective:
-        return objectives.classification(model, problem_type=self.problem_type, smoothing=self.smoothing)
+    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
+        smoothing = self.smoothing if learning else 0.0
+        return objectives.classification(model, problem_type=self.problem_type, smoothing=smoothing)
 
     def decode(self, part: Part, answers: Answers) -> np.ndarray:
         return answers["logits"]
@@ -133,11 +134,13 @@ class Classification:
         if not part.labelled:
             return []
         labels, found = labels_of(part), self.probabilities(found)
+        path = folder / f"{part.file_prefix}mistakes.md"
         if self.problem_type == "regression":
             draw_scores(folder / f"{part.file_prefix}scores.png", labels[:, 0], found[:, 0])
-            wrong, rows = len(labels), self.farthest(part, found, labels)
+            said = f"mean absolute error {np.abs(found - labels).mean():.4f}; the largest errors are"
             columns = ("error", "predicted", "label", "text", "where")
-        elif self.problem_type == "multi_label_classification":
+            return list_worst(path, columns, self.farthest(part, found, labels), said=said)
+        if self.problem_type == "multi_label_classification":
             wrong, rows = int(((found > 0.5) != labels).any(axis=1).sum()), self.wrong_decisions(part, found, labels)
             columns = ("probability", "label", "is right", "text", "where")
         else:
@@ -145,7 +148,6 @@ class Classification:
             draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
             wrong, rows = int(taken.sum() - taken.trace()), self.wrong_classes(part, found, labels)
             columns = ("probability", "predicted", "label", "text", "where")
-        path = folder / f"{part.file_prefix}mistakes.md"
         return list_mistakes(path, columns, rows, wrong=wrong, of=len(labels))
 
     def wrong_classes(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:

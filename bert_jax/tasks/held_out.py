@@ -42,7 +42,7 @@ class HeldOut:
     ) -> None:
         self.task, self.parts, self.rows, self.num_rows, self.layout = task, parts, rows, num_rows, layout
         self.shapes: set[tuple[int, ...]] = set()
-        objective = task.objective(model)
+        objective = task.objective(model, learning=False)
 
         def step(params: Any, batch: Any, axis: str | None = None) -> Any:
             self.shapes.add(batch["input_ids"].shape)  # runs only while it is traced

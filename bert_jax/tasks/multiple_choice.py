@@ -70,7 +70,7 @@ class MultipleChoice:
         features = Features(sequences, {"labels": labels, "weights": weights}, group=choices)
         return Part(name, examples, features, labelled), cut
 
-    def objective(self, model: Bert) -> objectives.Objective:
+    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
         return objectives.classification(model, problem_type=PROBLEM)
 
     def decode(self, part: Part, answers: Answers) -> np.ndarray:

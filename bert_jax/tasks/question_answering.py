@@ -23,7 +23,6 @@ from bert_jax.tasks.task import Answers, Part
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
 
-
 NULL_THRESHOLD = "null_threshold"  # among the scores, and in config.json
 
 
@@ -34,7 +33,7 @@ class Replies(NamedTuple):
         likeliest: the answers as if there were one to each question, the next best, and the odds that there is none.
         texts: the final answers, empty where there is none.
         threshold: the null odds above which there is none; None where there is always one.
-        best: what the best threshold would score, see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
+        best: see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
     """
 
     likeliest: Predictions
@@ -114,7 +113,7 @@ class QuestionAnswering:
         features = Features(chosen, {"weights": weights}, positions=positions)
         return Part(name, questions, features, all(map(is_known, questions))), windows
 
-    def objective(self, model: Bert) -> objectives.Objective:
+    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
         return objectives.question_answering(model)
 
     def decode(self, part: Part, answers: Answers) -> Replies:

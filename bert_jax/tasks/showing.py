@@ -63,9 +63,13 @@ def list_mistakes(
         rows: one for each of them, the surest first.
         wrong, of: how many mistakes there are in all, among how many.
     """
+    return list_worst(path, columns, rows, said=f"{wrong:,} of {of:,} are wrong; the most confident mistakes are")
+
+
+def list_worst(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, said: str) -> list[str]:
+    """Writes rows as a table in Markdown, and returns what is `said` of them, the first few of them too."""
     path.write_text(table(columns, rows), encoding="utf-8")
-    lines = [f"{wrong:,} of {of:,} are wrong; the most confident mistakes are in {path}"]
-    return [*lines, *(f"  {'  '.join(shortened(cell, SAID) for cell in row)}" for row in rows[:FEW])]
+    return [f"{said} in {path}", *(f"  {'  '.join(shortened(cell, SAID) for cell in row)}" for row in rows[:FEW])]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

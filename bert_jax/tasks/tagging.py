@@ -86,8 +86,8 @@ class Tagging:
         targets = {"labels": np.where(known, sequences.labels, 0), "weights": known.astype(np.float32)}
         return Part(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.unspoken
 
-    def objective(self, model: Bert) -> objectives.Objective:
-        return objectives.tagging(model, smoothing=self.smoothing)
+    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
+        return objectives.tagging(model, smoothing=self.smoothing if learning else 0.0)
 
     def decode(self, part: Part, answers: Answers) -> Tags:
         sequences = part.features.sequences

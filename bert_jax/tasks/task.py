@@ -63,8 +63,8 @@ class Task(Protocol):
         """The score that decides which model is the best; the higher the better."""
         ...
 
-    def objective(self, model: Bert) -> Objective:
-        """Returns what a step minimises."""
+    def objective(self, model: Bert, *, learning: bool = True) -> Objective:
+        """Returns what a step minimises or, where nothing is learned, what is measured: no label is smoothed then."""
         ...
 
     def decode(self, part: Part, answers: Answers) -> Any:
