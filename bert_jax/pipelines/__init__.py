@@ -10,8 +10,9 @@ and a generator gives a generator. Results are plain dicts with the field names 
 
 from bert_jax.pipelines.embedder import Embedder
 from bert_jax.pipelines.fill_mask import FillMask
+from bert_jax.pipelines.multiple_choice import MultipleChoice
 from bert_jax.pipelines.question_answerer import QuestionAnswerer
 from bert_jax.pipelines.text_classifier import TextClassifier
 from bert_jax.pipelines.token_classifier import TokenClassifier
 
-__all__ = ["Embedder", "FillMask", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
+__all__ = ["Embedder", "FillMask", "MultipleChoice", "QuestionAnswerer", "TextClassifier", "TokenClassifier"]
