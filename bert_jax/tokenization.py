@@ -25,6 +25,7 @@ from bert_jax.vocabulary import (
     SEP,
     SPECIAL_TOKENS,
     batches,
+    read_max_length,
     read_wordpiece,
     require_working,
     train_wordpiece,
@@ -46,9 +47,11 @@ class Tokenizer:
         continuation: bool [V], whether a piece continues a word.
         special_ids: int32 [5], the ids of [PAD], [UNK], [CLS], [SEP] and [MASK].
         fingerprint: sha256 of all that decides which ids a text gets.
+        max_length: the tokens of a sequence that its model was trained to read; None where nobody says. Nothing is cut
+            for it, but pipelines read longer texts in windows of so many.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
         vocabulary = backend.get_vocab()
         if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
             raise ValueError(f"the vocabulary of {len(vocabulary)} tokens lacks {' '.join(missing)}")
@@ -71,11 +74,12 @@ class Tokenizer:
         self.special_ids = np.array([vocabulary[token] for token in SPECIAL_TOKENS], np.int32)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids.tolist()
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.max_length = max_length
         self._variants: dict[Any, tokenizers.Tokenizer] = {}
         self._words: Words | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.backend,)
+        return Tokenizer, (self.backend, self.max_length)
 
     @property
     def vocab_size(self) -> int:
@@ -128,7 +132,7 @@ class Tokenizer:
         if not path.is_file():
             raise FileNotFoundError(f"no such vocabulary: {path}")
         try:
-            tokenizer = cls(read_wordpiece(path))
+            tokenizer = cls(read_wordpiece(path), read_max_length(path.with_name("tokenizer_config.json")))
             require_working(tokenizer.backend)
             return tokenizer
         except ValueError as error:
@@ -147,6 +151,8 @@ class Tokenizer:
                 "strip_accents": normalizer.strip_accents,
                 "tokenize_chinese_chars": normalizer.handle_chinese_chars,
             }
+        if self.max_length is not None:
+            config["model_max_length"] = self.max_length
         config |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
         (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in self.tokens).encode())

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -132,8 +132,14 @@ def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
     )
 
 
-def _read_cleaning(path: Path) -> dict[str, bool]:
-    """Returns what a tokenizer_config.json, if there is one, says of how text is cleaned."""
+def read_max_length(path: Path) -> int | None:
+    """Returns how many tokens a tokenizer_config.json, if there is one, says that the model reads; else None."""
+    length = _read_config(path).get("model_max_length")
+    return length if isinstance(length, int) and length > 1 else None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Returns what a tokenizer_config.json says, if there is one."""
     if not path.is_file():
         return {}
     try:
@@ -142,6 +148,12 @@ def _read_cleaning(path: Path) -> dict[str, bool]:
         raise ValueError(f"the {path.name} beside it is no JSON ({error})") from None
     if not isinstance(config, dict):
         raise ValueError(f"the {path.name} beside it holds no JSON object, but {type(config).__name__}")
+    return config
+
+
+def _read_cleaning(path: Path) -> dict[str, bool]:
+    """Returns what a tokenizer_config.json, if there is one, says of how text is cleaned."""
+    config = _read_config(path)
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
     said = {name: config[name] for name in names if config.get(name) is not None}
     for name, value in said.items():

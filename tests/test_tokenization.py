@@ -133,6 +133,20 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer, cased, tmp_path):
         assert Tokenizer.load(folder).fingerprint == saved.fingerprint
 
 
+@pytest.mark.parametrize("said", [512, None, 1e30, "long", True, 0])
+def test_the_length_that_a_model_reads_is_kept_where_it_is_known(tokenizer, tmp_path, said):
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).max_length is None
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": said}))
+    for name in ("", "vocab.txt"):
+        loaded = Tokenizer.load(tmp_path / name)
+        assert loaded.max_length == (512 if said == 512 else None)
+        assert pickle.loads(pickle.dumps(loaded)).max_length == loaded.max_length
+    loaded.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").max_length == loaded.max_length
+
+
 def test_a_vocabulary_alone_tells_by_its_capitals_whether_to_lowercase(tokenizer, cased, tmp_path):
     for saved in (tokenizer, cased):
         saved.save(tmp_path)

@@ -21,6 +21,7 @@ from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, Pair, read_documents
 from bert_jax.tokenization import require_string
 
+SHORTEST = 5  # tokens of a window: [CLS] first [SEP] text [SEP]
 HELD_CHARACTERS = 1 << 23
 PATIENCE = 2.0  # seconds before there is a progress bar
 
@@ -30,7 +31,8 @@ class Pipeline:
 
     Args:
         bert: what `bert_jax.load` returned.
-        max_length: tokens of a window, special ones included; None: as many as the model takes.
+        max_length: tokens of a window, special ones included; None: as many as the model was trained to read, where
+            its tokenizer says so, else as many as it takes.
         overlap: tokens that neighbouring windows of a long text share; at most half of a window.
         batch_tokens: tokens of a batch; None: what suits the platform.
         window: how many texts are held at a time; 1 answers each text before the next is read.
@@ -60,9 +62,11 @@ class Pipeline:
             raise ValueError(f"{type(self).__name__} needs a {' or a '.join(self.models)}; this is a {name}")
         limit = bert.config.max_position_embeddings
         if max_length is None:
-            max_length = limit
-        if not 5 <= max_length <= limit:
-            raise ValueError(f"max_length must lie between 5 and the model's {limit} positions, got {max_length}")
+            max_length = min(limit, max(SHORTEST, bert.tokenizer.max_length or limit))
+        if not SHORTEST <= max_length <= limit:
+            raise ValueError(
+                f"max_length must lie between {SHORTEST} and the model's {limit} positions, got {max_length}"
+            )
         if overlap < 0 or window < 1:
             raise ValueError(f"overlap must be at least 0 and window at least 1, got {overlap} and {window}")
         self.bert, self.tokenizer = bert, bert.tokenizer

@@ -52,7 +52,8 @@ class Command:
     json: bool = False
     """Write JSON lines."""
     max_length: int | None = None
-    """Tokens of a window; longer texts are read in several. Default: what the model takes."""
+    """Tokens of a window; longer texts are read in several. Default: what the model was trained to read, else what
+    it takes."""
 
     def run(self) -> None:
         """Answers every text."""
