@@ -9,16 +9,13 @@ python finetune.py squad --model SOURCE --train train-v1.1.json --dev dev-v1.1.j
 python finetune.py multiple-choice --model SOURCE --train train.csv --dev val.csv --output RUN -- SWAG.
 """
 
-# Read it from top to bottom: 1 training, 2 what was learned, 3 sweeps, 4 all of it in order.
-# The settings, the data they name, and the model to start from are in bert_jax/tools/finetuning*.py, the tasks in
-# bert_jax/tasks.
+# Read it from top to bottom: 1 training, 2 what was learned, 3 all of it in order.
+# The settings, the data they name, the model to start from, seeds compared and sweeps are in
+# bert_jax/tools/finetuning*.py, the tasks in bert_jax/tasks.
 #
 # References: Devlin et al., BERT, 2018, section 4 and appendix A.3.
 
-import itertools
 import json
-import math
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,20 +31,20 @@ from bert_jax.config import BertConfig
 from bert_jax.data.batches import Batches
 from bert_jax.data.finetuning import Features, Layout, TrainingPlan
 from bert_jax.interop.loading import LoadedBert, load
-from bert_jax.tasks import HeldOut, Part, Task, of_seed
+from bert_jax.tasks import HeldOut, Part, of_seed
 from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
 from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
+from bert_jax.tools.finetuning_comparisons import compare_seeds, sweep
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
-from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, evaluations, make_start, seeds_of
+from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, make_start, seeds_of
 from bert_jax.tools.flags import defaults_of
 from bert_jax.training import parallel, seeds
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.kernels import CHECKED_ROWS, Rows, choose_kernel
-from bert_jax.training.loop import OWED, Cadence, NotFinite, train
-from bert_jax.training.metrics import as_line
+from bert_jax.training.loop import OWED, Cadence, train
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.runs import begin_run, check_run
@@ -60,7 +57,7 @@ from bert_jax.training.watching import Watch
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, layout: parallel.Layout) -> Best:
+def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, layout: parallel.Layout) -> Best:
     """Trains all seeds, or goes on; leaves the best model, checkpoints, figures and curves in `run`."""
     training, task = settings.training, prepared.task
     assert prepared.train is not None
@@ -73,7 +70,7 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
     kernel = kernel_for(training.attention, start.model.config, rows, features, layout, seeds=settings.run.seeds)
     optimizer, schedule = optimizer_of(settings, steps, start.model.config.num_hidden_layers)
     create = partial(seeds.create, optimizer=optimizer, seeds=seeds_of(settings), random_bits=training.random_bits)
-    given: Any = start.params, start.frozen
+    given: Any = [jax.device_put(some, layout.where(some)) for some in (start.params, start.frozen)]
     state = layout.create(lambda given: create(given[0], frozen=given[1]), given)
     given, start = None, start.as_shapes()  # the state has the arrays now
     step = partial(
@@ -99,16 +96,20 @@ def fit(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, lay
         return row
 
     every = training.eval_every or plan.steps_per_epoch
-    with Checkpoints(run / CHECKPOINTS, keep=1) as checkpoints:
+    with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
         first, owed = 0, False
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
             first, owed = position["batch"], OWED in position
-            best.recall(first)
+            best.recall(position["best"])
             print(f"going on from step {first:,} of {steps:,}")
+        elif settings.run.resume:
+            print(f"no checkpoint in {run} to go on from: beginning with step 0")
         describe(settings, state, rows, features, steps)
         batches = Batches(
-            lambda number: plan(first + number), count=steps - first, position=lambda given: {"batch": first + given}
+            lambda number: plan(first + number),
+            count=steps - first,
+            position=lambda given: {"batch": first + given, "best": best.memory()},
         )
         reporter = make_reporter(settings, prepared, run, first_step=first, last_step=steps)
         listening = nullcontext() if settings.run.sweep else Interruption()  # a sweep cannot go on
@@ -268,62 +269,8 @@ def judge(settings: Settings, prepared: Prepared, bert: LoadedBert, folder: Path
     return scores
 
 
-def compare_seeds(task: Task, run: Path, best: Best) -> None:
-    """Prints each seed's best score, their mean and deviation, and which of them collapsed to one class."""
-    scores, steps = best.selection.best, best.selection.step
-    rows = {row["step"]: row for row in evaluations(run, best.seeds)}
-    print(f"\n{task.metric.replace('_', ' ')}, best evaluation of each seed:")
-    for place, seed in enumerate(best.seeds):
-        row = rows.get(int(steps[place]))
-        if row is None:
-            print(f"  seed {seed:>3}  its score was never a number")
-            continue
-        collapsed = row.get("eval_collapsed", np.zeros(len(scores)))[place] > 0
-        note = "  collapsed: it gives one answer to everything" if collapsed else ""
-        kept = "  kept" if place == int(scores.argmax()) else ""
-        print(f"  seed {seed:>3}  {scores[place]:.4f}  step {steps[place]:,}{kept}{note}")
-    if len(scores) > 1:
-        print(f"  mean {scores.mean():.4f}, standard deviation {scores.std(ddof=1):.4f}, best {scores.max():.4f}")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. Sweeps
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def sweep(settings: Settings, prepared: Prepared, bert: LoadedBert, run: Path, layout: parallel.Layout) -> None:
-    """Trains every combination of learning rate, batch size and epochs; ranks them and keeps the best one's model."""
-    grid = settings.run
-    combinations = list(itertools.product(grid.sweep_learning_rates, grid.sweep_batch_sizes, grid.sweep_epochs))
-    table = []
-    for number, (rate, size, epochs) in enumerate(combinations, 1):
-        asked = {"learning_rate": rate, "batch_size": size, "epochs": epochs}
-        folder = run / "sweep" / f"{rate:g}-{size}-{epochs}"
-        folder.mkdir(parents=True)
-        print(f"\n{number} of {len(combinations)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
-        row = {"mean": -math.inf, "best": -math.inf, **asked, "folder": str(folder.relative_to(run))}
-        try:
-            found = fit(replace(settings, training=replace(settings.training, **asked)), prepared, bert, folder, layout)
-            row |= {"mean": float(found.selection.best.mean()), "best": float(found.selection.best.max())}
-        except NotFinite as error:
-            print(f"{error}: it is ranked last")
-        shutil.rmtree(folder / CHECKPOINTS)  # nothing of a sweep goes on
-        table.append(row)
-    table.sort(key=lambda row: -row["mean"])
-    print(f"\n{prepared.task.metric.replace('_', ' ')}\n    mean    best  learning rate  batch size  epochs")
-    for row in table:
-        asked = f"{row['learning_rate']:13g}  {row['batch_size']:10}  {row['epochs']:6}"
-        print(f"{row['mean']:8.4f}{row['best']:8.4f}  {asked}")
-    if table[0]["mean"] == -math.inf:
-        raise NotFinite("every combination of the sweep ended in numbers that are not finite: try lower learning rates")
-    (run / "sweep.jsonl").write_text("".join(map(as_line, table)), encoding="utf-8")
-    for path in (run / table[0]["folder"]).iterdir():
-        if path.is_file():
-            shutil.copy2(path, run)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# 4. All of it in order
+# 3. All of it in order
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -356,10 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record |= {"data read": {"contents of the training data": prepared.fingerprint}}
     run = begin_run(asked.output, record, **how)
     if asked.do == "train":
+        metric, learn = prepared.task.metric, partial(fit, prepared=prepared, bert=bert, layout=layout)
         if asked.sweep:
-            sweep(settings, prepared, bert, run, layout)
+            sweep(settings, run, metric, learn)
         else:
-            compare_seeds(prepared.task, run, fit(settings, prepared, bert, run, layout))
+            compare_seeds(metric, run, learn(settings, run))
         print("\nThe best model on what was held out:")
         bert = load(run, head=type(bert.model).__name__)
     judge(settings, prepared, bert, run)

@@ -1,6 +1,7 @@
 """finetune.py as people use it: each kind of task, what a run leaves, how it goes on, and what it says to bad input."""
 
 import json
+import shutil
 import signal
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file
 from small_finetuning import finetune
 
 import bert_jax
-from bert_jax.pipelines import QuestionAnswerer, TextClassifier, TokenClassifier
+from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
 from bert_jax.training.interruption import Interrupted
 from bert_jax.training.reporting import Reporter
@@ -72,6 +73,8 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
         "tensorboard", "curves.png", "confusion.png", "mistakes.md", "predictions.jsonl", "scores.json", "checkpoints",
     }  # fmt: skip
     assert json.loads((reviewed / "config.json").read_text())["id2label"] == {"0": "0", "1": "1"}
+    assert json.loads((reviewed / "tokenizer_config.json").read_text())["model_max_length"] == 32
+    assert TextClassifier.load(reviewed).max_length == 32
     evaluations = [row for row in small.rows(reviewed) if "eval_loss" in row]
     assert [row["step"] for row in evaluations] == [3, 6, 9, 12]  # once an epoch
     assert evaluations[0].keys() > {"eval_accuracy", "eval_f1", "eval_matthews", "eval_collapsed"}
@@ -150,6 +153,21 @@ def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, ru
         assert_same_tensors(killed / folder, twins / folder)
     assert without_clock(small.rows(killed)) == without_clock(small.rows(twins))
     assert small.predictions(killed) == small.predictions(twins)
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to_the_bit(twins, place, capsys):
+    damaged = shutil.copytree(twins, place / "damaged")
+    assert {path.name for path in (damaged / "checkpoints").iterdir()} >= {"9", "12"}
+    largest = max((damaged / "checkpoints" / "12" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(bytes(largest.stat().st_size))
+    finetune("classification", damaged, "--resume")
+    said = capsys.readouterr().out
+    assert "moved to" in said
+    assert "going on from step 9 of 12" in said
+    for folder in (".", "seeds/4", "seeds/5"):
+        assert_same_tensors(damaged / folder, twins / folder)
+    assert without_clock(small.rows(damaged)) == without_clock(small.rows(twins))
+    assert json.loads((damaged / "best.json").read_text()) == json.loads((twins / "best.json").read_text())
 
 
 def test_a_run_goes_on_with_its_own_settings_and_data_alone(twins, place):
@@ -253,13 +271,17 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         assert answer(question=one["question"], context=paragraph["context"])["answer"] == one["answer"]
 
 
-def test_choices_are_made(run):
+def test_choices_are_made_as_the_pipeline_makes_them(run, place):
     chosen = run("multiple-choice", "chosen", *SHORT, "--epochs", "1", on=2)
     found = small.predictions(chosen)
     assert len(found) == 13
     for one in found:
         assert one["choice"] == int(np.argmax(one["probabilities"]))
         assert sum(one["probabilities"]) == pytest.approx(1)
+    lines = [json.loads(line) for line in (place / "dev.jsonl").read_text().splitlines()]
+    given = [{"text": row["sent1"], "choices": [f"it was {row[f'ending{i}']}" for i in range(3)]} for row in lines]
+    for one, answer in zip(found, MultipleChoice.load(chosen)(given), strict=True):
+        assert answer["probabilities"] == pytest.approx(one["probabilities"], abs=SAME_IN_FLOAT32)
     right = np.mean([one["choice"] == one["gold"] for one in found])
     scores = json.loads((chosen / "scores.json").read_text())
     assert scores == {"accuracy": pytest.approx(right), "collapsed": len({one["choice"] for one in found}) == 1}
@@ -322,10 +344,11 @@ def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tm
     few = [json.dumps({"text": text, "label": "no" if "dull" in text else "yes"}) for text in texts]
     (tmp_path / "few.jsonl").write_text("\n".join(few))
     finetune("classification", tmp_path / "run", "--model", place / "model", "--train", tmp_path / "few.jsonl", "--dev",
-             tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack")  # fmt: skip
+             tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack", "--resume")  # fmt: skip
     said = capsys.readouterr().out
     assert "2 of 4 examples of train are longer than --max-length 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said
+    assert f"no checkpoint in {tmp_path / 'run'} to go on from: beginning with step 0" in said
     assert "2 labels: no, yes" in said
     assert "compiled for rows x tokens: training 32 x 6; evaluation 32 x 6" in said
     assert [one["text"] for one in small.predictions(tmp_path / "run")] == texts

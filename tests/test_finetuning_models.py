@@ -10,10 +10,11 @@ import small_finetuning as small
 
 from bert_jax.data.examples import TextExample
 from bert_jax.data.glue import glue_task
+from bert_jax.interop.loading import load
 from bert_jax.tasks import Classification, QuestionAnswering, Tagging
 from bert_jax.tools.finetuning import read_settings
 from bert_jax.tools.finetuning_data import kept_names, names_of_glue, prepare
-from bert_jax.tools.finetuning_models import Source, dropouts, make_start
+from bert_jax.tools.finetuning_models import Best, Source, dropouts, make_start
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMES = ("contradiction", "entailment", "neutral")
@@ -105,6 +106,34 @@ def test_what_does_not_learn_is_there_once_for_all_seeds(folder, source, flags, 
     assert len({head.tobytes() for head in heads}) == 3
     alone = make_start(begin(folder, *flags, "--seed", "6"), bert)
     jax.tree.map(lambda one, all_three: np.testing.assert_array_equal(one[0], all_three[1]), alone.params, start.params)
+
+
+def test_a_model_of_a_later_step_than_the_checkpoint_is_replaced_by_the_repeat(folder, source, tmp_path):
+    settings = begin(folder, "--seeds", "2", "--seed", "5", "--patience", "3")
+    bert = source.load(classes(*NAMES))
+    params = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), bert.params)
+
+    def best():
+        return Best(tmp_path, settings, bert.model, bert.tokenizer, metric="eval_f1")
+
+    def take(best, step, *scores):
+        row = {"eval_f1": np.array(scores)}
+        best.take(step, row, jax.tree.map(lambda leaf: leaf * step, params), set(params))
+
+    first = best()
+    take(first, 1, 0.5, 0.5)
+    take(first, 2, 0.1, np.nan)
+    memory = json.loads(json.dumps(first.memory()))
+    take(first, 3, 0.4, 0.7)  # its checkpoint was not saved any more
+    again = best()
+    again.recall(memory)
+    assert (again.selection.best.tolist(), again.selection.waited.tolist()) == ([0.5, -np.inf], [1, 1])
+    take(again, 3, 0.4, 0.2)
+    assert again.selection.step.tolist() == [1, 3]
+    again.keep()
+    np.testing.assert_array_equal(load(tmp_path).params["pooler"]["kernel"], bert.params["pooler"]["kernel"])
+    third = load(tmp_path / "seeds" / "6").params["pooler"]["kernel"]
+    np.testing.assert_array_equal(third, 3 * bert.params["pooler"]["kernel"])
 
 
 def test_from_scratch_takes_nothing_that_was_learned(folder, source):

@@ -1,13 +1,13 @@
 """The model that fine-tuning starts from, and the best one that it leaves."""
 
+import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import BertConfig
@@ -22,8 +22,10 @@ from bert_jax.tokenization import Tokenizer
 from bert_jax.tools.finetuning import Settings, Training
 from bert_jax.training import seeds
 from bert_jax.training.metrics import read_metrics
+from bert_jax.training.runs import write_whole
 
 ATTENTION = "attention_probs_dropout_prob"
+STEPS = "best.json"  # {seed: the step of the model that is kept of it}
 DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", ATTENTION)
 
 
@@ -99,7 +101,8 @@ class Start:
 
     Attributes:
         model: the module.
-        params: what learns, each leaf with an axis of the K seeds in front.
+        params: what learns, each leaf with an axis of the K seeds in front; on the host, where what the seeds have in
+            common is there once.
         frozen: what does not learn, without.
     """
 
@@ -119,7 +122,7 @@ class Start:
 
     def as_shapes(self) -> "Start":
         """Returns the same with shapes in the place of arrays."""
-        params, frozen = jax.eval_shape(lambda: (self.params, self.frozen))
+        params, frozen = jax.eval_shape(lambda *given: given, self.params, self.frozen)
         return replace(self, params=params, frozen=frozen)
 
 
@@ -132,12 +135,12 @@ def make_start(settings: Settings, bert: LoadedBert) -> Start:
     new |= {"adapters"} if training.lora_rank else set()
     print(f"{settings.run.model}: {bert!r}; newly initialised: {', '.join(sorted(new)) or 'nothing'}")
     learning = (set(bert.params) | new) - still(settings, config)
-    drawn = [initial(config, new, "float32", seed) for seed in seeds_of(settings)]
-    params = {
-        part: jax.tree.map(lambda *leaves: jnp.stack(leaves), *({**bert.params, **one}[part] for one in drawn))
-        for part in sorted(learning)
-    }
-    return Start(model, params, {part: bert.params[part] for part in sorted(set(bert.params) - learning)})
+    drawn = jax.device_get([initial(config, new, "float32", seed) for seed in seeds_of(settings)])
+    params = {part: jax.tree.map(lambda *leaves: np.stack(leaves), *(one[part] for one in drawn)) for part in new}
+    for part, leaves in jax.device_get({name: bert.params[name] for name in learning - new}).items():
+        params[part] = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(drawn), *leaf.shape)), leaves)
+    frozen = {part: bert.params[part] for part in sorted(set(bert.params) - learning)}
+    return Start(model, {part: params[part] for part in sorted(learning)}, frozen)
 
 
 def still(settings: Settings, config: BertConfig) -> set[str]:
@@ -171,6 +174,9 @@ def save(
 class Best:
     """Keeps each seed's best model, and at the end the best of all in the run's folder.
 
+    What was found is remembered in the checkpoints. A run that was killed between a model and its checkpoint has a
+    model that the checkpoint before knows nothing of; best.json tells, and the next evaluation replaces that model.
+
     Args:
         metric: of a row of evaluation; the higher the better.
 
@@ -179,23 +185,37 @@ class Best:
     """
 
     def __init__(self, run: Path, settings: Settings, model: Bert, tokenizer: Tokenizer, *, metric: str) -> None:
-        self.run, self.seeds, self.model, self.tokenizer = run, seeds_of(settings), model, tokenizer
+        self.run, self.seeds, self.model = run, seeds_of(settings), model
+        self.tokenizer = Tokenizer(tokenizer.backend, getattr(settings.data, "max_length", None))
         self.selection = seeds.Selection(metric, len(self.seeds), patience=settings.training.patience)
 
     def folder(self, place: int) -> Path:
         """Returns where a seed's best model is."""
         return self.run if len(self.seeds) == 1 else self.run / "seeds" / str(self.seeds[place])
 
-    def recall(self, step: int) -> None:
-        """Takes in what a run that goes on had found by a step."""
-        for row in evaluations(self.run, self.seeds):
-            if row["step"] <= step:
-                self.selection.improved(row["step"], row)
+    def memory(self) -> dict[str, list[Any]]:
+        """Returns what was found so far, as JSON holds it."""
+        selection = self.selection
+        best = [value if np.isfinite(value) else None for value in selection.best.tolist()]
+        return {"best": best, "step": selection.step.tolist(), "waited": selection.waited.tolist()}
+
+    def recall(self, memory: Mapping[str, list[Any]]) -> None:
+        """Takes in what a run that goes on had found by its checkpoint, but for models that were replaced after it."""
+        selection = self.selection
+        selection.step, selection.waited = np.array(memory["step"]), np.array(memory["waited"])
+        there = json.loads((self.run / STEPS).read_text()) if (self.run / STEPS).exists() else {}
+        is_there = np.array([there.get(str(seed), 0) for seed in self.seeds]) == selection.step
+        best = [-np.inf if value is None else value for value in memory["best"]]
+        selection.best = np.where(is_there, best, -np.inf)
 
     def take(self, step: int, row: dict[str, np.ndarray], params: Any, learning: Collection[str]) -> None:
         """Saves the models of the seeds for which an evaluation is the best so far."""
         thresholds = row.get(f"eval_{NULL_THRESHOLD}")
-        for place in np.flatnonzero(self.selection.improved(step, row)).tolist():
+        better = np.flatnonzero(self.selection.improved(step, row)).tolist()
+        if better:  # before the models, so that no model is there of which it does not tell
+            steps = dict(zip(map(str, self.seeds), self.selection.step.tolist(), strict=True))
+            write_whole(self.run / STEPS, json.dumps(steps) + "\n")
+        for place in better:
             found = {} if thresholds is None else {NULL_THRESHOLD: float(thresholds[place])}
             save(self.folder(place), self.model, seeds.of_seed(params, learning, place), self.tokenizer, **found)
 
