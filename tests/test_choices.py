@@ -31,6 +31,16 @@ def test_the_tables_of_swag_are_read_whole(write):
     assert (first.text, first.choices[0]) == ('He waits, "still". A line', "forms.")
 
 
+def test_named_columns_go_first(write):
+    path = write("a.csv", "what,how,a,b,c,which\nthe owl,it,hooted,flew,sat,1\n")
+    named = {"text_column": "what", "lead_column": "how", "choice_columns": ("c", "a"), "label_column": "which"}
+    assert find_choice_columns(path, **named) == ChoiceColumns("what", "how", ("c", "a"), "which")
+    assert read_choices(path, **named) == [ChoiceExample("the owl", ("it sat", "it hooted"), 1, f"{path}:2")]
+    for changed in ({"choice_columns": ("c", "absent")}, {"lead_column": "absent"}):
+        with pytest.raises(ValueError, match="no column 'absent' among what, how, a, b, c, which"):
+            read_choices(path, **{**named, **changed})
+
+
 def test_the_header_decides(write, monkeypatch):
     rows = [{"startphrase": "a", "ending1": "c", "ending0": "b", "gold": "1"}]
     path = write("a.jsonl", "\n".join(map(json.dumps, rows)))

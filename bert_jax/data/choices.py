@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
 CHOICE_LISTS = ("endings", "choices", "options")
+Named = tuple[str | None, str | None, tuple[str, ...], str | None]  # columns of text, lead, choices and label
 NUMBERED_CHOICE = re.compile(r"(ending|choice|option|sol)_?(\d+)")
 
 
@@ -42,6 +43,8 @@ def find_choice_columns(
     source: str,
     *,
     text_column: str | None = None,
+    lead_column: str | None = None,
+    choice_columns: Sequence[str] = (),
     label_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
@@ -53,15 +56,17 @@ def find_choice_columns(
     Raises:
         OSError, ValueError: no such source, no such column, none that is known to hold a text or continuations.
     """
-    return _find_columns(find_origins([source], split)[0], text_column, label_column, codec(encoding))
+    named = text_column, lead_column, tuple(choice_columns), label_column
+    return _find_columns(find_origins([source], split)[0], named, codec(encoding))
 
 
-def _find_columns(origin: Origin, text_column: str | None, label_column: str | None, encoding: str) -> ChoiceColumns:
+def _find_columns(origin: Origin, named: Named, encoding: str) -> ChoiceColumns:
     names = column_names(origin, encoding=encoding)
-    require_columns(name_of(origin), [name for name in (text_column, label_column) if name], names)
-    choices, lead = _find_choices(names), None
+    text_column, lead, choices, label_column = named
+    require_columns(name_of(origin), [name for name in (text_column, lead, *choices, label_column) if name], names)
+    choices = choices or _find_choices(names)
     if text_column is None and {"sent1", "sent2"} <= set(names):
-        text_column, lead = "sent1", "sent2"
+        text_column, lead = "sent1", lead or "sent2"
     text_column = text_column or next((name for name in TEXTS if name in names), None)
     for found, wanted in ((choices, "continuations (ending0, ending1, ...)"), (text_column, "text")):
         if not found:
@@ -84,6 +89,8 @@ def read_choices(
     source: str,
     *,
     text_column: str | None = None,
+    lead_column: str | None = None,
+    choice_columns: Sequence[str] = (),
     label_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
@@ -92,7 +99,9 @@ def read_choices(
 
     Args:
         source: a file, a pattern of files, or a dataset on the hub, as in `swag:regular`.
-        text_column: this and the one below, where None, are what `find_choice_columns` finds.
+        text_column: this and those below, where they are not given, are what `find_choice_columns` finds.
+        lead_column: what every continuation begins with.
+        choice_columns: a column for each continuation, or one that holds lists of them.
         label_column: the right continuation's number, from 0.
         split: of a dataset on the hub.
         encoding: of the files.
@@ -104,7 +113,8 @@ def read_choices(
         OSError, ValueError: with a line that says what was wanted, what came, and where.
     """
     origins, encoding = find_origins([source], split), codec(encoding)
-    columns = _find_columns(origins[0], text_column, label_column, encoding)
+    named = text_column, lead_column, tuple(choice_columns), label_column
+    columns = _find_columns(origins[0], named, encoding)
     wanted = [name for name in (columns.text, columns.lead, *columns.choices, columns.label) if name]
     examples: list[ChoiceExample] = []
     for origin in origins:

@@ -202,6 +202,10 @@ class Choices(Files):
 
     text_column: str | None = None
     """The column of the text; default: what such columns are usually called."""
+    lead_column: str | None = None
+    """The column of what every choice begins with; default: sent2 beside sent1."""
+    choice_columns: tuple[str, ...] = ()
+    """The columns of the choices, or the one that holds lists of them; default: ending0, ending1 and so on."""
     label_column: str | None = None
     max_length: int = 128
     """The most tokens of the text with one of its choices; what is longer is cut."""

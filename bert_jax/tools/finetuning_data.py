@@ -273,7 +273,8 @@ def say_lost(questions: Sequence[Question], encoded: QuestionSequences, name: st
 
 def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prepared:
     data, task = settings.data, MultipleChoice(settings.reports.mistakes)
-    columns = {"text_column": data.text_column, "label_column": data.label_column, "encoding": data.encoding}
+    names = ("text_column", "lead_column", "choice_columns", "label_column", "encoding")
+    columns = {name: getattr(data, name) for name in names}
     parts: list[Part] = []
     for name, path, split in splits(settings):
         found = find_choice_columns(path, split=split, **columns)
