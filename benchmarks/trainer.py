@@ -121,30 +121,36 @@ def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
     examples, held_out = read_tagged(train), read_tagged(dev)
     names = sorted({tag for example in examples for tag in example.tags or ()})
 
-    def encode(some) -> Features:
-        features = []
+    def encode(some) -> tuple[Features, list[dict[int, int]]]:
+        """Returns the sentences encoded, and of each {place of a first piece: its word}; some words have no piece."""
+        features, places = [], []
         for one in some:
             encoding = tokenizer(list(one.words), is_split_into_words=True, truncation=True, max_length=max_length)
             words = encoding.word_ids()
-            first = [word is not None and word != before for word, before in zip(words, [None, *words], strict=False)]
-            labels = [names.index(one.tags[word]) if take else IGNORED for word, take in zip(words, first, strict=True)]
+            pairs = enumerate(zip(words, [None, *words], strict=False))
+            places.append({place: word for place, (word, before) in pairs if word is not None and word != before})
+            labels = [IGNORED] * len(words)
+            for place, word in places[-1].items():
+                labels[place] = names.index(one.tags[word])
             features.append({**encoding, "labels": labels})
-        return features
+        return features, places
 
-    held_out_features = encode(held_out)
+    features, _ = encode(examples)
+    held_out_features, first_pieces = encode(held_out)
 
     def entity_f1(logits: np.ndarray) -> float:
         predicted = []
-        for row, feature, one in zip(logits.argmax(axis=-1), held_out_features, held_out, strict=True):
-            asked = np.array(feature["labels"]) != IGNORED
-            tags = [names[number] for number in row[: len(asked)][asked]]
-            predicted.append(tags + ["O"] * (len(one.words) - len(tags)))
+        for row, places, one in zip(logits.argmax(axis=-1), first_pieces, held_out, strict=True):
+            tags = ["O"] * len(one.words)  # also for what was cut off
+            for place, word in places.items():
+                tags[word] = names[row[place]]
+            predicted.append(tags)
         return total(count_entities(predicted, [one.tags or () for one in held_out])).f1
 
     return Peer(
         transformers.AutoModelForTokenClassification,
         {"num_labels": len(names)},
-        encode(examples),
+        features,
         held_out_features,
         transformers.DataCollatorForTokenClassification(tokenizer),
         entity_f1,
@@ -152,7 +158,11 @@ def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
 
 
 def question_answering(source: str, train: str, dev: str, max_length: int = 384, shared: int = 128) -> Peer:
-    """Questions of SQuAD, scored by F1, for v2.0 at its best threshold; see `run_qa.py`."""
+    """Questions of SQuAD, scored by F1, for v2.0 at its best threshold; see `run_qa.py`.
+
+    Its windows share 128 tokens, as `run_qa.py` has it by default, while those of finetune.py begin 128 tokens apart,
+    as `run_squad.py` had it: long contexts are read in fewer windows here.
+    """
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     (examples, _), (held_out, _) = read_questions(train), read_questions(dev)
 
