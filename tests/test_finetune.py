@@ -227,7 +227,7 @@ def test_frozen_layers_do_not_move_by_a_bit_in_bfloat16(run, place):
     assert json.loads((frozen / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_words_are_tagged_as_the_pipeline_tags_them(run):
+def test_words_are_tagged_as_the_pipeline_tags_them(run, place):
     tagged = run("tokens", "tagged", *SHORT, "--pack", "--max-length", "8", "--overlap", "2")
     assert json.loads((tagged / "config.json").read_text())["id2label"] == {"0": "B-person", "1": "B-place", "2": "O"}
     assert json.loads((tagged / "scores.json").read_text()).keys() == {
@@ -240,6 +240,13 @@ def test_words_are_tagged_as_the_pipeline_tags_them(run):
         entities = [(x.kind, " ".join(one["words"][x.start : x.stop])) for x in find_entities(one["tags"])]
         answer = find(" ".join(one["words"]))
         assert [(x["entity_group"], x["word"]) for x in answer] == entities
+
+    lines = (place / "dev.conll").read_text().splitlines()
+    (place / "dev-plain.conll").write_text("".join(line.split("\t")[0] + "\n" for line in lines))
+    flags = ["--do", "predict", "--max-length", "8", "--overlap", "2"]
+    plain = small.predictions(run("tokens", "tagged-plain", *flags, model="tagged", data="-plain.conll"))
+    assert [(one["words"], one["tags"]) for one in plain] == [(one["words"], one["tags"]) for one in found]
+    assert not any("gold" in one for one in plain)
 
 
 @pytest.mark.parametrize("data", [".json", "-v2.json"])
@@ -257,8 +264,6 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         assert json.loads((asked / "null_odds.json").read_text()).keys() == answers.keys()
         assert scores.keys() >= {"exact_match", "f1", "has_answer_f1", "best_f1", "best_f1_threshold"}
         assert scores["f1"] == scores["best_f1"]
-        again = run("squad", "predicted-v2", *flags[4:], "--do", "predict", model=f"asked{data}", data=data)
-        assert json.loads((again / "predictions.json").read_text()) == answers
         rounded = {"null_threshold": pytest.approx(scores["null_threshold"], abs=SAME_IN_FLOAT32)}
         assert {"null_threshold": json.loads((asked / "config.json").read_text())["null_threshold"]} == rounded
     else:
@@ -266,6 +271,13 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         assert "null_threshold" not in json.loads((asked / "config.json").read_text())
     answer = QuestionAnswerer.load(asked, max_length=48)
     paragraphs = json.loads((place / f"dev{data}").read_text())["data"][0]["paragraphs"]
+    rows = [{"id": f"q{i}", "question": one["qas"][0]["question"], "context": one["context"]}
+            for i, one in enumerate(paragraphs)]  # fmt: skip
+    (place / "dev-plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = run("squad", f"plain{data}", *flags[4:], "--do", "predict", model=f"asked{data}", data="-plain.jsonl")
+    assert json.loads((plain / "predictions.json").read_text()) == answers
+    assert (plain / "null_odds.json").exists() == (data == "-v2.json")
+    assert not (plain / "scores.json").exists()
     for one, paragraph in zip(found, paragraphs, strict=True):
         assert one["answer"] == answers[one["id"]]
         assert answer(question=one["question"], context=paragraph["context"])["answer"] == one["answer"]
@@ -279,6 +291,13 @@ def test_choices_are_made_as_the_pipeline_makes_them(run, place):
         assert one["choice"] == int(np.argmax(one["probabilities"]))
         assert sum(one["probabilities"]) == pytest.approx(1)
     lines = [json.loads(line) for line in (place / "dev.jsonl").read_text().splitlines()]
+    (place / "dev-plain.jsonl").write_text(
+        "".join(json.dumps({name: x for name, x in row.items() if name != "label"}) + "\n" for row in lines)
+    )
+    flags = ["--do", "predict", "--max-length", "32", "--batch-size", "5"]
+    plain = small.predictions(run("multiple-choice", "plain", *flags, model="chosen", data="-plain.jsonl"))
+    assert [one["choice"] for one in plain] == [one["choice"] for one in found]
+    assert not any("gold" in one for one in plain)
     given = [{"text": row["sent1"], "choices": [f"it was {row[f'ending{i}']}" for i in range(3)]} for row in lines]
     for one, answer in zip(found, MultipleChoice.load(chosen)(given), strict=True):
         assert answer["probabilities"] == pytest.approx(one["probabilities"], abs=SAME_IN_FLOAT32)
@@ -313,7 +332,7 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]) + "\n")
     swept = finetune("classification", place / "swept", "--model", place / "model", "--glue", "MNLI", "--glue-folder",
-                     place / "glue", *SHORT, "--sweep", "--sweep-epochs", "1", "--sweep-batch-sizes", "8",
+                     place / "glue", "--max-length", "32", "--no-pack", "--sweep", "--sweep-epochs", "1", "--sweep-batch-sizes", "8",
                      "--sweep-learning-rates", "1e30", "1e-2", "--clip-norm", "0")  # fmt: skip
     table = [json.loads(line) for line in (swept / "sweep.jsonl").read_text().splitlines()]
     assert [(row["learning_rate"], row["mean"] is None) for row in table] == [(1e-2, False), (1e30, True)]

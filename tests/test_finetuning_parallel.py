@@ -41,7 +41,7 @@ OBJECTIVES = {
 
 
 @cache
-def plan(kind):
+def plan(kind, together=SEEDS):
     """Batches of 3 * 40 sequences, several in a row, with what the kind of task learns of them."""
     random = np.random.default_rng(11)
     lengths = random.integers(3, 14, 3 * BATCH)
@@ -58,24 +58,24 @@ def plan(kind):
         ),
     }[kind]
     layout = Layout.fitting([features], batch_size=BATCH, packed=True, pad_id=1, shards=SHARDS)
-    return TrainingPlan(features, layout, BATCH, SEEDS)
+    return TrainingPlan(features, layout, BATCH, together)
 
 
-def trained(layout, kind, config):
-    """Returns the parameters [K, ...] after some steps, as NumPy arrays."""
+def trained(layout, kind, config, together=SEEDS):
+    """Returns the parameters [K, ...] of these seeds after some steps, as NumPy arrays."""
     head, objective = OBJECTIVES[kind]
     model = head(config)
     create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
-    params = jax.jit(create)(jax.random.split(jax.random.key(2), len(SEEDS)))
-    state = seeds.create(params, OPTIMIZER, seeds=SEEDS)
+    params = jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together)))
+    state = seeds.create(params, OPTIMIZER, seeds=together)
     state = jax.device_put(state, layout.where(state))
     step = partial(train_step, objective=objective(model), optimizer=OPTIMIZER)
-    take = Compilations(layout.compile_step(seeds.together(step), state), say=pytest.fail)
+    take = Compilations(layout.compile_step(seeds.together(step), state), say=pytest.fail, varied=together != SEEDS)
     for number in range(STEPS):
-        state, figures = take(number, state, layout.place(plan(kind)(number)))
+        state, figures = take(number, state, layout.place(plan(kind, together)(number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
-    assert take.count == 1
+    assert take.count == 1 or together != SEEDS
     params = jax.tree.map(np.array, state.params)
     if kind == "spans":
         # They shift the logits of all tokens alike, and so move no softmax: their gradient is rounding alone, of which
@@ -112,3 +112,13 @@ def test_so_they_do_with_dropout_on_a_mesh():
     other = dict(wanted) | trained_on_one_device("classes", STILL)
     with pytest.raises(AssertionError, match="relative error"):
         assert_leaves_agree(other, wanted, SAME_PARAMETERS)
+
+
+@pytest.mark.parametrize(("kind", "config"), [("classes", DROPPING), ("tags", STILL), ("spans", STILL)])
+def test_a_seed_in_packed_rows_comes_to_what_it_comes_to_alone(kind, config):
+    """With dropout too: rows of padding behind a seed's own do not move its masks."""
+    together = trained_on_one_device(kind, config)
+    for place, seed in enumerate(SEEDS):
+        alone = trained(parallel.make_layout(devices=jax.devices()[:1]), kind, config, (seed,))
+        one = jax.tree.map(lambda leaf, place=place: leaf[place][None], together)
+        assert_leaves_agree(alone, one, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
