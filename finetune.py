@@ -38,14 +38,13 @@ from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_setti
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
 from bert_jax.tools.finetuning_comparisons import compare_seeds, sweep
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
-from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, make_start, seeds_of
+from bert_jax.tools.finetuning_models import Best, Source, Start, dropouts, make_start, optimizer_of, seeds_of
 from bert_jax.tools.flags import defaults_of
 from bert_jax.training import parallel, seeds
 from bert_jax.training.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.interruption import Interruption
 from bert_jax.training.kernels import CHECKED_ROWS, Rows, choose_kernel
 from bert_jax.training.loop import OWED, Cadence, train
-from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.reporting import Reporter
 from bert_jax.training.runs import begin_run, check_run
 from bert_jax.training.state import TrainState
@@ -176,25 +175,6 @@ def kernel_for(
     if jax.default_backend() == "gpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")
     return kernel
-
-
-def optimizer_of(settings: Settings, steps: int, num_layers: int) -> tuple[Any, Any]:
-    """Returns the optimizer and its schedule."""
-    training = settings.training
-    schedule = make_schedule(
-        training.schedule,
-        peak=training.learning_rate,
-        warmup_steps=round(training.warmup_share * steps),
-        decay_steps=steps,
-    )
-    optimizer = make_optimizer(
-        training.optimizer,
-        schedule,
-        weight_decay=training.weight_decay,
-        clip_norm=training.clip_norm or None,
-        depth=Depth(num_layers, training.layer_decay, training.freeze),
-    )
-    return optimizer, schedule
 
 
 def make_reporter(settings: Settings, prepared: Prepared, run: Path, *, first_step: int, last_step: int) -> Reporter:

@@ -332,8 +332,8 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(["sentence1\tsentence2\tgold_label", *rows]) + "\n")
     swept = finetune("classification", place / "swept", "--model", place / "model", "--glue", "MNLI", "--glue-folder",
-                     place / "glue", "--max-length", "32", "--no-pack", "--sweep", "--sweep-epochs", "1", "--sweep-batch-sizes", "8",
-                     "--sweep-learning-rates", "1e30", "1e-2", "--clip-norm", "0")  # fmt: skip
+                     place / "glue", "--max-length", "32", "--no-pack", "--clip-norm", "0", "--sweep", "--sweep-epochs",
+                     "1", "--sweep-batch-sizes", "8", "--sweep-learning-rates", "1e30", "1e-2")  # fmt: skip
     table = [json.loads(line) for line in (swept / "sweep.jsonl").read_text().splitlines()]
     assert [(row["learning_rate"], row["mean"] is None) for row in table] == [(1e-2, False), (1e30, True)]
     assert_same_tensors(swept, swept / table[0]["folder"])

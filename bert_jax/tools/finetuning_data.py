@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.choices import find_choice_columns, read_choices
-from bert_jax.data.encoding_questions import QuestionSequences
-from bert_jax.data.examples import Question, TaggedExample, TextExample
+from bert_jax.data.examples import TaggedExample, TextExample
 from bert_jax.data.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.labels import label_names
 from bert_jax.data.movie_reviews import labelled_reviews
@@ -23,6 +22,7 @@ from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenCla
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
 from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
+from bert_jax.tools.finetuning_notes import say_cut, say_lost, say_notes
 
 SINGLE, SCORES = "single_label_classification", "regression"
 NAMED = 20  # labels on the screen
@@ -254,20 +254,6 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
     return Prepared(task, parts[0] if "train" in read else None, parts[-1:])
 
 
-def say_lost(questions: Sequence[Question], encoded: QuestionSequences, name: str, data: finetuning.Squad) -> None:
-    """Prints how many questions cannot be learned of, and how many are not read as they were meant to be."""
-    answered = np.array([bool(question.answers) for question in questions])
-    not_learned = ", and are not learned of" if name == "train" else ""
-    for count, what in (
-        (answered & ~encoded.found, f"have an answer that no run of tokens holds{not_learned}"),
-        (answered & encoded.found & ~encoded.whole, f"have an answer that no window holds whole{not_learned}"),
-        (encoded.cut, f"were cut to {data.max_question_length} tokens"),
-        (encoded.apart, f"leave less than --stride {data.stride} tokens of room: their windows share no token"),
-    ):
-        if number := int(np.sum(count)):
-            print(f"{number:,} of {len(questions):,} questions of {name} {what}")
-
-
 # Choices
 
 
@@ -295,18 +281,6 @@ def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prep
 def names_of(source: Source) -> tuple[str, ...]:
     """Returns the names of a model's labels."""
     return source.config.label_names or tuple(f"LABEL_{number}" for number in range(source.config.num_labels))
-
-
-def say_cut(cut: int, count: int, what: str, length: int) -> None:
-    """Prints how many were cut."""
-    if cut:
-        print(f"{cut:,} of {count:,} {what} are longer than --max-length {length} tokens and were cut")
-
-
-def say_notes(notes: Sequence[Any], what: str) -> None:
-    """Prints how many notes there are, and the first of them."""
-    if notes:
-        print(f"{len(notes):,} {what}, such as {notes[0]}")
 
 
 KINDS: dict[type, tuple[type[Task], Callable[..., Prepared]]] = {

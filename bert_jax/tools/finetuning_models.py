@@ -1,4 +1,4 @@
-"""The model that fine-tuning starts from, and the best one that it leaves."""
+"""The model that fine-tuning starts from, what updates it, and the best one that it leaves."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ from bert_jax.tokenization import Tokenizer
 from bert_jax.tools.finetuning import Settings, Training
 from bert_jax.training import seeds
 from bert_jax.training.metrics import read_metrics
+from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.runs import write_whole
 
 ATTENTION = "attention_probs_dropout_prob"
@@ -154,6 +155,25 @@ def still(settings: Settings, config: BertConfig) -> set[str]:
 def seeds_of(settings: Settings) -> tuple[int, ...]:
     """Returns the seeds that are trained together."""
     return tuple(range(settings.run.seed, settings.run.seed + settings.run.seeds))
+
+
+def optimizer_of(settings: Settings, steps: int, num_layers: int) -> tuple[Any, Any]:
+    """Returns the optimizer and its schedule."""
+    training = settings.training
+    schedule = make_schedule(
+        training.schedule,
+        peak=training.learning_rate,
+        warmup_steps=round(training.warmup_share * steps),
+        decay_steps=steps,
+    )
+    optimizer = make_optimizer(
+        training.optimizer,
+        schedule,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm or None,
+        depth=Depth(num_layers, training.layer_decay, training.freeze),
+    )
+    return optimizer, schedule
 
 
 def save(

@@ -1,0 +1,36 @@
+"""What is said of data that are not learned of as they were written: how many are cut, moved or left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax.data.encoding_questions import QuestionSequences
+from bert_jax.data.examples import Question
+from bert_jax.tools.finetuning import Squad
+
+
+def say_cut(cut: int, count: int, what: str, length: int) -> None:
+    """Prints how many were cut."""
+    if cut:
+        print(f"{cut:,} of {count:,} {what} are longer than --max-length {length} tokens and were cut")
+
+
+def say_notes(notes: Sequence[Any], what: str) -> None:
+    """Prints how many notes there are, and the first of them."""
+    if notes:
+        print(f"{len(notes):,} {what}, such as {notes[0]}")
+
+
+def say_lost(questions: Sequence[Question], encoded: QuestionSequences, name: str, data: Squad) -> None:
+    """Prints how many questions cannot be learned of, and how many are not read as they were meant to be."""
+    answered = np.array([bool(question.answers) for question in questions])
+    not_learned = ", and are not learned of" if name == "train" else ""
+    for count, what in (
+        (answered & ~encoded.found, f"have an answer that no run of tokens holds{not_learned}"),
+        (answered & encoded.found & ~encoded.whole, f"have an answer that no window holds whole{not_learned}"),
+        (encoded.cut, f"were cut to {data.max_question_length} tokens"),
+        (encoded.apart, f"leave less than --stride {data.stride} tokens of room: their windows share no token"),
+    ):
+        if number := int(np.sum(count)):
+            print(f"{number:,} of {len(questions):,} questions of {name} {what}")
