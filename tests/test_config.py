@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from bert_jax import models
 from bert_jax.config import PRESETS, BertConfig
+from bert_jax.interop.heads import fitting
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,10 @@ def test_config_json_round_trip(tmp_path):
 
 def test_a_threshold_is_written_where_there_is_one():
     assert "null_threshold" not in BertConfig().to_dict()
-    assert BertConfig.from_dict(BertConfig(null_threshold=-1.5).to_dict()).null_threshold == -1.5
+    config = BertConfig(null_threshold=-1.5)
+    assert BertConfig.from_dict(config.to_dict()).null_threshold == -1.5
+    assert fitting(config, models.BertForQuestionAnswering).null_threshold == -1.5
+    assert fitting(config, models.BertForSequenceClassification).null_threshold is None
 
 
 def test_unnamed_labels_get_hugging_faces_names():
