@@ -14,7 +14,7 @@ from small_finetuning import finetune
 import bert_jax
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
-from bert_jax.training.interruption import Interrupted
+from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 
 SAME_IN_FLOAT32, SAME_AFTER_STEPS = 2e-5, 1e-3
@@ -141,6 +141,10 @@ def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, ru
         if done == 6:  # the first after the checkpoint of step 3
             signal.raise_signal(signal.SIGTERM)
 
+    def told_at_the_sixth(self, step):
+        self.received = signal.SIGTERM if step == 6 else None
+        return step == 6
+
     flags = [*SHORT, *DROPOUT, "--seeds", "2", "--seed", "4"]
     monkeypatch.setattr(Reporter, "advance", advance)
     with pytest.raises(MemoryError):
@@ -148,6 +152,14 @@ def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, ru
     with pytest.raises(Interrupted) as caught:
         run("classification", "killed", *flags, "--resume")
     assert caught.value.step % 3  # between two evaluations
+    with monkeypatch.context() as patch:  # at one, which is left to the run that goes on; that is killed when it has it
+        patch.setattr(Interruption, "requested", told_at_the_sixth)
+        with pytest.raises(Interrupted, match="saved at step 6"):
+            run("classification", "killed", *flags, "--resume")
+    done = 4
+    with pytest.raises(MemoryError):
+        run("classification", "killed", *flags, "--resume")
+    done = 6
     killed = run("classification", "killed", *flags, "--resume")
     for folder in (".", "seeds/4", "seeds/5"):
         assert_same_tensors(killed / folder, twins / folder)

@@ -77,6 +77,9 @@ class Written(list):
         self.append(row)
         self.events += ["row"] * ("eval_loss" in row)
 
+    def owe(self, step):
+        self[:] = [row for row in self if row["step"] != step or "loss" in row]
+
     def sync(self):
         self.events.append("sync")
 
@@ -384,6 +387,14 @@ def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
 def test_what_is_not_finite_is_null_in_json(tmp_path):
     MetricsFile(tmp_path / "metrics.jsonl").write({"step": 1, "loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
+
+
+def test_an_evaluation_that_is_owed_is_dropped_alone(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    kept = [{"step": 2, "loss": 1.5}, {"step": 2, "eval_loss": 2.5}, {"step": 4, "loss": 1.25}]
+    file.write(*kept, {"step": 4, "eval_loss": 2.0, "seed": 3}, {"step": 4, "eval_loss": 2.0, "seed": 5})
+    file.cut_evaluation(4)
+    assert read_metrics(file.path) == kept
 
 
 def test_rows_and_the_name_of_their_file_are_put_on_disk(tmp_path, monkeypatch):

@@ -132,6 +132,7 @@ def train(
 
     last = number >= steps
     if owed:
+        reporter.owe(number)  # a run that did it, and was killed before its next checkpoint, has left it there
         with account.clock.stopped():
             worth, enough = assess()
         last = last or enough

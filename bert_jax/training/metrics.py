@@ -67,6 +67,11 @@ class MetricsFile:
         kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
         write_whole(self.path, "".join(map(as_line, kept)))
 
+    def cut_evaluation(self, step: int) -> None:
+        """Drops the evaluation of a step."""
+        kept = [row for row in read_metrics(self.path) if row["step"] != step or "loss" in row]
+        write_whole(self.path, "".join(map(as_line, kept)))
+
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Appends rows."""
         with self.path.open("a", encoding="utf-8") as file:

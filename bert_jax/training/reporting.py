@@ -74,6 +74,10 @@ class Reporter:
         self.bar.n = step
         self.bar.refresh()
 
+    def owe(self, step: int) -> None:
+        """Takes back the evaluation of a step, which is done again; TensorBoard shows the same point twice."""
+        self.file.cut_evaluation(step)
+
     def write(self, row: Mapping[str, Any]) -> None:
         """Records a row of training or, where its keys begin with `eval_`, of evaluation."""
         try:
@@ -124,6 +128,9 @@ class Unheard(Reporter):
         pass
 
     def rewind(self, step: int) -> None:
+        pass
+
+    def owe(self, step: int) -> None:
         pass
 
     def write(self, row: Mapping[str, Any]) -> None:
