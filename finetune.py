@@ -61,7 +61,7 @@ def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, 
     training, task = settings.training, prepared.task
     assert prepared.train is not None
     features = prepared.train.features
-    rows = rows_of(settings, [prepared.train, *prepared.held_out], bert, layout.shards * training.accumulate)
+    rows = rows_of(settings, prepared.parts, bert, layout.shards * training.accumulate)
     plan = TrainingPlan(features, rows, training.batch_size, seeds_of(settings))
     steps = training.epochs * plan.steps_per_epoch
 
@@ -275,8 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_pairs(source.folder, source.config, prepared.parts)
     bert = source.load(prepared.task, trained=asked.do != "train", **dropouts(training))
     if prepared.train is not None and training.attention not in ("auto", "plain"):
-        config, parts = replace(bert.config, dtype=training.dtype), [prepared.train, *prepared.held_out]
-        rows = rows_of(settings, parts, bert, layout.shards * training.accumulate)
+        config = replace(bert.config, dtype=training.dtype)
+        rows = rows_of(settings, prepared.parts, bert, layout.shards * training.accumulate)
         kernel_for(training.attention, config, rows, prepared.train.features, layout, seeds=asked.seeds)
 
     # A run that goes on must find the data it began with: its position means nothing in others.
