@@ -147,7 +147,8 @@ def test_rematerialising_computes_again(params, batch):
 
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
 
-    assert products("full") > products("dots") >= products("none")
+    assert products("full") > products("dots") > products("none")
+    assert products("auto") == products("dots")  # tests run on CPUs
 
 
 def test_masked_positions_pick_from_all_tokens(forward, params, batch):

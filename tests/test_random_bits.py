@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional.random_bits import mixed
+from bert_jax.functional.random_bits import HASHED, mixed
 from bert_jax.training.state import GENERATORS, run_key
 
 ROWS, COLUMNS = 1009, 1021
@@ -71,6 +71,16 @@ def test_keys_draw_independently(key, other):
             for shift in (0, 1, COLUMNS):
                 mean = (one * np.roll(another, shift)).mean()
                 assert abs(mean) < SIGMAS * 0.09 / np.sqrt(COUNT)
+
+
+@pytest.mark.parametrize("word", [0, 1])
+def test_each_word_of_a_key_counts(word):
+    one, other = np.array([3, 5], np.uint32), np.array([3, 5], np.uint32)
+    other[word] += 1
+    mean = (
+        masks(jax.random.wrap_key_data(one, impl=HASHED)) * masks(jax.random.wrap_key_data(other, impl=HASHED))
+    ).mean()
+    assert abs(mean) < SIGMAS * 0.09 / np.sqrt(COUNT)
 
 
 def test_the_hash_is_one_to_one():
