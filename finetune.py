@@ -149,7 +149,7 @@ def rows_of(settings: Settings, parts: Sequence[Part], bert: LoadedBert, shards:
 
 def held_out_of(settings: Settings, prepared: Prepared, start: Start, rows: Layout, num_rows: int) -> HeldOut:
     """Returns what evaluates."""
-    layout = parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp))
+    layout = mesh_of(settings)
     asked = "plain" if settings.training.attention == "plain" else "auto"  # what trains may not fit here
     config = replace(start.model.config, attention_probs_dropout_prob=0.0)
     kernel = kernel_for(asked, config, rows, prepared.held_out[0].features, layout, seeds=start.seeds)
@@ -163,6 +163,11 @@ def held_out_of(settings: Settings, prepared: Prepared, start: Start, rows: Layo
         num_rows=num_rows,
         layout=layout,
     )
+
+
+def mesh_of(settings: Settings) -> parallel.MeshLayout:
+    """Returns how the devices share what is evaluated, however they share training."""
+    return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp, tensor=settings.training.tensor))
 
 
 def kernel_for(
@@ -225,8 +230,7 @@ def judge(settings: Settings, prepared: Prepared, bert: LoadedBert, folder: Path
     """Lets a model answer what was held out; leaves predictions, pictures and tables in `folder`, returns scores."""
     model = type(bert.model)(replace(bert.config, dtype=settings.training.dtype))
     start = Start(model, {name: jax.tree.map(lambda x: x[None], part) for name, part in bert.params.items()}, {})
-    shards = parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp)).shards
-    rows = rows_of(settings, prepared.held_out, bert, shards)
+    rows = rows_of(settings, prepared.held_out, bert, mesh_of(settings).shards)
     num_rows = rows.usual_rows(prepared.held_out[0].features, settings.training.batch_size)
     held_out = held_out_of(settings, prepared, start, rows, num_rows)
     scores: dict[str, float] = {}
@@ -259,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check(settings)
     keep_compiled()
     asked, training, record = settings.run, settings.training, record_of(settings)
-    layout = parallel.make_layout(training.parallel, fsdp=training.fsdp)
+    layout = parallel.make_layout(training.parallel, fsdp=training.fsdp, tensor=training.tensor)
     how = {
         "resume": asked.resume,
         "overwrite": asked.overwrite,

@@ -1,12 +1,12 @@
 """Fine-tuning as users of PyTorch do it: the `Trainer` of transformers, fed as its official examples feed it.
 
 Texts and tagged sentences are padded to the longest of their batch, questions to 384 tokens, as `run_glue.py`,
-`run_ner.py` and `run_qa.py` have it by default. Answers are scored by this project's scorers, which count what the
-official ones count.
+`run_ner.py` and `run_qa.py` have it by default; to train for a score, which does not depend on it, questions are padded
+to the longest too. Answers are scored by this project's scorers, which count what the official ones count.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Peer:
         model: the class to load.
         options: what the class is told besides.
         train, dev: encoded.
-        collator: makes a batch of features.
+        collator: pads features and makes a batch of them.
         score: of the logits for `dev`.
     """
 
@@ -41,7 +41,7 @@ class Peer:
     options: dict[str, Any]
     train: Features
     dev: Features
-    collator: Callable[..., Any]
+    collator: Any
     score: Callable[[Any], float]
 
 
@@ -88,7 +88,7 @@ def make_trainer(
 def score(peer: Peer, source: str, threads: int, **options: Any) -> float:
     """Trains, and returns the score of the last epoch."""
     torch.set_num_threads(threads)
-    trainer = make_trainer(peer, source, **options)
+    trainer = make_trainer(replace(peer, collator=replace(peer.collator, padding="longest")), source, **options)
     trainer.train()
     return peer.score(trainer.predict(peer.dev).predictions)  # pyright: ignore[reportArgumentType]
 
@@ -175,7 +175,6 @@ def question_answering(source: str, train: str, dev: str, max_length: int = 384,
             stride=shared,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
-            padding="max_length",
         )
 
     def inputs(encoding: Any, number: int) -> dict[str, Any]:
@@ -208,7 +207,7 @@ def question_answering(source: str, train: str, dev: str, max_length: int = 384,
         {},
         features,
         [inputs(asked, number) for number in range(len(asked["input_ids"]))],
-        transformers.default_data_collator,
+        transformers.DataCollatorWithPadding(tokenizer, padding="max_length", max_length=max_length),
         f1,
     )
 

@@ -6,8 +6,10 @@ import pytest
 import small_finetuning as small
 from small_finetuning import finetune
 
+from bert_jax import models
+from bert_jax.interop.huggingface import read_config
 from bert_jax.tools.finetuning import read_settings
-from bert_jax.tools.finetuning_checks import check
+from bert_jax.tools.finetuning_checks import check, check_model
 
 TEXTS, HEADER = "classification", "text\tlabel\n"
 NOT_THERE = '{"question": "who ?", "context": "it", "answers": {"text": ["x"], "answer_start": [0]}}\n'
@@ -164,3 +166,10 @@ def test_a_model_without_vocabulary_or_with_one_token_type_is_refused(place, tmp
         (tmp_path / "model" / name).unlink()
     with pytest.raises(ValueError, match=r"no vocabulary here; wanted tokenizer\.json or vocab\.txt"):
         begin("classification", ".tsv")
+
+
+def test_devices_must_divide_the_heads(place):
+    asked = read_settings([TEXTS, "--model", "m", "--max-length", "32", "--tensor", "2"], description="")
+    config = read_config(place / "model")[0]
+    with pytest.raises(ValueError, match=r"^--tensor 2 does not divide the model's 3 heads$"):
+        check_model(asked, place / "model", config, None, models.BertForSequenceClassification)

@@ -29,7 +29,13 @@ SEEDS, STEPS, BATCH, SHARDS = (3, 5), 5, 40, 8
 DROPPING = replace(CONFIG, hidden_size=24, num_attention_heads=4, intermediate_size=20, num_labels=3)
 STILL = replace(DROPPING, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 OPTIMIZER = make_optimizer("bert_adamw", make_schedule("linear", peak=3e-3, warmup_steps=2, decay_steps=9))
-LAYOUTS = {"data 8": {}, "fsdp 8": {"fsdp": 8}, "pmap 8": {"name": "pmap"}}
+LAYOUTS = {
+    "data 8": {},
+    "fsdp 8": {"fsdp": 8},
+    "data 2 x tensor 4": {"tensor": 4},
+    "data 2 x fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2},
+    "pmap 8": {"name": "pmap"},
+}
 OBJECTIVES = {
     "classes": (
         models.BertForSequenceClassification,

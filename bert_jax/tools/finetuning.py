@@ -93,9 +93,11 @@ class Training:
     masks depend on the number of devices and on the seeds that are trained together.
     """
     parallel: Literal["mesh", "pmap"] = "mesh"
-    """How the devices share a step: mesh = data x fsdp, by jax.jit; pmap = rows alone, by jax.pmap."""
+    """How the devices share a step: mesh = data x fsdp x tensor, by jax.jit; pmap = rows alone, by jax.pmap."""
     fsdp: int = 1
-    """Devices to split parameters and optimizer state over; the rest hold copies."""
+    """Devices to split rows, parameters and optimizer state over; groups of so many hold copies of one another."""
+    tensor: int = 1
+    """Devices to split heads and inner layers over."""
     on_nan: Literal["stop", "skip"] = "stop"
     """Where a loss or a gradient is not finite: stop; or skip that update, of that seed."""
 
@@ -261,7 +263,7 @@ KINDS: dict[str, type[Settings]] = {
 }
 MAY_CHANGE_ON_RESUME = (
     "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "attention", "parallel",
-    "fsdp", "on_nan",
+    "fsdp", "tensor", "on_nan",
 )  # fmt: skip
 
 

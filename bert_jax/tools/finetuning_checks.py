@@ -19,7 +19,7 @@ SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
 SWEPT = ("learning_rate", "batch_size", "epochs")
 SWEEPS = ("sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs")
 COLUMNS = ("text_column", "pair_column", "label_column", "header", "encoding", "train_split", "dev_split")
-ANSWERING = {"batch_size", "pack", "dtype", "attention", "fsdp"}  # what of training says how examples are answered
+ANSWERING = {"batch_size", "pack", "dtype", "attention", "fsdp", "tensor"}  # what of training says how answers come
 
 
 def check(settings: Settings) -> None:
@@ -33,7 +33,7 @@ def check(settings: Settings) -> None:
     require_at_least(0, run, "seed")
     if run.seed + run.seeds > LARGEST_SEED:
         raise ValueError(f"--seed {run.seed} is too high: seeds lie below {LARGEST_SEED}")
-    require_at_least(1, training, "epochs", "batch_size", "accumulate", "fsdp")
+    require_at_least(1, training, "epochs", "batch_size", "accumulate", "fsdp", "tensor")
     require_at_least(0, training, "lora_rank", "patience", "eval_every", "freeze", "weight_decay", "clip_norm")
     require_positive(training, "learning_rate", "layer_decay", "lora_alpha")
     require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
@@ -141,6 +141,8 @@ def check_model(settings: Settings, source: Path, config: BertConfig, named: str
         raise ValueError(f"--max-length {longest} is beyond the model's {config.max_position_embeddings} positions")
     if (training.freeze or 0) > config.num_hidden_layers:
         raise ValueError(f"--freeze {training.freeze}: the model has {config.num_hidden_layers} layers")
+    if config.num_attention_heads % training.tensor:
+        raise ValueError(f"--tensor {training.tensor} does not divide the model's {config.num_attention_heads} heads")
 
 
 def check_pairs(source: Path, config: BertConfig, parts: Iterable[Part]) -> None:
