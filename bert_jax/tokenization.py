@@ -30,10 +30,11 @@ from bert_jax.vocabulary import (
     require_working,
     train_wordpiece,
 )
-from bert_jax.words import BATCH_CHARACTERS, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from bert_jax.words import Words
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -229,10 +230,12 @@ class Tokenizer:
         Returns:
             The ids of all texts, int32 [tokens], and how many each has, int32 [texts].
         """
+        from bert_jax.words import Words  # Arrow takes a while to import, and only a corpus needs it
+
         if self._words is None:
             self._words = Words(self._variant(max_length=None))
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-        for batch in batches(texts, BATCH_CHARACTERS):
+        for batch in batches(texts):
             encoded = self._words.encode(batch)
             ids.append(encoded[0])
             lengths.append(encoded[1])

