@@ -16,7 +16,7 @@ from bert_jax.tokenization import Tokenizer
 CACHE = Path("~/.cache/bert_jax").expanduser()
 CORPUS = "corpus.txt"
 VOCABULARY = 30_522
-BATCH = 64  # rows
+BATCH = 256  # rows, as many as BERT was trained with
 LENGTH = 512
 # The environment of a process that keeps no memory in reserve.
 SPARING = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
