@@ -3,6 +3,7 @@
 Rows are packed, and each seed has an order of its own.
 """
 
+import itertools
 from dataclasses import replace
 from functools import cache, partial
 
@@ -44,6 +45,7 @@ OBJECTIVES = {
     "tags": (models.BertForTokenClassification, objectives.tagging),
     "spans": (models.BertForQuestionAnswering, objectives.question_answering),
 }
+OTHERS = [kind for kind in OBJECTIVES if kind != "classes"]
 
 
 @cache
@@ -104,10 +106,15 @@ def test_the_batches_hold_rows_of_several_sequences_for_every_device(kind):
     assert (batch["input_ids"][:, 0] != batch["input_ids"][:, 1]).any()
 
 
-@pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize("sizes", LAYOUTS.values(), ids=LAYOUTS)
-def test_eight_devices_lead_to_the_parameters_of_one(sizes, kind):
-    got, wanted = trained(parallel.make_layout(**sizes), kind, STILL), trained_on_one_device(kind, STILL)
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        *((layout, "classes") for layout in LAYOUTS),
+        *itertools.product(("data 2 x fsdp 2 x tensor 2", "pmap 8"), OTHERS),
+    ],
+)
+def test_eight_devices_lead_to_the_parameters_of_one(layout, kind):
+    got, wanted = trained(parallel.make_layout(**LAYOUTS[layout]), kind, STILL), trained_on_one_device(kind, STILL)
     assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
 
 
