@@ -194,6 +194,7 @@ def undertaking(settings: Settings, layout: parallel.Layout) -> Undertaking:
         batch=rows.blank,
         rows=options.batch_size,
         unit=layout.shards * options.accumulate,
+        steps=options.steps,
     )
 
 

@@ -178,7 +178,11 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path, read):
         (["absent/*.txt"], FileNotFoundError, r"no file matches absent/\*.txt"),
         (["/"], IsADirectoryError, r"/ is a folder: name its files"),
         ([], ValueError, "no corpus: name a file"),
-        (["no-one/no-such-thing"], OSError, "no such file: no-one/no-such-thing, and no such dataset on the hub: "),
+        (
+            ["no-one/no-such-thing"],
+            OSError,
+            "no such file: no-one/no-such-thing, and no such dataset to be had from the hub: ",
+        ),
     ],
 )
 def test_a_source_that_is_not_there_is_named(read, names, error, message):

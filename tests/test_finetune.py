@@ -371,13 +371,15 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
 
 
 def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tmp_path, capsys):
-    texts = ["a film was lovely and it was great", "it was \ud800 dull"] * 2
+    texts = ["a film was lovely and it was great", "it was \ud800 dull"] * 2 + [" "]
     few = [json.dumps({"text": text, "label": "no" if "dull" in text else "yes"}) for text in texts]
     (tmp_path / "few.jsonl").write_text("\n".join(few))
     finetune("classification", tmp_path / "run", "--model", place / "model", "--train", tmp_path / "few.jsonl", "--dev",
              tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack", "--resume")  # fmt: skip
     said = capsys.readouterr().out
-    assert "2 of 4 examples of train are longer than --max-length 6 tokens and were cut" in said
+    assert f"1 of 5 examples of train have an empty text, such as {tmp_path / 'few.jsonl'}:5" in said
+    assert "--dev is --train" in said
+    assert "2 of 5 examples of train are longer than --max-length 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said
     assert f"no checkpoint in {tmp_path / 'run'} to go on from: beginning with step 0" in said
     assert "2 labels: no, yes" in said

@@ -142,7 +142,15 @@ def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
     said = capsys.readouterr().out
-    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
+    for part in (
+        "data 4 x fsdp 2 x tensor 1 cpu",
+        "optimizer",
+        "activations",
+        "256 fits",
+        "FLOP a token",
+        "tokens/s",
+        "steps",
+    ):
         assert part in said
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="leave out --distributed"):

@@ -51,14 +51,16 @@ def test_named_columns_go_first(write):
     path = write("a.csv", "sentence1,sentence2,label,stars\na,b,c,5\n")
     assert find_text_columns(path, label_column="stars") == TextColumns("sentence1", "sentence2", "stars", None)
     assert find_text_columns(path, text_column="sentence2") == TextColumns("sentence2", None, "label", None)
-    assert find_text_columns(path, pair_column="label").pair == "label"
+    assert find_text_columns(path, pair_column="label") == TextColumns("sentence1", "label", None, None)
+    with pytest.raises(ValueError, match="the column 'stars' cannot be two of text, pair and label"):
+        find_text_columns(path, text_column="stars", label_column="stars")
     for option in ("text_column", "pair_column", "label_column"):
         with pytest.raises(ValueError, match="no column 'absent' among sentence1, sentence2, label, stars"):
             find_text_columns(path, **{option: "absent"})
 
 
 def test_a_table_in_which_no_column_is_known_is_refused(write):
-    with pytest.raises(ValueError, match=r"a\.csv: which column holds the text\? There are a, b"):
+    with pytest.raises(ValueError, match=r"a\.csv: which column .* text\? There are a, b; name .* --no-header"):
         read_texts(write("a.csv", "a,b\n1,2\n"))
 
 

@@ -53,7 +53,9 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
     try:
         return datasets.load_dataset(name, config or None, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        raise OSError(f"no such file: {source}, and no such dataset on the hub: {first_line(error)}") from None
+        raise OSError(
+            f"no such file: {source}, and no such dataset to be had from the hub: {first_line(error)}"
+        ) from None
 
 
 def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,19 @@ def _find_columns(
 ) -> TextColumns:
     names = column_names(origin, encoding=encoding, header=header)
     require_columns(name_of(origin), [name for name in named if name], names)
+    for name, count in Counter(name for name in named if name).items():
+        if count > 1:
+            raise ValueError(f"{name_of(origin)}: the column {name!r} cannot be two of text, pair and label")
     text_column, pair_column, label_column = named
     known = {name.lower(): name for name in reversed(names)}
-    label = label_column or next((known[name] for name in LABELS if name in known), None)
+    free = [known[name] for name in LABELS if name in known and known[name] not in named]
+    label = label_column or next(iter(free), None)
     if text_column is None:
         text_column, guessed = _guess_texts(known)
         pair_column = pair_column or guessed
     if text_column is None:
-        raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}")
+        ways = "name it with --text-column" + (", or say --no-header if these are data" if header else "")
+        raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}; {ways}")
     return TextColumns(text_column, pair_column, label, class_names(origin, label) if label else None)
 
 

@@ -23,6 +23,7 @@ from bert_jax.tasks.task import Answers, Part
 from bert_jax.tokenization import Tokenizer
 from bert_jax.training import objectives
 
+NOTHING = "(no answer)"  # in the table of mistakes
 NULL_THRESHOLD = "null_threshold"  # among the scores, and in config.json
 
 
@@ -177,7 +178,13 @@ class QuestionAnswering:
         wrong = [(found.share(one.id), one) for one in part.examples if scores[one.id].f1 == 0]
         wrong.sort(key=lambda one: -one[0])
         rows = [
-            (f"{share:.3f}", found.texts[one.id], " | ".join(dict.fromkeys(golds[one.id])), one.question, one.where)
+            (
+                f"{share:.3f}",
+                found.texts[one.id] or NOTHING,
+                " | ".join(dict.fromkeys(golds[one.id])) or NOTHING,
+                one.question,
+                one.where,
+            )
             for share, one in wrong[: self.mistakes]
         ]
         path = folder / f"{part.file_prefix}mistakes.md"

@@ -257,9 +257,12 @@ class Convert:
     """Of the file; default: float32."""
 
     def run(self) -> None:
+        from bert_jax.interop.heads import architecture
         from bert_jax.interop.loading import load
 
-        load(self.source, head=self.head).save_pretrained(self.destination, dtype=self.dtype)
+        bert = load(self.source, head=self.head)
+        bert.save_pretrained(self.destination, dtype=self.dtype)
+        print(f"{architecture(type(bert.model))} in {self.destination}")
 
 
 @dataclass(frozen=True)

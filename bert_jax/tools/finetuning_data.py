@@ -22,7 +22,7 @@ from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenCla
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
 from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
-from bert_jax.tools.finetuning_notes import say_cut, say_lost, say_notes
+from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes
 
 SINGLE, SCORES = "single_label_classification", "regression"
 NAMED = 20  # labels on the screen
@@ -70,6 +70,8 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     prepared = KINDS[type(settings)][1](settings, source)
     sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in prepared.parts]
     print("; ".join(sizes))
+    if prepared.train and settings.data.train is not None and settings.data.train == settings.data.dev:
+        print("--dev is --train: the scores tell what was memorized")
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""
         print(f"{len(names):,} labels: {', '.join(names[:NAMED])}{more}")
@@ -105,6 +107,7 @@ def prepare_texts(settings: finetuning.Classification, source: Source) -> Prepar
                 name, examples, source.tokenizer, max_length=data.max_length, labelled=labelled, balanced=balanced
             )
             say_cut(cut, len(examples), f"examples of {name or 'dev'}", data.max_length)
+            say_empty(examples, f"examples of {name or 'dev'}")
             parts.append(part)
     return Prepared(task, parts[0] if training else None, parts[training:])
 

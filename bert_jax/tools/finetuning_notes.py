@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.encoding_questions import QuestionSequences
-from bert_jax.data.examples import Question
+from bert_jax.data.examples import Question, TextExample
 from bert_jax.tools.finetuning import Squad
 
 
@@ -14,6 +14,13 @@ def say_cut(cut: int, count: int, what: str, length: int) -> None:
     """Prints how many were cut."""
     if cut:
         print(f"{cut:,} of {count:,} {what} are longer than --max-length {length} tokens and were cut")
+
+
+def say_empty(examples: Sequence[TextExample], what: str) -> None:
+    """Prints how many texts there is nothing of, and the first of them."""
+    empty = [one.where for one in examples if not one.text.strip()]
+    if empty:
+        print(f"{len(empty):,} of {len(examples):,} {what} have an empty text, such as {empty[0]}")
 
 
 def say_notes(notes: Sequence[Any], what: str) -> None:

@@ -33,6 +33,7 @@ class Undertaking:
         state: its shapes.
         batch: rows -> a batch, of which the shapes count.
         rows: of the batch that is asked for.
+        steps: of the whole run.
         unit: what the rows of any batch are a multiple of.
     """
 
@@ -42,6 +43,7 @@ class Undertaking:
     batch: Callable[[int], dict[str, np.ndarray]]
     rows: int
     unit: int
+    steps: int
 
     @property
     def length(self) -> int:
@@ -99,10 +101,19 @@ def speed_lines(run: Undertaking, layout: Layout) -> Iterator[str]:
         f"{amount(flop / tokens, 'FLOP')} a token"
     )
     speed = matrix_speed(run.model.config.dtype) * devices_of_their_own()
+    expected = speed * share_reached() * tokens / flop
     yield (
-        f"  expected          about {speed * share_reached() * tokens / flop:,.0f} tokens/s in full rows: "
+        f"  expected          about {expected:,.0f} tokens/s in full rows: "
         f"{share_reached():.0%} of what matrix products alone reach here, {amount(speed, 'FLOP/s')}"
     )
+    yield f"  {run.steps:,} steps".ljust(20) + f"about {span(run.steps * tokens / expected)}"
+
+
+def span(seconds: float) -> str:
+    """Says a time in the unit that fits."""
+    units = (("years", 365 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    name, size = next((unit for unit in units if seconds >= 2 * unit[1]), units[-1])
+    return f"{seconds / size:.3g} {name}"
 
 
 def amount(value: float, unit: str) -> str:

@@ -69,8 +69,8 @@ def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | Non
 def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | None:
     """Says why a kernel cannot do this, or returns None."""
     lengths, H = (rows.attention_mask.shape[1], *rows.other_lengths), config.hidden_size // config.num_attention_heads
-    if config.attention_probs_dropout_prob:
-        return "has no dropout of attention weights"
+    if (dropout := config.attention_probs_dropout_prob) > 0:
+        return f"has no dropout of attention weights, and attention_probs_dropout_prob is {dropout}"
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
         return f"is for GPUs, this is a {jax.default_backend()}"
     if name == "cudnn":
