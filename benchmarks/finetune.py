@@ -3,7 +3,7 @@
 Both start from the same weights and see the same examples, in as many epochs, in batches as large, at the same rate.
 Scores are those after the last epoch on data that was held out, one run a seed. Speed is that of training alone, no
 compilation and no evaluation: the two take turns (A B A B ...), so many updates a turn, and each reports the median of
-its turns. Theirs pads texts and tagged sentences to the longest of a batch, and questions to 384 tokens.
+its turns. Theirs pads texts and tagged sentences to the longest of a batch, and, in the race, questions to 384 tokens.
 
     python benchmarks/finetune.py --task sst2 --data ../shared/data --seeds 3
     python benchmarks/finetune.py --task squad --data ../shared/data --fraction 0.1 --measure speed
@@ -142,7 +142,8 @@ def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path
     found: dict[str, list[float]] = {}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for side in options.sides:
-            settings = f"{options.fraction:g}-{options.dev_fraction:g}-{task.epochs}-{task.learning_rate:g}"
+            model, shares = "-".join(Path(options.model).parts[-2:]), f"{options.fraction:g}-{options.dev_fraction:g}"
+            settings = f"{model}-{shares}-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
             folder = options.folder / name / settings / side / str(seed)
             kept = folder / "score.json"
             if not kept.exists():

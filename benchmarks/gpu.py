@@ -54,7 +54,7 @@ class Case:
 
 
 def batch_of(case: Case, vocab_size: int) -> dict[str, np.ndarray]:
-    """Returns rows of random ids; packed ones hold sequences of 64 tokens to a whole row."""
+    """Returns rows of random ids; packed ones hold T / 64 sequences, cut at random places."""
     random = np.random.default_rng(0)
     B, T, P = case.rows, case.length, round(MASKED * case.length)
     S = max(1, T // 64) if case.packed else 1

@@ -168,6 +168,19 @@ def test_the_best_are_kept_beside_the_newest_also_after_a_resume(tmp_path, whole
         assert not checkpoints.is_best(0.5)
 
 
+def test_a_score_that_came_after_its_checkpoint_is_kept_by_the_next_one(tmp_path, whole):
+    """As that of an evaluation which a run that was told to end left to the next."""
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        checkpoints.save(at(whole, 1), {"row": 1}, None)
+        checkpoints.scores[1] = 2.0
+        checkpoints.save(at(whole, 2), {"row": 2}, 3.0)
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        assert checkpoints.scores == {1: 2.0, 2: 3.0}
+        checkpoints.save(at(whole, 3), {"row": 3}, 4.0)
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "3"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
 @pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
 def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_path, whole, caplog, meanwhile):

@@ -135,6 +135,16 @@ def test_cudnn_gets_a_token_in_every_row_and_gives_zeros_at_padding(monkeypatch)
     np.testing.assert_array_equal(out.sum(axis=(1, 2, 3)), [56, 40, 0])
 
 
+def test_a_kernel_that_errs_at_another_length_alone_is_refused(monkeypatch):
+    def short_sighted(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, attention_mask) * (1.0 if q.shape[1] == MASK.shape[1] else 2.0)
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", short_sighted)
+    assert choose_kernel("pallas", CONFIG, ROWS)[0] == "pallas"
+    with pytest.raises(ValueError, match="output is off by"):
+        choose_kernel("pallas", CONFIG, replace(ROWS, other_lengths=(MASK.shape[1] // 2,)))
+
+
 def test_a_kernel_that_fails_is_refused(monkeypatch):
     def failing(q, k, v, attention_mask):
         raise RuntimeError("no such instruction")

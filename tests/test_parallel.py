@@ -203,9 +203,13 @@ def test_with_fsdp_a_device_computes_its_share_of_the_rows():
 
 
 def test_layouts_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="batch of 12 rows cannot be divided over 8 devices x 1 micro-batches"):
+    with pytest.raises(
+        ValueError, match="batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"
+    ):
         parallel.check_batch(12, parallel.make_layout())
-    with pytest.raises(ValueError, match="batch of 8 rows cannot be divided over 8 devices x 3 micro-batches"):
+    with pytest.raises(
+        ValueError, match="batch of 8 rows cannot be divided over 8 groups of devices x 3 micro-batches"
+    ):
         parallel.check_batch(8, parallel.make_layout("pmap"), 3)
     with pytest.raises(ValueError, match="8 devices cannot be divided into fsdp 3 x tensor 1"):
         parallel.make_layout(fsdp=3)

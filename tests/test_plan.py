@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -19,6 +20,7 @@ from bert_jax.data.loader import PretrainingSettings, training_batches
 from bert_jax.data.masking import Vocabulary
 from bert_jax.data.store import TokenStore
 from bert_jax.models import BertForPreTraining
+from bert_jax.tools.planning import span
 from bert_jax.training import parallel, plan
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
@@ -142,19 +144,30 @@ def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
     said = capsys.readouterr().out
-    for part in (
-        "data 4 x fsdp 2 x tensor 1 cpu",
-        "optimizer",
-        "activations",
-        "256 fits",
-        "FLOP a token",
-        "tokens/s",
-        "steps",
-    ):
+    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
         assert part in said
+    rate = float(re.search(r"about ([\d,]+) tokens/s", said)[1].replace(",", ""))
+    number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", said).groups()
+    seconds = float(number) * {"minutes": 60, "hours": 3_600, "days": 86_400}[unit]
+    assert seconds == pytest.approx(1_000_000 * 256 * 128 / rate, rel=0.01)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="leave out --distributed"):
         script.main(["--plan", "--distributed"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3, "3 seconds"),
+        (119, "119 seconds"),
+        (150, "2.5 minutes"),
+        (7_200, "2 hours"),
+        (1e6, "11.6 days"),
+        (1e9, "31.7 years"),
+    ],
+)
+def test_a_time_is_said_in_the_unit_that_fits(seconds, said):
+    assert span(seconds) == said
 
 
 @pytest.mark.slow

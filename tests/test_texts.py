@@ -52,6 +52,8 @@ def test_named_columns_go_first(write):
     assert find_text_columns(path, label_column="stars") == TextColumns("sentence1", "sentence2", "stars", None)
     assert find_text_columns(path, text_column="sentence2") == TextColumns("sentence2", None, "label", None)
     assert find_text_columns(path, pair_column="label") == TextColumns("sentence1", "label", None, None)
+    with pytest.raises(ValueError, match="which column holds the text"):
+        find_text_columns(path, label_column="sentence1")
     with pytest.raises(ValueError, match="the column 'stars' cannot be two of text, pair and label"):
         find_text_columns(path, text_column="stars", label_column="stars")
     for option in ("text_column", "pair_column", "label_column"):

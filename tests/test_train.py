@@ -166,7 +166,7 @@ def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pret
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 devices x 1 micro-batches"),
+        (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"),
         (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
         (["--tensor", "4"], "--tensor 4 does not divide --num-attention-heads 2"),
         (["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows: fsdp 2 x tensor 1"),

@@ -82,7 +82,7 @@ def _find_columns(
     free = [known[name] for name in LABELS if name in known and known[name] not in named]
     label = label_column or next(iter(free), None)
     if text_column is None:
-        text_column, guessed = _guess_texts(known)
+        text_column, guessed = _guess_texts({name: own for name, own in known.items() if own not in named})
         pair_column = pair_column or guessed
     if text_column is None:
         ways = "name it with --text-column" + (", or say --no-header if these are data" if header else "")

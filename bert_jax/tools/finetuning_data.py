@@ -6,6 +6,7 @@ What was guessed, cut or left out is printed.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,9 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     prepared = KINDS[type(settings)][1](settings, source)
     sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in prepared.parts]
     print("; ".join(sizes))
-    if prepared.train and settings.data.train is not None and settings.data.train == settings.data.dev:
+    data = settings.data
+    alike = data.train == data.dev and (Path(data.train or "").is_file() or data.train_split == data.dev_split)
+    if prepared.train and data.train is not None and alike:
         print("--dev is --train: the scores tell what was memorized")
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""

@@ -106,7 +106,10 @@ def speed_lines(run: Undertaking, layout: Layout) -> Iterator[str]:
         f"  expected          about {expected:,.0f} tokens/s in full rows: "
         f"{share_reached():.0%} of what matrix products alone reach here, {amount(speed, 'FLOP/s')}"
     )
-    yield f"  {run.steps:,} steps".ljust(20) + f"about {span(run.steps * tokens / expected)}"
+    yield (
+        f"  {run.steps:,} steps".ljust(20)
+        + f"about {span(run.steps * tokens / expected)} at that rate, messages between devices left out"
+    )
 
 
 def span(seconds: float) -> str:

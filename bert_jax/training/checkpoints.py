@@ -68,9 +68,11 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
         self.scores: dict[int, float] = {}
-        for step in self.manager.all_steps():
+        steps = self.manager.all_steps()
+        for step in sorted(steps):
             with suppress(ValueError, KeyError, TypeError, OSError):  # an older one that is damaged has none
-                self.scores[step] = float(self.read_data(step)["score"])
+                kept = self.read_data(step)["scores"]  # of those before it too: a score may come after its checkpoint
+                self.scores |= {int(one): float(score) for one, score in kept.items() if int(one) in steps}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -117,7 +119,7 @@ class Checkpoints:
             return
         if score is not None:
             self.scores[step] = score
-        kept = {"data": data, "score": score}
+        kept = {"data": data, "scores": {str(one): score for one, score in self.scores.items()}}
         arguments = {"state": ocp.args.StandardSave(as_arrays(state)), "data": ocp.args.JsonSave(kept)}
         with self.telling():
             self.manager.save(step, args=ocp.args.Composite(**arguments))
@@ -146,7 +148,7 @@ class Checkpoints:
         return replace(state, key=key), self.read_data(step)["data"]
 
     def read_data(self, step: int | None) -> dict[str, Any]:
-        """Returns what was saved beside the state: the data position, and the score or None."""
+        """Returns what was saved beside the state: the data position, and the scores by step."""
         return self.manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
 
     @contextmanager

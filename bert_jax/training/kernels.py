@@ -57,7 +57,9 @@ def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | Non
         return None, "asked for"
     found = []
     for name in KERNELS if asked == "auto" else (asked,):
-        wrong = unfit(name, config, rows, asked == "auto") or mistaken(name, config, rows)
+        wrong = unfit(name, config, rows, asked == "auto") or next(
+            filter(None, (mistaken(name, config, rows, T) for T in some_lengths(rows))), None
+        )
         if wrong is None:
             return name, "agrees with plain matrix products"
         if asked != "auto":
@@ -87,13 +89,19 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
     return None
 
 
-def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
-    """Runs a kernel against plain matrix products; says what is wrong with it, or returns None.
+def some_lengths(rows: Rows) -> list[int]:
+    """Returns the longest T of the rows, the shortest and one between: those that a kernel is tried on."""
+    lengths = sorted({rows.attention_mask.shape[1], *rows.other_lengths})
+    return list(dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]]))
+
+
+def mistaken(name: str, config: BertConfig, rows: Rows, T: int) -> str | None:
+    """Runs a kernel on rows of T tokens against plain matrix products; says what is wrong with it, or returns None.
 
     A few rows are enough, and the plain scores of many would take much memory: a kernel works on each row and each head
     by itself. What the first rows of a run may not show is made up, see `tried`.
     """
-    mask, run = jnp.asarray(tried(rows)), lambda f: f
+    mask, run = jnp.asarray(tried(rows, T)), lambda f: f
     if rows.seeds > 1:
         mask, run = jnp.stack([mask, mask]), jax.vmap
     N, H = config.num_attention_heads, config.hidden_size // config.num_attention_heads
@@ -122,13 +130,12 @@ def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
     return None if same else "gets it wrong here: a sequence feels its neighbours or padding"
 
 
-def tried(rows: Rows) -> np.ndarray:
-    """Returns the mask on which a kernel is tried: some of the run's rows, one that padding ends, one of padding alone.
+def tried(rows: Rows, T: int) -> np.ndarray:
+    """Returns the mask [B, T] that a kernel is tried on: some of the run's rows, one that padding ends, one of padding.
 
     The row that padding ends holds three sequences where rows are packed, though the run's first rows may have but one.
     """
-    some = rows.attention_mask[:CHECKED_ROWS]
-    place, T = np.arange(some.shape[1]), some.shape[1]
+    some, place = rows.attention_mask[:CHECKED_ROWS, :T], np.arange(T)
     numbers = 1 + (place >= T // 5) + (place >= T // 2) if rows.packed else 1
     ended = numbers * (place < T - T // 7)
     return np.concatenate([some, [ended, 0 * ended]]).astype(some.dtype)

@@ -133,8 +133,11 @@ def train(
     last = number >= steps
     if owed:
         reporter.owe(number)  # a run that did it, and was killed before its next checkpoint, has left it there
-        with account.clock.stopped():
-            worth, enough = assess()
+        try:
+            with account.clock.stopped():
+                worth, enough = assess()
+        except NotFinite as error:
+            raise NotFinite(f"{error}: stopped; {left_of(checkpoints)}") from None
         last = last or enough
         if worth is not None:
             checkpoints.scores[number] = worth

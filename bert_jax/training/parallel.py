@@ -233,9 +233,8 @@ def shardings(tree, mesh: Mesh) -> Any:
 def check_batch(rows: int, layout: Layout, accumulate: int = 1) -> None:
     """Raises ValueError where a batch cannot be spread evenly over the layout in `accumulate` parts."""
     if rows % (layout.shards * accumulate):
-        raise ValueError(
-            f"a batch of {rows} rows cannot be divided over {layout.shards} devices x {accumulate} micro-batches"
-        )
+        parts = f"{layout.shards} groups of devices x {accumulate} micro-batches"
+        raise ValueError(f"a batch of {rows} rows cannot be divided over {parts}")
 
 
 def slice_to_read(layout: Layout) -> tuple[int, int]:

@@ -22,7 +22,8 @@ srun --kill-on-bad-exit=1 .venv/bin/python train.py \
     --distributed --resume \
     --preset large --dtype bfloat16 \
     --corpus "$HOME/texts/*.txt" --cache-dir "$HOME/cache" --output "$HOME/runs/large" \
-    --batch-size 4096 --quiet || status=$?
+    --optimizer lamb --learning-rate 6e-3 --warmup-steps 2000 --steps 7038 --decay-steps 7038 \
+    --batch-size 65536 --accumulate 32 --quiet || status=$?
 
 # 143: three minutes before its time was up the run was asked to end, and has saved.
 if [ "$status" -eq 143 ]; then

@@ -10,5 +10,6 @@ gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command '
         --distributed --resume \
         --preset large --dtype bfloat16 \
         --corpus "/shared/texts/*.txt" --cache-dir ~/cache --output /shared/runs/large \
-        --batch-size 4096 --quiet
+        --optimizer lamb --learning-rate 6e-3 --warmup-steps 2000 --steps 7038 --decay-steps 7038 \
+        --batch-size 65536 --accumulate 32 --quiet
 '
