@@ -10,7 +10,8 @@ train: $(VENV)/.demo  ## pretrain a small BERT on film reviews, about four minut
 	$(BIN)/python train.py $(ARGS)
 
 finetune: $(VENV)/.demo  ## fine-tune what `make train` left: film reviews, negative or positive
-	$(BIN)/python finetune.py classification --model runs/demo $(ARGS)
+	$(BIN)/python finetune.py classification --model runs/demo \
+		--max-length 256 --learning-rate 1e-3 --epochs 5 $(ARGS)
 
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
