@@ -57,9 +57,7 @@ def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | Non
         return None, "asked for"
     found = []
     for name in KERNELS if asked == "auto" else (asked,):
-        wrong = unfit(name, config, rows, asked == "auto") or next(
-            filter(None, (mistaken(name, config, rows, T) for T in some_lengths(rows))), None
-        )
+        wrong = unfit(name, config, rows, asked == "auto") or mistaken(name, config, rows)
         if wrong is None:
             return name, "agrees with plain matrix products"
         if asked != "auto":
@@ -89,13 +87,14 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
     return None
 
 
-def some_lengths(rows: Rows) -> list[int]:
-    """Returns the longest T of the rows, the shortest and one between: those that a kernel is tried on."""
+def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
+    """Tries a kernel on rows of the greatest length, the least and one between; says what is wrong, or returns None."""
     lengths = sorted({rows.attention_mask.shape[1], *rows.other_lengths})
-    return list(dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]]))
+    some = dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]])
+    return next(filter(None, (mistaken_at(T, name, config, rows) for T in some)), None)
 
 
-def mistaken(name: str, config: BertConfig, rows: Rows, T: int) -> str | None:
+def mistaken_at(T: int, name: str, config: BertConfig, rows: Rows) -> str | None:
     """Runs a kernel on rows of T tokens against plain matrix products; says what is wrong with it, or returns None.
 
     A few rows are enough, and the plain scores of many would take much memory: a kernel works on each row and each head
