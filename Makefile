@@ -14,7 +14,7 @@ finetune: $(VENV)/.demo  ## fine-tune what `make train` left: film reviews, nega
 		--max-length 256 --learning-rate 1e-3 --epochs 5 $(ARGS)
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint  ## formatting, style, types
 	$(BIN)/ruff format --check .
