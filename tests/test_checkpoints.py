@@ -178,7 +178,11 @@ def test_a_score_that_came_after_its_checkpoint_is_kept_by_the_next_one(tmp_path
     with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
         assert checkpoints.scores == {1: 2.0, 2: 3.0}
         checkpoints.save(at(whole, 3), {"row": 3}, 4.0)
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "3"]
+        checkpoints.wait()
+        checkpoints.save(at(whole, 4), {"row": 4}, 5.0)
+        checkpoints.wait()
+        assert checkpoints.read_data(4)["scores"].keys() == {"1", "3", "4"}  # not of those that are gone
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")

@@ -14,6 +14,8 @@ from small_finetuning import finetune
 import bert_jax
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
+from bert_jax.tools.finetuning import Files
+from bert_jax.tools.finetuning_notes import say_same
 from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 
@@ -183,7 +185,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to
 
 
 def test_a_run_goes_on_with_its_own_settings_and_data_alone(twins, place):
-    finetune("classification", twins, "--resume")  # is at its end; all that it needs is in training.json
+    finetune("classification", twins, "--resume", "--accumulate", "2")  # is at its end; the rest is in training.json
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.02, now learning_rate is 0\.5"):
         finetune("classification", twins, "--resume", "--learning-rate", "0.5")
     data = (place / "train.tsv").read_text()
@@ -368,6 +370,18 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
     turned = finetune("classification", place / "turned", "--model", swept, "--glue", "mnli", "--glue-folder",
                       place / "glue", "--do", "evaluate", "--max-length", "32")  # fmt: skip
     assert json.loads((turned / "scores.json").read_text())["accuracy"] == scores["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "splits", "said"),
+    [("a.tsv", "a.tsv", "two", True), ("a.tsv", "b.tsv", "one", False), ("hub", "hub", "two", False),
+     ("hub", "hub", "one", True), (None, None, "one", False)],
+)  # fmt: skip
+def test_that_the_same_is_trained_on_and_evaluated_is_said(tmp_path, monkeypatch, capsys, train, dev, splits, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tsv").touch()
+    say_same(Files(train, dev, train_split="x", dev_split="x" if splits == "one" else "y"))
+    assert ("--dev is --train" in capsys.readouterr().out) == said
 
 
 def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tmp_path, capsys):

@@ -58,6 +58,7 @@ def place(tmp_path_factory):
         ("squad", {}, ["--null-threshold", "-inf"], "--null-threshold must be a finite number, got -inf"),
         ("squad", {}, ["--max-answer-length", "0"], "--max-answer-length must be at least 1, got 0"),
         (TEXTS, {}, ["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows"),
+        (TEXTS, {}, ["--tensor", "3"], "1 devices cannot be divided into fsdp 1 x tensor 3"),
         (TEXTS, {}, ["--problem-type", "regression", "--class-weights", "balanced"], "is for single labels"),
         (TEXTS, {"train.jsonl": '{"text": "a", "label": [1, 2]}\n', "dev.jsonl": '{"text": "a", "label": 1}\n'},
          ["--problem-type", "regression"], r"dev\.jsonl:1: wanted 2 score\(s\) a text, found 1"),

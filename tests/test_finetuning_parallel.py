@@ -14,9 +14,11 @@ import pytest
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from pretraining_batches import CONFIG
 
+import finetune as script
 from bert_jax import models
 from bert_jax.data.encoding import Sequences, offsets_of
 from bert_jax.data.finetuning import Features, Layout, TrainingPlan
+from bert_jax.tools.finetuning import read_settings
 from bert_jax.training import objectives, parallel, seeds
 from bert_jax.training.compilations import Compilations
 from bert_jax.training.optimizers import make_optimizer, make_schedule
@@ -116,6 +118,11 @@ def test_the_batches_hold_rows_of_several_sequences_for_every_device(kind):
 def test_eight_devices_lead_to_the_parameters_of_one(layout, kind):
     got, wanted = trained(parallel.make_layout(**LAYOUTS[layout]), kind, STILL), trained_on_one_device(kind, STILL)
     assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
+
+
+def test_evaluation_is_shared_as_the_flags_say():
+    asked = read_settings(["squad", "--model", "m", "--fsdp", "2", "--tensor", "2"], description="")
+    assert dict(script.mesh_of(asked).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
 def test_so_they_do_with_dropout_on_a_mesh():

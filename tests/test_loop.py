@@ -261,6 +261,14 @@ def test_a_run_that_is_asked_to_end_leaves_its_evaluation_to_the_one_that_goes_o
     assert written.steps == 0
 
 
+@pytest.mark.parametrize("rewind", [False, True])
+def test_an_owed_evaluation_that_is_not_finite_stops_the_run_and_says_what_is_left(rewind):
+    """Also where bad steps are rewound: the state that is evaluated is the last that there is."""
+    state = SimpleNamespace(step=4, params=float("nan"))
+    _, _, message = run(8, state=state, owed=True, rewind=rewind)
+    assert message.startswith("step 4: held-out loss nan: stopped; ")
+
+
 def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
     """Step 5 is bad, which is known when batch 6 has been taken: back to step 3, and on with batch 7."""
     saved, written, message = run(6, bad_step=5, rewind=True)

@@ -257,7 +257,7 @@ def test_the_threshold_of_no_answer_is_searched_or_given(words, tmp_path, thresh
     assert json.loads((tmp_path / "null_odds.json").read_text()).keys() == {"q0", "q1", "q2"}
 
 
-def test_where_it_is_best_never_to_answer_nothing_is_answered(words):
+def test_where_it_is_best_never_to_answer_nothing_is_answered(words, tmp_path):
     questions = [question(i, "it was very lovely", impossible=True) for i in range(2)]
     questions.append(question(2, "the plot was in paris", "paris"))
     task = QuestionAnswering(version_2=True)
@@ -268,6 +268,8 @@ def test_where_it_is_best_never_to_answer_nothing_is_answered(words):
     assert set(found.texts.values()) == {""}
     assert scores["f1"] == scores["best_f1"] == pytest.approx(2 / 3)
     assert scores["collapsed"] == 1
+    task.report(tmp_path, part, found)
+    assert "| (no answer) | paris |" in (tmp_path / "mistakes.md").read_text()
 
 
 def test_answers_that_are_not_known_are_predicted_alone(words, tmp_path):

@@ -56,6 +56,8 @@ def test_named_columns_go_first(write):
         find_text_columns(path, label_column="sentence1")
     with pytest.raises(ValueError, match="the column 'stars' cannot be two of text, pair and label"):
         find_text_columns(path, text_column="stars", label_column="stars")
+    with pytest.raises(ValueError, match="the column 'label' cannot be two of text, pair and label"):
+        find_text_columns(write("b.csv", "label\na\n"))  # guessed
     for option in ("text_column", "pair_column", "label_column"):
         with pytest.raises(ValueError, match="no column 'absent' among sentence1, sentence2, label, stars"):
             find_text_columns(path, **{option: "absent"})

@@ -74,9 +74,6 @@ def _find_columns(
 ) -> TextColumns:
     names = column_names(origin, encoding=encoding, header=header)
     require_columns(name_of(origin), [name for name in named if name], names)
-    for name, count in Counter(name for name in named if name).items():
-        if count > 1:
-            raise ValueError(f"{name_of(origin)}: the column {name!r} cannot be two of text, pair and label")
     text_column, pair_column, label_column = named
     known = {name.lower(): name for name in reversed(names)}
     free = [known[name] for name in LABELS if name in known and known[name] not in named]
@@ -87,6 +84,9 @@ def _find_columns(
     if text_column is None:
         ways = "name it with --text-column" + (", or say --no-header if these are data" if header else "")
         raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}; {ways}")
+    for name, count in Counter(filter(None, (text_column, pair_column, label))).items():
+        if count > 1:
+            raise ValueError(f"{name_of(origin)}: the column {name!r} cannot be two of text, pair and label")
     return TextColumns(text_column, pair_column, label, class_names(origin, label) if label else None)
 
 

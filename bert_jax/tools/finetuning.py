@@ -59,7 +59,9 @@ class Training:
     clip_norm: float = 1.0
     """The largest global norm of a gradient; 0 = any."""
     accumulate: int = 1
-    """Micro-batches the batch is computed in, one after another; the gradient is the same."""
+    """Micro-batches the batch is computed in, one after another; the gradient is the same, but each draws dropout masks
+    of its own. A run that goes on may have more or fewer.
+    """
     layer_decay: float = 1.0
     """What each layer multiplies the learning rate of the layer above by."""
     freeze: int | None = None
@@ -262,7 +264,7 @@ KINDS: dict[str, type[Settings]] = {
     "multiple-choice": MultipleChoice,
 }
 MAY_CHANGE_ON_RESUME = (
-    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "remat", "attention", "parallel",
+    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "accumulate", "remat", "attention", "parallel",
     "fsdp", "tensor", "on_nan",
 )  # fmt: skip
 

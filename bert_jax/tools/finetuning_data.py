@@ -6,7 +6,6 @@ What was guessed, cut or left out is printed.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenCla
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
 from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
-from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes
+from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes, say_same
 
 SINGLE, SCORES = "single_label_classification", "regression"
 NAMED = 20  # labels on the screen
@@ -71,10 +70,7 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     prepared = KINDS[type(settings)][1](settings, source)
     sizes = [f"{part.name or 'dev'}: {len(part.examples):,} examples" for part in prepared.parts]
     print("; ".join(sizes))
-    data = settings.data
-    alike = data.train == data.dev and (Path(data.train or "").is_file() or data.train_split == data.dev_split)
-    if prepared.train and data.train is not None and alike:
-        print("--dev is --train: the scores tell what was memorized")
+    say_same(settings.data)
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""
         print(f"{len(names):,} labels: {', '.join(names[:NAMED])}{more}")

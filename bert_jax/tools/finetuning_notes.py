@@ -1,13 +1,14 @@
 """What is said of data that are not learned of as they were written: how many are cut, moved or left out."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert_jax.data.encoding_questions import QuestionSequences
 from bert_jax.data.examples import Question, TextExample
-from bert_jax.tools.finetuning import Squad
+from bert_jax.tools.finetuning import Files, Squad
 
 
 def say_cut(cut: int, count: int, what: str, length: int) -> None:
@@ -21,6 +22,14 @@ def say_empty(examples: Sequence[TextExample], what: str) -> None:
     empty = [one.where for one in examples if not one.text.strip()]
     if empty:
         print(f"{len(empty):,} of {len(examples):,} {what} have an empty text, such as {empty[0]}")
+
+
+def say_same(data: Files) -> None:
+    """Prints that what is trained on is evaluated; two splits of a dataset on the hub have one name."""
+    if data.train is None or data.train != data.dev:
+        return
+    if data.train_split == data.dev_split or Path(data.train).is_file():
+        print("--dev is --train: the scores tell what was memorized")
 
 
 def say_notes(notes: Sequence[Any], what: str) -> None:

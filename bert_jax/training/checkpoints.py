@@ -70,7 +70,7 @@ class Checkpoints:
         self.scores: dict[int, float] = {}
         steps = self.manager.all_steps()
         for step in sorted(steps):
-            with suppress(ValueError, KeyError, TypeError, OSError):  # an older one that is damaged has none
+            with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):  # an older, damaged one has none
                 kept = self.read_data(step)["scores"]  # of those before it too: a score may come after its checkpoint
                 self.scores |= {int(one): float(score) for one, score in kept.items() if int(one) in steps}
 
@@ -119,7 +119,8 @@ class Checkpoints:
             return
         if score is not None:
             self.scores[step] = score
-        kept = {"data": data, "scores": {str(one): score for one, score in self.scores.items()}}
+        there = {*self.manager.all_steps(), step}
+        kept = {"data": data, "scores": {str(one): score for one, score in self.scores.items() if one in there}}
         arguments = {"state": ocp.args.StandardSave(as_arrays(state)), "data": ocp.args.JsonSave(kept)}
         with self.telling():
             self.manager.save(step, args=ocp.args.Composite(**arguments))
