@@ -24,6 +24,7 @@ import optax
 import pytest
 import tensorboardX  # noqa: F401 (imported where it is used, which is after the fork)
 import tqdm  # noqa: F401
+from compiling import xla_flags
 
 import train as script
 from bert_jax.data.batches import Batches
@@ -62,7 +63,7 @@ def start(target, *arguments, devices: int = 1, log: Path | None = None):
 
 
 def begin(target, arguments, devices: int, log: Path | None) -> None:
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = xla_flags(devices)
     if log is not None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)

@@ -17,8 +17,6 @@ from bert_jax.training.checkpoints import Checkpoints, NotSaved, as_arrays, newe
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)
 
 

@@ -23,9 +23,6 @@ SAME_IN_FLOAT32, SAME_AFTER_STEPS = 2e-5, 1e-3
 SHORT = ["--max-length", "32", "--batch-size", "16", "--epochs", "4", "--learning-rate", "2e-2", "--no-pack"]
 
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A model, and data of every kind."""

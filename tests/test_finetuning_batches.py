@@ -15,7 +15,6 @@ from bert_jax.data.encoding import Sequences, offsets_of
 from bert_jax.data.finetuning import Features, Layout, TrainingPlan, arrange, evaluation_batches
 from bert_jax.training import objectives
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SAME_IN_FLOAT32 = 2e-5
 PAD = 1
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")

@@ -16,7 +16,6 @@ from bert_jax.tools.finetuning import read_settings
 from bert_jax.tools.finetuning_data import kept_names, names_of_glue, prepare
 from bert_jax.tools.finetuning_models import Best, Source, dropouts, make_start
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMES = ("contradiction", "entailment", "neutral")
 
 

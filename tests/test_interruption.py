@@ -25,8 +25,6 @@ from resumable import (
 from bert_jax.training.checkpoints import newest_step
 from bert_jax.training.interruption import Interruption, command_to_resume
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 KILLS = 20
 
 

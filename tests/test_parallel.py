@@ -23,8 +23,6 @@ from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SAME_PARAMETERS = 1e-5
 STEPS = 5
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from compiling import xla_flags
 from resumable import free_address, hear, start
 from small_runs import SMALL, write_corpus
 
@@ -39,7 +40,7 @@ def pretrain(tmp_path_factory):
 
     def run(count: int, devices: int, *flags: str, told: Path | None = None) -> list[str]:
         environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": xla_flags(devices),
             "PYTHONPATH": str(ROOT),
         }
         address = free_address()

@@ -99,7 +99,7 @@ def test_beyond_the_fast_links_a_device_sends_its_part_alone():
 
 
 @pytest.fixture(scope="module")
-def steps(compiled_quickly):
+def steps():
     """train.py's step for eight devices, shared in each of the ways."""
     return {name: scaling.compiled(FLAGS, sizes, rows=2) for name, sizes in scaling.LAYOUTS.items()}
 

@@ -23,7 +23,6 @@ OBJECTIVE = classification(MODEL, problem_type="single_label_classification")
 # Epsilon keeps Adam from making steps of rounding errors.
 OPTIMIZER = make_optimizer("bert_adamw", make_schedule("constant", peak=1e-3, warmup_steps=0, decay_steps=9))
 STEP = partial(train_step, objective=OBJECTIVE, optimizer=OPTIMIZER, skip=True)
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def batch(seed, step):

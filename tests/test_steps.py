@@ -19,8 +19,6 @@ from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import evaluation_step, means, train_step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SAME_GRADIENT = 2e-5
 ROWS = 24
 

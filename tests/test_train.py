@@ -17,7 +17,6 @@ from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.loop import NotFinite
 
 IN_PARTS = 1e-5  # sums in another order
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")
