@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kernel_for(training.attention, config, rows, prepared.train.features, layout, seeds=asked.seeds)
 
     # A run that goes on must find the data it began with: its position means nothing in others.
-    record |= {"data read": {"contents of the training data": prepared.fingerprint}}
+    record |= {"data read": {f"contents of the {name}": made for name, made in prepared.fingerprints.items()}}
     run = begin_run(asked.output, record, **how)
     if asked.do == "train":
         metric, learn = prepared.task.metric, partial(fit, prepared=prepared, bert=bert, layout=layout)

@@ -130,7 +130,8 @@ def devices(count: int):
 def finetune(kind: str, output: Path, *flags: object, on: int = 1) -> Path:
     """Runs the script."""
     with devices(on):
-        script.main([kind, "--output", str(output), "--quiet", "--log-every", "1", *map(str, flags)])
+        often = [] if "--do" in flags else ["--log-every", "1"]
+        script.main([kind, "--output", str(output), "--quiet", *often, *map(str, flags)])
     return output
 
 

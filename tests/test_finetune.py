@@ -15,7 +15,7 @@ import bert_jax
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
 from bert_jax.tools.finetuning import Files
-from bert_jax.tools.finetuning_notes import say_same
+from bert_jax.tools.finetuning_notes import say_same, say_scores
 from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 
@@ -192,6 +192,13 @@ def test_a_run_goes_on_with_its_own_settings_and_data_alone(twins, place):
             finetune("classification", twins, "--resume")
     finally:
         (place / "train.tsv").write_text(data)
+    data = (place / "dev.tsv").read_text()
+    (place / "dev.tsv").write_text(data.rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    try:
+        with pytest.raises(ValueError, match="began with contents of the held-out data"):
+            finetune("classification", twins, "--resume")
+    finally:
+        (place / "dev.tsv").write_text(data)
 
 
 def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, run):
@@ -282,13 +289,15 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         assert "null_threshold" not in json.loads((asked / "config.json").read_text())
     answer = QuestionAnswerer.load(asked, max_length=48)
     paragraphs = json.loads((place / f"dev{data}").read_text())["data"][0]["paragraphs"]
-    rows = [{"id": f"q{i}", "question": one["qas"][0]["question"], "context": one["context"]}
+    nothing = {"text": [], "answer_start": []}  # as a dataset has it that keeps its answers to itself
+    rows = [{"id": f"q{i}", "question": one["qas"][0]["question"], "context": one["context"], "answers": nothing}
             for i, one in enumerate(paragraphs)]  # fmt: skip
     (place / "dev-plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     plain = run("squad", f"plain{data}", *flags[4:], "--do", "predict", model=f"asked{data}", data="-plain.jsonl")
     assert json.loads((plain / "predictions.json").read_text()) == answers
     assert (plain / "null_odds.json").exists() == (data == "-v2.json")
-    assert not (plain / "scores.json").exists()
+    assert not {"scores.json", "mistakes.md"} & {path.name for path in plain.iterdir()}
+    assert not any("gold" in one for one in small.predictions(plain))
     for one, paragraph in zip(found, paragraphs, strict=True):
         assert one["answer"] == answers[one["id"]]
         assert answer(question=one["question"], context=paragraph["context"])["answer"] == one["answer"]
@@ -319,6 +328,43 @@ def test_choices_are_made_as_the_pipeline_makes_them(run, place):
     # What the device made of each example, in whatever order, is what is told of them in theirs.
     [loss] = [row["eval_loss"] for row in small.rows(chosen) if "eval_loss" in row]
     assert -np.mean([np.log(one["probabilities"][one["gold"]]) for one in found]) == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"), [("regression", ["0.5", "1.5"]), ("multi_label_classification", ["dull", "dull,long"])]
+)
+def test_scores_and_several_labels_are_learned_and_predicted(run, place, problem, labels):
+    for name in ("train", "dev"):
+        data = (place / f"{name}.tsv").read_text()
+        for number in (0, 1):
+            data = data.replace(f"\t{number}\n", f"\t{labels[number]}\n")
+        (place / f"{name}-{problem}.tsv").write_text(data)
+    flags = ["--problem-type", problem, "--epochs", "2", *SHORT[:4], *SHORT[6:]]
+    learned = run("classification", problem, *flags, data=f"-{problem}.tsv")
+    assert (problem == "regression") == (learned / "scores.png").exists()
+    config = json.loads((learned / "config.json").read_text())
+    assert config["problem_type"] == problem
+    assert len(config["id2label"]) == (1 if problem == "regression" else 2)
+    texts = [one["text"] for one in small.predictions(learned)]
+    texts.insert(5, "")
+    (place / f"plain-{problem}.tsv").write_text("".join(f"{text}\n" for text in ["text", *texts]))
+    (place / f"odd-{problem}.tsv").write_text("text\tcategory\n" + "".join(f"{text}\t[1]\n" for text in texts))
+    found = []
+    for kind in ("plain", "odd"):
+        given = ["--model", learned, "--dev", place / f"{kind}-{problem}.tsv", "--do", "predict", "--max-length", "32"]
+        found.append(small.predictions(finetune("classification", place / f"{kind}-{problem}", *given)))
+        assert [one["text"] for one in found[-1]] == texts
+    assert found[0] == found[1]
+    other = "regression" if problem != "regression" else "multi_label_classification"
+    asked = ["--do", "evaluate", "--problem-type", other, "--max-length", "32"]
+    with pytest.raises(ValueError, match=f"--problem-type {other}: .* is made for {problem}"):
+        run("classification", "other", *asked, model=problem, data=f"-{problem}.tsv")
+
+
+def test_that_classes_look_like_scores_is_said(capsys):
+    for names in (("1", "2"), ("1.5", "many"), ("nan", "0.5"), ("0.5", "1")):
+        say_scores(names)
+    assert capsys.readouterr().out.count("--problem-type regression") == 1
 
 
 def test_predicting_needs_no_labels_and_skips_no_row(run, place, reviewed):

@@ -94,6 +94,7 @@ def test_bad_input_is_refused_in_one_line_before_the_folder_is_made(
 FILES, GLUE = ["--train", "t.tsv", "--dev", "d.tsv"], ["--glue", "rte"]
 NOT_REVIEWS = "for --train and --dev, not for the film reviews"
 NOT_GLUE, NOT_SWEEP = "not for --glue, which names data and problem", "not for --sweep, which has flags of its own"
+NOT_SCORES = "for single labels, not for regression"
 SEPARATOR = "--label-separator is for --problem-type multi_label_classification"
 
 
@@ -114,6 +115,12 @@ SEPARATOR = "--label-separator is for --problem-type multi_label_classification"
         (TEXTS, [*GLUE, "--dev-split", "a"], f"--dev-split is {NOT_GLUE}"),
         (TEXTS, [*GLUE, "--problem-type", "regression"], f"--problem-type is {NOT_GLUE}"),
         (TEXTS, ["--glue-folder", "x"], "--glue-folder is for --glue"),
+        (TEXTS, ["--glue", "stsb", "--class-weights", "balanced"], f"--class-weights is {NOT_SCORES}"),
+        (TEXTS, ["--glue", "sts-b", "--label-smoothing", "0.1"], f"--label-smoothing is {NOT_SCORES}"),
+        *(
+            (kind, ["--do", "predict", "--dev", "d", "--mistakes", "3"], "--mistakes is for what is known, not for .*")
+            for kind in small.ENDS
+        ),
         (TEXTS, [*FILES, "--label-separator", "|"], SEPARATOR),
         *(
             (kind, ["--do", do, "--dev", "d", *flags], f"{flags[0]} is for training, not for --do {do}")
@@ -122,7 +129,7 @@ SEPARATOR = "--label-separator is for --problem-type multi_label_classification"
                 (TEXTS, ["--resume"]), (TEXTS, ["--seeds", "2"]), (TEXTS, ["--train", "t.tsv"]),
                 (TEXTS, ["--epochs", "1"]), (TEXTS, ["--lora-rank", "2"]),
                 ("tokens", ["--freeze", "1"]), ("tokens", ["--label-smoothing", "0.1"]),
-                ("squad", ["--patience", "2"]), ("multiple-choice", ["--seed", "1"]),
+                ("squad", ["--patience", "2"]), ("multiple-choice", ["--seed", "1"]), (TEXTS, ["--log-every", "3"]),
             )
         ),
     ],
@@ -135,10 +142,11 @@ def test_a_flag_that_nothing_reads_is_refused(kind, flags, message):
 
 @pytest.mark.parametrize("kind", small.ENDS)
 def test_flags_that_are_read_pass(kind):
-    answering = ["--batch-size", "4", "--no-pack", "--dtype", "bfloat16", "--max-length", "99", "--mistakes", "3"]
+    answering = ["--batch-size", "4", "--no-pack", "--dtype", "bfloat16", "--max-length", "99", "--quiet"]
     for flags in (
         ["--do", "predict", "--dev", "d", *answering],
-        [*FILES, *answering, "--lora-rank", "2", "--lora-alpha", "8", "--log-every", "3"],
+        ["--do", "evaluate", "--dev", "d", *answering, "--mistakes", "3"],
+        [*FILES, *answering, "--mistakes", "3", "--lora-rank", "2", "--lora-alpha", "8", "--log-every", "3"],
         [*FILES, "--sweep", "--sweep-epochs", "1", "--seeds", "2"],
     ):
         check(read_settings([kind, "--model", "m", *flags], description=""))

@@ -313,6 +313,17 @@ def test_a_run_that_skips_everything_stops():
     assert message.startswith("step 149: 100 updates in a row were skipped: stopped; the last good checkpoint is of")
 
 
+@pytest.mark.parametrize("others", [1.0, float("nan")])
+def test_a_run_whose_updates_are_skipped_stops_where_they_are_of_all_seeds(others):
+    def step(state, batch):
+        losses = np.array([float("nan"), others])
+        figures = {"loss": losses, "gradient_norm": np.ones(2), "tokens": 5, "skipped": np.full(2, batch)}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+
+    message = run(150, step=step)[2]
+    assert (message is None) == (others == 1.0)
+
+
 def test_warnings_are_told():
     told = []
     _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))

@@ -74,6 +74,15 @@ def test_two_updates_follow_the_equations(name):
         np.testing.assert_allclose(got, by_hand(name, path, layers), rtol=RELATIVE, atol=RELATIVE)
 
 
+def test_lamb_has_a_ratio_for_each_layer_of_adapters():
+    """Layers of weights 1 and 10, and one gradient: the updates are to each other as the weights."""
+    params = {"adapters": {"up": {"a": jnp.stack([jnp.ones((3, 2)), 10 * jnp.ones((3, 2))])}}}
+    optimizer = make_optimizer("lamb", lambda step: RATE, weight_decay=0.0)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    first, second = updates["adapters"]["up"]["a"]
+    np.testing.assert_allclose(second, 10 * first, rtol=RELATIVE)
+
+
 def test_clipping_bounds_the_global_norm():
     optimizer = make_optimizer("bert_adamw", lambda step: 1.0, weight_decay=0.0, beta1=0.0, beta2=0.0, clip_norm=1.0)
     params = tree(0)

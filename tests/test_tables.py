@@ -78,6 +78,17 @@ def test_rows_of_a_wrong_length_are_refused_or_noted(tmp_path):
         list(read_rows(path, header=False))
 
 
+def test_a_blank_line_between_rows_is_an_empty_field_where_there_is_one_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ntext\na\n\n\nb\n\n")
+    assert list(read_rows(path)) == [
+        (f"{path}:{line}", {"text": x}) for line, x in ((3, "a"), (4, ""), (5, ""), (6, "b"))
+    ]
+    path.write_text("text,label\n\na,b\n\nc,d\n")
+    assert [where for where, _ in read_rows(path)] == [f"{path}:3", f"{path}:5"]
+    assert [row for _, row in read_rows(path, ["text"])] == [{"text": "a"}, {"text": "c"}]
+
+
 def test_classes_have_their_names_in_datasets_and_in_parquet_files_made_of_them(tmp_path):
     features = datasets.Features({"label": SENTIMENT, "all": datasets.List(SENTIMENT), "id": datasets.Value("int64")})
     values = {"label": [1, 0, -1, None], "all": [[0, 1], [], [1], None], "id": [5, 6, 7, 8]}

@@ -48,19 +48,23 @@ def find_choice_columns(
     label_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
+    guess_label: bool = True,
 ) -> ChoiceColumns:
     """Finds the columns of a source: `ending0`, `ending1`, ... or a list in `endings`, and a text.
 
     In SWAG's own tables, which have both `sent1` and `sent2`, the text is `sent1` and `sent2` leads the endings.
 
+    Args:
+        guess_label: whether a label is looked for where its column is not named.
+
     Raises:
         OSError, ValueError: no such source, no such column, none that is known to hold a text or continuations.
     """
     named = text_column, lead_column, tuple(choice_columns), label_column
-    return _find_columns(find_origins([source], split)[0], named, codec(encoding))
+    return _find_columns(find_origins([source], split)[0], named, codec(encoding), guess_label)
 
 
-def _find_columns(origin: Origin, named: Named, encoding: str) -> ChoiceColumns:
+def _find_columns(origin: Origin, named: Named, encoding: str, guess_label: bool) -> ChoiceColumns:
     names = column_names(origin, encoding=encoding)
     text_column, lead, choices, label_column = named
     require_columns(name_of(origin), [name for name in (text_column, lead, *choices, label_column) if name], names)
@@ -72,7 +76,8 @@ def _find_columns(origin: Origin, named: Named, encoding: str) -> ChoiceColumns:
         if not found:
             raise ValueError(f"{name_of(origin)}: which columns hold the {wanted}? There are {', '.join(names)}")
     assert text_column
-    return ChoiceColumns(text_column, lead, choices, label_column or ("label" if "label" in names else None))
+    guessed = "label" if guess_label and "label" in names else None
+    return ChoiceColumns(text_column, lead, choices, label_column or guessed)
 
 
 def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
@@ -94,6 +99,7 @@ def read_choices(
     label_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
+    guess_label: bool = True,
 ) -> list[ChoiceExample]:
     """Reads texts with continuations, equally many everywhere.
 
@@ -105,6 +111,7 @@ def read_choices(
         label_column: the right continuation's number, from 0.
         split: of a dataset on the hub.
         encoding: of the files.
+        guess_label: whether a label is looked for where its column is not named.
 
     Returns:
         The examples in the order of their source; where a row has no label, that is None.
@@ -114,7 +121,7 @@ def read_choices(
     """
     origins, encoding = find_origins([source], split), codec(encoding)
     named = text_column, lead_column, tuple(choice_columns), label_column
-    columns = _find_columns(origins[0], named, encoding)
+    columns = _find_columns(origins[0], named, encoding, guess_label)
     wanted = [name for name in (columns.text, columns.lead, *columns.choices, columns.label) if name]
     examples: list[ChoiceExample] = []
     for origin in origins:

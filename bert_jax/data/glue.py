@@ -50,11 +50,6 @@ class GlueTask:
     def problem_type(self) -> str:
         return "single_label_classification" if self.labels else "regression"
 
-    @property
-    def dev_splits(self) -> tuple[str, ...]:
-        """The splits to evaluate on: two for MNLI."""
-        return tuple(split for split in self.files if split.startswith("validation"))
-
 
 _ENTAILED = ("entailment", "not_entailment")
 _INFERENCE = ("entailment", "neutral", "contradiction")
@@ -130,7 +125,13 @@ def read_glue(
     text, pair, label = columns
     wanted = [column for column in (text, pair, label if labelled else None) if column]
     examples, skipped = [], []
-    [origin] = find_origins([source], split)
+    try:
+        [origin] = find_origins([source], split)
+    except OSError as error:
+        if folder is not None:
+            raise
+        own = f"FOLDER/{task.name}/{task.files[split]}"
+        raise OSError(f"{error}; --glue-folder FOLDER takes GLUE's own {own}") from None
     for where, row in read_rows(origin, wanted, header=header, skipped=skipped if task.ragged else None):
         second = given_text(row, pair, where) if pair else None
         found = _label(row[label], task, where) if labelled else None

@@ -147,14 +147,21 @@ def _read_delimited(
 ) -> Iterator[tuple[str, Row]]:
     with open_text(path, encoding, newline="") as file:
         lines = _split_lines(path, file)
-        first = next(lines, (1, []))
+        first = next((one for one in lines if one[1]), (1, []))
         names = first[1] if header else [str(number) for number in range(1, len(first[1]) + 1)]
         columns = names if columns is None else columns
         require_columns(path, columns, names)
         places = [(name, names.index(name)) for name in columns]
         if not header and first[1]:
             yield f"{path}:{first[0]}", {name: first[1][place] for name, place in places}
+        blank: list[int] = []
         for line, fields in lines:
+            if not fields:
+                blank.append(line)
+                continue
+            if columns and len(names) == 1:  # between others, a blank line is a row whose only field is empty
+                yield from ((f"{path}:{number}", dict.fromkeys(columns, "")) for number in blank)
+            blank.clear()
             if len(fields) == len(names):
                 yield f"{path}:{line}", {name: fields[place] for name, place in places}
                 continue
@@ -166,7 +173,7 @@ def _read_delimited(
 
 
 def _split_lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each after the number of the line it begins in."""
+    """The rows, each after the number of the line it begins in; a blank line has no field."""
     csv.field_size_limit(LONGEST_FIELD)
     if path.suffix.lower() == ".csv":
         rows = csv.reader(file, strict=True)
@@ -180,8 +187,7 @@ def _split_lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
             raise ValueError(f"{path}:{line}: {error}") from None
         if fields is None:
             return
-        if fields:
-            yield line, fields
+        yield line, fields
 
 
 def _read_json(path: Path, columns: Sequence[str] | None, encoding: str) -> Iterator[tuple[str, Row]]:

@@ -57,27 +57,29 @@ def find_text_columns(
     split: str = "train",
     encoding: str = "utf-8",
     header: bool = True,
+    guess_label: bool = True,
 ) -> TextColumns:
     """Finds the columns of a source that are not named by what columns are usually called.
 
-    A second text is looked for only where neither is named. Capital and small letters are the same here.
+    A second text is looked for only where neither is named, a label only with `guess_label`. Capital and small letters
+    are the same here.
 
     Raises:
         OSError, ValueError: no such source, no such column, none that is known to hold a text.
     """
     named = (text_column, pair_column, label_column)
-    return _find_columns(find_origins([source], split)[0], named, codec(encoding), header)
+    return _find_columns(find_origins([source], split)[0], named, codec(encoding), header, guess_label)
 
 
 def _find_columns(
-    origin: Origin, named: tuple[str | None, str | None, str | None], encoding: str, header: bool
+    origin: Origin, named: tuple[str | None, str | None, str | None], encoding: str, header: bool, guess_label: bool
 ) -> TextColumns:
     names = column_names(origin, encoding=encoding, header=header)
     require_columns(name_of(origin), [name for name in named if name], names)
     text_column, pair_column, label_column = named
     known = {name.lower(): name for name in reversed(names)}
     free = [known[name] for name in LABELS if name in known and known[name] not in named]
-    label = label_column or next(iter(free), None)
+    label = label_column or (next(iter(free), None) if guess_label else None)
     if text_column is None:
         text_column, guessed = _guess_texts({name: own for name, own in known.items() if own not in named})
         pair_column = pair_column or guessed
@@ -111,6 +113,7 @@ def read_texts(
     split: str = "train",
     encoding: str = "utf-8",
     header: bool = True,
+    guess_label: bool = True,
 ) -> list[TextExample]:
     """Reads texts, or pairs of texts, with their labels.
 
@@ -123,6 +126,7 @@ def read_texts(
         split: of a dataset on the hub.
         encoding: of the files.
         header: whether the first line of a csv or tsv names its columns. Else they are "1", "2" and so on.
+        guess_label: whether a label is looked for where its column is not named.
 
     Returns:
         The examples in the order of their source; where a row has no label, that is None.
@@ -133,7 +137,7 @@ def read_texts(
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
     origins, encoding = find_origins([source], split), codec(encoding)
-    columns = _find_columns(origins[0], (text_column, pair_column, label_column), encoding, header)
+    columns = _find_columns(origins[0], (text_column, pair_column, label_column), encoding, header, guess_label)
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     examples = []
     for origin in origins:

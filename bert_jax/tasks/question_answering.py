@@ -93,7 +93,7 @@ class QuestionAnswering:
         """Encodes a part of the data; also returns all of its windows.
 
         Args:
-            labelled: whether right answers must be known.
+            labelled: whether right answers must be known; else they are not looked at.
             learnable: leave out the windows of questions whose answer the tokens do not hold, or no window as a whole.
 
         Raises:
@@ -112,7 +112,7 @@ class QuestionAnswering:
         weights = (chosen.found & chosen.whole)[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         features = Features(chosen, {"weights": weights}, positions=positions)
-        return Part(name, questions, features, all(map(is_known, questions))), windows
+        return Part(name, questions, features, labelled and all(map(is_known, questions))), windows
 
     def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
         return objectives.question_answering(model)
@@ -155,7 +155,7 @@ class QuestionAnswering:
             if self.version_2:
                 row["null_odds"] = found.likeliest.null_odds[question.id]
             gold = [answer.text for answer in question.answers]
-            yield row | {"gold": gold} if is_known(question) else row
+            yield row | {"gold": gold} if gold or part.labelled else row
 
     def report(self, folder: Path, part: Part, found: Replies) -> list[str]:
         files: dict[str, Any] = {"predictions": found.texts, "nbest_predictions": found.likeliest.n_best}

@@ -101,7 +101,7 @@ class Training:
     tensor: int = 1
     """Devices to split heads and inner layers over."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """Where a loss or a gradient is not finite: stop; or skip that update, of that seed."""
+    """Where a loss or a gradient is not finite: stop, all seeds; or skip that update, of that seed."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Tagged(Files):
     max_length: int = 128
     """Tokens of a window; a longer sentence is read in several."""
     overlap: int = 32
-    """Tokens that neighbouring windows share."""
+    """Tokens that neighbouring windows share, at most half of them."""
     label_smoothing: float = 0.0
     """The share of a tag's probability that is spread over all tags."""
 
@@ -188,8 +188,8 @@ class Squad(Files):
     max_answer_length: int = 30
     """Tokens of an answer."""
     version_2: bool = False
-    """Whether there may be no answer; where some question says that there is none, or there is a threshold, it is so
-    anyway.
+    """Whether there may be no answer. It is so anyway where there is a threshold, and, to train and to evaluate, where
+    some question says that there is none.
     """
     n_best: int = 20
     """Answers written to nbest_predictions.json."""

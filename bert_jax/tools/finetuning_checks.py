@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from bert_jax.config import BertConfig
+from bert_jax.data.glue import glue_task
 from bert_jax.interop.heads import architecture
 from bert_jax.models import Bert
 from bert_jax.tasks import Part
@@ -101,12 +102,15 @@ def unread(settings: Settings) -> list[tuple[bool, str, Iterable[str], str]]:
         (not trained, "run", ("resume", "sweep", "from_scratch", "seed", "seeds"), told),
         (not trained, "training", [one.name for one in fields(training) if one.name not in ANSWERING], told),
         (not trained, "data", ("train", "train_split", "label_smoothing", "class_weights"), told),
+        (not trained, "reports", ("log_every",), told),
+        (run.do == "predict", "reports", ("mistakes",), "for what is known, not for --do predict"),
         (not run.sweep, "run", SWEEPS, "for --sweep"),
         (run.sweep, "training", SWEPT, "not for --sweep, which has flags of its own"),
         (not training.lora_rank, "training", ("lora_alpha",), "for --lora-rank"),
     ]
     if isinstance(data, Texts):
-        glue, problem = data.glue is not None, data.problem_type
+        glue = data.glue is not None
+        problem = glue_task(data.glue).problem_type if data.glue else data.problem_type
         reviews = not glue and data.train is None and data.dev is None
         named = ("train", "dev", *COLUMNS, "problem_type", "label_separator")
         table += [

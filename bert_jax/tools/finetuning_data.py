@@ -22,7 +22,7 @@ from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenCla
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
 from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
-from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes, say_same
+from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes, say_same, say_scores
 
 SINGLE, SCORES = "single_label_classification", "regression"
 NAMED = 20  # labels on the screen
@@ -47,15 +47,20 @@ class Prepared:
         return [*([self.train] if self.train else []), *self.held_out]
 
     @property
-    def fingerprint(self) -> str | None:
-        """Tells apart what different data are trained on; None where nothing is trained."""
-        if self.train is None:
-            return None
-        digest, features = hashlib.sha256(), self.train.features
+    def fingerprints(self) -> dict[str, str | None]:
+        """Tells different data apart, to train on and held out; None where nothing is trained."""
+        held_out = None if self.train is None else fingerprint(self.held_out)
+        return {"training data": self.train and fingerprint([self.train]), "held-out data": held_out}
+
+
+def fingerprint(parts: Sequence[Part]) -> str:
+    """Tells apart parts of different content."""
+    digest = hashlib.sha256()
+    for features in (part.features for part in parts):
         targets = features.of_sequences | features.of_tokens | features.positions
         for array in (features.sequences.ids, features.sequences.offsets, *targets.values()):
             digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
 def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
@@ -74,6 +79,7 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""
         print(f"{len(names):,} labels: {', '.join(names[:NAMED])}{more}")
+        say_scores(names)
     return prepared
 
 
@@ -174,12 +180,15 @@ def read_text_files(
     problem = data.problem_type
     if not training:
         problem = config.problem_type or (SCORES if config.num_labels == 1 else problem)
-    columns = {
+        if data.problem_type not in (problem, SINGLE):
+            raise ValueError(f"--problem-type {data.problem_type}: {source.folder} is made for {problem}")
+    columns: dict[str, Any] = {
         "text_column": data.text_column,
         "pair_column": data.pair_column,
         "label_column": data.label_column,
         "encoding": data.encoding,
         "header": data.header,
+        "guess_label": settings.run.do != "predict",
     }
     read: dict[str, list[TextExample]] = {}
     for name, path, split in splits(settings):
@@ -237,7 +246,8 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
     if threshold is None and settings.run.do != "train":
         threshold = source.config.null_threshold  # what the model was chosen by
     version_2 = data.version_2 or threshold is not None
-    version_2 = version_2 or any(question.impossible for some in read.values() for question in some)
+    if settings.run.do != "predict":  # what is predicted does not hang on what may be known of it
+        version_2 = version_2 or any(question.impossible for some in read.values() for question in some)
     task = QuestionAnswering(version_2, data.max_answer_length, data.n_best, threshold, settings.reports.mistakes)
     parts = []
     for name, questions in read.items():
@@ -262,7 +272,9 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
 def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prepared:
     data, task = settings.data, MultipleChoice(settings.reports.mistakes)
     names = ("text_column", "lead_column", "choice_columns", "label_column", "encoding")
-    columns = {name: getattr(data, name) for name in names}
+    columns: dict[str, Any] = {name: getattr(data, name) for name in names} | {
+        "guess_label": settings.run.do != "predict"
+    }
     parts: list[Part] = []
     for name, path, split in splits(settings):
         found = find_choice_columns(path, split=split, **columns)

@@ -1,5 +1,6 @@
 """What is said of data that are not learned of as they were written: how many are cut, moved or left out."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,20 @@ def say_same(data: Files) -> None:
         return
     if data.train_split == data.dev_split or Path(data.train).is_file():
         print("--dev is --train: the scores tell what was memorized")
+
+
+def say_scores(names: Sequence[str]) -> None:
+    """Prints that classes look like scores, where they are numbers and not all of them whole."""
+    if all(map(is_number, names)) and not all(float(name).is_integer() for name in names):
+        print("the labels are numbers: --problem-type regression takes them as scores")
+
+
+def is_number(text: str) -> bool:
+    """Says whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def say_notes(notes: Sequence[Any], what: str) -> None:

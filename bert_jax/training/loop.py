@@ -201,12 +201,12 @@ class Account:
         return row
 
     def count_skipped(self, step: int, figures: Row) -> None:
-        """Tells of an update that was not made, and raises NotFinite where none is made any more."""
+        """Tells of an update that was not made, and raises NotFinite where none is made any more, of any seed."""
         skipped = ~np.all([np.isfinite(value) for value in figures.values()], axis=0)
         self.streak = np.where(skipped, self.streak + 1, 0)
         if skipped.any():
             self.reporter.say(f"step {step}: {listed(figures)}: its update was skipped")
-        if self.streak.max() >= SKIPPED_IN_A_ROW:
+        if self.streak.min() >= SKIPPED_IN_A_ROW:
             raise NotFinite(f"step {step}: {SKIPPED_IN_A_ROW} updates in a row were skipped")
 
     def warn(self, row: Mapping[str, Any]) -> None:

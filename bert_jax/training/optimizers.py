@@ -20,6 +20,7 @@ from jax import Array
 
 OPTIMIZERS = ("bert_adamw", "adamw", "lamb")
 SCHEDULES = ("linear", "cosine", "constant")
+STACKED = ("encoder", "adapters")  # the parts of the tree that have an axis of the layers in front
 Schedule = Callable[[Any], Array]
 
 
@@ -108,7 +109,7 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     def ratio(path, update, param):
         if path[-1].key in ("bias", "scale"):
             return update
-        one_layer = tuple(range(path[0].key == "encoder", param.ndim))
+        one_layer = tuple(range(path[0].key in STACKED, param.ndim))
         weight_norm, update_norm = (jnp.sqrt(jnp.square(x).sum(axis=one_layer, keepdims=True)) for x in (param, update))
         defined = (weight_norm > 0) & (update_norm > 0)
         return update * jnp.where(defined, weight_norm / jnp.where(defined, update_norm, 1.0), 1.0)
@@ -142,7 +143,7 @@ class Depth:
         below = -1 if self.frozen is None else self.frozen
         if part == "embeddings":
             return 0.0 if below >= 0 else self.decay ** (self.num_layers + 1)
-        if part in ("encoder", "adapters"):
+        if part in STACKED:
             layer = np.arange(self.num_layers)
             return np.where(layer < below, 0.0, self.decay ** (self.num_layers - layer)).astype(np.float32)
         return 1.0
