@@ -3,9 +3,11 @@
 from unittest.mock import Mock
 
 import datasets
+import numpy as np
 import pytest
 
 from bert_jax.data.glue import GLUE, glue_task, read_glue
+from bert_jax.scoring.classification import classification_scores
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
 TRAIN_MNLI, DEV_MNLI = (
@@ -102,6 +104,14 @@ def test_tasks_are_found_by_either_name():
         assert glue_task(task.name) is glue_task(task.config.upper()) is task
     with pytest.raises(ValueError, match="no such task of GLUE: 'squad'; there are cola, sst2, mrpc, stsb, qqp, mnli"):
         glue_task("squad")
+
+
+def test_what_glue_reports_is_scored():
+    for task in GLUE.values():
+        count = len(task.labels)
+        labels = np.arange(6) % count if count else np.linspace(0, 5, 6)
+        logits = np.random.default_rng(0).normal(size=(6, max(count, 1)))
+        assert set(task.metrics) <= classification_scores(logits, labels, task.problem_type).keys(), task.name
 
 
 def test_mistakes_are_told(write, tmp_path, monkeypatch):
