@@ -261,32 +261,37 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
     return rates, statistics.mean(flop) / task.batch_size
 
 
-# The table
+# The tables
 
 
-def table(task: Task, options: argparse.Namespace, learned, fast, flop: float) -> str:
-    metric = task.metric.removeprefix("eval_").replace("_", " ")
-    lines = [
+def setting(task: Task, options: argparse.Namespace) -> str:
+    return (
         f"{Path(options.model).parent.name}; {options.fraction:.0%} of the training examples, "
         f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
-        f"rate {task.learning_rate:g}",
-        "",
-        f"| | {metric} by seed | mean ± deviation | examples/s, median (min to max) | of the machine's matrix products "
-        "| as fast as the Trainer |",
-        "|---|---|---|---|---|---|",
-    ]
-    machine_rate = matmul_rate() if fast else 0.0
-    for side in options.sides:
-        values, rates = learned.get(side, []), fast.get(side, [])
+        f"rate {task.learning_rate:g}"
+    )
+
+
+def scores_table(task: Task, learned: dict[str, list[float]]) -> str:
+    metric = task.metric.removeprefix("eval_").replace("_", " ")
+    lines = [f"| | {metric} by seed | mean ± deviation |", "|---|---|---|"]
+    for side, values in learned.items():
         each = ", ".join(f"{100 * value:.1f}" for value in values)
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        mean = f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}" if values else ""
-        rate = spread(rates, 1) if rates else ""
-        reached = f"{flop * statistics.median(rates) / 1e9 / machine_rate:.0%}" if rates else ""
-        ratio = ""
-        if rates and "Trainer" in fast:
-            ratio = f"{statistics.median(rates) / statistics.median(fast['Trainer']):.2f}x"
-        lines.append(f"| {side} | {each} | {mean} | {rate} | {reached} | {ratio} |")
+        deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        lines.append(f"| {side} | {each} | {100 * statistics.mean(values):.1f}{deviation} |")
+    return "\n".join(lines)
+
+
+def speed_table(fast: dict[str, list[float]], flop: float) -> str:
+    machine_rate = matmul_rate()
+    lines = [
+        "| | examples/s, median (min to max) | of the machine's matrix products | as fast as the Trainer |",
+        "|---|---|---|---|",
+    ]
+    for side, rates in fast.items():
+        median = statistics.median(rates)
+        ratio = f"{median / statistics.median(fast['Trainer']):.2f}x" if "Trainer" in fast else ""
+        lines.append(f"| {side} | {spread(rates, 1)} | {flop * median / 1e9 / machine_rate:.0%} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -318,9 +323,12 @@ def main() -> None:
         task = replace(task, learning_rate=options.learning_rate or task.learning_rate)
         train = share(options.data / task.train, options.fraction, task.separator, options.folder)
         dev = share(options.data / task.dev, options.dev_fraction, task.separator, options.folder)
-        learned = {} if options.measure == "speed" else scores(name, task, options, (train, dev))
-        fast, flop = ({}, 0.0) if options.measure == "scores" else speeds(task, options, (train, dev))
-        record(f"Fine-tuning: {name}", table(task, options, learned, fast, flop))
+        if options.measure != "speed":
+            learned = scores(name, task, options, (train, dev))
+            record(f"Fine-tuning, scores: {name}", f"{setting(task, options)}\n\n{scores_table(task, learned)}")
+        if options.measure != "scores":
+            fast, flop = speeds(task, options, (train, dev))
+            record(f"Fine-tuning, speed: {name}", f"{setting(task, options)}\n\n{speed_table(fast, flop)}")
 
 
 if __name__ == "__main__":
