@@ -34,7 +34,7 @@ from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.tasks import HeldOut, Part, of_seed
 from bert_jax.tools import exits
 from bert_jax.tools.compilation import keep_compiled
-from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of
+from bert_jax.tools.finetuning import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of, with_length
 from bert_jax.tools.finetuning_checks import check, check_model, check_pairs
 from bert_jax.tools.finetuning_comparisons import compare_seeds, sweep
 from bert_jax.tools.finetuning_data import Prepared, model_of, prepare
@@ -113,7 +113,7 @@ def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, 
         reporter = make_reporter(settings, prepared, run, first_step=first, last_step=steps)
         listening = nullcontext() if settings.run.sweep else Interruption()  # a sweep cannot go on
         with batches, reporter, listening as interruption:
-            train(
+            state = train(
                 state,
                 batches,
                 step=layout.compile_step(seeds.together(counted), state),
@@ -130,6 +130,9 @@ def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, 
                 varied=True,
             )
             reporter.draw()
+    if int(state.step) < steps:
+        what, waited = task.metric.replace("_", " "), training.patience
+        print(f"stopped after step {int(state.step):,} of {steps:,}: no better {what} in {waited} evaluation(s)")
     print(f"compiled for rows x tokens: training {listed(shapes)}; evaluation {listed(held_out.shapes)}")
     best.keep()
     return best
@@ -274,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.resume:
         newest_whole_step(Path(asked.output) / CHECKPOINTS)  # says so, and moves it, where a newer one is damaged
     source = Source.find(asked.model)
+    settings = with_length(settings, source.trained_length)
     check_model(settings, source.folder, source.config, source.named, model_of(settings))
     prepared = prepare(settings, source)
     check_pairs(source.folder, source.config, prepared.parts)
@@ -284,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kernel_for(training.attention, config, rows, prepared.train.features, layout, seeds=asked.seeds)
 
     # A run that goes on must find the data it began with: its position means nothing in others.
-    record |= {"data read": {f"contents of the {name}": made for name, made in prepared.fingerprints.items()}}
+    read = {f"contents of the {name}": made for name, made in prepared.fingerprints.items()}
+    record = record_of(settings) | {"data read": read}
     run = begin_run(asked.output, record, **how)
     if asked.do == "train":
         metric, learn = prepared.task.metric, partial(fit, prepared=prepared, bert=bert, layout=layout)

@@ -15,7 +15,7 @@ import bert_jax
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.scoring.entities import find_entities
 from bert_jax.tools.finetuning import Files
-from bert_jax.tools.finetuning_notes import say_same, say_scores
+from bert_jax.tools.finetuning_notes import say_labels, say_same
 from bert_jax.training.interruption import Interrupted, Interruption
 from bert_jax.training.reporting import Reporter
 
@@ -95,7 +95,8 @@ def test_predictions_are_in_the_order_of_the_file_and_those_of_the_pipeline(revi
 
 
 def test_evaluating_repeats_the_scores_of_training(reviewed, run, place):
-    again = run("classification", "again", "--do", "evaluate", "--max-length", "32", model="reviewed")
+    again = run("classification", "again", "--do", "evaluate", model="reviewed")  # --max-length is that of training
+    assert json.loads((again / "training.json").read_text())["settings"]["data"]["max_length"] == 32
     want, got = (json.loads((folder / "scores.json").read_text()) for folder in (reviewed, again))
     assert got == pytest.approx(want, abs=SAME_IN_FLOAT32)
 
@@ -217,7 +218,7 @@ def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, 
     )
 
 
-def test_adapters_leave_the_base_alone_and_are_merged(run, place):
+def test_adapters_leave_the_base_alone_and_are_merged(run, place, capsys):
     flags = ["--lora-rank", "2", "--patience", "1", "--eval-every", "1", "--warmup-share", "0"]
     run_with = run("classification", "adapters", *SHORT, *flags, "--epochs", "9")
     before, after = tensors(place / "model"), tensors(run_with)
@@ -228,6 +229,7 @@ def test_adapters_leave_the_base_alone_and_are_merged(run, place):
     evaluations = [row for row in small.rows(run_with) if "eval_loss" in row]
     scores = [row["eval_accuracy"] for row in evaluations]
     assert len(scores) < 27  # it stopped early, after one evaluation without a better one
+    assert f"stopped after step {len(scores)} of 27: no better accuracy in 1 evaluation(s)" in capsys.readouterr().out
     assert [later > earlier for earlier, later in pairwise(scores)] == [True] * (len(scores) - 2) + [False]
     assert json.loads((run_with / "scores.json").read_text())["accuracy"] == pytest.approx(max(scores))
     finetune("classification", run_with, "--resume")  # nothing is left to do
@@ -361,10 +363,13 @@ def test_scores_and_several_labels_are_learned_and_predicted(run, place, problem
         run("classification", "other", *asked, model=problem, data=f"-{problem}.tsv")
 
 
-def test_that_classes_look_like_scores_is_said(capsys):
+def test_that_classes_look_like_scores_or_like_texts_is_said(capsys):
     for names in (("1", "2"), ("1.5", "many"), ("nan", "0.5"), ("0.5", "1")):
-        say_scores(names)
+        say_labels(names, 9)
     assert capsys.readouterr().out.count("--problem-type regression") == 1
+    for count in (22, 21):
+        say_labels([f"text {number}" for number in range(11)], count)
+    assert capsys.readouterr().out == "11 labels of 21 examples: is that the column of the label?\n"
 
 
 def test_predicting_needs_no_labels_and_skips_no_row(run, place, reviewed):

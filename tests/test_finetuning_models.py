@@ -145,7 +145,19 @@ def test_from_scratch_takes_nothing_that_was_learned(folder, source):
 
 def test_a_threshold_of_no_answer_says_that_there_may_be_none(folder, source, write):
     data = write("asked.jsonl", '{"question": "where ?", "context": "anna lives in paris"}\n')
-    flags = ["squad", "--model", str(folder), "--dev", data, "--do", "predict", "--max-question-length", "12"]
+    flags = [
+        "squad",
+        "--model",
+        str(folder),
+        "--dev",
+        data,
+        "--do",
+        "predict",
+        "--max-question-length",
+        "12",
+        "--max-length",
+        "32",
+    ]
     for more, wanted in (([], False), (["--null-threshold", "1.5"], True)):
         assert prepare(read_settings([*flags, *more], description=""), source).task.version_2 is wanted
 

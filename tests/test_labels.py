@@ -33,7 +33,7 @@ def test_names_are_sorted_and_whole_numbers_by_size(labels, names):
 def test_tags_are_named_too():
     tagged = [TaggedExample(("a", "b"), ("O", "B-x"), "a:1"), TaggedExample(("c",), ("I-x",), "a:4")]
     assert label_names(tagged) == ("B-x", "I-x", "O")
-    with pytest.raises(ValueError, match="a:9: no label"):
+    with pytest.raises(ValueError, match="a:9: no tags"):
         label_names([*tagged, TaggedExample(("c",), None, "a:9")])
 
 

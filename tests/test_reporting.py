@@ -89,4 +89,4 @@ def test_curves_are_drawn(run):
 
 def test_an_evaluation_is_one_line():
     assert evaluation_line({"step": 20, "eval_accuracy": 0.5}, HEADLINE) == "step     20  held-out accuracy 0.50"
-    assert evaluation_line(EVALUATION, HEADLINE) == "step      1  held-out accuracy 0.50 ± 0.25"
+    assert evaluation_line(EVALUATION, HEADLINE) == "step      1  held-out accuracy 0.50 ± 0.35"

@@ -74,7 +74,9 @@ def _find_columns(origin: Origin, named: Named, encoding: str, guess_label: bool
     text_column = text_column or next((name for name in TEXTS if name in names), None)
     for found, wanted in ((choices, "continuations (ending0, ending1, ...)"), (text_column, "text")):
         if not found:
-            raise ValueError(f"{name_of(origin)}: which columns hold the {wanted}? There are {', '.join(names)}")
+            flag = "--choice-columns" if found is choices else "--text-column"
+            ways = f"There are {', '.join(names)}; name them with {flag}"
+            raise ValueError(f"{name_of(origin)}: which columns hold the {wanted}? {ways}")
     assert text_column
     guessed = "label" if guess_label and "label" in names else None
     return ChoiceColumns(text_column, lead, choices, label_column or guessed)

@@ -62,7 +62,8 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
     for example in examples:
         labels = example.tags if isinstance(example, TaggedExample) else example.label
         if labels is None:
-            raise ValueError(f"{example.where}: no label")
+            missing = "tags" if isinstance(example, TaggedExample) else "label (--label-column names its column)"
+            raise ValueError(f"{example.where}: no {missing}")
         for label in labels if isinstance(labels, tuple) else (labels,):
             if not isinstance(label, str):
                 raise ValueError(f"{example.where}: {label!r} is a score and no class")
@@ -97,7 +98,7 @@ def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem
     """
     for example in examples:
         if example.label is None:
-            raise ValueError(f"{example.where}: no label")
+            raise ValueError(f"{example.where}: no label (--label-column names its column)")
     if problem_type == "regression":
         return _encode_scores(examples)
     ids, single = _ids(names), problem_type == "single_label_classification"

@@ -68,6 +68,11 @@ def read_rows(
 TABLES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"})
 
 
+def is_delimited(origin: Origin) -> bool:
+    """Says whether rows are lines of fields, the first of which may be a header."""
+    return not isinstance(origin, datasets.Dataset) and origin.suffix.lower() in {".csv", ".tsv"}
+
+
 def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = True) -> list[str]:
     """The names of the columns, which are those of the first row.
 

@@ -14,6 +14,7 @@ from bert_jax.data.tables import (
     Origin,
     class_names,
     column_names,
+    is_delimited,
     name_of,
     no_rows,
     read_rows,
@@ -84,7 +85,9 @@ def _find_columns(
         text_column, guessed = _guess_texts({name: own for name, own in known.items() if own not in named})
         pair_column = pair_column or guessed
     if text_column is None:
-        ways = "name it with --text-column" + (", or say --no-header if these are data" if header else "")
+        ways = "name it with --text-column"
+        if header and is_delimited(origin):
+            ways += ", or say --no-header if these are data"
         raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}; {ways}")
     for name, count in Counter(filter(None, (text_column, pair_column, label))).items():
         if count > 1:

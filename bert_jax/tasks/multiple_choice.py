@@ -62,7 +62,7 @@ class MultipleChoice:
         """
         for example in examples:
             if labelled and example.label is None:
-                raise ValueError(f"{example.where}: no label")
+                raise ValueError(f"{example.where}: no label (--label-column names its column)")
         sequences, cut = encode_choices(examples, tokenizer, max_length=max_length)
         choices = len(examples[0].choices)
         labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)

@@ -6,8 +6,8 @@ References: Devlin et al., BERT, 2018, appendix A.3 (rates, batches, epochs).
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Union
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import tyro
 
@@ -130,6 +130,8 @@ class Files:
     encoding: str = "utf-8"
     """The encoding of files."""
 
+    usual_length: ClassVar[int] = 128
+
 
 @dataclass(frozen=True)
 class Texts(Files):
@@ -155,8 +157,10 @@ class Texts(Files):
     """A task of GLUE instead of --train and --dev."""
     glue_folder: str | None = None
     """Where GLUE's own files are, as in FOLDER/MRPC/train.tsv; default: the hub."""
-    max_length: int = 128
-    """The most tokens of an example; what is longer is cut."""
+    max_length: int = 0
+    """The most tokens of an example; what is longer is cut. 0 = 128; to evaluate and to predict, what the model was
+    trained with.
+    """
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,10 @@ class Tagged(Files):
     """The column of the words: a name, or in CoNLL a number from 1."""
     tag_column: str | None = None
     """The column of the tags; in CoNLL the last."""
-    max_length: int = 128
-    """Tokens of a window; a longer sentence is read in several."""
+    max_length: int = 0
+    """Tokens of a window; a longer sentence is read in several. 0 = 128; to evaluate and to predict, what the model was
+    trained with.
+    """
     overlap: int = 32
     """Tokens that neighbouring windows share, at most half of them."""
     label_smoothing: float = 0.0
@@ -179,8 +185,11 @@ class Tagged(Files):
 class Squad(Files):
     """Data: SQuAD v1.1 or v2.0 in its own JSON, or rows of jsonl, parquet or a dataset on the hub"""
 
-    max_length: int = 384
-    """Tokens of a window: question and a part of the context."""
+    usual_length: ClassVar[int] = 384
+    max_length: int = 0
+    """Tokens of a window: question and a part of the context. 0 = 384; to evaluate and to predict, what the model was
+    trained with.
+    """
     stride: int = 128
     """Tokens from the start of a window to that of the next."""
     max_question_length: int = 64
@@ -211,8 +220,10 @@ class Choices(Files):
     choice_columns: tuple[str, ...] = ()
     """The columns of the choices, or the one that holds lists of them; default: ending0, ending1 and so on."""
     label_column: str | None = None
-    max_length: int = 128
-    """The most tokens of the text with one of its choices; what is longer is cut."""
+    max_length: int = 0
+    """The most tokens of the text with one of its choices; what is longer is cut. 0 = 128; to evaluate and to predict,
+    what the model was trained with.
+    """
 
 
 @dataclass(frozen=True)
@@ -285,12 +296,19 @@ def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
         options = tyro.conf.subcommand(name, description=summary, prefix_name=False, **default)
         commands.append(Annotated[kind, options])
     kinds: Any = Union[tuple(commands)]  # noqa: UP007
-    return tyro.cli(
+    settings = tyro.cli(
         tyro.conf.OmitArgPrefixes[kinds],
         args=arguments,
         prog="finetune.py",
         description=description,
     )
+    return with_length(settings, None) if settings.run.do == "train" else settings
+
+
+def with_length(settings: Settings, trained: int | None) -> Settings:
+    """Returns the settings with a length: the one asked for, else `trained`, else the usual one of such a task."""
+    data: Any = settings.data
+    return replace(settings, data=replace(data, max_length=data.max_length or trained or data.usual_length))
 
 
 def record_of(settings: Settings) -> Record:

@@ -40,6 +40,7 @@ def check(settings: Settings) -> None:
     require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, reports, "log_every")
     require_at_least(0, reports, "mistakes")
+    require_at_least(0, data, "max_length")
     require_at_most(LONGEST_ROW, data, "max_length")
     check_run_flags(run, training)
     if isinstance(data, Texts | Tagged):
@@ -48,17 +49,24 @@ def check(settings: Settings) -> None:
         require_at_least(0, data, "overlap")
     if isinstance(data, Squad):
         require_at_least(1, data, "stride", "max_question_length", "max_answer_length", "n_best")
+        if 0 < data.max_length < data.max_question_length + 4:
+            raise ValueError(
+                f"--max-length {data.max_length} leaves no room for a context beside --max-question-length "
+                f"{data.max_question_length} and special tokens"
+            )
         if data.null_threshold is not None and not math.isfinite(data.null_threshold):
             raise ValueError(f"--null-threshold must be a finite number, got {data.null_threshold}")
     if isinstance(data, Texts) and not data.label_separator:
         raise ValueError("--label-separator must not be empty")
     check_that_all_is_read(settings)
-    if isinstance(data, Texts) and (data.glue or (data.train is None and data.dev is None)):
+    of_its_own = isinstance(data, Texts) and run.do != "predict" and data.train is None and data.dev is None
+    if of_its_own or (isinstance(data, Texts) and data.glue):
         return
     if run.do == "train" and data.train is None:
         raise ValueError("--train: a file or a dataset to train on is needed")
     if data.dev is None:
-        raise ValueError("--dev: a file or a dataset to evaluate on is needed")
+        purpose = "predict" if run.do == "predict" else "evaluate on"
+        raise ValueError(f"--dev: a file or a dataset to {purpose} is needed")
 
 
 def check_run_flags(run: Run, training: Training) -> None:
@@ -67,6 +75,8 @@ def check_run_flags(run: Run, training: Training) -> None:
         raise ValueError("--lora-rank leaves everything but adapters and head as it is: --freeze says nothing more")
     if run.from_scratch and (training.lora_rank or training.freeze is not None):
         raise ValueError("--from-scratch has nothing learned: --lora-rank or --freeze would leave it so")
+    if run.resume and run.overwrite:
+        raise ValueError("--resume goes on with the run that --overwrite would replace: give one of them")
     if run.sweep:
         if run.resume:
             raise ValueError("--sweep trains anew: it does not go with --resume")

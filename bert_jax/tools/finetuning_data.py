@@ -22,7 +22,7 @@ from bert_jax.models import Bert, BertForSequenceClassification, BertForTokenCla
 from bert_jax.tasks import Classification, MultipleChoice, Part, QuestionAnswering, Tagging, Task
 from bert_jax.tools import finetuning
 from bert_jax.tools.finetuning_models import Source
-from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_lost, say_notes, say_same, say_scores
+from bert_jax.tools.finetuning_notes import say_cut, say_empty, say_labels, say_lost, say_notes, say_same
 
 SINGLE, SCORES = "single_label_classification", "regression"
 NAMED = 20  # labels on the screen
@@ -79,7 +79,8 @@ def prepare(settings: finetuning.Settings, source: Source) -> Prepared:
     if names := prepared.task.changes.get("label_names"):
         more = ", ..." if len(names) > NAMED else ""
         print(f"{len(names):,} labels: {', '.join(names[:NAMED])}{more}")
-        say_scores(names)
+        if isinstance(prepared.task, Classification) and prepared.train is not None:
+            say_labels(names, len(prepared.train.examples))
     return prepared
 
 

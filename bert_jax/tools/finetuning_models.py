@@ -57,6 +57,12 @@ class Source:
             raise ValueError(f"{folder}: no vocabulary here; wanted tokenizer.json or vocab.txt")
         return cls(folder, config, named, tokenizer)
 
+    @property
+    def trained_length(self) -> int | None:
+        """The tokens that the model was trained to read, where that is said and is not all that it could."""
+        length = self.tokenizer.max_length
+        return length if length is not None and length < self.config.max_position_embeddings else None
+
     def labels(self, model: type[Bert]) -> tuple[str, ...] | None:
         """Returns the names of the labels that a head of this kind was trained with, or None."""
         return self.config.label_names if self.named == architecture(model) else None

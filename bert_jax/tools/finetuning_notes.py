@@ -33,10 +33,12 @@ def say_same(data: Files) -> None:
         print("--dev is --train: the scores tell what was memorized")
 
 
-def say_scores(names: Sequence[str]) -> None:
-    """Prints that classes look like scores, where they are numbers and not all of them whole."""
+def say_labels(names: Sequence[str], count: int) -> None:
+    """Prints that classes look like scores, being numbers that are not all whole, or like texts, being so many."""
     if all(map(is_number, names)) and not all(float(name).is_integer() for name in names):
         print("the labels are numbers: --problem-type regression takes them as scores")
+    elif len(names) > max(10, count / 2):
+        print(f"{len(names):,} labels of {count:,} examples: is that the column of the label?")
 
 
 def is_number(text: str) -> bool:

@@ -163,7 +163,7 @@ def evaluation_line(row: Mapping[str, Any], headline: Headline) -> str:
     """Says an evaluation in one line; of several seeds the mean and the standard deviation."""
 
     def said(value: Any, form: str) -> str:
-        spread = f" ± {np.std(value):{form}}" if np.size(value) > 1 else ""
+        spread = f" ± {np.std(value, ddof=1):{form}}" if np.size(value) > 1 else ""
         return f"{np.mean(value):{form}}{spread}"
 
     parts = [f"{label} {said(row[key], form)}" for label, key, form in headline if key in row]
