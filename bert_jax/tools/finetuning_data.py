@@ -49,8 +49,8 @@ class Prepared:
     @property
     def fingerprints(self) -> dict[str, str | None]:
         """Tells different data apart, to train on and held out; None where nothing is trained."""
-        held_out = None if self.train is None else fingerprint(self.held_out)
-        return {"training data": self.train and fingerprint([self.train]), "held-out data": held_out}
+        parts = {"training data": [self.train], "held-out data": self.held_out}
+        return {name: None if self.train is None else fingerprint(some) for name, some in parts.items()}
 
 
 def fingerprint(parts: Sequence[Part]) -> str:
