@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
     check(settings)
     keep_compiled()
-    asked, training, record = settings.run, settings.training, record_of(settings)
+    asked, training = settings.run, settings.training
     layout = parallel.make_layout(training.parallel, fsdp=training.fsdp, tensor=training.tensor)
     how = {
         "resume": asked.resume,
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "may_change": MAY_CHANGE_ON_RESUME,
         "defaults": defaults_of(type(settings)),
     }
-    check_run(asked.output, record, **how)
+    check_run(asked.output, record_of(settings), **how)
     if asked.resume:
         newest_whole_step(Path(asked.output) / CHECKPOINTS)  # says so, and moves it, where a newer one is damaged
     source = Source.find(asked.model)

@@ -47,6 +47,8 @@ def test_the_header_decides(write, monkeypatch):
     assert find_choice_columns(path) == ChoiceColumns("startphrase", None, ("ending0", "ending1"), None)
     assert read_choices(path) == [ChoiceExample("a", ("b", "c"), None, f"{path}:1")]
     assert read_choices(path, label_column="gold")[0].label == 1
+    path = write("letters.jsonl", json.dumps({"ctx": "a", "endings": ["b", "c"], "label": "B"}))
+    assert read_choices(path, guess_label=False)[0].label is None
     features = datasets.Features(
         {
             "ctx": datasets.Value("string"),

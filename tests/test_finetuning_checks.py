@@ -146,6 +146,12 @@ def test_a_flag_that_nothing_reads_is_refused(kind, flags, message):
 
 
 @pytest.mark.parametrize("kind", small.ENDS)
+def test_what_is_to_be_predicted_must_be_said(kind):
+    with pytest.raises(ValueError, match=r"^--dev: a file or a dataset to predict is needed$"):
+        check(read_settings([kind, "--model", "m", "--do", "predict"], description=""))
+
+
+@pytest.mark.parametrize("kind", small.ENDS)
 def test_flags_that_are_read_pass(kind):
     answering = ["--batch-size", "4", "--no-pack", "--dtype", "bfloat16", "--max-length", "99", "--quiet"]
     for flags in (

@@ -10,9 +10,10 @@ import small_finetuning as small
 
 from bert_jax.data.examples import TextExample
 from bert_jax.data.glue import glue_task
-from bert_jax.interop.loading import load
+from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.tasks import Classification, QuestionAnswering, Tagging
-from bert_jax.tools.finetuning import read_settings
+from bert_jax.tokenization import Tokenizer
+from bert_jax.tools.finetuning import read_settings, with_length
 from bert_jax.tools.finetuning_data import kept_names, names_of_glue, prepare
 from bert_jax.tools.finetuning_models import Best, Source, dropouts, make_start
 
@@ -48,6 +49,19 @@ def test_the_very_same_head_is_kept_and_any_other_is_new(source):
         assert bert.params["classifier"]["bias"].shape == (len(other.names) or 1,)
     assert source.load(QuestionAnswering(True)).new_parts == {"span"}
     assert source.load(Tagging(("O", "B"))).new_parts == {"classifier"}
+
+
+def test_texts_are_as_long_as_asked_for_as_in_training_or_as_usual(folder, source, tmp_path):
+    for length, wanted in ((None, None), (20, 20), (source.config.max_position_embeddings, None)):
+        bert = source.load(classes(*NAMES))
+        tokenizer = Tokenizer(bert.tokenizer.backend, length)
+        LoadedBert(bert.model, bert.params, tokenizer).save_pretrained(tmp_path / str(length))
+        assert Source.find(str(tmp_path / str(length))).trained_length == wanted
+    asked = begin(folder, "--do", "evaluate", "--dev", "d")
+    assert with_length(asked, 20).data.max_length == 20
+    assert with_length(asked, None).data.max_length == begin(folder).data.max_length == 128
+    assert with_length(begin(folder, "--do", "evaluate", "--max-length", "30"), 20).data.max_length == 30
+    assert read_settings(["squad", "--model", "m"], description="").data.max_length == 384
 
 
 def test_what_is_to_answer_must_have_been_trained(source):
@@ -145,19 +159,8 @@ def test_from_scratch_takes_nothing_that_was_learned(folder, source):
 
 def test_a_threshold_of_no_answer_says_that_there_may_be_none(folder, source, write):
     data = write("asked.jsonl", '{"question": "where ?", "context": "anna lives in paris"}\n')
-    flags = [
-        "squad",
-        "--model",
-        str(folder),
-        "--dev",
-        data,
-        "--do",
-        "predict",
-        "--max-question-length",
-        "12",
-        "--max-length",
-        "32",
-    ]
+    lengths = ["--max-question-length", "12", "--max-length", "32"]
+    flags = ["squad", "--model", str(folder), "--dev", data, "--do", "predict", *lengths]
     for more, wanted in (([], False), (["--null-threshold", "1.5"], True)):
         assert prepare(read_settings([*flags, *more], description=""), source).task.version_2 is wanted
 

@@ -69,7 +69,7 @@ def test_a_head_answers_as_pytorch_once_did(case):
 
 
 def test_fine_tuning_goes_as_in_pytorch(pytorch, tmp_path):
-    """Without dropout, from the same parameters, on the same batch: every loss, and what is said in the end."""
+    """Without dropout, from the same parameters, on the same batch: the loss of every step."""
     import torch
 
     case, steps = parity.Case("BertForTokenClassification"), 15

@@ -15,7 +15,7 @@ from bert_jax.data.examples import TaggedExample
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bert_jax.data.examples import TextExample
+    from bert_jax.data.examples import ChoiceExample, TextExample
 
 _WHOLE_NUMBER = re.compile(r"-?\d+")
 
@@ -62,12 +62,18 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
     for example in examples:
         labels = example.tags if isinstance(example, TaggedExample) else example.label
         if labels is None:
-            missing = "tags" if isinstance(example, TaggedExample) else "label (--label-column names its column)"
-            raise ValueError(f"{example.where}: no {missing}")
+            if isinstance(example, TaggedExample):
+                raise ValueError(f"{example.where}: no tags")
+            raise no_label(example)
         for label in labels if isinstance(labels, tuple) else (labels,):
             if not isinstance(label, str):
                 raise ValueError(f"{example.where}: {label!r} is a score and no class")
             yield label, example.where
+
+
+def no_label(example: TextExample | ChoiceExample) -> ValueError:
+    """What to raise where a label is wanted and there is none."""
+    return ValueError(f"{example.where}: no label (--label-column names its column)")
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:
@@ -98,7 +104,7 @@ def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem
     """
     for example in examples:
         if example.label is None:
-            raise ValueError(f"{example.where}: no label (--label-column names its column)")
+            raise no_label(example)
     if problem_type == "regression":
         return _encode_scores(examples)
     ids, single = _ids(names), problem_type == "single_label_classification"

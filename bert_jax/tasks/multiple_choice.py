@@ -15,6 +15,7 @@ import numpy as np
 from bert_jax.data.encoding import encode_choices
 from bert_jax.data.examples import ChoiceExample
 from bert_jax.data.finetuning import Features
+from bert_jax.data.labels import no_label
 from bert_jax.models import Bert, BertForMultipleChoice
 from bert_jax.scoring.classification import collapsed, worst_mistakes
 from bert_jax.tasks.showing import list_mistakes
@@ -62,7 +63,7 @@ class MultipleChoice:
         """
         for example in examples:
             if labelled and example.label is None:
-                raise ValueError(f"{example.where}: no label (--label-column names its column)")
+                raise no_label(example)
         sequences, cut = encode_choices(examples, tokenizer, max_length=max_length)
         choices = len(examples[0].choices)
         labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)

@@ -41,6 +41,11 @@ class Run:
     sweep_batch_sizes: tuple[int, ...] = (16, 32)
     sweep_epochs: tuple[int, ...] = (2, 3, 4)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether what is known of the data held out is looked at."""
+        return self.do != "predict"
+
 
 @dataclass(frozen=True)
 class Training:

@@ -107,7 +107,7 @@ def prepare_texts(settings: finetuning.Classification, source: Source) -> Prepar
     parts = []
     for name, examples in {"train": train, **held_out}.items():
         if examples:
-            labelled = name == "train" or settings.run.do != "predict"
+            labelled = name == "train" or settings.run.labelled
             balanced = name == "train" and data.class_weights == "balanced"
             part, cut = task.encode(
                 name, examples, source.tokenizer, max_length=data.max_length, labelled=labelled, balanced=balanced
@@ -189,7 +189,7 @@ def read_text_files(
         "label_column": data.label_column,
         "encoding": data.encoding,
         "header": data.header,
-        "guess_label": settings.run.do != "predict",
+        "guess_label": settings.run.labelled,
     }
     read: dict[str, list[TextExample]] = {}
     for name, path, split in splits(settings):
@@ -225,7 +225,7 @@ def prepare_tagged(settings: finetuning.Tokens, source: Source) -> Prepared:
     task = Tagging(names, data.label_smoothing, settings.reports.mistakes)
     parts = []
     for name, examples in read.items():
-        labelled = settings.run.do != "predict"
+        labelled = settings.run.labelled
         part, unspoken = task.encode(
             name, examples, source.tokenizer, max_length=data.max_length, overlap=data.overlap, labelled=labelled
         )
@@ -247,7 +247,7 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
     if threshold is None and settings.run.do != "train":
         threshold = source.config.null_threshold  # what the model was chosen by
     version_2 = data.version_2 or threshold is not None
-    if settings.run.do != "predict":  # what is predicted does not hang on what may be known of it
+    if settings.run.labelled:  # what is predicted does not hang on what may be known of it
         version_2 = version_2 or any(question.impossible for some in read.values() for question in some)
     task = QuestionAnswering(version_2, data.max_answer_length, data.n_best, threshold, settings.reports.mistakes)
     parts = []
@@ -259,7 +259,7 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
             max_length=data.max_length,
             stride=data.stride,
             max_question_length=data.max_question_length,
-            labelled=settings.run.do != "predict",
+            labelled=settings.run.labelled,
             learnable=name == "train",
         )
         say_lost(questions, encoded, name or "dev", data)
@@ -273,9 +273,8 @@ def prepare_questions(settings: finetuning.QuestionAnswering, source: Source) ->
 def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prepared:
     data, task = settings.data, MultipleChoice(settings.reports.mistakes)
     names = ("text_column", "lead_column", "choice_columns", "label_column", "encoding")
-    columns: dict[str, Any] = {name: getattr(data, name) for name in names} | {
-        "guess_label": settings.run.do != "predict"
-    }
+    columns: dict[str, Any] = {name: getattr(data, name) for name in names}
+    columns["guess_label"] = settings.run.labelled
     parts: list[Part] = []
     for name, path, split in splits(settings):
         found = find_choice_columns(path, split=split, **columns)
@@ -284,7 +283,7 @@ def prepare_choices(settings: finetuning.MultipleChoice, source: Source) -> Prep
         print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{begun}, {label}")
         examples = read_choices(path, split=split, **columns)
         part, cut = task.encode(
-            name, examples, source.tokenizer, max_length=data.max_length, labelled=settings.run.do != "predict"
+            name, examples, source.tokenizer, max_length=data.max_length, labelled=settings.run.labelled
         )
         say_cut(cut, len(examples) * part.features.group, f"choices of {name or 'dev'}", data.max_length)
         parts.append(part)
