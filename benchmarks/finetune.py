@@ -114,6 +114,11 @@ def arguments_of(task: Task, options: argparse.Namespace, files: tuple[Path, Pat
     return [task.command, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]
 
 
+def named(model: str) -> str:
+    """Returns the end of a model's path, which tells models apart."""
+    return "-".join(Path(model).parts[-2:])
+
+
 # What is learned
 
 
@@ -142,8 +147,8 @@ def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path
     found: dict[str, list[float]] = {}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for side in options.sides:
-            model, shares = "-".join(Path(options.model).parts[-2:]), f"{options.fraction:g}-{options.dev_fraction:g}"
-            settings = f"{model}-{shares}-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
+            shares = f"{options.fraction:g}-{options.dev_fraction:g}"
+            settings = f"{named(options.model)}-{shares}-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
             folder = options.folder / name / settings / side / str(seed)
             kept = folder / "score.json"
             if not kept.exists():
@@ -266,7 +271,7 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
 
 def setting(task: Task, options: argparse.Namespace) -> str:
     return (
-        f"{Path(options.model).parent.name}; {options.fraction:.0%} of the training examples, "
+        f"{named(options.model)}; {options.fraction:.0%} of the training examples, "
         f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
         f"rate {task.learning_rate:g}"
     )

@@ -361,6 +361,7 @@ def test_inspect_counts_what_is_there(folders, run):
     assert found["config"]["hidden_size"] == 12
     assert "BertForSequenceClassification" in found["heads"]
     assert "BertForMaskedLM" not in found["heads"]
+    assert "BertForMultipleChoice" not in found["heads"], "its classifier has one score, not three"
     text = "\n".join(run("inspect", folders["classify"]))
     assert f"{found['parameters']['total']:,}" in text
     assert "loads as BertModel" in text

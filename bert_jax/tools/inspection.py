@@ -2,14 +2,17 @@
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
+from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import sort_out
-from bert_jax.interop.heads import MODELS, architecture, parts_of, recognise
+from bert_jax.interop.heads import MODELS, architecture, fitting, parts_of, recognise
 from bert_jax.interop.loading import CHECKPOINTS, locate
 from bert_jax.interop.runs import RunCheckpoint
 from bert_jax.interop.weights import open_weights
+from bert_jax.models import Bert
 
 
 def inspect(source: str) -> dict[str, Any]:
@@ -33,8 +36,14 @@ def inspect(source: str) -> dict[str, Any]:
         "model": named or architecture(recognise(counts)),
         "config": config.to_dict(),
         "parameters": {**counts, "total": sum(counts.values())},
-        "heads": [name for name, model in MODELS.items() if parts_of(model) <= counts.keys()],
+        "heads": [name for name, model in MODELS.items() if loads_as(model, config, counts)],
     }
+
+
+def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> bool:
+    """Says whether parts of a file are all that the model needs; its classifier must have as many scores."""
+    same_scores = "classifier" not in model.heads or fitting(config, model).num_labels == config.num_labels
+    return parts_of(model) <= set(parts) and same_scores
 
 
 def report(found: dict[str, Any]) -> str:
