@@ -48,6 +48,7 @@ def test_the_header_decides(write, monkeypatch):
     assert read_choices(path) == [ChoiceExample("a", ("b", "c"), None, f"{path}:1")]
     assert read_choices(path, label_column="gold")[0].label == 1
     path = write("letters.jsonl", json.dumps({"ctx": "a", "endings": ["b", "c"], "label": "B"}))
+    assert read_choices(path)[0].label == 1
     assert read_choices(path, guess_label=False)[0].label is None
     features = datasets.Features(
         {
@@ -65,9 +66,18 @@ def test_the_header_decides(write, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"ctx": "a", "endings": ["b", "c"], "label": 2}, r"a\.jsonl:2: 'label' is not a number from 0 to 1 but '2'"),
-        ({"ctx": "a", "endings": ["b", "c"], "label": -1}, r"a\.jsonl:2: 'label' is not a number from 0 to 1 but '-1'"),
-        ({"ctx": "a", "endings": ["b", "c"], "label": "b"}, r"a\.jsonl:2: 'label' is not a number from 0 to 1 but 'b'"),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": 2},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but '2'",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": -1},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but '-1'",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": "b"},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but 'b'",
+        ),
         ({"ctx": "a", "endings": ["b", "c", "d"], "label": 2}, r"a\.jsonl:2: 3 choices, .*a\.jsonl:1 has 2"),
         ({"ctx": "a", "endings": ["b"], "label": 0}, r"a\.jsonl:2: wanted two texts or more .* 'endings', got \['b'\]"),
         ({"ctx": "a", "endings": ["b", 1], "label": 0}, r"a\.jsonl:2: wanted two texts or more"),

@@ -1,11 +1,13 @@
 """Texts with several continuations of which one is right: SWAG, and tables made like it.
 
-References: Zellers et al., SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference, 2018.
+References: Zellers et al., SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference, 2018; Lai et
+al., RACE: Large-scale ReAding Comprehension Dataset From Examinations, 2017.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,7 +112,7 @@ def read_choices(
         text_column: this and those below, where they are not given, are what `find_choice_columns` finds.
         lead_column: what every continuation begins with.
         choice_columns: a column for each continuation, or one that holds lists of them.
-        label_column: the right continuation's number, from 0.
+        label_column: the right continuation's number, from 0, or its letter, from A, as RACE has it.
         split: of a dataset on the hub.
         encoding: of the files.
         guess_label: whether a label is looked for where its column is not named.
@@ -150,6 +152,10 @@ def _choices_in(row: Row, columns: ChoiceColumns, where: str) -> tuple[str, ...]
 def _label_in(row: Row, column: str, count: int, where: str) -> int | None:
     if row[column] is None or not (name := class_name(row[column], f"{where}: {column!r}")):
         return None
+    letters = string.ascii_uppercase[:count]
+    if len(name) == 1 and name in letters:
+        return letters.index(name)
     if not name.isdecimal() or int(name) >= count:
-        raise ValueError(f"{where}: {column!r} is not a number from 0 to {count - 1} but {name!r}")
+        kinds = f"a number from 0 to {count - 1} or a letter from A to {letters[-1]}"
+        raise ValueError(f"{where}: {column!r} is not {kinds} but {name!r}")
     return int(name)

@@ -225,6 +225,7 @@ class Choices(Files):
     choice_columns: tuple[str, ...] = ()
     """The columns of the choices, or the one that holds lists of them; default: ending0, ending1 and so on."""
     label_column: str | None = None
+    """The column of the right choice's number, from 0, or its letter, from A; default: label."""
     max_length: int = 0
     """The most tokens of the text with one of its choices; what is longer is cut. 0 = 128; to evaluate and to predict,
     what the model was trained with.
