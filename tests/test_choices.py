@@ -68,15 +68,19 @@ def test_the_header_decides(write, monkeypatch):
     [
         (
             {"ctx": "a", "endings": ["b", "c"], "label": 2},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but '2'",
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '2'$",
         ),
         (
             {"ctx": "a", "endings": ["b", "c"], "label": -1},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but '-1'",
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '-1'$",
         ),
         (
             {"ctx": "a", "endings": ["b", "c"], "label": "b"},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or .* B but 'b'",
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'b'$",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": "C"},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'C'$",
         ),
         ({"ctx": "a", "endings": ["b", "c", "d"], "label": 2}, r"a\.jsonl:2: 3 choices, .*a\.jsonl:1 has 2"),
         ({"ctx": "a", "endings": ["b"], "label": 0}, r"a\.jsonl:2: wanted two texts or more .* 'endings', got \['b'\]"),

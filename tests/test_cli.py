@@ -365,3 +365,9 @@ def test_inspect_counts_what_is_there(folders, run):
     text = "\n".join(run("inspect", folders["classify"]))
     assert f"{found['parameters']['total']:,}" in text
     assert "loads as BertModel" in text
+
+
+def test_inspect_names_multiple_choice_for_a_classifier_of_one_score(run, tmp_path):
+    small.bert("BertForMultipleChoice").save_pretrained(tmp_path)
+    (line,) = run("inspect", str(tmp_path), "--json")
+    assert "BertForMultipleChoice" in json.loads(line)["heads"]

@@ -77,7 +77,7 @@ def place(tmp_path_factory):
         ("multiple-choice", {"dev.jsonl": '{"question": "a", "choices": ["b", "c"], "label": 1}\n'}, [],
          "do not have the same number of choices"),
         ("multiple-choice", {"dev.jsonl": '{"question": "a", "choices": ["b", "c"], "label": 2}\n'}, [],
-         r"dev\.jsonl:1: 'label' is not a number from 0 to 1 or .* but '2'"),
+         r"dev\.jsonl:1: 'label' is not a number from 0 to 1 or a letter from A to B but '2'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
