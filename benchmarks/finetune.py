@@ -5,8 +5,12 @@ Scores are those after the last epoch on data that was held out, one run a seed.
 compilation and no evaluation: the two take turns (A B A B ...), so many updates a turn, and each reports the median of
 its turns. Theirs pads texts and tagged sentences to the longest of a batch, and, in the race, questions to 384 tokens.
 
+A third side, `Trainer-paired`, is the Trainer given the model that finetune.py sets out from, new head and all, and the
+batches that it makes: dropout's masks are then all that differs, and with `--dropout 0` nothing does.
+
     python benchmarks/finetune.py --task sst2 --data ../shared/data --seeds 3
     python benchmarks/finetune.py --task squad --data ../shared/data --fraction 0.1 --measure speed
+    python benchmarks/finetune.py --task wnut17 --measure scores --sides bert_jax Trainer-paired --dropout 0 --seeds 1
 """
 
 import argparse
@@ -21,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +33,7 @@ from pretraining_step import matrix_flop
 from timing import interleaved, matmul_rate, minilm_folder, record, spread
 
 from bert_jax.config import BertConfig
+from bert_jax.data.batches import Batch
 from bert_jax.data.questions import read_questions
 from bert_jax.interop.huggingface import read_config
 
@@ -111,12 +117,41 @@ def arguments_of(task: Task, options: argparse.Namespace, files: tuple[Path, Pat
         "batch-size": task.batch_size,
         "epochs": task.epochs,
     }
+    if options.dropout is not None:
+        settings["dropout"] = options.dropout
     return [task.command, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]
 
 
 def named(model: str) -> str:
     """Returns the end of a model's path, which tells models apart."""
     return "-".join(Path(model).parts[-2:])
+
+
+def peer_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> Any:
+    """Returns the task as the Trainer has it."""
+    import trainer
+
+    peer = getattr(trainer, task.peer)(options.model, *map(str, files))
+    names = () if options.dropout is None else ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    return replace(peer, options=peer.options | dict.fromkeys(names, options.dropout))
+
+
+class Enough(Exception):
+    """Ends a run of finetune.py which has come to where it trains."""
+
+
+def instead_of_training(act: Callable[..., None], arguments: list[str]) -> None:
+    """Runs finetune.py up to where it would train, and there `act` with what its loop would be given."""
+    sys.path.insert(0, str(ROOT))  # finetune.py of the repository, not this file
+    import finetune
+
+    def train(*given: Any, **options: Any) -> None:
+        act(*given, **options)
+        raise Enough
+
+    finetune.train = train
+    with contextlib.suppress(Enough):
+        finetune.main([*arguments, "--overwrite", "--quiet"])
 
 
 # What is learned
@@ -134,12 +169,30 @@ def their_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path
     """Runs the Trainer; returns the score after the last epoch."""
     import trainer
 
-    peer = getattr(trainer, task.peer)(options.model, *map(str, files))
+    peer = peer_of(task, options, files)
     settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": task.epochs}
     return trainer.score(peer, options.model, options.threads, **settings, seed=seed, output=str(output))
 
 
-SIDES = {"bert_jax": our_score, "Trainer": their_score}
+def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
+    """Runs the Trainer from the model and on the batches that finetune.py has; returns the score after the last one."""
+    import trainer
+
+    made: list[Batch] = []
+
+    def take(state, batches, *, evaluate, steps, **others) -> None:
+        evaluate(state)  # the best so far, so it is saved
+        made.extend(next(batches) for _ in range(steps))
+
+    instead_of_training(take, [*arguments_of(task, options, files, output), "--seed", str(seed)])
+    settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": 1}
+    where = {"source": str(output), "output": str(output)}
+    return trainer.score(
+        peer_of(task, options, files), threads=options.threads, batches=made, **settings, **where, seed=seed
+    )
+
+
+SIDES = {"bert_jax": our_score, "Trainer": their_score, "Trainer-paired": paired_score}
 
 
 def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> dict[str, list[float]]:
@@ -149,6 +202,7 @@ def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path
         for side in options.sides:
             shares = f"{options.fraction:g}-{options.dev_fraction:g}"
             settings = f"{named(options.model)}-{shares}-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
+            settings += "" if options.dropout is None else f"-{options.dropout:g}"
             folder = options.folder / name / settings / side / str(seed)
             kept = folder / "score.json"
             if not kept.exists():
@@ -161,10 +215,6 @@ def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path
 
 
 # How fast
-
-
-class Raced(Exception):
-    """Ends a run of finetune.py once its speed is known."""
 
 
 class Turns:
@@ -210,7 +260,7 @@ def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path
                     end()
 
         torch.set_num_threads(options.threads)
-        peer = getattr(trainer, task.peer)(options.model, *map(str, files))
+        peer = peer_of(task, options, files)
         settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": 1}
         output, updates = str(options.folder / "speed"), options.steps * (options.rounds + 1)
         trainer.make_trainer(
@@ -234,9 +284,6 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
     The race is run where finetune.py would train, with the state, the step and the batches it has made. The first
     turns, in which our shapes are compiled, do not count.
     """
-    sys.path.insert(0, str(ROOT))  # finetune.py of the repository, not this file
-    import finetune
-
     theirs = {"Trainer": their_turns(task, options, files)} if "Trainer" in options.sides else {}
     found: dict[str, list[float]] = {}
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -255,11 +302,8 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
 
         ours_too = {"bert_jax": ours} if "bert_jax" in options.sides else {}
         found.update(interleaved({**ours_too, **theirs}, options.rounds))
-        raise Raced
 
-    finetune.train = race
-    with contextlib.suppress(Raced):
-        finetune.main([*arguments_of(task, options, files, options.folder / "speed"), "--overwrite", "--quiet"])
+    instead_of_training(race, arguments_of(task, options, files, options.folder / "speed"))
     print("bert_jax: " + ", ".join(f"{n} x {shape[0]} rows of {shape[-1]}" for shape, n in sorted(shapes.items())))
     examples = options.steps * task.batch_size
     rates = {side: [examples / seconds for seconds in some] for side, some in found.items()}
@@ -273,7 +317,7 @@ def setting(task: Task, options: argparse.Namespace) -> str:
     return (
         f"{named(options.model)}; {options.fraction:.0%} of the training examples, "
         f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
-        f"rate {task.learning_rate:g}"
+        f"rate {task.learning_rate:g}" + ("" if options.dropout is None else f", dropout {options.dropout:g}")
     )
 
 
@@ -309,10 +353,11 @@ def main() -> None:
     parser.add_argument("--dev-fraction", type=float, default=1.0, help="of the examples held out")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--dropout", type=float, help="of both sides; default: the model's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--measure", choices=["scores", "speed", "both"], default="both")
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=["bert_jax", "Trainer"])
     parser.add_argument("--steps", type=int, default=10, help="updates a turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")

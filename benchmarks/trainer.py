@@ -6,7 +6,7 @@ longest too, which changes rounding alone. The learning rate goes as in finetune
 project's scorers, which count what the official ones count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import transformers
 
+from bert_jax.data.batches import Batch
 from bert_jax.data.examples import Question
 from bert_jax.data.questions import read_questions
 from bert_jax.data.tagged import read_tagged
@@ -50,7 +51,21 @@ class Peer:
 class Trainer(transformers.Trainer):
     """The Trainer, at the learning rate that finetune.py has at each step: BERT's line to zero runs from step 0, the
     Trainer's own from the end of the warm-up, which comes to a tenth more learning.
+
+    Attributes:
+        batches: those of finetune.py, for all epochs, in place of its own; it is to train for one epoch then.
     """
+
+    batches: Sequence[Batch] | None = None
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        if self.batches is None:
+            return super().get_train_dataloader()
+        return torch.utils.data.DataLoader(
+            self.batches,  # pyright: ignore[reportArgumentType]
+            batch_size=None,
+            collate_fn=lambda batch: self.data_collator(features_of(batch)),
+        )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         warmup = round(self.args.warmup_steps * num_training_steps)
@@ -100,10 +115,36 @@ def make_trainer(
     )
 
 
-def score(peer: Peer, source: str, threads: int, **options: Any) -> float:
-    """Trains, and returns the score of the last epoch."""
+def features_of(batch: Batch) -> Features:
+    """Returns the sequences of a batch [B, 1, T] of finetune.py and one seed, each by itself, as PyTorch has it."""
+    rows = {name: array[:, 0] for name, array in batch.items()}
+    features = []
+    for number, mask in enumerate(rows["attention_mask"]):
+        for slot in range(mask.max()):
+            inside = mask == slot + 1
+            first = int(inside.argmax())
+            one = {name: rows[name][number][inside].tolist() for name in ("input_ids", "token_type_ids")}
+            one["attention_mask"] = [1] * len(one["input_ids"])
+            if "start_positions" in rows:
+                one |= {name: int(rows[name][number, slot]) - first for name in ("start_positions", "end_positions")}
+            elif rows["labels"].shape == rows["input_ids"].shape:
+                known = rows["weights"][number] > 0
+                one["labels"] = np.where(known, rows["labels"][number], IGNORED)[inside].tolist()
+            else:
+                one["label"] = int(rows["labels"][number, slot])
+            features.append(one)
+    return features
+
+
+def score(peer: Peer, source: str, threads: int, batches: Sequence[Batch] | None = None, **options: Any) -> float:
+    """Trains, and returns the score of the last epoch.
+
+    Args:
+        batches: see `Trainer`.
+    """
     torch.set_num_threads(threads)
     trainer = make_trainer(replace(peer, collator=replace(peer.collator, padding="longest")), source, **options)
+    trainer.batches = batches
     trainer.train()
     return peer.score(trainer.predict(peer.dev).predictions)  # pyright: ignore[reportArgumentType]
 

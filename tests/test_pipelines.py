@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 import small_pipelines as small
+from torch_extra import of_torch_extra
 
 from bert_jax.pipelines import Embedder, FillMask, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.pipelines.pipeline import held_texts
 
 TOLERANCE = 1e-4  # of scores; batches of other shapes add in another order
-NO_TORCH = "asks PyTorch: needs the torch extra"
 MASKED = "the [MASK] hooted at night ."
 LABELLED = {"num_labels": len(small.LABELS), "label_names": small.LABELS}
 
@@ -429,8 +429,8 @@ def test_windows_are_no_longer_than_asked_for():
 @pytest.fixture
 def theirs(tmp_path):
     """Their pipeline on the same weights."""
-    pytest.importorskip("torch", reason=NO_TORCH)
-    transformers = pytest.importorskip("transformers", reason=NO_TORCH)
+    of_torch_extra("torch")
+    transformers = of_torch_extra("transformers")
 
     def pipeline(task, bert, **options):
         bert.save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from small_finetuning import GOOD, OTHER
+from torch_extra import of_torch_extra
 
 from bert_jax.config import BertConfig
 from bert_jax.data.examples import Answer, ChoiceExample, Question, TaggedExample, TextExample
@@ -14,7 +15,6 @@ from bert_jax.models import Outputs
 from bert_jax.tasks import Classification, MultipleChoice, QuestionAnswering, Tagging, of_seed
 from bert_jax.tokenization import Tokenizer
 
-NO_TORCH = "asks PyTorch: needs the torch extra"
 SAME_IN_FLOAT32 = 1e-6
 SURE = 9.0
 
@@ -126,7 +126,7 @@ def test_labels_are_smoothed_for_learning_alone(words):
 
 
 def test_class_weights_and_smoothing_are_those_of_pytorch():
-    torch = pytest.importorskip("torch", reason=NO_TORCH)
+    torch = of_torch_extra("torch")
     random = np.random.default_rng(0)
     scores, labels = random.normal(size=(11, 3)).astype(np.float32), random.integers(3, size=11)
     of_classes = np.array([0.5, 2.0, 1.25], np.float32)
