@@ -11,6 +11,7 @@ from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 
 from bert_jax import models
 from bert_jax.config import BertConfig
+from bert_jax.interop.heads import initial
 from bert_jax.training.objectives import pretraining
 
 CONFIG = BertConfig(
@@ -237,6 +238,18 @@ def test_multiple_choice_scores_each_choice_by_itself():
     logits = model.apply(variables, ids).logits
     assert logits.shape == (2, 3)
     np.testing.assert_allclose(model.apply(variables, ids[:, 1:2]).logits[:, 0], logits[:, 1], atol=EXACT)
+
+
+def test_heads_of_fine_tuning_start_from_a_normal_distribution_that_is_not_cut():
+    config = dataclasses.replace(CONFIG, hidden_size=510, num_labels=64, initializer_range=0.05)
+    drawn = initial(config, {"pooler", "classifier", "span"}, "float32", seed=3)
+    pooler, classifier, span = (np.asarray(drawn[part]["kernel"]) for part in ("pooler", "classifier", "span"))
+    assert np.abs(pooler).max() <= 0.1
+    assert pooler.std() == pytest.approx(0.044, rel=0.01)
+    assert np.abs(classifier).max() > 0.15
+    assert classifier.std() == pytest.approx(0.05, rel=0.02)
+    assert span.std() == pytest.approx(0.05, rel=0.1)
+    assert not any(part["bias"].any() for part in drawn.values())
 
 
 def test_logical_axes_name_every_leaf_and_refuse_strangers(params):

@@ -4,6 +4,10 @@ Sizes follow from the axes and the config, shardings from the axes and a mesh, c
 takes the parts of the table it consists of. `layers` is a leading axis, so a kernel of the encoder has three
 dimensions and a bias two: nothing may be decided by counting dimensions, only by name.
 
+What is pretrained starts as the original has it, from a normal distribution of `initializer_range` that is cut at two
+deviations, and so is 12 % narrower than it says. Heads of fine-tuning start from a whole one, as transformers has it:
+where updates are few, the narrower ones learn less (benchmarks/RESULTS.md, "Fine-tuning").
+
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
 """
 
@@ -17,28 +21,36 @@ from bert_jax.config import BertConfig
 
 
 class Parameter(NamedTuple):
-    """One leaf: its logical axes, and how it starts (None = truncated normal of `initializer_range`)."""
+    """One leaf: its logical axes, and how it starts: the initializer for an `initializer_range`."""
 
     axes: tuple[str, ...]
-    initializer: Callable | None = None
+    initializer: Callable[[float], Callable] = nn.initializers.truncated_normal
 
 
-def dense(*axes: str) -> dict[str, Parameter]:
+def zeros(_: float) -> Callable:
+    return nn.initializers.zeros
+
+
+def ones(_: float) -> Callable:
+    return nn.initializers.ones
+
+
+def dense(*axes: str, kernel: Callable[[float], Callable] = nn.initializers.truncated_normal) -> dict[str, Parameter]:
     """A kernel over `axes`, inputs before outputs, and a bias without the inputs; axes before those two are stacked."""
-    return {"kernel": Parameter(axes), "bias": Parameter((*axes[:-2], axes[-1]), nn.initializers.zeros)}
+    return {"kernel": Parameter(axes, kernel), "bias": Parameter((*axes[:-2], axes[-1]), zeros)}
 
 
 def norm(*axes: str) -> dict[str, Parameter]:
     """The scale and bias of a layer normalisation."""
-    return {"scale": Parameter(axes, nn.initializers.ones), "bias": Parameter(axes, nn.initializers.zeros)}
+    return {"scale": Parameter(axes, ones), "bias": Parameter(axes, zeros)}
 
 
 def low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
     """The two thin matrices beside a stacked kernel: a starts as LoRA has it, b at zero."""
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-2, out_axis=-1, batch_axis=(0,))
     return {
-        "a": Parameter((layers, inputs, "rank"), uniform),
-        "b": Parameter((layers, "rank", outputs), nn.initializers.zeros),
+        "a": Parameter((layers, inputs, "rank"), lambda _: uniform),
+        "b": Parameter((layers, "rank", outputs), zeros),
     }
 
 
@@ -67,11 +79,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "masked_lm": {
         "transform": dense("hidden", "transformed"),
         "norm": norm("transformed"),
-        "bias": Parameter(("vocabulary",), nn.initializers.zeros),
+        "bias": Parameter(("vocabulary",), zeros),
     },
     "next_sentence": dense("hidden", "next_sentence"),
-    "classifier": dense("hidden", "labels"),
-    "span": dense("hidden", "span"),
+    "classifier": dense("hidden", "labels", kernel=nn.initializers.normal),
+    "span": dense("hidden", "span", kernel=nn.initializers.normal),
 }
 PARAMETERS["adapters"] = {
     "encoder": {
@@ -131,7 +143,7 @@ def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
 
     def initialise(key, entry):
         if isinstance(entry, Parameter):
-            start = entry.initializer or nn.initializers.truncated_normal(config.initializer_range)
+            start = entry.initializer(config.initializer_range)
             return start(key, tuple(sizes[axis] for axis in entry.axes), dtype)
         keys = jax.random.split(key, len(entry))
         return {name: initialise(key, child) for key, (name, child) in zip(keys, entry.items(), strict=True)}
