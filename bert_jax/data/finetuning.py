@@ -238,9 +238,9 @@ class TrainingPlan:
         order = permutation(seed, epoch, size=len(self.features))
         if self.layout.slots == 1:
             order = order[np.argsort(self.lengths[order], kind="stable")]
-            # The steps come in one order for all seeds, so that they agree on each batch's T.
-            step = int(permutation(epoch, size=self.steps_per_epoch)[step])
-        examples, group = order[step * self.batch_size : (step + 1) * self.batch_size], self.features.group
+        # The steps come in one order for all seeds, so that they agree on each batch's T.
+        part = int(permutation(epoch, size=self.steps_per_epoch)[step])
+        examples, group = order[part * self.batch_size : (part + 1) * self.batch_size], self.features.group
         return (examples[:, None] * group + np.arange(group)[None, :]).ravel()
 
     @functools.cached_property
