@@ -6,7 +6,8 @@ compilation and no evaluation: the two take turns (A B A B ...), so many updates
 its turns. Theirs pads texts and tagged sentences to the longest of a batch, and, in the race, questions to 384 tokens.
 
 A third side, `Trainer-paired`, is the Trainer given the model that finetune.py sets out from, new head and all, and the
-batches that it makes: dropout's masks are then all that differs, and with `--dropout 0` nothing does.
+batches that it makes: dropout's masks are then all that differs in training, and with `--dropout 0` nothing does. It
+still reads what is held out in its own way, so questions in other windows.
 
     python benchmarks/finetune.py --task sst2 --data ../shared/data --seeds 3
     python benchmarks/finetune.py --task squad --data ../shared/data --fraction 0.1 --measure speed

@@ -6,7 +6,7 @@ dimensions and a bias two: nothing may be decided by counting dimensions, only b
 
 What is pretrained starts as the original has it, from a normal distribution of `initializer_range` that is cut at two
 deviations, and so is 12 % narrower than it says. Heads of fine-tuning start from a whole one, as transformers has it:
-where updates are few, the narrower ones learn less (benchmarks/RESULTS.md, "Fine-tuning").
+where updates are few, narrower ones learn less (benchmarks/RESULTS.md).
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
 """
