@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -37,6 +38,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.batches import Batch
 from bert_jax.data.questions import read_questions
 from bert_jax.interop.huggingface import read_config
+from bert_jax.tools.finetuning_models import DROPOUTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,8 +135,8 @@ def peer_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -
     import trainer
 
     peer = getattr(trainer, task.peer)(options.model, *map(str, files))
-    names = () if options.dropout is None else ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    return replace(peer, options=peer.options | dict.fromkeys(names, options.dropout))
+    rates = {} if options.dropout is None else dict.fromkeys(DROPOUTS, options.dropout)
+    return replace(peer, options=peer.options | rates)
 
 
 class Enough(Exception):
@@ -150,8 +152,7 @@ def instead_of_training(act: Callable[..., None], arguments: list[str]) -> None:
         act(*given, **options)
         raise Enough
 
-    finetune.train = train
-    with contextlib.suppress(Enough):
+    with mock.patch.object(finetune, "train", train), contextlib.suppress(Enough):
         finetune.main([*arguments, "--overwrite", "--quiet"])
 
 
@@ -186,11 +187,12 @@ def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Pat
         made.extend(next(batches) for _ in range(steps))
 
     instead_of_training(take, [*arguments_of(task, options, files, output), "--seed", str(seed)])
+    peer, given = peer_of(task, options, files), read_config(output)[0].label_names
+    if (names := peer.options.get("id2label")) and tuple(names.values()) != given:
+        raise SystemExit(f"classes of the Trainer: {', '.join(names.values())}; of finetune.py: {', '.join(given)}")
     settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": 1}
     where = {"source": str(output), "output": str(output)}
-    return trainer.score(
-        peer_of(task, options, files), threads=options.threads, batches=made, **settings, **where, seed=seed
-    )
+    return trainer.score(peer, threads=options.threads, batches=made, **settings, **where, seed=seed)
 
 
 SIDES = {"bert_jax": our_score, "Trainer": their_score, "Trainer-paired": paired_score}
@@ -354,7 +356,7 @@ def main() -> None:
     parser.add_argument("--dev-fraction", type=float, default=1.0, help="of the examples held out")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--dropout", type=float, help="of both sides; default: the model's")
+    parser.add_argument("--dropout", type=float, help="of all sides; default: the model's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--measure", choices=["scores", "speed", "both"], default="both")
@@ -365,6 +367,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark", help="keeps runs and scores")
     parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
+    if options.measure != "scores" and not {"bert_jax"} <= {*options.sides} <= {"bert_jax", "Trainer"}:
+        parser.error("speed is that of bert_jax, with the Trainer beside it or not; else --measure scores")
     options.model = options.model or minilm_folder()
     options.folder.mkdir(parents=True, exist_ok=True)
 
@@ -376,7 +380,8 @@ def main() -> None:
         dev = share(options.data / task.dev, options.dev_fraction, task.separator, options.folder)
         if options.measure != "speed":
             learned = scores(name, task, options, (train, dev))
-            record(f"Fine-tuning, scores: {name}", f"{setting(task, options)}\n\n{scores_table(task, learned)}")
+            paired = ", paired" if "Trainer-paired" in options.sides else ""
+            record(f"Fine-tuning, scores{paired}: {name}", f"{setting(task, options)}\n\n{scores_table(task, learned)}")
         if options.measure != "scores":
             fast, flop = speeds(task, options, (train, dev))
             record(f"Fine-tuning, speed: {name}", f"{setting(task, options)}\n\n{speed_table(fast, flop)}")

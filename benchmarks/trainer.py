@@ -34,7 +34,7 @@ class Peer:
 
     Attributes:
         model: the class to load.
-        options: what the class is told besides.
+        options: what the class is told besides, the names of classes too.
         train, dev: encoded.
         collator: pads features and makes a batch of them.
         score: of the logits for `dev`.
@@ -163,7 +163,7 @@ def classification(source: str, train: str, dev: str, max_length: int = 128) -> 
 
     return Peer(
         transformers.AutoModelForSequenceClassification,
-        {"num_labels": len(names)},
+        {"id2label": dict(enumerate(names))},
         encode(examples),
         encode(held_out),
         transformers.DataCollatorWithPadding(tokenizer),
@@ -205,7 +205,7 @@ def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
 
     return Peer(
         transformers.AutoModelForTokenClassification,
-        {"num_labels": len(names)},
+        {"id2label": dict(enumerate(names))},
         features,
         held_out_features,
         transformers.DataCollatorForTokenClassification(tokenizer),

@@ -99,6 +99,25 @@ def test_the_trainer_is_given_every_example_of_our_batches_as_it_was(kind, packe
         assert one == targets[kind]
 
 
+def test_the_trainer_takes_our_batches_in_their_order():
+    of_torch_extra("torch")
+    of_torch_extra("transformers")
+    import trainer
+
+    class Bare(trainer.Trainer):
+        def __init__(self, batches):
+            self.batches, self.data_collator = batches, list
+
+    ids = np.arange(1, 25, dtype=np.int32).reshape(3, 2, 1, 4)
+    batches = [
+        {"input_ids": some, "attention_mask": np.ones_like(some), "token_type_ids": np.zeros_like(some)}
+        | {"labels": np.zeros((2, 1, 1), np.int32), "weights": np.ones((2, 1, 1), np.float32)}
+        for some in ids
+    ]
+    given = [[one["input_ids"] for one in batch] for batch in Bare(batches).get_train_dataloader()]
+    assert given == ids[:, :, 0].tolist()
+
+
 def test_the_readme_lists_every_benchmark():
     readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
     scripts = [path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()]

@@ -244,11 +244,11 @@ def test_heads_of_fine_tuning_start_from_a_normal_distribution_that_is_not_cut()
     config = dataclasses.replace(CONFIG, hidden_size=510, num_labels=64, initializer_range=0.05)
     drawn = initial(config, {"pooler", "classifier", "span"}, "float32", seed=3)
     pooler, classifier, span = (np.asarray(drawn[part]["kernel"]) for part in ("pooler", "classifier", "span"))
-    assert np.abs(pooler).max() <= 0.1
-    assert pooler.std() == pytest.approx(0.044, rel=0.01)
+    assert np.abs(pooler).max() <= 0.1  # two deviations
+    assert pooler.std() == pytest.approx(0.88 * 0.05, rel=0.01)
     assert np.abs(classifier).max() > 0.15
     assert classifier.std() == pytest.approx(0.05, rel=0.02)
-    assert span.std() == pytest.approx(0.05, rel=0.1)
+    assert np.abs(span).max() > 0.15
     assert not any(part["bias"].any() for part in drawn.values())
 
 

@@ -201,7 +201,7 @@ class TrainingPlan:
     Attributes:
         features: the examples.
         layout: how they become rows.
-        batch_size: examples an update; the last one of an epoch has what is left.
+        batch_size: examples an update; one of an epoch has what is left.
         seeds: K of them; a seed decides the order, anew in each epoch.
     """
 

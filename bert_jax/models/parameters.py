@@ -5,8 +5,8 @@ takes the parts of the table it consists of. `layers` is a leading axis, so a ke
 dimensions and a bias two: nothing may be decided by counting dimensions, only by name.
 
 What is pretrained starts as the original has it, from a normal distribution of `initializer_range` that is cut at two
-deviations, and so is 12 % narrower than it says. Heads of fine-tuning start from a whole one, as transformers has it:
-where updates are few, narrower ones learn less (benchmarks/RESULTS.md).
+deviations, and so is 12 % narrower than it says. Heads of fine-tuning start from a whole one, as transformers has it
+(benchmarks/RESULTS.md says what that changed).
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
 """
@@ -28,10 +28,12 @@ class Parameter(NamedTuple):
 
 
 def zeros(_: float) -> Callable:
+    """Starts a leaf with zeros, whatever the range."""
     return nn.initializers.zeros
 
 
 def ones(_: float) -> Callable:
+    """Starts a leaf with ones, whatever the range."""
     return nn.initializers.ones
 
 
