@@ -139,6 +139,11 @@ def peer_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -
     return replace(peer, options=peer.options | rates)
 
 
+def settings_of(task: Task) -> dict[str, Any]:
+    """Returns how the Trainer trains."""
+    return {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": task.epochs}
+
+
 class Enough(Exception):
     """Ends a run of finetune.py which has come to where it trains."""
 
@@ -172,8 +177,7 @@ def their_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path
     import trainer
 
     peer = peer_of(task, options, files)
-    settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": task.epochs}
-    return trainer.score(peer, options.model, options.threads, **settings, seed=seed, output=str(output))
+    return trainer.score(peer, options.model, options.threads, **settings_of(task), seed=seed, output=str(output))
 
 
 def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
@@ -190,7 +194,7 @@ def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Pat
     peer, given = peer_of(task, options, files), read_config(output)[0].label_names
     if (names := peer.options.get("id2label")) and tuple(names.values()) != given:
         raise SystemExit(f"classes of the Trainer: {', '.join(names.values())}; of finetune.py: {', '.join(given)}")
-    settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": 1}
+    settings = settings_of(task) | {"epochs": 1}  # of all batches
     where = {"source": str(output), "output": str(output)}
     return trainer.score(peer, threads=options.threads, batches=made, **settings, **where, seed=seed)
 
@@ -264,7 +268,7 @@ def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path
 
         torch.set_num_threads(options.threads)
         peer = peer_of(task, options, files)
-        settings = {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": 1}
+        settings = settings_of(task) | {"epochs": 1}
         output, updates = str(options.folder / "speed"), options.steps * (options.rounds + 1)
         trainer.make_trainer(
             peer, options.model, **settings, seed=0, output=output, max_steps=updates, callback=Turn()
