@@ -22,8 +22,8 @@ from timing import record, spread
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.masking import enough_predictions
-from bert_jax.tools.compilation import WORTH_KEEPING
+from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.training.devices.compilation_cache import WORTH_KEEPING
 
 SCANNED, UNROLLED, COMPILED, EAGER = (
     "bert_jax, layers in a loop",

@@ -35,10 +35,10 @@ from pretraining_step import matrix_flop
 from timing import interleaved, matmul_rate, minilm_folder, record, spread
 
 from bert_jax.config import BertConfig
-from bert_jax.data.batches import Batch
-from bert_jax.data.questions import read_questions
+from bert_jax.data.prefetch import Batch
+from bert_jax.data.readers.questions import read_questions
+from bert_jax.finetuning.model import DROPOUTS
 from bert_jax.interop.huggingface import read_config
-from bert_jax.tools.finetuning_models import DROPOUTS
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,10 +21,10 @@ import numpy as np
 from pretraining_step import real_flop
 
 from bert_jax.config import BertConfig
-from bert_jax.functional.fused import KERNELS
+from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.models import BertForPreTraining, BertForQuestionAnswering
-from bert_jax.training import plan
-from bert_jax.training.kernels import Rows, choose_kernel, mistaken, unfit
+from bert_jax.training.devices import cost as plan
+from bert_jax.training.devices.kernel_choice import Rows, choose_kernel, mistaken, unfit
 from bert_jax.training.objectives import pretraining, question_answering
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key

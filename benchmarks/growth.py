@@ -27,8 +27,8 @@ from timing import interleaved, matmul_rate, record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.masking import enough_predictions
-from bert_jax.tokenization import Tokenizer
+from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.text.tokenizer import Tokenizer
 
 USUAL = {"rows": 8, "length": 128}
 FIELDS = {"layers": "num_hidden_layers", "vocabulary": "vocab_size"}

@@ -35,11 +35,11 @@ from profiles import profile, table
 from timing import interleaved, minilm_folder, record, spread
 
 from bert_jax import BertConfig
-from bert_jax.data.movie_reviews import movie_reviews
+from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.models import BertForSequenceClassification
 from bert_jax.pipelines import Embedder, TextClassifier
-from bert_jax.tokenization import Tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 SST2 = Path(__file__).resolve().parents[2] / "shared/data/sst2/dev.tsv"
 CACHE = Path("~/.cache/bert_jax").expanduser()

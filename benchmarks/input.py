@@ -32,15 +32,15 @@ import plain_recipe
 from passage import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
 from timing import interleaved, record
 
-from bert_jax.data.loader import PretrainingSettings, Rows
-from bert_jax.data.masking import Vocabulary, mask_tokens
-from bert_jax.data.movie_reviews import movie_reviews
 from bert_jax.data.packing import assign_rows
-from bert_jax.data.pairs import build_inputs, pair_lengths, plan_pairs
-from bert_jax.data.sentences import split_sentences
-from bert_jax.data.sources import Texts
-from bert_jax.data.store import TokenStore
-from bert_jax.tokenization import Tokenizer
+from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
+from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens
+from bert_jax.data.pretraining.pairs import build_inputs, pair_lengths, plan_pairs
+from bert_jax.data.pretraining.token_store import TokenStore
+from bert_jax.data.readers.movie_reviews import movie_reviews
+from bert_jax.data.readers.sources import Texts
+from bert_jax.text.sentences import split_sentences
+from bert_jax.text.tokenizer import Tokenizer
 
 PLAIN_SHARE = 50  # plain Python gets every so-manieth review
 H200_TOKENS, H200_CORES = 250_000, 16  # what BERT-large takes a second on one, at best, and its share of a machine

@@ -26,9 +26,9 @@ from timing import record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.masking import enough_predictions
+from bert_jax.data.pretraining.masking import enough_predictions
 from bert_jax.models import Bert
-from bert_jax.training.plan import program_bytes
+from bert_jax.training.devices.cost import program_bytes
 
 STEPS = 4  # the first does not count for the seconds
 Figures = dict[str, float | None]

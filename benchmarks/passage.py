@@ -6,12 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.data.corpus import read_corpus
-from bert_jax.data.loader import PretrainingSettings, training_batches
-from bert_jax.data.movie_reviews import movie_reviews
-from bert_jax.data.sources import Texts
-from bert_jax.data.store import tokenize_corpus
-from bert_jax.tokenization import Tokenizer
+from bert_jax.data.pretraining.loader import PretrainingSettings, training_batches
+from bert_jax.data.pretraining.token_store import tokenize_corpus
+from bert_jax.data.readers.corpus import read_corpus
+from bert_jax.data.readers.movie_reviews import movie_reviews
+from bert_jax.data.readers.sources import Texts
+from bert_jax.text.tokenizer import Tokenizer
 
 CACHE = Path("~/.cache/bert_jax").expanduser()
 CORPUS = "corpus.txt"

@@ -21,12 +21,12 @@ from pretraining_step import Batch, Ours, real_flop, theirs
 from timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.loader import PretrainingSettings, Rows
-from bert_jax.data.masking import Vocabulary
-from bert_jax.data.movie_reviews import movie_reviews
-from bert_jax.data.sources import Texts
-from bert_jax.data.store import TokenStore, tokenize_corpus
-from bert_jax.tokenization import Tokenizer
+from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
+from bert_jax.data.pretraining.masking import Vocabulary
+from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
+from bert_jax.data.readers.movie_reviews import movie_reviews
+from bert_jax.data.readers.sources import Texts
+from bert_jax.text.tokenizer import Tokenizer
 
 CACHE = Path("~/.cache/bert_jax").expanduser()
 SAMPLED = 2_000  # pairs that stand for all

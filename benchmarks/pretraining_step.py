@@ -14,9 +14,9 @@ import numpy as np
 
 from bert_jax.config import BertConfig
 from bert_jax.models import BertForPreTraining
+from bert_jax.training.devices.cost import memory_of
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
-from bert_jax.training.plan import memory_of
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import train_step
 

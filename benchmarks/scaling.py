@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from programs import KINDS, Message, Program
 from timing import record
 
-from bert_jax.tools.planning import amount
+from bert_jax.pretraining.plan import amount
 
 SETTINGS = ("--preset", "large", "--dtype", "bfloat16", "--max-length", "512", "--optimizer", "lamb")
 LAYOUTS = {"data": {}, "data x fsdp 8": {"fsdp": 8}, "data x tensor 8": {"tensor": 8}}
@@ -128,9 +128,9 @@ def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
     import jax
 
     import train
-    from bert_jax.tools.settings import read_settings
-    from bert_jax.training import parallel
-    from bert_jax.training.plan import matrix_flop, memory_of
+    from bert_jax.pretraining.settings import read_settings
+    from bert_jax.training.devices import parallel
+    from bert_jax.training.devices.cost import matrix_flop, memory_of
 
     jax.config.update("jax_enable_compilation_cache", False)  # a program that is not compiled is not written down
     layout = parallel.make_layout("mesh", **sizes)

@@ -18,7 +18,7 @@ from profiles import profile, table
 from timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.masking import enough_predictions
+from bert_jax.data.pretraining.masking import enough_predictions
 
 PROFILED = 3  # steps
 

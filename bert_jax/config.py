@@ -24,7 +24,7 @@ class BertConfig:
 
     `dtype` is the dtype of computation; parameters, softmax, layer-norm statistics and losses stay in float32.
     `float64` is for checking gradients and needs `jax_enable_x64`. `label_names` becomes `id2label` and `label2id` in
-    `config.json`. `lora_rank` above 0 puts low-rank adapters beside the encoder's kernels, see `functional.adapters`.
+    `config.json`. `lora_rank` above 0 puts low-rank adapters beside the encoder's kernels, see `functional.lora`.
     `null_threshold` belongs to a head that answers questions, some of which have no answer: there is none where its
     logit is above the best answer's by more than this.
 

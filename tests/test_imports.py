@@ -1,4 +1,4 @@
-"""The floors of the design: imports only go down, and never round in a circle."""
+"""The layers of the design: imports only go down, and never round in a circle."""
 
 import ast
 import subprocess
@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Halves: parts that stand side by side in the picture of the design, one leaning on the other.
-FLOORS = {
-    "config": 0, "reference": 0, "functional": 1, "vocabulary": 1, "words": 1, "windows": 1, "scoring": 1, "models": 2,
-    "tokenization": 2, "data": 2.5, "training": 3, "interop": 4, "tasks": 4, "pipelines": 4.5, "tools": 5, "": 5.5,
+# Layers of the design. Halves order two folders of one layer, one of which builds on the other.
+LAYERS = {
+    "config": 0, "reference": 0, "functional": 0.5, "models": 1, "text": 1, "metrics": 1, "data": 2, "training": 2,
+    "interop": 3, "tasks": 3.5, "pipelines": 3.5, "pretraining": 4, "finetuning": 4, "cli": 5, "": 5.5,
 }  # fmt: skip
-MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"tokenization", "data", "vocabulary", "words", "windows"}
+MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"text", "data"}
 
 
 def part(module: str) -> str:
-    """`bert_jax.data.store` -> `data`; the package itself -> the empty string."""
+    """`bert_jax.data.pretraining.token_store` -> `data`; the package itself -> the empty string."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -52,7 +52,7 @@ def test_imports_go_down():
         for other in others:
             if part(name) == part(other) or part(name) == "":
                 continue
-            assert FLOORS[part(other)] < FLOORS[part(name)], f"{name} imports {other}, which is not below it"
+            assert LAYERS[part(other)] < LAYERS[part(name)], f"{name} imports {other}, which is not below it"
 
 
 def test_model_side_and_text_side_do_not_meet():
@@ -101,9 +101,11 @@ def test_flax_stays_with_the_models():
 
 def test_tyro_stays_with_the_command_lines():
     for name, path in modules().items():
-        assert part(name) == "tools" or not {m for m in imports(path) if m.split(".")[0] == "tyro"}, (
-            f"{name} imports tyro"
-        )
+        assert (
+            part(name) == "cli"
+            or name.endswith(".settings")
+            or not {m for m in imports(path) if m.split(".")[0] == "tyro"}
+        ), f"{name} imports tyro"
 
 
 def test_importing_the_package_alone_is_light():

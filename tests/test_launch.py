@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bert_jax.tools.settings import check, read_settings
+from bert_jax.pretraining.settings import check, read_settings
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))

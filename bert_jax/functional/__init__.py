@@ -1,6 +1,6 @@
 """The mathematics of BERT as pure functions f(params, arrays, *, options, key)."""
 
-from bert_jax.functional import adapters, losses
+from bert_jax.functional import lora, losses
 from bert_jax.functional.attention import attention, visible
 from bert_jax.functional.embeddings import embeddings
 from bert_jax.functional.encoder import encoder, encoder_layer, feed_forward
@@ -8,6 +8,6 @@ from bert_jax.functional.heads import classifier, masked_lm, next_sentence, pool
 from bert_jax.functional.layers import activation, dense, dropout, layer_norm
 
 __all__ = [
-    "activation", "adapters", "attention", "classifier", "dense", "dropout", "embeddings", "encoder", "encoder_layer",
-    "feed_forward", "layer_norm", "losses", "masked_lm", "next_sentence", "pooler", "select", "span", "visible",
+    "activation", "attention", "classifier", "dense", "dropout", "embeddings", "encoder", "encoder_layer",
+    "feed_forward", "layer_norm", "lora", "losses", "masked_lm", "next_sentence", "pooler", "select", "span", "visible",
 ]  # fmt: skip

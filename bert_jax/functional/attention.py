@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from bert_jax.functional.fused import KERNELS
+from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.functional.layers import dense, dropout
-from bert_jax.functional.products import product
+from bert_jax.functional.precision import product
 
 
 def visible(attention_mask: Array) -> Array:

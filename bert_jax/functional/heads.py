@@ -8,7 +8,7 @@ from jax import Array
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.layers import activation, dense, layer_norm
-from bert_jax.functional.products import product
+from bert_jax.functional.precision import product
 
 
 def select(x: Array, positions: Array) -> Array:

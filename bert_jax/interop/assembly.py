@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors
 from bert_jax.interop.names import Place, is_stacked, nested, place, their_name, walk
-from bert_jax.interop.tensors import DTYPES, Tensor, Tensors
 
 NAMED = 5  # in an error
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import huggingface_hub as hub
 from huggingface_hub.errors import EntryNotFoundError
 
-from bert_jax.interop.tensors import one_line
-from bert_jax.interop.weights import INDEX, READERS, parts
+from bert_jax.interop.formats.tensors import one_line
+from bert_jax.interop.formats.weights import INDEX, READERS, parts
 
 VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 

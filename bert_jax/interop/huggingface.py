@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from bert_jax.config import BertConfig
 from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import take_apart
+from bert_jax.interop.formats.tensors import one_line
+from bert_jax.interop.formats.weights import blame, read_json
 from bert_jax.interop.heads import architecture, fitting
-from bert_jax.interop.tensors import one_line
-from bert_jax.interop.weights import blame, read_json
 from bert_jax.models import Bert
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import listed, sort_out
+from bert_jax.interop.formats.weights import blame, open_weights
 from bert_jax.interop.heads import (
     HEADS,
     TRUNK,
@@ -25,9 +26,8 @@ from bert_jax.interop.heads import (
     require_modest,
 )
 from bert_jax.interop.names import leaf_shapes
-from bert_jax.interop.weights import blame, open_weights
 from bert_jax.models import Bert, BertForMultipleChoice, Outputs
-from bert_jax.tokenization import Tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "model.safetensors"
@@ -261,7 +261,7 @@ def read_model(
 
 def open_run(checkpoints: Path, step: int | None) -> Any:
     """Opens a checkpoint of a run, by default the newest."""
-    from bert_jax.interop.runs import RunCheckpoint  # Orbax is a good part of all that there is to import
+    from bert_jax.interop.run_checkpoint import RunCheckpoint  # Orbax is a good part of all that there is to import
 
     return RunCheckpoint(checkpoints, step)
 

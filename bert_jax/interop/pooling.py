@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.interop.weights import blame, read_json
+from bert_jax.interop.formats.weights import blame, read_json
 
 POOLING_FILES = ("modules.json", "1_Pooling/config.json")
 KNOWN = {"Transformer", "Pooling", "Normalize"}

@@ -16,8 +16,8 @@ from jax import Array
 
 from bert_jax import functional as F
 from bert_jax.config import BertConfig
+from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.functional.encoder import REMAT
-from bert_jax.functional.fused import KERNELS
 from bert_jax.models.outputs import Outputs
 from bert_jax.models.parameters import declare
 from bert_jax.models.sharding import gathered, split_by_rows
@@ -140,7 +140,7 @@ class Bert(nn.Module):
         if not config.lora_rank:
             return weights
         scale = config.lora_alpha / config.lora_rank
-        return F.adapters.attached(weights, self.parts["adapters"].weights["encoder"], scale=scale)
+        return F.lora.attached(weights, self.parts["adapters"].weights["encoder"], scale=scale)
 
     def check_length(self, length: int) -> None:
         limit = self.config.max_position_embeddings

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from bert_jax.pipelines.batching import Encoded
-from bert_jax.tokenization import Tokenizer, valid_text
-from bert_jax.windows import Window, cover, owners
+from bert_jax.text.tokenizer import Tokenizer, valid_text
+from bert_jax.text.windows import Window, cover, owners
 
 SLICE = 64  # texts encoded at once, while the device works on what came before
 

@@ -14,7 +14,7 @@ import numpy as np
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.tokenization import valid_text
+from bert_jax.text.tokenizer import valid_text
 
 Targets = str | Sequence[str] | None
 WRITTEN = 1 << 22  # tokens: each answer to a [MASK] comes with the text that it makes

@@ -19,7 +19,7 @@ from bert_jax.interop.loading import LoadedBert
 from bert_jax.models import BertForSequenceClassification
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.tokenization import require_string
+from bert_jax.text.tokenizer import require_string
 
 
 class MultipleChoice(Pipeline):

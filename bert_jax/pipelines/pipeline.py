@@ -19,7 +19,7 @@ from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, Pair, read_documents
-from bert_jax.tokenization import require_string
+from bert_jax.text.tokenizer import require_string
 
 SHORTEST = 5  # tokens of a window: [CLS] first [SEP] text [SEP]
 HELD_CHARACTERS = 1 << 23

@@ -1,6 +1,6 @@
 """Answers out of a context, with the characters where they stand.
 
-What makes a span an answer is said in `bert_jax/scoring/answers.py`.
+What makes a span an answer is said in `bert_jax/metrics/spans.py`.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
@@ -11,9 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.metrics.spans import Span, best_spans
 from bert_jax.pipelines.documents import Document, Pair
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.scoring.answers import Span, best_spans
 
 
 class QuestionAnswerer(Pipeline):

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.metrics.entities import find_entities
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.scoring.entities import find_entities
 
 Aggregation = Literal["first", "average", "max", "simple"]
 

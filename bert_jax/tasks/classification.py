@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bert_jax.data.encoding import encode_texts
-from bert_jax.data.examples import TextExample
-from bert_jax.data.finetuning import Features
-from bert_jax.data.labels import encode_labels
+from bert_jax.data.finetuning.batches import Features
+from bert_jax.data.finetuning.sequences import encode_texts
+from bert_jax.data.readers.examples import TextExample
+from bert_jax.data.readers.labels import encode_labels
+from bert_jax.metrics.classification import classification_scores, collapsed, confusion, predict, worst_mistakes
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.scoring.classification import classification_scores, collapsed, confusion, predict, worst_mistakes
-from bert_jax.tasks.showing import draw_confusion, draw_scores, list_mistakes, list_worst
-from bert_jax.tasks.task import Answers, Part, labels_of, softmax
-from bert_jax.tokenization import Tokenizer
+from bert_jax.tasks.base import Answers, Part, labels_of, softmax
+from bert_jax.tasks.reports import draw_confusion, draw_scores, list_mistakes, list_worst
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
 
 METRICS = {

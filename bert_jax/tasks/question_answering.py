@@ -11,16 +11,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from bert_jax.data.encoding_questions import QuestionSequences, encode_questions
-from bert_jax.data.examples import Question
-from bert_jax.data.finetuning import Features
+from bert_jax.data.finetuning.batches import Features
+from bert_jax.data.finetuning.questions import QuestionSequences, encode_questions
+from bert_jax.data.readers.examples import Question
+from bert_jax.metrics.classification import collapsed
+from bert_jax.metrics.spans import Predictions, predict_answers
+from bert_jax.metrics.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.models import Bert, BertForQuestionAnswering
-from bert_jax.scoring.answers import Predictions, predict_answers
-from bert_jax.scoring.classification import collapsed
-from bert_jax.scoring.squad import best_thresholds, score_answers, threshold_between, totals
-from bert_jax.tasks.showing import list_mistakes
-from bert_jax.tasks.task import Answers, Part
-from bert_jax.tokenization import Tokenizer
+from bert_jax.tasks.base import Answers, Part
+from bert_jax.tasks.reports import list_mistakes
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
 
 NOTHING = "(no answer)"  # in the table of mistakes

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import optax
 
-from bert_jax.training.checkpoints import Checkpoints
-from bert_jax.training.compilations import Compilations
-from bert_jax.training.interruption import Interrupted, Interruption
-from bert_jax.training.reporting import Reporter
+from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.runs.checkpoints import Checkpoints
+from bert_jax.training.runs.interruption import Interrupted, Interruption
+from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
 
 norm = jax.jit(optax.tree.norm)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "helpers"))
 
 
 def tensors(torch):
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     import torch
     import transformers
 
-    from bert_jax.tokenization import Tokenizer
+    from bert_jax.text.tokenizer import Tokenizer
 
     for name, archive in (("archive.bin", True), ("legacy.bin", False)):
         torch.save(tensors(torch), HERE / name, _use_new_zipfile_serialization=archive)

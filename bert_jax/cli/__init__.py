@@ -1,0 +1,1 @@
+"""The `bert-jax` command and what the programs' command lines share."""

@@ -1,0 +1,55 @@
+"""What a checkpoint is, told without reading its weights."""
+
+import json
+import math
+from collections.abc import Collection
+from typing import Any
+
+from bert_jax.config import BertConfig
+from bert_jax.interop import huggingface
+from bert_jax.interop.assembly import sort_out
+from bert_jax.interop.formats.weights import open_weights
+from bert_jax.interop.heads import MODELS, architecture, fitting, parts_of, recognise
+from bert_jax.interop.loading import CHECKPOINTS, locate
+from bert_jax.interop.run_checkpoint import RunCheckpoint
+from bert_jax.models import Bert
+
+
+def inspect(source: str) -> dict[str, Any]:
+    """Returns `source`, `model`, `config`, `parameters` by part and in all, and `heads`: the models it can be.
+
+    Raises:
+        FileNotFoundError, ValueError: those of `bert_jax.load`.
+    """
+    folder = locate(source)
+    config, named = huggingface.read_config(folder)
+    counts: dict[str, int] = {}
+    if (folder / CHECKPOINTS).is_dir():
+        for path, shape in RunCheckpoint(folder / CHECKPOINTS).shapes.items():
+            part = path.split("/")[0]
+            counts[part] = counts.get(part, 0) + math.prod(shape)
+    else:
+        for tensor in sort_out(open_weights(folder)).slots.values():
+            counts[tensor.place.part] = counts.get(tensor.place.part, 0) + math.prod(tensor.shape)
+    return {
+        "source": str(folder),
+        "model": named or architecture(recognise(counts)),
+        "config": config.to_dict(),
+        "parameters": {**counts, "total": sum(counts.values())},
+        "heads": [name for name, model in MODELS.items() if loads_as(model, config, counts)],
+    }
+
+
+def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> bool:
+    """Says whether parts of a file are all that the model needs; its classifier must have as many scores."""
+    same_scores = "classifier" not in model.heads or fitting(config, model).num_labels == config.num_labels
+    return parts_of(model) <= set(parts) and same_scores
+
+
+def report(found: dict[str, Any]) -> str:
+    """Returns what was found, for people."""
+    lines = [f"{found['model']} in {found['source']}", ""]
+    lines += [f"  {name:<30} {json.dumps(value, ensure_ascii=False)}" for name, value in found["config"].items()]
+    lines += ["", "parameters"]
+    lines += [f"  {name:<15} {count:>15,}" for name, count in found["parameters"].items()]
+    return "\n".join([*lines, "", "loads as " + ", ".join(found["heads"])])

@@ -1,0 +1,1 @@
+"""Examples as batches for fine-tuning."""

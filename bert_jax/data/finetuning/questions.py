@@ -1,0 +1,192 @@
+"""Questions and their contexts as token sequences, with the tokens where an answer starts and ends.
+
+`[CLS] question [SEP] context [SEP]`; a long context is read in several windows, none of its tokens left out. A window
+that does not hold the whole answer, and one of a question that has none, points at [CLS]. A context is encoded once,
+however many questions there are about it.
+
+References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
+from bert_jax.metrics.spans import WindowLogits
+from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.vocabulary import batches
+from bert_jax.text.windows import lay_out, slide
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bert_jax.data.readers.examples import Question
+    from bert_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionSequences(Sequences):
+    """Windows over the contexts of questions.
+
+    Attributes:
+        owned: bool [tokens of all sequences], whether the token is of the context and this window the one in which it
+            has the most context.
+        starts, ends: int32 [n], the first and the last token of the answer within the sequence; 0 and 0 for none.
+        questions: int64 [n], the question that each window is of.
+        first_tokens: int64 [n], the window's first token of the context, a row of `characters`.
+        characters: int32 [tokens of all contexts, 2], where each token begins and ends in its context.
+        found: bool [questions], whether `starts` and `ends` are right: False where an answer is unknown, or where the
+            characters of no run of tokens hold it.
+        whole: bool [questions], whether some window holds the whole answer, or there is none.
+        cut: how many questions were cut.
+        apart: how many contexts are read in windows that share no token, `stride` being more than a window holds.
+    """
+
+    owned: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    questions: np.ndarray
+    first_tokens: np.ndarray
+    characters: np.ndarray
+    found: np.ndarray
+    whole: np.ndarray
+    cut: int
+    apart: int
+
+    per_token: ClassVar[tuple[str, ...]] = ("ids", "owned")
+    per_sequence: ClassVar[tuple[str, ...]] = ("second", "starts", "ends", "questions", "first_tokens")
+
+    def learnable(self) -> Self:
+        """Returns the windows that can be learned from: those of the questions that are `found` and seen `whole`."""
+        return self.take(np.flatnonzero((self.found & self.whole)[self.questions]))
+
+    def window_logits(self, start_logits: np.ndarray, end_logits: np.ndarray) -> list[list[WindowLogits]]:
+        """Returns for each question what a model says of its windows.
+
+        Args:
+            start_logits, end_logits: float [tokens of all sequences], beside `ids`.
+        """
+        allowed = np.where(self.owned, start_logits, -np.inf)
+        windows: list[list[WindowLogits]] = [[] for _ in self.found]
+        bounds = zip(self.offsets[:-1], self.offsets[:-1] + self.second, self.offsets[1:] - 1, strict=True)
+        for question, token, (cls, begin, end) in zip(self.questions, self.first_tokens, bounds, strict=True):
+            windows[question].append(
+                WindowLogits(
+                    starts=allowed[begin:end],
+                    ends=end_logits[begin:end],
+                    null=(float(start_logits[cls]), float(end_logits[cls])),
+                    characters=self.characters[token : token + end - begin],
+                )
+            )
+        return windows
+
+
+def encode_questions(
+    questions: Sequence[Question], tokenizer: Tokenizer, *, max_length: int, stride: int, max_question_length: int
+) -> QuestionSequences:
+    """Encodes questions with their contexts.
+
+    Of several answers the first is pointed at that the tokens hold: see `answer_tokens`.
+
+    Args:
+        max_length: the most tokens of a window, special ones included.
+        stride: how many tokens after the one before a window of the same context begins; at most as many as it holds,
+            so that no token is left out.
+        max_question_length: the most tokens of a question; the rest is cut.
+
+    Raises:
+        ValueError: an impossible number.
+    """
+    if stride < 1 or max_question_length < 1:
+        raise ValueError(f"stride and max_question_length must be at least 1, got {stride} and {max_question_length}")
+    if max_length < max_question_length + 4:
+        raise ValueError(
+            f"max_length {max_length} leaves no context beside a question of max_question_length {max_question_length}"
+        )
+    index: dict[str, int] = {}
+    context_of = np.array([index.setdefault(question.context, len(index)) for question in questions], np.int64)
+    contexts, characters = encode_contexts(index, tokenizer)
+    whole = encode_runs([question.question for question in questions], tokenizer)
+    asked = whole.cut(max_question_length)
+    answered = contexts.take(context_of)
+    spans = answer_spans(questions, characters, answered)
+
+    rooms = max_length - 3 - asked.lengths
+    sizes = zip(answered.lengths.tolist(), rooms.tolist(), strict=True)
+    layout = lay_out([slide(length, room, min(stride, room)) for length, room in sizes])
+    windows = answered.take(layout.documents)
+    windows = Runs(windows.ids, windows.starts + layout.starts, layout.lengths)
+    sequences = join(asked.take(layout.documents), windows, np.ones(len(layout.starts), bool), tokenizer)
+    owned = np.zeros(len(sequences.ids), bool)
+    owned[ranges(sequences.offsets[:-1] + sequences.second, windows.lengths)] = layout.owned
+
+    first, last = spans[layout.documents].T
+    inside = (first >= layout.starts) & (last < layout.starts + layout.lengths)
+    shift = sequences.second - layout.starts
+    impossible = np.array([question.impossible for question in questions], bool)
+    whole_answers = impossible.copy()
+    whole_answers[layout.documents[inside]] = True
+    return QuestionSequences(
+        ids=sequences.ids,
+        offsets=sequences.offsets,
+        second=sequences.second,
+        owned=owned,
+        starts=np.where(inside, first + shift, 0).astype(np.int32),
+        ends=np.where(inside, last + shift, 0).astype(np.int32),
+        questions=layout.documents,
+        first_tokens=windows.starts,
+        characters=characters,
+        found=(spans[:, 0] >= 0) | impossible,
+        whole=whole_answers,
+        cut=int((whole.lengths > max_question_length).sum()),
+        apart=int(((answered.lengths > rooms) & (stride > rooms)).sum()),
+    )
+
+
+def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, np.ndarray]:
+    """Encodes texts without special tokens; returns them and int32 [tokens, 2], the characters of each token."""
+    ids, lengths, characters = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    for batch in batches(map(valid_text, texts)):
+        encodings = tokenizer.backend.encode_batch(batch, add_special_tokens=False)
+        lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
+        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
+        pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
+        characters.append(np.fromiter(chain.from_iterable(pairs), np.int32))
+    offsets = offsets_of(np.concatenate(lengths))
+    return Runs(np.concatenate(ids), offsets[:-1], np.diff(offsets)), np.concatenate(characters).reshape(-1, 2)
+
+
+def answer_spans(questions: Sequence[Question], characters: np.ndarray, contexts: Runs) -> np.ndarray:
+    """Returns the first and the last token of each question's answer in its context, int64 [questions, 2]; or -1, -1.
+
+    Args:
+        characters: those of the tokens of all contexts.
+        contexts: that of each question.
+    """
+    spans = np.full((len(questions), 2), -1, np.int64)
+    for number, question in enumerate(questions):
+        if question.answers:
+            start = contexts.starts[number]
+            within = characters[start : start + contexts.lengths[number]]
+            found = (answer_tokens(question.context, within, answer.text, answer.start) for answer in question.answers)
+            spans[number] = next((span for span in found if span is not None), (-1, -1))
+    return spans
+
+
+def answer_tokens(context: str, characters: np.ndarray, text: str, start: int) -> tuple[int, int] | None:
+    """Returns the first and the last of the tokens that the answer at character `start` has a share in.
+
+    None where their characters, from the first to the last, do not hold the answer: it stands elsewhere, or begins or
+    ends in characters that no token has. White space is not compared.
+    """
+    wanted = " ".join(text.split())
+    first = int(np.searchsorted(characters[:, 1], start, side="right"))
+    last = int(np.searchsorted(characters[:, 0], start + len(text), side="left")) - 1
+    if start < 0 or first > last or not wanted:
+        return None
+    shown = context[characters[first, 0] : characters[last, 1]]
+    return (first, last) if wanted in " ".join(shown.split()) else None

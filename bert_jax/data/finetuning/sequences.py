@@ -1,0 +1,191 @@
+"""Examples as the token sequences that a model reads, all of them in one flat array.
+
+Every text is encoded once, many at a time; the sequences `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]` are then copied
+together by index. How sequences come into rows and batches is not decided here.
+
+References: Devlin et al., BERT, 2018, sections 3 and 4 (input representation, tasks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.vocabulary import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bert_jax.data.readers.examples import ChoiceExample, TextExample
+    from bert_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Token sequences, special tokens included, one after another.
+
+    Attributes:
+        ids: int32 [tokens of all sequences].
+        offsets: int64 [n + 1]; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
+        second: int32 [n], where segment B begins within the sequence; its length where there is none.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    second: np.ndarray
+
+    per_token: ClassVar[tuple[str, ...]] = ("ids",)
+    per_sequence: ClassVar[tuple[str, ...]] = ("second",)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Int64 [n]: tokens of each sequence."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Self:
+        """Returns the sequences of these numbers, in their order; a number may come more than once."""
+        numbers = np.asarray(numbers, np.int64)
+        lengths = self.lengths[numbers]
+        tokens = ranges(self.offsets[numbers], lengths)
+        taken = {name: getattr(self, name)[tokens] for name in self.per_token}
+        taken |= {name: getattr(self, name)[numbers] for name in self.per_sequence}
+        return replace(self, offsets=offsets_of(lengths), **taken)
+
+
+class Runs(NamedTuple):
+    """Pieces of texts: run i is `ids[starts[i]:starts[i] + lengths[i]]`; runs may overlap, and share their ids.
+
+    Attributes:
+        ids: int32 [tokens], without special tokens.
+        starts, lengths: int64 [n].
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def take(self, numbers: np.ndarray) -> Runs:
+        return Runs(self.ids, self.starts[numbers], self.lengths[numbers])
+
+    def cut(self, lengths: np.ndarray | int) -> Runs:
+        """Returns the runs' beginnings, of so many tokens at most."""
+        return self._replace(lengths=np.minimum(self.lengths, lengths))
+
+
+def encode_texts(examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_length: int) -> tuple[Sequences, int]:
+    """Encodes texts and pairs of texts: `[CLS] text [SEP]`, `[CLS] text [SEP] pair [SEP]`.
+
+    What is too long is cut as `Tokenizer` cuts it: the longer of two texts first, at its end.
+
+    Args:
+        max_length: the most tokens of a sequence, special ones included.
+
+    Returns:
+        A sequence for each example, and how many of them were cut.
+
+    Raises:
+        ValueError: a max_length without room for a token of each text.
+    """
+    paired = np.array([example.pair is not None for example in examples], bool)
+    first = encode_runs([example.text for example in examples], tokenizer)
+    second = encode_runs([example.pair or "" for example in examples], tokenizer)
+    return join_cut(first, second, paired, tokenizer, max_length)
+
+
+def encode_choices(
+    examples: Sequence[ChoiceExample], tokenizer: Tokenizer, *, max_length: int
+) -> tuple[Sequences, int]:
+    """Encodes texts with each of their C continuations: `[CLS] text [SEP] choice [SEP]`.
+
+    Args:
+        max_length: the most tokens of a sequence, special ones included; cut as by `encode_texts`.
+
+    Returns:
+        n * C sequences, those of an example next to one another, and how many of them were cut.
+
+    Raises:
+        ValueError: examples with different numbers of choices, with the place of the first that differs; a max_length
+            without room for a token of each text.
+    """
+    choices = len(examples[0].choices) if examples else 0
+    for example in examples:
+        if len(example.choices) != choices:
+            raise ValueError(
+                f"{example.where}: {len(example.choices)} choices, where {examples[0].where} has {choices}"
+            )
+    first = encode_runs([example.text for example in examples], tokenizer)
+    second = encode_runs([choice for example in examples for choice in example.choices], tokenizer)
+    first = first.take(np.repeat(np.arange(len(examples)), choices))
+    return join_cut(first, second, np.ones(len(second.starts), bool), tokenizer, max_length)
+
+
+def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
+    """Encodes texts without special tokens, a million characters at a time."""
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for batch in batches(map(valid_text, texts)):
+        encodings = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
+        lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
+        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
+    offsets = offsets_of(np.concatenate(lengths))
+    return Runs(np.concatenate(ids), offsets[:-1], np.diff(offsets))
+
+
+def join_cut(
+    first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer, max_length: int
+) -> tuple[Sequences, int]:
+    """Joins runs cut to fit; see `join`. Of two too long ones the shorter keeps what it has, up to a half."""
+    least = 5 if paired.any() else 3
+    if max_length < least:
+        raise ValueError(
+            f"max_length must be at least {least}, for special tokens and a token of each text, got {max_length}"
+        )
+    room = max_length - 2 - paired
+    both = first.lengths + second.lengths
+    shorter = np.minimum(np.minimum(first.lengths, second.lengths), room // 2)
+    longer = room - shorter
+    is_shorter = first.lengths <= second.lengths
+    fits = (both <= room) | ~paired
+    first = first.cut(np.where(fits, room, np.where(is_shorter, shorter, longer)))
+    second = second.cut(np.where(fits, room, np.where(is_shorter, longer, shorter)))
+    return join(first, second, paired, tokenizer), int((both > room).sum())
+
+
+def join(first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer) -> Sequences:
+    """Returns the sequences `[CLS] first [SEP]`, and `[CLS] first [SEP] second [SEP]` where `paired`, bool [n]."""
+    begin = 2 + first.lengths
+    lengths = begin + (second.lengths + 1) * paired
+    offsets = offsets_of(lengths)
+    ids = np.empty(offsets[-1], np.int32)
+    ids[offsets[:-1]] = tokenizer.cls_id
+    ids[offsets[:-1] + begin - 1] = tokenizer.sep_id
+    ids[offsets[1:] - 1] = tokenizer.sep_id
+    ids[ranges(offsets[:-1] + 1, first.lengths)] = first.ids[ranges(first.starts, first.lengths)]
+    within = second.lengths * paired
+    ids[ranges(offsets[:-1] + begin, within)] = second.ids[ranges(second.starts, within)]
+    return Sequences(ids, offsets, begin.astype(np.int32))
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Returns int64 [n + 1]: what comes before each of n things laid one after another, and all of them.
+
+    >>> offsets_of(np.array([3, 0, 2])).tolist()
+    [0, 3, 3, 5]
+    """
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns the numbers start <= i < start + length of each range, one range after another.
+
+    >>> ranges(np.array([7, 1]), np.array([2, 3])).tolist()
+    [7, 8, 1, 2, 3]
+    """
+    offsets = offsets_of(lengths)
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)

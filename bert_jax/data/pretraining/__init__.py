@@ -1,0 +1,1 @@
+"""Corpora as batches for pretraining: sentence pairs, packed and masked."""

@@ -1,0 +1,118 @@
+"""One pass over the corpus as a table: its sentence pairs, and which of them share a row.
+
+Pairs are packed block by block, from their lengths alone, in an order of their own. A table may be larger than memory:
+it is then kept in files that are mapped and go with it.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from bert_jax.data.packing import assign_rows
+from bert_jax.data.pretraining.pairs import PAIR, pair_lengths, plan_pairs
+
+if TYPE_CHECKING:
+    import os
+
+    from bert_jax.data.pretraining.token_store import TokenStore
+
+PACKING = 1  # sets the random numbers of packing apart from those of planning
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a pass: row r holds the pairs `pairs[offsets[r]:offsets[r + 1]]`.
+
+    Attributes:
+        pairs: PAIR [N].
+        offsets: int64 [rows + 1].
+    """
+
+    pairs: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.offsets) - 1
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pairs of rows [B], PAIR [N], and how many are in each, int64 [B]."""
+        first, in_row = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        before = np.cumsum(in_row) - in_row
+        return self.pairs[np.repeat(first - before, in_row) + np.arange(in_row.sum())], in_row
+
+
+def plan_rows(
+    store: TokenStore,
+    *,
+    max_length: int,
+    slots: int = 1,
+    short_probability: float = 0.1,
+    seed: int,
+    pass_number: int,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """Plans the pairs of a pass (see `plan_pairs`) and packs them in rows of `max_length` tokens.
+
+    Args:
+        slots: the most pairs in a row; with 1 each has a row of its own, in the order of the corpus.
+        cache_dir: where to keep the plan, 25 bytes a pair and 8 a row, in files that are mapped and go with the plan;
+            without it the plan is in memory.
+
+    Raises:
+        ValueError: as `plan_pairs`.
+    """
+    blocks = plan_pairs(
+        store, max_length=max_length, short_probability=short_probability, seed=seed, pass_number=pass_number
+    )
+    pairs, offsets = _Column(PAIR, cache_dir), _Column(np.dtype(np.int64), cache_dir)
+    offsets.append(np.zeros(1, np.int64))
+    planned = 0
+    for number, block in enumerate(blocks):
+        seeds = np.random.SeedSequence((seed, pass_number, number, PACKING))
+        numbers, in_row = _pack_block(pair_lengths(block), max_length, slots, seeds)
+        pairs.append(block[numbers])
+        offsets.append(planned + np.cumsum(in_row))
+        planned += len(block)
+    return Plan(pairs.array(), offsets.array())
+
+
+def _pack_block(
+    lengths: np.ndarray, row_length: int, slots: int, seeds: np.random.SeedSequence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pairs' numbers [N] row by row, and how many are in each row."""
+    if slots == 1:
+        return np.arange(len(lengths)), np.ones(len(lengths), np.int64)
+    order = np.random.Generator(np.random.Philox(seeds)).permutation(len(lengths))
+    row_of = assign_rows(lengths[order], row_length, slots=slots)
+    return order[np.argsort(row_of, kind="stable")], np.bincount(row_of)
+
+
+class _Column:
+    """An array that grows, in memory or in a file without a name."""
+
+    def __init__(self, dtype: np.dtype, folder: str | os.PathLike[str] | None) -> None:
+        self._dtype, self._file = dtype, self._open(folder)
+
+    @staticmethod
+    def _open(folder: str | os.PathLike[str] | None) -> IO[bytes]:
+        if folder is None:
+            return io.BytesIO()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder)
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(values.tobytes())
+
+    def array(self) -> np.ndarray:
+        """Returns what was appended, and takes no more."""
+        if isinstance(self._file, io.BytesIO):
+            return np.frombuffer(self._file.getbuffer(), self._dtype)
+        with self._file:
+            return np.memmap(self._file, self._dtype, mode="r")

@@ -1,0 +1,272 @@
+"""A corpus as token ids on disk: documents -> sentences -> tokens, flat.
+
+Splitting and tokenizing a corpus takes minutes to hours and depends on nothing that changes from pass to pass, so it is
+done once, on all cores. What is kept is memory-mapped: the ids of all tokens one after the other, as Arrow; the tokens
+before each sentence and the sentences before each document, as .npy. A corpus may be larger than memory, processes that
+read it share it, and the one that writes it holds a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from bert_jax.data.readers.cache import new_folder
+from bert_jax.data.readers.sources import Texts
+from bert_jax.text.sentences import split_sentences
+from bert_jax.text.vocabulary import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import datasets
+
+    from bert_jax.text.tokenizer import Tokenizer
+
+FORMAT = 1  # part of the fingerprint: to be raised when the same corpus is to give other sentences
+WORTH_PROCESSES = 1 << 25  # bytes of text; less is done before the processes have started
+
+
+class TokenStore:
+    """Token ids of a corpus, cut into sentences and documents.
+
+    Sentence `s` holds the tokens `sentence_offsets[s]:sentence_offsets[s + 1]`, document `d` the sentences
+    `document_offsets[d]:document_offsets[d + 1]`. No sentence and no document is empty.
+
+    Attributes:
+        sentence_offsets: int64 [sentences + 1], tokens before each sentence.
+        document_offsets: int64 [documents + 1], sentences before each document.
+        fingerprint: stands for the content; the same documents, tokenizer and language give the same one.
+    """
+
+    def __init__(
+        self,
+        chunks: Sequence[np.ndarray],
+        sentence_offsets: np.ndarray,
+        document_offsets: np.ndarray,
+        fingerprint: str,
+        folder: Path | None = None,
+    ) -> None:
+        """Holds arrays; `chunks` are the ids of consecutive tokens, and no document reaches into two."""
+        self._chunks = list(chunks)
+        self._starts = np.cumsum([0, *map(len, chunks)])[:-1].tolist()
+        self._folder = folder
+        self.sentence_offsets = sentence_offsets
+        self.document_offsets = document_offsets
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def from_documents(cls, documents: Sequence[Sequence[Sequence[int]]]) -> TokenStore:
+        """Holds documents, given as lists of sentences of token ids, in memory.
+
+        Sentences without tokens and documents without sentences are dropped, as they are from a corpus.
+        """
+        kept = [[sentence for sentence in document if len(sentence)] for document in documents]
+        kept = [document for document in kept if document]
+        sentences = [np.asarray(sentence, np.int32) for document in kept for sentence in document]
+        ids = np.concatenate([np.zeros(0, np.int32), *sentences])
+        ids.flags.writeable = False
+        sentence_offsets = np.cumsum([0, *map(len, sentences)], dtype=np.int64)
+        document_offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+        content = b"".join(array.tobytes() for array in (ids, sentence_offsets, document_offsets))
+        return cls([ids], sentence_offsets, document_offsets, hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def open(cls, folder: Path) -> TokenStore:
+        """Maps a folder that `tokenize_corpus` has written.
+
+        Raises:
+            ValueError: the folder holds something else, or its files do not fit together.
+        """
+        try:
+            with pa.memory_map(str(folder / "ids.arrow")) as file:
+                chunks = [chunk.to_numpy() for chunk in pa.ipc.open_stream(file).read_all()["ids"].chunks]
+            sentences, documents = (
+                np.load(folder / f"{name}_offsets.npy", mmap_mode="r", allow_pickle=False)
+                for name in ("sentence", "document")
+            )
+        except (pa.ArrowException, KeyError, ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{folder}: not a tokenized corpus ({error!r:.200}); delete it") from None
+        for offsets, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
+            whole = offsets.ndim == 1 and offsets.dtype == np.int64 and len(offsets) > 1
+            if not (whole and offsets[0] == 0 and offsets[-1] == end):
+                raise ValueError(f"{folder}: the files of a tokenized corpus do not fit together; delete it")
+        return cls(chunks, sentences, documents, folder.name, folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process maps the files again: it is not sent the corpus.
+        if self._folder is not None:
+            return TokenStore.open, (self._folder,)
+        return TokenStore, (self._chunks, self.sentence_offsets, self.document_offsets, self.fingerprint)
+
+    def span(self, start: int, length: int) -> np.ndarray:
+        """The ids [length] of the tokens from `start` on, a read-only view; they must lie within one document."""
+        chunk = bisect_right(self._starts, start) - 1
+        first = start - self._starts[chunk]
+        return self._chunks[chunk][first : first + length]
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.document_offsets) - 1
+
+    @property
+    def num_sentences(self) -> int:
+        return len(self.sentence_offsets) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.sentence_offsets[-1])
+
+
+def tokenize_corpus(
+    documents: datasets.Dataset,
+    tokenizer: Tokenizer,
+    *,
+    cache_dir: str | os.PathLike[str],
+    language: str = "en",
+    num_proc: int | None = None,
+) -> TokenStore:
+    """Splits documents into sentences and these into token ids, or finds that done in `cache_dir`.
+
+    Args:
+        documents: a document a row, in the column `text`.
+        language: ISO 639 code of the rules by which sentences are split.
+        num_proc: processes; None is one for each core, and for a small corpus none but this one. They are started
+            afresh (a fork would inherit locks from JAX's threads), so a script that asks for several needs the usual
+            `if __name__ == "__main__":`. The result does not depend on their number.
+
+    Raises:
+        ValueError: no column `text`, or no token in the whole corpus.
+    """
+    if "text" not in documents.column_names:
+        raise ValueError(f"documents need a column 'text', found {', '.join(documents.column_names)}")
+    if num_proc is not None and num_proc < 1:
+        raise ValueError(f"num_proc must be at least 1, found {num_proc}")
+    made_from = [FORMAT, documents._fingerprint, tokenizer.fingerprint, language]
+    folder = Path(cache_dir) / hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    if not folder.is_dir():
+        with new_folder(folder) as unfinished:
+            _write(unfinished, _encode_all(documents, tokenizer, language, num_proc or _cores(documents)), tokenizer)
+    return TokenStore.open(folder)
+
+
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens of each sentence, sentences of each document
+
+
+def _encode_part(texts: list[str], tokenizer: Tokenizer, language: str) -> Part:
+    """Encodes documents; what has no tokens is left out."""
+    split = [split_sentences(text, language=language) for text in texts]
+    ids, lengths = tokenizer.encode_flat(sentence for sentences in split for sentence in sentences)
+    document = np.repeat(np.arange(len(split)), [len(sentences) for sentences in split])
+    sentences = np.bincount(document[lengths > 0], minlength=len(split))
+    return ids.astype(_id_type(tokenizer)), lengths[lengths > 0], sentences[sentences > 0]
+
+
+def _id_type(tokenizer: Tokenizer) -> type[np.generic]:
+    return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
+
+
+def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int) -> Iterator[Part]:
+    """Yields the corpus part by part in its order, whichever process was first."""
+    encode = partial(_encode_part, tokenizer=tokenizer, language=language)
+    progress = tqdm(Texts(documents), "tokenizing", unit=" documents", disable=None)
+    parts = batches(progress)
+    if num_proc == 1:
+        yield from map(encode, parts)
+        return
+    waiting = deque()
+    with ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (encode,)) as pool:
+        try:
+            for part in parts:
+                waiting.append(pool.submit(_work, part))
+                # So many are under way that no process waits, and so few that the corpus is never held.
+                if len(waiting) > 2 * num_proc:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a process that tokenizes has died: memory ran out, or the script that started it lacks "
+                '`if __name__ == "__main__":` (num_proc=1 starts none)'
+            ) from None
+
+
+_work_here: list[partial[Part]] = []  # in a worker: what it does, sent once and not with every part
+
+
+def _start_worker(encode: partial[Part]) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core has a process already
+    _work_here[:] = [encode]
+
+
+def _work(part: list[str]) -> Part:
+    return _work_here[0](part)
+
+
+def _cores(documents: datasets.Dataset) -> int:
+    """One for each core, or one alone where the corpus is small."""
+    table = documents.data
+    size = table.nbytes / max(table.num_rows, 1) * len(documents)
+    if size < WORTH_PROCESSES:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(folder: Path, parts: Iterable[Part], tokenizer: Tokenizer) -> None:
+    schema = pa.schema({"ids": pa.from_numpy_dtype(_id_type(tokenizer))})
+    with (
+        pa.OSFile(str(folder / "ids.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, schema) as ids_file,
+        _OffsetsFile(folder / "sentence_offsets.npy") as sentence_offsets,
+        _OffsetsFile(folder / "document_offsets.npy") as document_offsets,
+    ):
+        for ids, sentence_lengths, document_lengths in parts:
+            if len(ids):
+                ids_file.write_batch(pa.record_batch([pa.array(ids)], schema))
+                sentence_offsets.append(sentence_lengths)
+                document_offsets.append(document_lengths)
+        if not document_offsets.last:
+            raise ValueError("the corpus to tokenize holds no token")
+
+
+class _OffsetsFile:
+    """An int64 .npy file of running sums, written piece by piece."""
+
+    def __init__(self, path: Path) -> None:
+        self.last = 0
+        self._file = path.open("wb")
+        self._write_header(0)
+        self._file.write(np.zeros(1, np.int64).tobytes())
+
+    def append(self, lengths: np.ndarray) -> None:
+        offsets = self.last + np.cumsum(lengths, dtype=np.int64)
+        self._file.write(offsets.tobytes())
+        self.last = int(offsets[-1])
+
+    def _write_header(self, length: int) -> None:
+        # NumPy pads a header so that it can be written again when the array has grown.
+        header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._begin = self._file.tell()
+
+    def __enter__(self) -> _OffsetsFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        length = (self._file.tell() - self._begin) // 8
+        self._file.seek(0)
+        self._write_header(length)
+        self._file.close()

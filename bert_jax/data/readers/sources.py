@@ -1,0 +1,115 @@
+"""Sources by name, files and datasets on the Hugging Face hub alike, and the documents in them, as streams.
+
+Mistakes in a source are told in one line, with the file and the line in it where there is one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from datasets.exceptions import DatasetsError
+
+from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, open_text, read_rows, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+LONGEST_DOCUMENT = LONGEST_FIELD  # a whole corpus without a blank line is longer
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+_FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst)$")
+
+
+def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
+    """The files, once each, and the datasets that sources name."""
+    origins: dict[str, Origin] = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            raise IsADirectoryError(f"{source} is a folder: name its files, as in {source}/*.txt")
+        if path.is_file():
+            origins[str(path)] = path
+        elif glob.has_magic(source):
+            found = [name for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+            if not found:
+                raise FileNotFoundError(f"no file matches {source}")
+            origins.update({name: Path(name) for name in found})
+        elif _HUB_NAME.fullmatch(source) and not _FILE_SUFFIX.search(source):
+            origins[source] = _from_hub(source, split)
+        else:
+            raise FileNotFoundError(f"no such file: {source}")
+    if not origins:
+        raise ValueError("no corpus: name a file, a pattern of files, or a dataset on the hub")
+    return list(origins.values())
+
+
+def _from_hub(source: str, split: str) -> datasets.Dataset:
+    name, _, config = source.partition(":")
+    try:
+        return datasets.load_dataset(name, config or None, split=split)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise OSError(
+            f"no such file: {source}, and no such dataset to be had from the hub: {first_line(error)}"
+        ) from None
+
+
+def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:
+    """Yields the texts of one file or dataset that are not empty."""
+    if isinstance(origin, datasets.Dataset) or origin.suffix.lower() in TABLES:
+        rows = read_rows(origin, [text_column], encoding=encoding)
+        texts = (text_of(row, text_column, where) for where, row in rows)
+    else:
+        texts = _read_text(origin, encoding)
+    for text in texts:
+        if text and not text.isspace():
+            yield text
+
+
+def _read_text(path: Path, encoding: str) -> Iterator[str]:
+    with open_text(path, encoding) as file:
+        number = 1
+        for blank, group in groupby(file, key=str.isspace):
+            lines, size, first = [], 0, number
+            for line in group:
+                number += 1
+                if not blank:
+                    lines.append(line)
+                    size += len(line)
+                if size > LONGEST_DOCUMENT:
+                    raise ValueError(
+                        f"{path}:{first}: a document of more than {LONGEST_DOCUMENT} characters; "
+                        "blank lines separate documents"
+                    )
+            yield "".join(lines).rstrip("\n")
+
+
+def codec(encoding: str) -> str:
+    """The encoding's own name; that of UTF-8 skips a byte order mark."""
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"no such encoding: {encoding}") from None
+    return "utf-8-sig" if name == "utf-8" else name
+
+
+class Texts:
+    """The column `text` of a dataset, to be walked any number of times, a few documents in memory at a time.
+
+    Nulls are empty texts.
+    """
+
+    def __init__(self, documents: datasets.Dataset) -> None:
+        self._documents: Any = documents.select_columns("text").with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __iter__(self) -> Iterator[str]:
+        for table in self._documents.iter(batch_size=64):
+            for text in table["text"].to_pylist():
+                yield text or ""

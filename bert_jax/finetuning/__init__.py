@@ -1,0 +1,1 @@
+"""The fine-tuning program: settings, data, model, training, sweeps."""

@@ -1,0 +1,1 @@
+"""Weight files: bytes to named tensors."""

@@ -1,0 +1,1 @@
+"""The pretraining program: settings, plan, training, summary."""

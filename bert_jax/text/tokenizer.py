@@ -1,0 +1,282 @@
+"""Texts into ids and back, by WordPiece.
+
+`tokenizers` does the work; this is BERT's way of using it, with arrays at the end. Special tokens are found by their
+names, wherever a vocabulary has them. A tokenizer never changes: one object may serve several threads.
+
+References: Devlin et al., BERT, 2018, section 3 (input representation).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import tokenizers
+from tokenizers import normalizers, processors
+
+from bert_jax.text.vocabulary import (
+    CLS,
+    CONTINUATION,
+    SEP,
+    SPECIAL_TOKENS,
+    batches,
+    read_max_length,
+    read_wordpiece,
+    require_working,
+    train_wordpiece,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bert_jax.text.word_cache import Words
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """BERT's tokenizer: cleaning, splitting into words, WordPiece, `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer` that does it, without truncation and padding.
+        tokens: the pieces, by id.
+        continuation: bool [V], whether a piece continues a word.
+        special_ids: int32 [5], the ids of [PAD], [UNK], [CLS], [SEP] and [MASK].
+        fingerprint: sha256 of all that decides which ids a text gets.
+        max_length: the tokens of a sequence that its model was trained to read; None where nobody says. Nothing is cut
+            for it, but pipelines read longer texts in windows of so many.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
+        vocabulary = backend.get_vocab()
+        if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
+            raise ValueError(f"the vocabulary of {len(vocabulary)} tokens lacks {' '.join(missing)}")
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise ValueError(
+                f"the {len(vocabulary)} tokens of the vocabulary do not have the ids 0 to {len(vocabulary) - 1}"
+            )
+        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token not in known])
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{CLS} $A {SEP}",
+            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+            special_tokens=[(token, vocabulary[token]) for token in (CLS, SEP)],
+        )
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.tokens: list[str] = sorted(vocabulary, key=vocabulary.__getitem__)
+        self.continuation = np.array([token.startswith(CONTINUATION) for token in self.tokens])
+        self.special_ids = np.array([vocabulary[token] for token in SPECIAL_TOKENS], np.int32)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids.tolist()
+        self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.max_length = max_length
+        self._variants: dict[Any, tokenizers.Tokenizer] = {}
+        self._words: Words | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.backend, self.max_length)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        *,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        min_frequency: int = 2,
+    ) -> Tokenizer:
+        """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text.
+
+        Args:
+            texts: what to train on, read several times and never held: a list, or the `Texts` of a dataset.
+            vocab_size: the most tokens; a small corpus gives fewer.
+            strip_accents: None strips them when lowercasing, as BERT does.
+            min_frequency: how often a pair must occur to become a piece.
+
+        Raises:
+            ValueError: no text, or a vocabulary too small for the special tokens and the characters of the corpus.
+        """
+        return cls(train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents))
+
+    @classmethod
+    def of(cls, content: bytes) -> Tokenizer:
+        """Makes the tokenizer whose backend was written down as `backend.to_str().encode()`."""
+        return cls(tokenizers.Tokenizer.from_buffer(content))
+
+    @classmethod
+    def load(cls, source: str | Path) -> Tokenizer:
+        """Loads a vocab.txt, a tokenizer.json, or a folder that holds either.
+
+        What a vocab.txt does not say is taken from the tokenizer_config.json beside it; without one, a vocabulary that
+        has no capital letters is one of lowercased text.
+
+        Raises:
+            FileNotFoundError, ValueError: with the file, and the line where there is one.
+        """
+        path = Path(source)
+        if path.is_dir():
+            found = [path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()]
+            if not found:
+                raise FileNotFoundError(f"{path} holds neither tokenizer.json nor vocab.txt")
+            path = found[0]
+        if not path.is_file():
+            raise FileNotFoundError(f"no such vocabulary: {path}")
+        try:
+            tokenizer = cls(read_wordpiece(path), read_max_length(path.with_name("tokenizer_config.json")))
+            require_working(tokenizer.backend)
+            return tokenizer
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, vocab.txt and tokenizer_config.json, which transformers reads as well."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        normalizer = self.backend.normalizer
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            config = {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": normalizer.lowercase,
+                "strip_accents": normalizer.strip_accents,
+                "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+            }
+        if self.max_length is not None:
+            config["model_max_length"] = self.max_length
+        config |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in self.tokens).encode())
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def __call__(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        pairs: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        *,
+        max_length: int | None = None,
+        padding: Literal["longest", "max_length"] = "longest",
+    ) -> dict[str, np.ndarray]:
+        """Returns `input_ids`, `token_type_ids`, `attention_mask`, int32 [B, T], T the longest row's or `max_length`.
+
+        Arguments are those of `encode_batch`.
+        """
+        if padding == "max_length" and max_length is None:
+            raise ValueError("padding to max_length needs a max_length")
+        encodings = self.encode_batch(texts, pairs, max_length=max_length)
+        longest = max(map(len, encodings), default=0)
+        shape = (len(encodings), max_length if padding == "max_length" and max_length else longest)
+        batch = {
+            "input_ids": np.full(shape, self.pad_id, np.int32),
+            "token_type_ids": np.zeros(shape, np.int32),
+            "attention_mask": np.zeros(shape, np.int32),
+        }
+        for row, encoding in enumerate(encodings):
+            batch["input_ids"][row, : len(encoding)] = encoding.ids
+            batch["token_type_ids"][row, : len(encoding)] = encoding.type_ids
+            batch["attention_mask"][row, : len(encoding)] = 1
+        return batch
+
+    def encode_batch(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        pairs: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        *,
+        max_length: int | None = None,
+        add_special_tokens: bool = True,
+    ) -> list[tokenizers.Encoding]:
+        """Encodes texts, or pairs of texts, with offsets, word ids and sequence ids.
+
+        Args:
+            texts: strings, or lists of words, to which word ids then refer.
+            pairs: as many second texts, in the same form.
+            max_length: the most tokens, special ones included; the longer of two texts is cut first, at its end.
+
+        Raises:
+            ValueError: what is no text, or not of one form; too small a `max_length`.
+        """
+        if isinstance(texts, str) or isinstance(pairs, str):
+            raise ValueError("texts are a list, also where there is only one")
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"{len(texts)} texts cannot be paired with {len(pairs)}")
+        backend = self.backend
+        if max_length is not None:
+            special = backend.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0
+            if max_length <= special:
+                raise ValueError(f"max_length {max_length} leaves no room beside {special} special tokens")
+            backend = self._variant(max_length=max_length)
+        words = len(texts) > 0 and not isinstance(texts[0], str)
+        encode = partial(backend.encode_batch, is_pretokenized=words, add_special_tokens=add_special_tokens)
+        columns = [texts] if pairs is None else [texts, pairs]
+        try:
+            return encode(list(texts) if pairs is None else list(zip(*columns, strict=True)))
+        except TypeError:  # what the library cannot read, and does not name
+            valid = [[_valid_input(text, words=words) for text in column] for column in columns]
+            return encode(valid[0] if pairs is None else list(zip(*valid, strict=True)))
+
+    def encode_flat(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes texts as they stand, a literal "[SEP]" too, and adds nothing: a corpus' way.
+
+        Returns:
+            The ids of all texts, int32 [tokens], and how many each has, int32 [texts].
+        """
+        from bert_jax.text.word_cache import Words  # Arrow takes a while to import, and only a corpus needs it
+
+        if self._words is None:
+            self._words = Words(self._variant(max_length=None))
+        ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        for batch in batches(texts):
+            encoded = self._words.encode(batch)
+            ids.append(encoded[0])
+            lengths.append(encoded[1])
+        return np.concatenate(ids), np.concatenate(lengths)
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """Joins pieces into words, and words by spaces."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def _variant(self, *, max_length: int | None) -> tokenizers.Tokenizer:
+        """A copy that truncates, or for None one that reads special tokens as text: the backend itself is shared."""
+        if max_length not in self._variants:
+            variant = tokenizers.Tokenizer.from_str(self.backend.to_str())
+            if max_length is None:
+                variant.encode_special_tokens = True
+            else:
+                variant.enable_truncation(max_length)
+            self._variants[max_length] = variant
+        return self._variants[max_length]
+
+
+def require_string(text: object, what: str = "a text") -> str:
+    """Returns the text, once it is known to be a string.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
+    return text
+
+
+def valid_text(text: object, what: str = "a text") -> str:
+    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD."""
+    return SURROGATES.sub("\ufffd", require_string(text, what))
+
+
+def _valid_input(text: object, *, words: bool) -> str | list[str]:
+    """Returns what is to be encoded as `valid_text` has it, a text or a list of words."""
+    if not words:
+        return valid_text(text)
+    if not isinstance(text, list | tuple):
+        raise ValueError(f"wanted texts, or lists of words; got {type(text).__name__}: {text!r:.60}")
+    return [valid_text(word, "a word") for word in text]

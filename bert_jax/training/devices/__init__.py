@@ -1,0 +1,1 @@
+"""Where a step runs: meshes, processes, kernels, memory and cost."""

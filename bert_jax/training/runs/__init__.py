@@ -1,0 +1,1 @@
+"""What a run leaves on disk, what it prints, and how it stops and resumes."""

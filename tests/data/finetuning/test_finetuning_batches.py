@@ -1,0 +1,227 @@
+"""Batches of fine-tuning: each token at its place, each example once, rows that say what an example says alone."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pretraining_batches import CONFIG
+
+from bert_jax import models
+from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan, arrange, evaluation_batches
+from bert_jax.data.finetuning.sequences import Sequences, offsets_of
+from bert_jax.training import objectives
+
+SAME_IN_FLOAT32 = 2e-5
+PAD = 1
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+def features(lengths, *, group=1, seed=0):
+    """Sequences of random tokens, with targets of every kind."""
+    random, lengths = np.random.default_rng(seed), np.asarray(lengths)
+    n, tokens = len(lengths), int(lengths.sum())
+    sequences = Sequences(
+        random.integers(4, CONFIG.vocab_size, tokens).astype(np.int32),
+        offsets_of(lengths),
+        random.integers(1, lengths + 1).astype(np.int32),
+    )
+    return Features(
+        sequences,
+        {"labels": np.arange(n, dtype=np.int32) % 3, "weights": random.uniform(0.5, 2, n).astype(np.float32)},
+        {"tags": np.arange(tokens, dtype=np.int32)},
+        {"start_positions": random.integers(0, lengths).astype(np.int32)},
+        group=group,
+    )
+
+
+def layout_of(some, *, batch_size=4, packed=True, shards=1):
+    return Layout.fitting([some], batch_size=batch_size, packed=packed, pad_id=PAD, shards=shards)
+
+
+def of_one_seed(batch):
+    return {name: values[:, 0] for name, values in batch.items()}
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 13), min_size=1, max_size=12), st.integers(0, 99))
+def test_a_batch_holds_each_token_and_each_target_at_its_place(lengths, seed):
+    some = features(lengths, seed=seed)
+    rows = Layout(29, 3, 1, PAD).rows(some.sequences.lengths)
+    batch, placement = arrange(some, rows, num_rows=len(rows) + 2, row_length=29, slots=3, pad_id=PAD)
+    assert sorted(placement.sequences.tolist()) == list(range(len(lengths)))
+    seen = np.zeros((len(rows) + 2, 29), bool)
+    for number, row, slot in zip(placement.sequences, placement.rows, placement.slots, strict=True):
+        start = batch["cls_positions"][row, slot]
+        here = slice(start, start + lengths[number])
+        tokens = slice(some.sequences.offsets[number], some.sequences.offsets[number + 1])
+        within = np.arange(lengths[number])
+        assert not seen[row, here].any()
+        seen[row, here] = True
+        np.testing.assert_array_equal(batch["input_ids"][row, here], some.sequences.ids[tokens])
+        np.testing.assert_array_equal(batch["tags"][row, here], some.of_tokens["tags"][tokens])
+        np.testing.assert_array_equal(batch["position_ids"][row, here], within)
+        np.testing.assert_array_equal(batch["token_type_ids"][row, here], within >= some.sequences.second[number])
+        assert (batch["attention_mask"][row, here] == slot + 1).all()
+        assert batch["labels"][row, slot] == some.of_sequences["labels"][number]
+        assert batch["start_positions"][row, slot] - start == some.positions["start_positions"][number]
+    assert (batch["input_ids"][~seen] == PAD).all()
+    assert not batch["attention_mask"][~seen].any()
+    taken = np.zeros((len(rows) + 2, 3), bool)
+    taken[placement.rows, placement.slots] = True
+    assert not batch["weights"][~taken].any()
+    np.testing.assert_array_equal(batch["tags"][placement.token_rows, placement.token_columns], placement.tokens)
+
+
+LENGTHS = np.random.default_rng(3).integers(3, 12, 23)
+
+
+@pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
+def test_every_example_is_trained_on_once_an_epoch(packed, group):
+    some = features(np.random.default_rng(3).integers(3, 90, 23 * group), group=group)
+    some.of_sequences["labels"] = np.repeat(np.arange(23, dtype=np.int32), group)
+    plan = TrainingPlan(some, layout_of(some, packed=packed), 4, (5,))
+    orders = []
+    for epoch in range(2):
+        batches = [of_one_seed(plan(epoch * plan.steps_per_epoch + step)) for step in range(plan.steps_per_epoch)]
+        chosen = [batch["labels"][batch["weights"] > 0].tolist() for batch in batches]
+        assert sorted(number for numbers in chosen for number in numbers) == list(range(23))
+        assert sorted(map(len, chosen)) == [3, 4, 4, 4, 4, 4]  # one batch has what is left
+        orders.append([tuple(numbers) for numbers in chosen])
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_seed_sees_of_the_others_nothing_but_rows_of_padding(packed):
+    some = features(np.random.default_rng(3).integers(3, 90, 31))
+    layout = layout_of(some, packed=packed)
+    together, alone = (TrainingPlan(some, layout, 4, seeds) for seeds in ((7, 8, 9), (8,)))
+    for number in range(2 * alone.steps_per_epoch):
+        whole, one = together(number), of_one_seed(alone(number))
+        for name, values in one.items():
+            np.testing.assert_array_equal(whole[name][: len(values), 1], values, err_msg=name)
+        assert not whole["attention_mask"][len(one["labels"]) :, 1].any()
+        assert (whole["input_ids"][:, 0] != whole["input_ids"][:, 1]).any()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_shapes_are_few(packed):
+    lengths = np.random.default_rng(3).integers(3, 120, 400)
+    some = features(lengths)
+    plan = TrainingPlan(some, layout_of(some, batch_size=16, packed=packed, shards=2), 16, (0, 1))
+    shapes = {plan(number)["input_ids"].shape for number in range(3 * plan.steps_per_epoch)}
+    assert len(shapes) <= 4
+    assert all(rows % 2 == 0 for rows, *_ in shapes)
+
+
+def test_packing_leaves_little_padding():
+    some = features(np.random.default_rng(3).integers(5, 60, 400))
+    plan = TrainingPlan(some, layout_of(some, batch_size=32), 32, (0,))
+    masks = [plan(number)["attention_mask"] != 0 for number in range(plan.steps_per_epoch - 1)]
+    assert sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) > 0.86
+
+
+def test_a_batch_of_what_is_left_has_no_shape_of_its_own():
+    some = features(np.random.default_rng(3).integers(5, 60, 33))
+    plan = TrainingPlan(some, layout_of(some, batch_size=32), 32, (0,))
+    whole, left = plan(0), plan(1)
+    assert left["weights"].astype(bool).sum() == 1
+    assert left["input_ids"].shape == whole["input_ids"].shape
+
+
+def test_groups_fill_whole_shards():
+    """Three choices on eight devices: each device has whole examples."""
+    some = features(LENGTHS[:21], group=3)
+    plan = TrainingPlan(some, layout_of(some, batch_size=4, shards=8), 4, (0,))
+    assert plan(0)["input_ids"].shape[:3] == (8, 1, 3)
+    assert plan(0)["labels"].shape == (8, 1)
+
+
+@pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
+def test_an_evaluation_takes_every_sequence_once(packed, group):
+    some = features(np.random.default_rng(3).integers(3, 90, 33), group=group)
+    found = []
+    for batch, placement in evaluation_batches(some, layout_of(some, packed=packed), num_rows=6):
+        assert len(batch["input_ids"]) == 6 // group
+        found += placement.sequences.tolist()
+    assert sorted(found) == list(range(33))
+    if group > 1:  # choices stay together, in order
+        assert all(found[i] % group == i % group for i in range(33))
+
+
+def rows_alone_and_packed(some):
+    """The same sequences, one a row and packed."""
+    lengths = some.sequences.lengths
+    alone, _ = arrange(
+        some, [[i] for i in range(len(lengths))], num_rows=len(lengths), row_length=12, slots=1, pad_id=PAD
+    )
+    rows = Layout(29, 4, 1, PAD).rows(lengths)
+    assert max(map(len, rows)) > 2
+    packed, placement = arrange(some, rows, num_rows=len(rows) + 1, row_length=29, slots=4, pad_id=PAD)
+    return alone, packed, placement
+
+
+def losses(objective, batch):
+    params = jax.jit(objective.model.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+
+    def loss(params):
+        total, weight = objective.measure(params, batch, None)["loss"]
+        return total / weight
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    outputs = jax.jit(lambda params: objective.answer(params, batch, None))(params)
+    return outputs, value, gradients
+
+
+def assert_same_learning(one, two):
+    np.testing.assert_allclose(one[1], two[1], rtol=SAME_IN_FLOAT32)
+    for a, b in zip(jax.tree.leaves(one[2]), jax.tree.leaves(two[2]), strict=True):
+        np.testing.assert_allclose(a, b, atol=SAME_IN_FLOAT32)
+
+
+def test_packed_classification_is_that_of_one_a_row():
+    some = features(LENGTHS)
+    alone, packed, placement = rows_alone_and_packed(some)
+    model = models.BertForSequenceClassification(replace(CONFIG, num_labels=3))
+    objective = objectives.classification(model, problem_type="single_label_classification", smoothing=0.1)
+    one, two = losses(objective, alone), losses(objective, packed)
+    logits = np.asarray(two[0].logits)[placement.rows, placement.slots]
+    np.testing.assert_allclose(logits, one[0].logits[placement.sequences, 0], atol=SAME_IN_FLOAT32)
+    assert_same_learning(one, two)
+
+
+def test_packed_tags_are_those_of_one_a_row():
+    some = features(LENGTHS)
+    tokens = len(some.sequences.ids)
+    targets = {"labels": np.arange(tokens, dtype=np.int32) % 3, "weights": np.arange(tokens) % 2 * np.float32(1)}
+    alone, packed, placement = rows_alone_and_packed(Features(some.sequences, of_tokens=targets))
+    objective = objectives.tagging(models.BertForTokenClassification(replace(CONFIG, num_labels=3)), smoothing=0.1)
+    one, two = losses(objective, alone), losses(objective, packed)
+    logits = np.zeros((tokens, 3), np.float32)
+    logits[placement.tokens] = np.asarray(two[0].logits)[placement.token_rows, placement.token_columns]
+    wanted = np.concatenate([row[:length] for row, length in zip(one[0].logits, LENGTHS, strict=True)])
+    np.testing.assert_allclose(logits, wanted, atol=SAME_IN_FLOAT32)
+    assert_same_learning(one, two)
+
+
+def test_packed_questions_are_those_of_one_a_row():
+    some = features(LENGTHS)
+    positions = dict.fromkeys(("start_positions", "end_positions"), some.positions["start_positions"])
+    weights = {"weights": some.of_sequences["weights"]}
+    alone, packed, _ = rows_alone_and_packed(Features(some.sequences, weights, positions=positions))
+    objective = objectives.question_answering(models.BertForQuestionAnswering(CONFIG))
+    assert_same_learning(losses(objective, alone), losses(objective, packed))
+
+
+def test_impossible_batches_have_no_figures_but_finite_ones():
+    """A slot that no sequence takes points at the first token, and weighs nothing."""
+    some = features([5])
+    batch, _ = arrange(some, [[0]], num_rows=3, row_length=29, slots=4, pad_id=PAD)
+    batch["end_positions"] = batch["start_positions"]
+    objective = objectives.question_answering(models.BertForQuestionAnswering(CONFIG))
+    _, value, gradients = losses(objective, batch)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

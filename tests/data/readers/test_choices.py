@@ -1,0 +1,111 @@
+"""Texts with continuations are read in the layout of SWAG and in those like it."""
+
+import json
+
+import datasets
+import pytest
+
+from bert_jax.data.readers.choices import ChoiceColumns, find_choice_columns, read_choices
+from bert_jax.data.readers.examples import ChoiceExample
+
+SWAG = """,video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1,ending2,ending3,label
+0,anetv_1,7,"He waits, ""still"". A line",He waits. ,A line,gold,forms.,"ends, soon.",sings.,falls.,3
+1,lsmdc_2,8,She runs. She,She runs.,She,gen,hides.,jumps.,eats.,sits.,
+"""
+
+
+def test_the_tables_of_swag_are_read_whole(write):
+    path = write("train.csv", SWAG)
+    endings = ("ending0", "ending1", "ending2", "ending3")
+    assert find_choice_columns(path) == ChoiceColumns("sent1", "sent2", endings, "label")
+    assert read_choices(path) == [
+        ChoiceExample(
+            "He waits. ",
+            ("A line forms.", "A line ends, soon.", "A line sings.", "A line falls."),
+            3,
+            f"{path}:2",
+        ),
+        ChoiceExample("She runs.", ("She hides.", "She jumps.", "She eats.", "She sits."), None, f"{path}:3"),
+    ]
+    [first, _] = read_choices(path, text_column="startphrase")
+    assert (first.text, first.choices[0]) == ('He waits, "still". A line', "forms.")
+
+
+def test_named_columns_go_first(write):
+    path = write("a.csv", "what,how,a,b,c,which\nthe owl,it,hooted,flew,sat,1\n")
+    named = {"text_column": "what", "lead_column": "how", "choice_columns": ("c", "a"), "label_column": "which"}
+    assert find_choice_columns(path, **named) == ChoiceColumns("what", "how", ("c", "a"), "which")
+    assert read_choices(path, **named) == [ChoiceExample("the owl", ("it sat", "it hooted"), 1, f"{path}:2")]
+    for changed in ({"choice_columns": ("c", "absent")}, {"lead_column": "absent"}):
+        with pytest.raises(ValueError, match="no column 'absent' among what, how, a, b, c, which"):
+            read_choices(path, **{**named, **changed})
+
+
+def test_the_header_decides(write, monkeypatch):
+    rows = [{"startphrase": "a", "ending1": "c", "ending0": "b", "gold": "1"}]
+    path = write("a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert find_choice_columns(path) == ChoiceColumns("startphrase", None, ("ending0", "ending1"), None)
+    assert read_choices(path) == [ChoiceExample("a", ("b", "c"), None, f"{path}:1")]
+    assert read_choices(path, label_column="gold")[0].label == 1
+    path = write("letters.jsonl", json.dumps({"ctx": "a", "endings": ["b", "c"], "label": "B"}))
+    assert read_choices(path)[0].label == 1
+    assert read_choices(path, guess_label=False)[0].label is None
+    features = datasets.Features(
+        {
+            "ctx": datasets.Value("string"),
+            "endings": datasets.List(datasets.Value("string")),
+            "label": datasets.ClassLabel(names=["0", "1", "2"]),
+        }
+    )
+    table = {"ctx": ["a"], "endings": [["b", "c", "d"]], "label": [2]}
+    hub = datasets.Dataset.from_dict(table, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: hub)
+    assert read_choices("some-one/choices") == [ChoiceExample("a", ("b", "c", "d"), 2, "the dataset:1")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": 2},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '2'$",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": -1},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '-1'$",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": "b"},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'b'$",
+        ),
+        (
+            {"ctx": "a", "endings": ["b", "c"], "label": "C"},
+            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'C'$",
+        ),
+        ({"ctx": "a", "endings": ["b", "c", "d"], "label": 2}, r"a\.jsonl:2: 3 choices, .*a\.jsonl:1 has 2"),
+        ({"ctx": "a", "endings": ["b"], "label": 0}, r"a\.jsonl:2: wanted two texts or more .* 'endings', got \['b'\]"),
+        ({"ctx": "a", "endings": ["b", 1], "label": 0}, r"a\.jsonl:2: wanted two texts or more"),
+        ({"ctx": None, "endings": ["b", "c"], "label": 0}, r"a\.jsonl:2: no text in 'ctx'"),
+        ({"ctx": "a", "endings": ["b", "c"]}, r"a\.jsonl:2: no column 'label' among ctx, endings"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(write, row, message):
+    good = {"ctx": "a", "endings": ["b", "c"], "label": 1}
+    with pytest.raises(ValueError, match=message):
+        read_choices(write("a.jsonl", f"{json.dumps(good)}\n{json.dumps(row)}\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "sent1,label\na,1\n",
+            r"a\.csv: which columns hold the continuations \(ending0, .*\)\? There are sent1, label",
+        ),
+        ("ending0,ending1\na,b\n", r"a\.csv: which columns hold the text\? There are ending0, ending1"),
+        ("sent1,ending0,ending1\n", r"a\.csv: no rows"),
+    ],
+)
+def test_a_table_without_choices_is_refused(write, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_choices(write("a.csv", content))

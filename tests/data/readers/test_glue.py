@@ -1,0 +1,136 @@
+"""GLUE's own files and the hub give the same examples, under the same names of classes."""
+
+from unittest.mock import Mock
+
+import datasets
+import numpy as np
+import pytest
+
+from bert_jax.data.readers.glue import GLUE, glue_task, read_glue
+from bert_jax.metrics.classification import classification_scores
+
+MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+TRAIN_MNLI, DEV_MNLI = (
+    f"{MNLI}sentence1 sentence2 label1 gold_label",
+    (f"{MNLI}sentence1 sentence2 label1 label2 label3 label4 label5 gold_label"),
+)
+STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
+# What GLUE's own files look like: (file, lines whose columns are set apart by |), and what is to be read from them.
+FILES = {
+    ("cola", "train"): ("CoLA/train.tsv", 'gj04|1||Our "friends win.\ngj04|0|*|They drank pub.',
+                        [('Our "friends win.', None, "acceptable"), ("They drank pub.", None, "unacceptable")]),
+    ("cola", "test"): ("CoLA/test.tsv", "index|sentence\n0|Bill coughed.", [("Bill coughed.", None, None)]),
+    ("sst2", "validation"): ("SST-2/dev.tsv", "sentence|label\nfine . |1", [("fine . ", None, "positive")]),
+    ("sst2", "test"): ("SST-2/test.tsv", "index|sentence\n0|dull", [("dull", None, None)]),
+    ("mrpc", "train"): ("MRPC/train.tsv", "\ufeffQuality|#1 ID|#2 ID|#1 String|#2 String\n1|70|71|He said.|\"He did.",
+                        [("He said.", '"He did.', "equivalent")]),
+    ("mrpc", "test"): ("MRPC/test.tsv", "\ufeffindex|#1 ID|#2 ID|#1 String|#2 String\n0|10|11|a|b", [("a", "b", None)]),
+    ("stsb", "validation"): ("STS-B/dev.tsv", f"{STSB} score".replace(" ", "|") + "\n0|m|f|2012|1|n|n|a|b|4.750",
+                             [("a", "b", 4.75)]),
+    ("stsb", "test"): ("STS-B/test.tsv", STSB.replace(" ", "|") + "\n0|m|f|2012|1|n|n|a|b", [("a", "b", None)]),
+    ("qqp", "train"): ("QQP/train.tsv", "id|qid1|qid2|question1|question2|is_duplicate\n1|2|3|How?|Who?|0\n"
+                       "4|5|6|half a question\n7|8|9|a|b|1",
+                       [("How?", "Who?", "not_duplicate"), ("a", "b", "duplicate")]),
+    ("qqp", "test"): ("QQP/test.tsv", "id|question1|question2\n0|a|b", [("a", "b", None)]),
+    ("mnli", "train"): ("MNLI/train.tsv", TRAIN_MNLI.replace(" ", "|") + "\n0|1|1n|t|(|(|(|(|a|b|neutral|neutral",
+                        [("a", "b", "neutral")]),
+    ("mnli", "validation_matched"): ("MNLI/dev_matched.tsv", DEV_MNLI.replace(" ", "|")
+                                     + "\n0|1|1n|t|(|(|(|(|a|b|neutral|entailment|x|x|x|entailment",
+                                     [("a", "b", "entailment")]),
+    ("mnli", "validation_mismatched"): ("MNLI/dev_mismatched.tsv", DEV_MNLI.replace(" ", "|")
+                                        + "\n0|1|1n|t|(|(|(|(|c|d|x|x|x|x|x|contradiction",
+                                        [("c", "d", "contradiction")]),
+    ("mnli", "test_matched"): ("MNLI/test_matched.tsv", f"{MNLI}sentence1 sentence2".replace(" ", "|")
+                               + "\n0|1|1n|t|(|(|(|(|a|b", [("a", "b", None)]),
+    ("qnli", "train"): ("QNLI/train.tsv", "index|question|sentence|label\n0|When?|Then.|not_entailment",
+                        [("When?", "Then.", "not_entailment")]),
+    ("rte", "train"): ("RTE/train.tsv", "index|sentence1|sentence2|label\n0|a|b|entailment",
+                       [("a", "b", "entailment")]),
+    ("wnli", "train"): ("WNLI/train.tsv", "index|sentence1|sentence2|label\n0|a|b|1\n1|c|d|0",
+                        [("a", "b", "entailment"), ("c", "d", "not_entailment")]),
+    ("ax", "test"): ("diagnostic/diagnostic.tsv", "index|sentence1|sentence2\n0|a|b", [("a", "b", None)]),
+}  # fmt: skip
+
+
+def contents(examples) -> list[tuple]:
+    return [(example.text, example.pair, example.label) for example in examples]
+
+
+@pytest.mark.parametrize(("task", "split"), FILES)
+def test_the_files_of_each_task_are_read(write, tmp_path, task, split):
+    name, content, expected = FILES[task, split]
+    path = write(name, content.replace("|", "\t") + "\n")
+    examples, skipped = read_glue(task, split, tmp_path)
+    assert contents(examples) == expected
+    assert examples[-1].where == f"{path}:{content.count(chr(10)) + 1}"
+    half = [f"{path}:3: 4 columns, the header has 6"] if (task, split) == ("qqp", "train") else []
+    assert skipped == half
+
+
+def test_every_task_is_tried_above():
+    assert {task for task, _ in FILES} == set(GLUE)
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "labels", "expected"),
+    [
+        ("wnli", "train", [1, 0], ["entailment", "not_entailment"]),
+        ("mrpc", "validation", [0, 1], ["not_equivalent", "equivalent"]),
+        ("mnli", "validation_mismatched", [2, 0], ["contradiction", "entailment"]),
+        ("cola", "test", [-1, -1], [None, None]),
+        ("stsb", "train", [0.5, 5.0], [0.5, 5.0]),
+        ("stsb", "test", [-1.0, -1.0], [None, None]),
+    ],
+)
+def test_the_hub_gives_the_same_names(monkeypatch, task, split, labels, expected):
+    text, pair, label = GLUE[task].columns
+    classes = GLUE[task].labels
+    features = datasets.Features(
+        {name: datasets.Value("string") for name in (text, pair) if name}
+        | {label: datasets.ClassLabel(names=list(classes)) if classes else datasets.Value("float32")}
+    )
+    values = {name: ["a", "b"] for name in (text, pair) if name} | {label: labels}
+    hub = datasets.Dataset.from_dict(values, features=features)
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *name, split: asked.append((*name, split)) or hub)
+    examples, skipped = read_glue(task, split)
+    assert asked == [("nyu-mll/glue", task, split)]
+    assert ([example.label for example in examples], skipped) == (expected, [])
+    assert [example.pair for example in examples] == (["a", "b"] if pair else [None, None])
+
+
+def test_tasks_are_found_by_either_name():
+    for task in GLUE.values():
+        assert glue_task(task.name) is glue_task(task.config.upper()) is task
+    with pytest.raises(ValueError, match="no such task of GLUE: 'squad'; there are cola, sst2, mrpc, stsb, qqp, mnli"):
+        glue_task("squad")
+
+
+def test_what_glue_reports_is_scored():
+    for task in GLUE.values():
+        count = len(task.labels)
+        labels = np.arange(6) % count if count else np.linspace(0, 5, 6)
+        logits = np.random.default_rng(0).normal(size=(6, max(count, 1)))
+        assert set(task.metrics) <= classification_scores(logits, labels, task.problem_type).keys(), task.name
+
+
+def test_mistakes_are_told(write, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="MNLI has no split 'validation' but train, validation_matched, valid"):
+        read_glue("mnli", "validation", tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=ConnectionError("no network")))
+    with pytest.raises(OSError, match=r"no network; --glue-folder FOLDER takes GLUE's own FOLDER/RTE/dev\.tsv"):
+        read_glue("rte", "validation")
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*RTE/dev\.tsv$"):
+        read_glue("rte", "validation", tmp_path)
+    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label 'neutral' is none of entailment, not_entailment"):
+        read_glue("rte", "validation", tmp_path)
+    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: 3 columns, the header has 4"):
+        read_glue("rte", "validation", tmp_path)
+    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv: no rows"):
+        read_glue("rte", "validation", tmp_path)
+    write("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\t\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label '' is none of the numbers"):
+        read_glue("stsb", "validation", tmp_path)

@@ -1,0 +1,104 @@
+"""Names of classes come from what is trained on; a label that is not among them is told with its place."""
+
+import re
+
+import numpy as np
+import pytest
+
+from bert_jax.data.readers.examples import TaggedExample, TextExample
+from bert_jax.data.readers.labels import encode_labels, label_names
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+
+
+def examples_of(*labels) -> list[TextExample]:
+    return [TextExample("a", None, label, f"a.tsv:{line}") for line, label in enumerate(labels, 2)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a", "b", "C"], ("C", "a", "b")),
+        (["10", "9", "0", "9"], ("0", "9", "10")),
+        (["1", "-1"], ("-1", "1")),
+        (["2", "10", "a"], ("10", "2", "a")),
+        ([("b", "a"), (), ("c",)], ("a", "b", "c")),
+        ([("1",), ()], ("1",)),
+    ],
+)
+def test_names_are_sorted_and_whole_numbers_by_size(labels, names):
+    assert label_names(examples_of(*labels)) == names
+
+
+def test_tags_are_named_too():
+    tagged = [TaggedExample(("a", "b"), ("O", "B-x"), "a:1"), TaggedExample(("c",), ("I-x",), "a:4")]
+    assert label_names(tagged) == ("B-x", "I-x", "O")
+    with pytest.raises(ValueError, match="a:9: no tags"):
+        label_names([*tagged, TaggedExample(("c",), None, "a:9")])
+
+
+def test_names_that_are_given_keep_their_order_and_must_agree():
+    assert label_names(examples_of("b", "a"), given=["b", "c", "a"]) == ("b", "c", "a")
+    with pytest.raises(ValueError, match=re.escape("a.tsv:3: the label 'd' is none of b, c, a")):
+        label_names(examples_of("b", "d"), given=["b", "c", "a"])
+    with pytest.raises(ValueError, match="a class is named twice in b, a, b"):
+        label_names(examples_of("b", "a"), given=["b", "a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "a"], "a.tsv:2 to a.tsv:3: wanted two classes or more, found a"),
+        ([(), ()], "a.tsv:2 to a.tsv:3: wanted two classes or more, found none"),
+        ([], "no examples: wanted two classes or more, found none"),
+        (["a", None, "b"], "a.tsv:3: no label"),
+        (["a", 0.5], "a.tsv:3: 0.5 is a score and no class"),
+    ],
+)
+def test_what_teaches_no_classes_is_refused(labels, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        label_names(examples_of(*labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "expected", "dtype"),
+    [
+        (["c", "a", "c"], SINGLE, [2, 0, 2], np.int32),
+        ([("c", "a"), (), ("b",)], MULTI, [[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.float32),
+        ([0.5, -2.0, 3.0], REGRESSION, [[0.5], [-2], [3]], np.float32),
+        ([(0.5, 1.0), (2.0, 3.0)], REGRESSION, [[0.5, 1], [2, 3]], np.float32),
+    ],
+)
+def test_labels_become_the_array_of_their_problem(labels, problem_type, expected, dtype):
+    encoded = encode_labels(examples_of(*labels), ("a", "b", "c"), problem_type)
+    assert encoded.dtype == dtype
+    np.testing.assert_array_equal(encoded, np.array(expected, dtype))
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "message"),
+    [
+        (["a", "x"], SINGLE, "a.tsv:3: the label 'x' is none of a, b, c"),
+        ([("a",), ("b", "x")], MULTI, "a.tsv:3: the label 'x' is none of a, b, c"),
+        (["a", None], SINGLE, "a.tsv:3: no label"),
+        ([1.0, None], REGRESSION, "a.tsv:3: no label"),
+        (["a", ("b",)], SINGLE, "a.tsv:3: wanted one class, got ('b',)"),
+        (["a", ()], SINGLE, "a.tsv:3: wanted one class, got ()"),
+        (["a", 1.0], SINGLE, "a.tsv:3: 1.0 is a score and no class"),
+        ([1.0, "a"], REGRESSION, "a.tsv:3: 'a' is a class and no score"),
+        ([1.0, (1.0, 2.0)], REGRESSION, "a.tsv:3: 2 scores, a.tsv:2 has 1"),
+    ],
+)
+def test_a_label_that_cannot_be_encoded_is_told_with_its_place(labels, problem_type, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        encode_labels(examples_of(*labels), ("a", "b", "c"), problem_type)
+
+
+def test_numbers_will_do_where_classes_were_never_named():
+    examples = examples_of("1", "LABEL_0")
+    np.testing.assert_array_equal(encode_labels(examples, ("LABEL_0", "LABEL_1"), SINGLE), [1, 0])
+    for label in ("2", "LABEL_2"):
+        with pytest.raises(ValueError, match=f"the label '{label}' is none of LABEL_0, LABEL_1"):
+            encode_labels(examples_of(label), ("LABEL_0", "LABEL_1"), SINGLE)
+    with pytest.raises(ValueError, match="the label '1' is none of LABEL_1, LABEL_0"):
+        encode_labels(examples, ("LABEL_1", "LABEL_0"), SINGLE)

@@ -1,0 +1,143 @@
+"""Fine-tuning on eight devices leads to the parameters of one: of every kind of head, of two seeds trained together.
+
+Rows are packed, and each seed has an order of its own.
+"""
+
+import itertools
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
+from pretraining_batches import CONFIG
+
+import finetune as script
+from bert_jax import models
+from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
+from bert_jax.data.finetuning.sequences import Sequences, offsets_of
+from bert_jax.finetuning.settings import read_settings
+from bert_jax.training import objectives, seeds
+from bert_jax.training.devices import parallel
+from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.steps import train_step
+
+SAME_PARAMETERS = 1e-5
+SEEDS, STEPS, BATCH, SHARDS = (3, 5), 5, 40, 8
+# Hidden size and heads can be divided by 8 devices.
+DROPPING = replace(CONFIG, hidden_size=24, num_attention_heads=4, intermediate_size=20, num_labels=3)
+STILL = replace(DROPPING, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+OPTIMIZER = make_optimizer("bert_adamw", make_schedule("linear", peak=3e-3, warmup_steps=2, decay_steps=9))
+LAYOUTS = {
+    "data 8": {},
+    "fsdp 8": {"fsdp": 8},
+    "data 2 x tensor 4": {"tensor": 4},
+    "data 2 x fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2},
+    "pmap 8": {"name": "pmap"},
+}
+OBJECTIVES = {
+    "classes": (
+        models.BertForSequenceClassification,
+        partial(objectives.classification, problem_type="single_label_classification"),
+    ),
+    "tags": (models.BertForTokenClassification, objectives.tagging),
+    "spans": (models.BertForQuestionAnswering, objectives.question_answering),
+}
+OTHERS = [kind for kind in OBJECTIVES if kind != "classes"]
+
+
+@cache
+def plan(kind, together=SEEDS):
+    """Batches of 3 * 40 sequences, several in a row, with what the kind of task learns of them."""
+    random = np.random.default_rng(11)
+    lengths = random.integers(3, 14, 3 * BATCH)
+    n, tokens = len(lengths), int(lengths.sum())
+    ids = random.integers(4, CONFIG.vocab_size, tokens).astype(np.int32)
+    sequences = Sequences(ids, offsets_of(lengths), random.integers(1, lengths + 1).astype(np.int32))
+    labels, weights = random.integers(3, size=tokens).astype(np.int32), np.float32(random.uniform(0.5, 2, tokens))
+    places = random.integers(0, lengths).astype(np.int32)
+    features = {
+        "classes": Features(sequences, {"labels": labels[:n], "weights": weights[:n]}),
+        "tags": Features(sequences, of_tokens={"labels": labels, "weights": weights}),
+        "spans": Features(
+            sequences, {"weights": weights[:n]}, positions={"start_positions": places, "end_positions": places}
+        ),
+    }[kind]
+    layout = Layout.fitting([features], batch_size=BATCH, packed=True, pad_id=1, shards=SHARDS)
+    return TrainingPlan(features, layout, BATCH, together)
+
+
+def trained(layout, kind, config, together=SEEDS):
+    """Returns the parameters [K, ...] of these seeds after some steps, as NumPy arrays."""
+    head, objective = OBJECTIVES[kind]
+    model = head(config)
+    create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
+    params = jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together)))
+    state = seeds.create(params, OPTIMIZER, seeds=together)
+    state = jax.device_put(state, layout.where(state))
+    step = partial(train_step, objective=objective(model), optimizer=OPTIMIZER)
+    take = Compilations(layout.compile_step(seeds.together(step), state), say=pytest.fail, varied=together != SEEDS)
+    for number in range(STEPS):
+        state, figures = take(number, state, layout.place(plan(kind, together)(number)))
+        jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
+    assert int(state.step) == STEPS
+    assert take.count == 1 or together != SEEDS
+    params = jax.tree.map(np.array, state.params)
+    if kind == "spans":
+        # They shift the logits of all tokens alike, and so move no softmax: their gradient is rounding alone, of which
+        # Adam makes whole steps.
+        params["span"]["bias"][:] = params["encoder"]["feed_forward"]["norm"]["bias"][:, -1] = 0
+    return params
+
+
+@cache
+def trained_on_one_device(kind, config):
+    return trained(parallel.make_layout(devices=jax.devices()[:1]), kind, config)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_the_batches_hold_rows_of_several_sequences_for_every_device(kind):
+    batch = plan(kind)(0)
+    rows, seeds_together = batch["input_ids"].shape[:2]
+    assert (rows % SHARDS, seeds_together) == (0, len(SEEDS))
+    assert len(set(batch["attention_mask"].max(axis=2).ravel().tolist())) > 3
+    assert (batch["input_ids"][:, 0] != batch["input_ids"][:, 1]).any()
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        *((layout, "classes") for layout in LAYOUTS),
+        *itertools.product(("data 2 x fsdp 2 x tensor 2", "pmap 8"), OTHERS),
+    ],
+)
+def test_eight_devices_lead_to_the_parameters_of_one(layout, kind):
+    got, wanted = trained(parallel.make_layout(**LAYOUTS[layout]), kind, STILL), trained_on_one_device(kind, STILL)
+    assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
+
+
+def test_evaluation_is_shared_as_the_flags_say():
+    asked = read_settings(["squad", "--model", "m", "--fsdp", "2", "--tensor", "2"], description="")
+    assert dict(script.mesh_of(asked).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def test_so_they_do_with_dropout_on_a_mesh():
+    """A mask is a function of the seed's key, wherever its rows are. Under pmap each device draws masks of its own."""
+    got, wanted = trained(parallel.make_layout(fsdp=4), "classes", DROPPING), trained_on_one_device("classes", DROPPING)
+    assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
+    other = dict(wanted) | trained_on_one_device("classes", STILL)
+    with pytest.raises(AssertionError, match="relative error"):
+        assert_leaves_agree(other, wanted, SAME_PARAMETERS)
+
+
+@pytest.mark.parametrize(("kind", "config"), [("classes", DROPPING), ("tags", STILL), ("spans", STILL)])
+def test_a_seed_in_packed_rows_comes_to_what_it_comes_to_alone(kind, config):
+    """With dropout too: rows of padding behind a seed's own do not move its masks."""
+    together = trained_on_one_device(kind, config)
+    for place, seed in enumerate(SEEDS):
+        alone = trained(parallel.make_layout(devices=jax.devices()[:1]), kind, config, (seed,))
+        one = jax.tree.map(lambda leaf, place=place: leaf[place][None], together)
+        assert_leaves_agree(alone, one, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)

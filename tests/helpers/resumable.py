@@ -1,0 +1,235 @@
+"""Runs in processes of their own that start within a second, to be killed.
+
+To import JAX and Orbax takes seconds: multiprocessing's fork server does it once, and each run is forked from it.
+"""
+
+import ctypes
+import json
+import os
+import runpy
+import socket
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from multiprocessing import forkserver, get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tensorboardX  # noqa: F401 (imported where it is used, which is after the fork)
+import tqdm  # noqa: F401
+from compiling import xla_flags
+
+import train as script
+from bert_jax.data.prefetch import Batches
+from bert_jax.training.devices import processes
+from bert_jax.training.loop import OWED, Cadence, train
+from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, as_arrays, newest_whole_step
+from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.manifests import check_seal
+from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+
+CONTEXT = get_context("forkserver")
+NO_DISK = 77
+STEPS = 150
+WIDE = 200_000  # parameters: enough for a save to take many steps
+FIT: Any = SimpleNamespace(
+    measure=lambda params, batch, key: {
+        "loss": (jnp.square(params["w"][: batch["x"].size] - batch["x"].ravel()).sum(), jnp.float32(batch["x"].size))
+    },
+    losses={"loss": "x"},
+)
+
+
+def start(target, *arguments, devices: int = 1, log: Path | None = None):
+    """Starts `target(*arguments)` in a process that has so many CPU devices; what it prints goes to `log`."""
+    here = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parents[1])]))
+        patch.setenv("PYTHONWARNINGS", "ignore")  # JAX warns of forks; in the server nothing of it has run
+        CONTEXT.set_forkserver_preload(["resumable"])
+        forkserver.ensure_running()
+    process = CONTEXT.Process(target=begin, args=(target, arguments, devices, log))
+    process.start()
+    return process
+
+
+def begin(target, arguments, devices: int, log: Path | None) -> None:
+    os.environ["XLA_FLAGS"] = xla_flags(devices)
+    if log is not None:
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+    target(*arguments)
+
+
+def batch(number: int) -> dict[str, np.ndarray]:
+    return {
+        "x": np.random.default_rng(number).normal(size=(4, 7)).astype(np.float32),
+        "attention_mask": np.ones((4, 7)),
+    }
+
+
+def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0) -> None:
+    """Fits numbers to noise: everything of a run of train.py but text and model."""
+    optimizer = optax.adam(0.1)
+
+    @jax.jit
+    def create(key):
+        return TrainState.create({"w": jax.random.normal(key, (WIDE,))}, optimizer, key=key)
+
+    def place(rows):
+        time.sleep(pause)
+        return jax.device_put(rows)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return {"eval_loss": float(jnp.square(state.params["w"]).sum())}
+
+    newest_whole_step(run / CHECKPOINTS)
+    run.mkdir(exist_ok=True)
+    with Checkpoints(run / CHECKPOINTS, keep=2, keep_best=1) as checkpoints:
+        state, position = create(jax.random.key(3)), {"row": 0}
+        if checkpoints.latest is not None:
+            state, position = checkpoints.restore(state)
+        first = position["row"]
+        reporter = Reporter(
+            run, first_step=int(state.step), last_step=steps, panels=(("", "loss"),), headline=(), quiet=True
+        )
+        batches = Batches(
+            lambda number: batch(first + number),
+            position=lambda given: {"row": first + given},
+            num_workers=num_workers,
+        )
+        with batches, reporter, Interruption() as interruption:
+            state = train(
+                state,
+                batches,
+                step=jax.jit(partial(train_step, objective=FIT, optimizer=optimizer), donate_argnums=0),
+                place=place,
+                evaluate=evaluate,
+                steps=steps,
+                cadence=Cadence(log=1, evaluate=7, checkpoint=3),
+                checkpoints=checkpoints,
+                reporter=reporter,
+                score=lambda row: float(row["eval_loss"]),
+                owed=OWED in position,
+                interruption=interruption,
+            )
+    np.savez(run / "end.npz", *map(np.asarray, jax.tree.leaves(as_arrays(state))))
+
+
+def fit_in_a_group(run: Path, pause: float) -> None:
+    """A run with two workers that make its batches, the three of them in a group of their own."""
+    os.setsid()
+    fit(run, pause, num_workers=2)
+
+
+def alive_in(group: int) -> list[int]:
+    """Returns the processes of a group that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+            if state != "Z" and int(its_group) == group:
+                found.append(int(path.parent.name))
+    return found
+
+
+def pretrain(compiled: Path, *flags: str) -> None:
+    """train.py, as it is run from the command line; what it compiles is kept for the next."""
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    sys.argv = [script.__file__, *flags]
+    sys.orig_argv = ["python", *sys.argv]
+    runpy.run_path(script.__file__, run_name="__main__")
+
+
+def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> None:
+    """train.py where `disk` is a file system of its own, which no other process sees; ends with NO_DISK if that fails.
+
+    Args:
+        options: those of a tmpfs, such as size=600k or ro.
+    """
+    user, group, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
+    if libc.unshare(0x10000000 | 0x00020000):  # new user, new mounts
+        sys.exit(NO_DISK)
+    for name, line in (("uid_map", f"0 {user} 1"), ("setgroups", "deny"), ("gid_map", f"0 {group} 1")):
+        Path("/proc/self", name).write_text(line)
+    if libc.mount(b"tmpfs", bytes(disk), b"tmpfs", 1 if options == "ro" else 0, options.removeprefix("ro").encode()):
+        sys.exit(NO_DISK)
+    try:
+        pretrain(compiled, *flags)
+    finally:
+        for checkpoint in sorted(disk.glob("*/checkpoints/*")):
+            print(
+                checkpoint.name, "whole" if checkpoint.name.isdigit() and not check_seal(checkpoint) else "unfinished"
+            )
+
+
+def dream(entered: Path) -> None:
+    """Sits in one compiled step for longer than anybody waits."""
+    step = jax.jit(lambda x: jax.lax.fori_loop(0, 2**31 - 1, lambda _, x: jnp.sin(x), x)).lower(0.5).compile()
+    with Interruption():
+        entered.touch()
+        step(0.5).block_until_ready()
+
+
+def free_address() -> str:
+    """Returns HOST:PORT on this machine where nobody listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def count_steps(address: str, index: int, told: Path) -> None:
+    """One of two processes that count steps until they are told to end; writes down where it was told."""
+    jax.distributed.initialize(address, num_processes=2, process_id=index)
+    with Interruption() as interruption:
+        step = 1
+        while not interruption.requested(step):
+            (told / f"{index}.step").write_text(str(step))
+            time.sleep(0.01 * (1 + index))  # one is ahead of the other
+            step += 1
+        (told / f"{index}.end").write_text(f"{step} {interruption.received}")
+    while not (told / "1.end").exists():  # the first is the one that the others hear from
+        time.sleep(0.01)
+
+
+def hear(address: str, index: int, folder: Path) -> None:
+    """One of two processes, the second of which hears of the first what it never makes; writes down what it heard."""
+    jax.distributed.initialize(address, num_processes=2, process_id=index)
+    heard = processes.told_by_first("it is made", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
+    (folder / f"{index}.heard").write_bytes(heard)
+    processes.wait_for_all("both have heard")
+
+
+def wait_until(condition, process, seconds: float = 60.0) -> None:
+    """Waits for something to happen in a process that is alive."""
+    end = time.monotonic() + seconds
+    while not condition() and process.is_alive():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.001)
+
+
+def kill(process) -> None:
+    process.kill()
+    process.join()
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run, without the speed of the machine."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{name: x for name, x in json.loads(line).items() if name != "tokens_per_second"} for line in lines]
+
+
+def saving(run: Path) -> bool:
+    """Whether a checkpoint is being written."""
+    return any(run.glob("checkpoints/*tmp*"))

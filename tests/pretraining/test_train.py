@@ -1,0 +1,286 @@
+"""train.py as people use it: what a run leaves, how it goes on, and what it says to bad input."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from small_runs import SMALL, WORDS, write_corpus
+
+import bert_jax
+import train as script
+from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.settings import read_settings
+from bert_jax.training.loop import NotFinite
+from bert_jax.training.runs.interruption import Interrupted, Interruption
+
+IN_PARTS = 1e-5  # sums in another order
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "films.txt")
+
+
+@pytest.fixture(scope="module")
+def pretrain(corpus, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(output, *flags):
+        script.main([*SMALL, "--corpus", str(corpus), "--cache-dir", str(cache), "--output", str(output), *flags])
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(pretrain, tmp_path_factory):
+    """A run that stopped at step 3 and went on to step 6, and one that never stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    whole = pretrain(folder / "whole")
+    halves = pretrain(folder / "halves", "--steps", "3")
+    left = sorted(path.name for path in halves.iterdir())
+    pretrain(folder / "halves", "--resume", "--steps", "6")
+    return whole, halves, left
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_clock(row):
+    return {name: value for name, value in row.items() if name != "tokens_per_second"}
+
+
+def test_a_run_leaves_what_the_design_lists(stopped):
+    assert set(stopped[2]) >= {
+        "config.json", "training.json", "tokenizer.json", "vocab.txt", "metrics.jsonl", "tensorboard", "curves.png",
+        "checkpoints",
+    }  # fmt: skip
+    run = stopped[1]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["3", "6"]
+    assert json.loads((run / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+    assert json.loads((run / "training.json").read_text())["settings"]["training"]["learning_rate"] == 0.01
+    assert list((run / "tensorboard").glob("events.*"))
+    keys = {"step", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate"}
+    assert rows(run)[0].keys() > keys | {"tokens_per_second", "row_efficiency"}
+    assert rows(run)[-1].keys() >= {"eval_masked_lm_loss", "eval_masked_lm_accuracy", "eval_next_sentence_accuracy"}
+
+
+def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):
+    whole, halves, _ = stopped
+    one, two = ([without_clock(row) for row in rows(run) if "loss" in row] for run in (whole, halves))
+    assert [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
+    assert one == two
+    assert rows(whole)[-1] == rows(halves)[-1]
+    params = [bert_jax.load(run).params for run in (whole, halves)]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+def test_an_evaluation_that_a_run_told_to_end_left_out_is_done_later(pretrain, stopped, tmp_path, monkeypatch):
+    def told_at_the_last(self, step):
+        self.received = signal.SIGTERM if step == 6 else None
+        return step == 6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "requested", told_at_the_last)
+        with pytest.raises(Interrupted, match="SIGTERM: saved at step 6"):
+            pretrain(tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    for _ in range(2):  # the checkpoint still owes it the second time
+        pretrain(tmp_path / "run", "--resume")
+    assert [without_clock(row) for row in rows(tmp_path / "run")] == [without_clock(row) for row in rows(stopped[0])]
+
+
+def test_a_run_is_loaded_and_called(stopped):
+    bert = bert_jax.load(stopped[1])
+    assert bert.config.hidden_size == 16
+    inputs = bert.tokenizer(["the film was good.", "a story"])
+    outputs = bert(**inputs)
+    B, T = inputs["input_ids"].shape
+    assert outputs.last_hidden_state.shape == (B, T, 16)
+    assert outputs["prediction_logits"].shape == (B, T, bert.config.vocab_size)
+    assert outputs.seq_relationship_logits.shape == (B, 2)
+    alone = bert(inputs["input_ids"][1:, :4], attention_mask=np.ones((1, 4)).astype(int))
+    np.testing.assert_allclose(alone.last_hidden_state[0], outputs.last_hidden_state[1, :4], atol=1e-5)
+
+
+def test_ids_outside_their_tables_are_refused(stopped):
+    bert = bert_jax.load(stopped[1])
+    with pytest.raises(ValueError, match="input_ids holds 30999; it must lie between 0 and"):
+        bert([[2, 30999, 3]])
+    with pytest.raises(ValueError, match="token_type_ids holds -1; it must lie between 0 and 1"):
+        bert([[2, 3]], token_type_ids=[[0, -1]])
+
+
+def test_masks_are_filled(stopped):
+    fill = FillMask.load(stopped[1])
+    answers = fill("the [MASK] was good.", top=3)
+    assert [set(answer) for answer in answers] == [{"score", "token", "token_str", "sequence"}] * 3
+    assert answers[0]["score"] >= answers[1]["score"] >= answers[2]["score"] > 0
+    assert answers[0]["token_str"] in answers[0]["sequence"]
+
+
+def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
+    before = rows(stopped[0]), (stopped[0] / "training.json").read_text()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        pretrain(stopped[0])
+    with pytest.raises(ValueError, match=r"began with learning_rate 0\.01, now learning_rate is 0\.5"):
+        pretrain(stopped[0], "--resume", "--learning-rate", "0.5")
+    with pytest.raises(ValueError, match="is at step 6 already, beyond --steps 4"):
+        pretrain(stopped[0], "--resume", "--steps", "4")
+    assert before == (rows(stopped[0]), (stopped[0] / "training.json").read_text())
+
+
+def test_a_run_of_a_version_that_lacked_a_setting_goes_on(pretrain, stopped, tmp_path):
+    """As far as to the next refusal, which tells that this one is passed."""
+    run = shutil.copytree(stopped[1], tmp_path / "run")
+    record = json.loads((run / "training.json").read_text())
+    assert record["settings"]["training"].pop("beta2") == 0.999
+    (run / "training.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is at step 6 already"):
+        pretrain(run, "--resume", "--steps", "4")
+    with pytest.raises(ValueError, match=r"began with beta2 0\.999, now beta2 is 0\.5"):
+        pretrain(run, "--resume", "--steps", "4", "--beta2", "0.5")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
+    flags = ["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "adamw", "--warmup-steps", "2"]
+    with pytest.raises(NotFinite, match=r"step 2: norm of the parameters inf.* good checkpoint is of step 1"):
+        pretrain(tmp_path / "run", "--steps", "9", "--checkpoint-every", "1", *flags)
+    outputs = bert_jax.load(tmp_path / "run")([[2, 5, 6, 3]])
+    assert np.isfinite(outputs.prediction_logits).all()
+
+
+def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pretrain, tmp_path, capsys):
+    pretrain(tmp_path / "run", "--learning-rate", "1e-9", "--eval-every", "2")
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    # Warm-up ends with step 3; the floor is what is told at the end.
+    assert [line.partition(":")[0] for line in warnings] == ["step 4", "step 6"]
+    assert "is stuck where word frequencies alone come to" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"),
+        (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
+        (["--tensor", "4"], "--tensor 4 does not divide --num-attention-heads 2"),
+        (["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows: fsdp 2 x tensor 1"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
+        (["--steps", "51", "--resume"], "a run that has begun stays so; begin one with --decay-steps 51 too"),
+        (["--learning-rate", "-1"], "--learning-rate must be above 0"),
+        (["--preset", "huge"], "--preset must be one of demo, tiny"),
+        (["--vocab-size", "4"], "--vocab-size 4 has no room beside 5 special tokens"),
+        (["--tokenizer", "absent.json"], r"--tokenizer: absent\.json does not exist"),
+        (["--masked-share", "2"], r"masked_share must lie in \(0, 1\], found 2"),
+        (["--seed", "-1"], "seed must lie in"),
+        (["--max-length", "4"], "max_length must be at least 5 to hold a pair, found 4"),
+        (["--short-probability", "3"], "short_probability must lie in"),
+        (["--fill-mask", "no mask here"], r"--fill-mask wants one \[MASK\] in each sentence, got 'no mask here'"),
+        (["--clip-norm", "-1"], r"--clip-norm must be at least 0, got -1\.0"),
+        (["--beta2", "1.5"], r"--beta2 must lie in \[0, 1\), got 1\.5"),
+        (["--warmup-steps", "50"], "--warmup-steps 50 must be below --decay-steps 50"),
+        (["--corpus", "absent.txt"], "absent.txt"),
+        (["--hidden-size", "17"], "hidden_size 17 is not divisible by num_attention_heads 2"),
+        (["--held-out", "1.5"], "--held-out must lie between 0 and 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_flags_are_refused_in_one_line_before_work(pretrain, tmp_path, flags, message):
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        pretrain(tmp_path / "run", *flags)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
+    (tmp_path / "one.txt").write_text("One sentence. And another one.\n")
+    with pytest.raises(
+        ValueError,
+        match=r"one\.txt: next-sentence prediction needs two documents to train on and two held out, found 1",
+    ):
+        pretrain(tmp_path / "run", "--corpus", str(tmp_path / "one.txt"))
+
+
+def test_documents_of_one_sentence_are_enough(pretrain, tmp_path, capsys):
+    """Every next sentence is a random one then, and there is none to prefer."""
+    (tmp_path / "short.txt").write_text("\n\n".join(f"{' '.join(WORDS[i:])} {' '.join(WORDS[:i])}" for i in range(12)))
+    pretrain(tmp_path / "run", "--corpus", str(tmp_path / "short.txt"), "--steps", "1")
+    assert "it prefers" not in capsys.readouterr().out
+
+
+def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
+    text = tmp_path / "films.txt"
+    text.write_text(corpus.read_text())
+    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
+    text.write_text(corpus.read_text().replace("film", "play"))
+    with pytest.raises(ValueError, match="began with contents of the corpus"):
+        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+
+
+def test_a_corpus_that_vanished_is_named(corpus, pretrain, tmp_path):
+    text = tmp_path / "films.txt"
+    text.write_text(corpus.read_text())
+    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
+    text.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*films\.txt"):
+        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+
+
+def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
+    """Everything else turned the other way at once; then resumed on other devices and with other workers."""
+    flags = [
+        "--tokenizer", str(stopped[0]), "--dtype", "bfloat16", "--remat", "full", "--optimizer", "lamb",
+        "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
+        "--batch-size", "16", "--language", "de", "--unroll", "2", "--keep-checkpoints", "1", "--checkpoint-every", "1",
+        "--keep-best", "1",
+    ]  # fmt: skip
+    run = pretrain(tmp_path / "run", *flags, "--steps", "2", "--fsdp", "2", "--tensor", "2", "--on-nan", "skip")
+    assert [row["skipped"] for row in rows(run) if "loss" in row] == [0, 0]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
+    pretrain(run, *flags, "--steps", "3", "--resume", "--num-workers", "1", "--parallel", "pmap", "--fsdp", "1",
+             "--tensor", "1", "--on-nan", "rewind")  # fmt: skip
+    assert [row["step"] for row in rows(run) if "loss" in row] == [1, 2, 3]
+    assert bert_jax.load(run).config.dtype == "bfloat16"
+    pretrain(run, "--steps", "1", "--overwrite")
+    assert bert_jax.load(run).config.dtype == "float32"
+
+
+def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
+    """As where it moves to fewer devices, which hold fewer rows at once."""
+    flags = ["--batch-size", "16", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0"]
+    whole = pretrain(tmp_path / "whole", *flags, "--steps", "2")
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    pretrain(whole, *flags, "--steps", "4", "--resume")
+    pretrain(parts, *flags, "--steps", "4", "--resume", "--accumulate", "2")
+    found, wanted = ([row["loss"] for row in rows(run) if "loss" in row] for run in (parts, whole))
+    assert len(wanted) == 4
+    np.testing.assert_allclose(found, wanted, rtol=IN_PARTS)
+
+
+def test_a_finished_run_whose_figures_are_gone_says_so(pretrain, tmp_path, capsys):
+    run = pretrain(tmp_path / "run", "--steps", "1")
+    (run / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    pretrain(run, "--steps", "1", "--resume")
+    said = capsys.readouterr().out
+    assert "run/metrics.jsonl holds no evaluation any more" in said
+    assert "The model is in" in said
+
+
+def test_resuming_takes_the_settings_the_run_began_with(stopped):
+    settings = read_settings(["--output", str(stopped[1]), "--resume", "--steps", "9"], description="")
+    assert settings.model.hidden_size == 16
+    assert settings.training.steps == 9
+
+
+def test_presets_keep_berts_values():
+    settings = read_settings(["--preset", "base"], description="")
+    training = settings.training
+    assert (training.steps, training.batch_size, training.learning_rate) == (1_000_000, 256, 1e-4)
+    assert (training.warmup_steps, training.beta2, training.optimizer) == (10_000, 0.999, "bert_adamw")
+    assert (settings.model.initializer_range, settings.rows.masked_share) == (0.02, 0.15)

@@ -1,0 +1,108 @@
+"""Encoding word by word gives the ids that the tokenizer gives the whole text."""
+
+import csv
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_jax.text import word_cache as module
+from bert_jax.text.vocabulary import wordpiece
+from bert_jax.text.word_cache import Words, separable
+
+SST2 = Path(__file__).parents[3] / "shared/data/sst2/dev.tsv"
+PIECES = [*string.ascii_letters, *string.digits, *string.punctuation, *(f"##{c}" for c in string.ascii_letters)]
+PIECES += ["film", "##s", "é", "##é", "京", "un", "##able", "ß", "##ß", "\u03c3", "##\u03c2", "“", "…", "\u00b4"]
+PIECES = list(dict.fromkeys(PIECES))
+
+
+def backend(**options):
+    made = wordpiece(PIECES, **{"lowercase": True, "strip_accents": None, **options})
+    made.encode_special_tokens = True
+    return made
+
+
+BACKENDS = [
+    backend(),
+    backend(lowercase=False),
+    backend(lowercase=False, strip_accents=True),
+    backend(strip_accents=False, chinese=False),
+]
+
+
+def assert_same(backend, found, texts):
+    wanted = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    ids, lengths = found
+    assert lengths.tolist() == [len(text) for text in wanted]
+    assert ids.tolist() == [i for text in wanted for i in text]
+    assert (ids.dtype, lengths.dtype) == (np.int32, np.int32)
+
+
+CHARACTERS = st.sampled_from(
+    [*"aAbé É.,'[]-_ \t\n京ßςΣ“…\u00b4", "\u0301", "\u00a0", "\x00", "\x1c", "\u200d", "\ufffd"]
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.text(st.one_of(CHARACTERS, st.characters(exclude_categories=["Cs"]))), max_size=7))
+def test_any_texts_get_the_ids_of_the_backend(texts):
+    for one in BACKENDS:
+        assert_same(one, Words(one).encode(texts), texts)
+
+
+def test_real_sentences_get_the_ids_of_the_backend():
+    if not SST2.exists():
+        pytest.skip(f"{SST2} is not there")
+    with SST2.open(encoding="utf-8", newline="") as file:
+        texts = [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    words = Words(BACKENDS[0])
+    for _ in range(2):
+        assert_same(BACKENDS[0], words.encode(texts), texts)
+
+
+def test_a_special_token_in_a_text_is_text():
+    texts = ["an [MASK] film", "[SEP]", ""]
+    assert_same(BACKENDS[0], Words(BACKENDS[0]).encode(texts), texts)
+
+
+def test_what_is_kept_is_encoded_once(monkeypatch):
+    asked = []
+    encode = module.Words._ask
+    monkeypatch.setattr(module.Words, "_ask", lambda self, words: asked.extend(words) or encode(self, words))
+    words = Words(BACKENDS[0])
+    for texts in (["a film, unable"], ["films, a film", "film"], ["unable films,"]):
+        assert_same(BACKENDS[0], words.encode(texts), texts)
+    assert asked == ["a", "film", ",", "unable", "films"]
+
+
+def test_when_too_much_is_kept_the_newer_half_goes(monkeypatch):
+    monkeypatch.setattr(module, "KEPT_CHARACTERS", 9)
+    words = Words(BACKENDS[0])
+    for texts in (["films unable"], ["films", "film, unable a b c"], ["unable é films"], [" "], []):
+        assert_same(BACKENDS[0], words.encode(texts), texts)
+        for kept in (words._chunks, words._words):
+            assert kept.characters == sum(map(len, kept._numbers)) <= 9 + 14
+    assert [*words._chunks._numbers] == ["films"]
+
+
+def test_a_plain_word_is_cut_no_further_than_the_backend_does():
+    """The model alone is asked for words like these, of any length, whatever the case."""
+    texts = ["unable UNABLE Films 7films z" + "a" * 120 + " " + "A" * 100, "x" * 99 + "Y"]
+    for one in BACKENDS:
+        assert_same(one, Words(one).encode(texts), texts)
+
+
+def test_what_looks_further_than_a_word_is_given_whole_texts():
+    """A tokenizer that has a token across words, which splitting would miss."""
+    other = backend()
+    other.add_tokens([tokenizers.AddedToken("a film")])
+    assert not separable(other)
+    assert_same(other, Words(other).encode(["a film", "seen a film"]), ["a film", "seen a film"])
+    lowering = backend()
+    lowering.normalizer = tokenizers.normalizers.Replace("m s", "x")
+    assert not separable(lowering)
+    assert all(map(separable, BACKENDS))

@@ -1,0 +1,183 @@
+"""What --plan says of memory and arithmetic, against formulas and against what a step really takes."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pretraining_batches import CONFIG, P, T, random_batch
+
+import train as script
+from bert_jax.data.pretraining.loader import PretrainingSettings, training_batches
+from bert_jax.data.pretraining.masking import Vocabulary
+from bert_jax.data.pretraining.token_store import TokenStore
+from bert_jax.models import BertForPreTraining
+from bert_jax.pretraining.plan import span
+from bert_jax.training.devices import cost as plan
+from bert_jax.training.devices import parallel
+from bert_jax.training.devices.cost import held, largest_batch, matrix_flop, memory_limit, memory_of
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+
+ROOT = Path(__file__).parents[3]
+WITHIN = 0.2  # of the memory that was measured
+OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)
+
+
+def shapes_of(model):
+    def create(key):
+        return TrainState.create(model.init(key, jnp.zeros((1, 2), jnp.int32))["params"], OPTIMIZER, key=key)
+
+    return jax.eval_shape(create, jax.random.key(0))
+
+
+def flop(rows, *, remat="none", accumulate=1):
+    model = BertForPreTraining(CONFIG, remat=remat)
+    step = partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate)
+    return matrix_flop(step, shapes_of(model), random_batch(rows))
+
+
+def test_arithmetic_is_that_of_the_formulas():
+    """Twice the products of all kernels, forward once and backward twice; no gradient goes on to the embeddings."""
+    rows, c = 6, CONFIG
+    D, F, V = c.hidden_size, c.intermediate_size, c.vocab_size
+    layer = rows * T * 2 * (4 * D * D + 2 * D * F) + rows * T * 4 * T * D
+    heads = rows * P * 2 * (D * D + D * V) + rows * 2 * (D * D + D * 2)
+    assert flop(rows) == 3 * (c.num_hidden_layers * layer + heads)
+    assert flop(rows, accumulate=3) == flop(rows)
+    assert flop(rows, remat="full") == flop(rows) + c.num_hidden_layers * layer
+
+
+def test_memory_is_told_apart():
+    model, layout = BertForPreTraining(CONFIG), parallel.make_layout("pmap")
+    state = shapes_of(model)
+    step = layout.compile_step(partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER), state)
+    memory = memory_of(step.lower(state, layout.shapes(random_batch(16))).compile(), state, layout)
+    parameters = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+    assert memory.parameters == parameters
+    assert memory.optimizer == 2 * parameters + 4  # two moments, and the schedule's count
+    assert memory.working > parameters  # the gradient alone is as large
+
+
+def test_with_fsdp_a_device_has_its_share():
+    model = BertForPreTraining(CONFIG)
+    state = shapes_of(model)
+    whole, shared = (held(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
+    kernels = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
+    assert whole / 4 < shared < whole / 4 + (whole - kernels) + whole / 8
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/", {"memory.max": "8000"}, 8000),
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/", {"memory.max": "9223372036854771712"}, None),
+        ("0::/job/step", {"job/memory.max": "8000", "job/step/memory.max": "max"}, 8000),
+        ("0::/job/step", {"job/memory.max": "8000", "job/step/memory.max": "4000"}, 4000),
+        ("0::/the/hosts/name", {"memory.max": "8000"}, 8000),
+        ("5:cpu,memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "8000"}, 8000),
+        ("5:memory:/job", {"memory/memory.limit_in_bytes": "8000"}, 8000),
+        ("5:cpu:/job", {"memory/memory.limit_in_bytes": "8000"}, None),
+        ("0::/", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_cpu_devices_share_what_a_container_may_have(tmp_path, monkeypatch, groups, files, limit):
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    if groups is not None:
+        (tmp_path / "own").write_text(groups + "\n")
+    monkeypatch.setattr(plan, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(plan, "OWN_CGROUPS", tmp_path / "own")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory_limit() == (limit or machine) // jax.local_device_count()
+
+
+@pytest.mark.parametrize(
+    ("needed", "limit", "rows"),
+    [
+        (lambda rows: 1000 + 7 * rows, 8000, 1000),
+        (lambda rows: 1000 + 7 * rows, 1055, 0),
+        (lambda rows: 1000 + 7 * rows, 1056, 8),
+        (lambda rows: 1000 + 7 * rows, 1250, 32),
+        (lambda rows: 1000 + 7 * rows if rows < 24 else math.inf, 9e9, 16),
+    ],
+)
+def test_the_largest_batch_is_found(needed, limit, rows):
+    assert largest_batch(needed, limit, 8) == rows
+
+
+def test_the_largest_batch_fits_where_memory_is_no_line():
+    def needed(rows):
+        return 1000 + 7 * rows + 30 * math.sqrt(rows) + (500 if rows > 300 else 0)
+
+    found = largest_batch(needed, 8000, 8)
+    assert needed(found) <= 8000 < needed(found * 1.06)
+
+
+def test_a_blank_batch_is_like_any_other():
+    store = TokenStore.from_documents([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
+    vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
+    for packing in (True, False):
+        settings = PretrainingSettings(max_length=32, packing=packing, max_predictions=3)
+        with training_batches(store, vocabulary, settings, batch_size=5) as batches:
+            real = next(batches)
+        blank = settings.blank(5)
+        assert {name: (x.shape, x.dtype) for name, x in blank.items()} == {
+            name: (x.shape, x.dtype) for name, x in real.items()
+        }
+
+
+def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
+    flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
+    script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
+    said = capsys.readouterr().out
+    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
+        assert part in said
+    rate = float(re.search(r"about ([\d,]+) tokens/s", said)[1].replace(",", ""))
+    number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", said).groups()
+    seconds = float(number) * {"minutes": 60, "hours": 3_600, "days": 86_400}[unit]
+    assert seconds == pytest.approx(1_000_000 * 256 * 128 / rate, rel=0.01)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="leave out --distributed"):
+        script.main(["--plan", "--distributed"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3, "3 seconds"),
+        (119, "119 seconds"),
+        (150, "2.5 minutes"),
+        (7_200, "2 hours"),
+        (1e6, "11.6 days"),
+        (1e9, "31.7 years"),
+    ],
+)
+def test_a_time_is_said_in_the_unit_that_fits(seconds, said):
+    assert span(seconds) == said
+
+
+@pytest.mark.slow
+def test_memory_is_within_a_fifth_of_what_a_step_takes():
+    """The benchmark plans a step and then takes it, in a process of its own, whose resident memory rises that far."""
+    as_usual = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    environment = os.environ | as_usual | {"PYTHONPATH": str(ROOT)}
+    case = {"task": "a train step", "case": "bert_jax, remat none", "preset": "mini", "rows": 16, "length": 128}
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--apart", json.dumps(case)]
+    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    figures = json.loads(done.stdout)
+    np.testing.assert_allclose(figures["planned"], figures["peak"], rtol=WITHIN)

@@ -1,0 +1,222 @@
+"""However many devices share a step, and however they do, the parameters it leads to are those of one device.
+
+Rows are packed in these batches, one to three sequences each.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
+from pretraining_batches import CONFIG, packed_batch
+
+from bert_jax.models import BertForPreTraining
+from bert_jax.training.devices import parallel
+from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.runs.metrics import evaluate
+from bert_jax.training.state import TrainState, run_key
+from bert_jax.training.steps import evaluation_step, train_step
+
+SAME_PARAMETERS = 1e-5
+STEPS = 5
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+ROWS = 24  # divisible by 8 devices x 3 micro-batches
+# Every axis that a layout names can be divided by its devices: hidden by 8, heads, inner and vocabulary by 4.
+DROPPING = BertForPreTraining(
+    replace(CONFIG, hidden_size=24, num_attention_heads=4, intermediate_size=20, vocab_size=36)
+)
+STILL = BertForPreTraining(replace(DROPPING.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+LAYOUTS = {
+    "data 8": {},
+    "fsdp 8": {"fsdp": 8},
+    "data 2 x tensor 4": {"tensor": 4},
+    "data 2 x fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2},
+}
+OPTIMIZER = make_optimizer("bert_adamw", make_schedule("linear", peak=3e-3, warmup_steps=2, decay_steps=9))
+
+
+def one_device():
+    return parallel.make_layout(devices=jax.devices()[:1])
+
+
+def create(key, optimizer=OPTIMIZER):
+    params = DROPPING.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    return TrainState.create(params, optimizer, key=jax.random.key(7))
+
+
+@cache
+def first_parameters():
+    return jax.device_get(jax.jit(create)(jax.random.key(3)).params)
+
+
+def trained(layout, model, accumulate):
+    """Returns the parameters after some steps, as NumPy arrays."""
+    # Laid out as `create` does, which is tested below and takes long to compile.
+    state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
+    state = jax.device_put(state, layout.where(state))
+    step = layout.compile_step(
+        partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
+    )
+    take = Compilations(step, say=pytest.fail)
+    for number in range(STEPS):
+        state, figures = take(number, state, layout.place(packed_batch(ROWS, seed=number)))
+        jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
+    assert int(state.step) == STEPS
+    assert take.count == 1
+    return jax.device_get(state.params)
+
+
+@cache
+def trained_on_one_device(model, accumulate):
+    return trained(one_device(), model, accumulate)
+
+
+def same_parameters(got, wanted):
+    assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
+
+
+def test_the_batches_hold_packed_rows_and_single_ones():
+    batch = packed_batch(ROWS)
+    sequences = batch["attention_mask"].max(axis=1)
+    assert set(sequences.tolist()) == {1, 2, 3}
+    assert (batch["attention_mask"] == 0).any()
+    np.testing.assert_array_equal(batch["position_ids"][np.arange(ROWS)[:, None], batch["cls_positions"]], 0)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("sizes", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_mesh_leads_to_the_parameters_of_one_device(sizes, accumulate):
+    """With dropout: its masks are a function of the key and do not depend on the devices."""
+    layout = parallel.make_layout("mesh", **sizes)
+    same_parameters(trained(layout, DROPPING, accumulate), trained_on_one_device(DROPPING, accumulate))
+
+
+@pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
+def test_each_device_draws_its_own_part_of_a_mask(generator):
+    """An element's random bits are a function of the key and of its place. Threefry's are so by
+    jax_threefry_partitionable, which is on by default: without it a sharded mask takes communication.
+    """
+    rows = parallel.make_layout(fsdp=2).rows
+    draw = jax.jit(lambda key: jax.random.bits(key, (64, 96), jnp.uint16), out_shardings=rows)
+    key = run_key(jax.random.key(0), generator)
+
+    def communicates():
+        return bool(set(COLLECTIVES) & set(re.findall(r"[a-z-]+", draw.lower(key).compile().as_text())))
+
+    assert not communicates()
+    np.testing.assert_array_equal(draw(key), jax.random.bits(key, (64, 96), jnp.uint16))
+    with jax.threefry_partitionable(False):
+        assert communicates() == (generator == "threefry2x32")
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_pmap_leads_to_the_parameters_of_one_device(accumulate):
+    """Without dropout: there each device folds its index into the key, and so draws other masks."""
+    layout = parallel.make_layout("pmap")
+    same_parameters(trained(layout, STILL, accumulate), trained_on_one_device(STILL, accumulate))
+
+
+def test_under_pmap_every_device_draws_masks_of_its_own():
+    """All rows are alike and all devices have the same parameters, so that only dropout can tell them apart."""
+    layout = parallel.make_layout("pmap")
+    first = packed_batch(1)
+    batch = layout.place({name: np.repeat(x, 8, axis=0) for name, x in first.items()})
+
+    def losses(params, batch, axis, model):
+        key = jax.random.fold_in(jax.random.key(5), jax.lax.axis_index(axis))
+        loss, _ = pretraining(model).measure(params, batch, key)["masked_lm_loss"]
+        return jax.lax.all_gather(loss, axis)
+
+    params = first_parameters()
+
+    def distinct(model):
+        losses_of = layout.compile_evaluation(partial(losses, model=model), params)
+        return len(set(np.asarray(losses_of(params, batch)).tolist()))
+
+    assert (distinct(DROPPING), distinct(STILL)) == (8, 1)
+
+
+@pytest.mark.parametrize("name", ["pmap", *LAYOUTS])
+def test_evaluation_gives_the_figures_of_one_device(name):
+    layout = parallel.make_layout("pmap") if name == "pmap" else parallel.make_layout(**LAYOUTS[name])
+    got, wanted = (evaluation_row(layout) for layout in (layout, one_device()))
+    assert got.keys() == wanted.keys()
+    for figure, value in wanted.items():
+        np.testing.assert_allclose(got[figure], value, rtol=SAME_PARAMETERS, err_msg=figure)
+
+
+def evaluation_row(layout):
+    """The second batch is filled up with rows that count for nothing."""
+    params = layout.create(create, jax.random.key(3)).params
+    step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(DROPPING)), params)
+    short = {name: np.concatenate([x[:3], np.zeros_like(x[3:])]) for name, x in packed_batch(ROWS, seed=1).items()}
+    return evaluate(step, params, map(layout.place, (packed_batch(ROWS), short)))
+
+
+def test_with_fsdp_a_device_holds_its_share_of_the_state():
+    """All but biases of axes that fsdp does not divide, and counters: here 3 % of the state."""
+    optimizer = make_optimizer("lamb", lambda step: 0.1)
+    make = partial(create, optimizer=optimizer)
+    state = parallel.make_layout(fsdp=8).create(make, jax.random.key(0))
+    arrays = jax.tree.leaves((state.params, state.optimizer_state))
+    whole = sum(array.nbytes for array in arrays)
+    for device in jax.devices():
+        held = sum(s.data.nbytes for array in arrays for s in array.addressable_shards if s.device == device)
+        assert whole / 8 <= held < whole / 8 * 1.3
+    kernels = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.optimizer_state))
+        if "['up']['kernel']" in jax.tree_util.keystr(path)
+    ]
+    assert len(kernels) == 3  # the parameter and its two moments
+    for kernel in kernels:
+        assert kernel.addressable_shards[0].data.nbytes == kernel.nbytes // 8
+
+
+def test_parameters_are_born_sharded():
+    """The program that makes them never holds a parameter whole: each device's outputs are its share."""
+    layout = parallel.make_layout(fsdp=8)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    where = parallel.shardings(shapes, layout.mesh)
+    memory = jax.jit(create, out_shardings=where).lower(jax.random.key(0)).compile().memory_analysis()
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves((shapes.params, shapes.optimizer_state)))
+    assert memory.output_size_in_bytes < whole / 8 * 1.3
+
+
+def test_with_fsdp_a_device_computes_its_share_of_the_rows():
+    """Left to itself, XLA splits the vectors as the parameters are split, and computes every row on every device."""
+    memory = {}
+    for layout in (one_device(), parallel.make_layout(fsdp=8)):
+        params = jax.eval_shape(create, jax.random.key(0)).params
+        step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(STILL)), params)
+        program = step.lower(params, layout.shapes(packed_batch(8 * 128))).compile()
+        memory[layout.shards] = program.memory_analysis().temp_size_in_bytes
+    assert memory[8] < memory[1] / 8 * 1.3
+
+
+def test_layouts_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ValueError, match="batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"
+    ):
+        parallel.check_batch(12, parallel.make_layout())
+    with pytest.raises(
+        ValueError, match="batch of 8 rows cannot be divided over 8 groups of devices x 3 micro-batches"
+    ):
+        parallel.check_batch(8, parallel.make_layout("pmap"), 3)
+    with pytest.raises(ValueError, match="8 devices cannot be divided into fsdp 3 x tensor 1"):
+        parallel.make_layout(fsdp=3)
+    with pytest.raises(ValueError, match="pmap splits nothing but rows: fsdp 2 x tensor 1"):
+        parallel.make_layout("pmap", fsdp=2)
+    with pytest.raises(ValueError, match="parallel must be one of mesh, pmap; got 'ddp'"):
+        parallel.make_layout("ddp")
+
+
+def test_one_process_reads_everything():
+    for layout in (parallel.make_layout("pmap"), parallel.make_layout(tensor=8), one_device()):
+        assert parallel.slice_to_read(layout) == (0, 1)

@@ -1,0 +1,190 @@
+"""Two processes train as one does, over a real network: Gloo on this machine's loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from compiling import xla_flags
+from resumable import free_address, hear, start
+from small_runs import SMALL, write_corpus
+
+from bert_jax.pretraining.settings import check, read_settings
+from bert_jax.training.devices import parallel, processes
+from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
+from bert_jax.training.settings import as_record
+
+SAME_LOSSES = 1e-5
+ROOT = Path(__file__).parents[3]
+STILL = [
+    *SMALL, "--decay-steps", "10000", "--learning-rate", "1e-3", "--hidden-dropout-prob", "0",
+    "--attention-probs-dropout-prob", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrain(tmp_path_factory):
+    """Runs train.py in so many processes of so many devices; returns what each printed.
+
+    With `told`, a run's folder, the last of them is told to end as soon as the run has come to its second step.
+    """
+    folder = tmp_path_factory.mktemp("text")
+    here = ["--corpus", str(write_corpus(folder / "films.txt")), "--cache-dir", str(folder / "cache")]
+
+    def run(count: int, devices: int, *flags: str, told: Path | None = None) -> list[str]:
+        environment = os.environ | {
+            "XLA_FLAGS": xla_flags(devices),
+            "PYTHONPATH": str(ROOT),
+        }
+        address = free_address()
+        started = []
+        for number in range(count):
+            command = [sys.executable, str(ROOT / "train.py"), *STILL, *here, *flags]
+            if count > 1:
+                command += ["--distributed", "--coordinator", address]
+                command += ["--num-processes", str(count), "--process-id", str(number)]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+        if told is not None:
+            wait_until(lambda: (told / "metrics.jsonl").exists() and len(rows(told)) > 1, started[-1])
+            started[-1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=240)[0] for process in started]
+        code = 0 if told is None else 128 + signal.SIGTERM
+        assert [process.returncode for process in started] == [code] * count, "\n".join(said)
+        return said
+
+    return run
+
+
+def wait_until(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path):
+    """Each run is begun by one kind and gone on with by the other, on another layout of devices.
+
+    Of the two processes that begin one, the second is told to end. Both save the same step, and the first says how to
+    go on.
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    said = pretrain(2, 2, "--output", str(two), "--steps", "10000", "--fsdp", "4", told=two)
+    reached = newest_step(two / CHECKPOINTS)
+    assert reached is not None
+    assert "on 4 cpu device(s)" in said[0]
+    assert f"train.py: SIGTERM: saved at step {reached}; to go on: " in said[0]
+    assert said[0].rstrip().endswith("--resume")
+
+    steps = reached + 2
+    pretrain(1, 4, "--output", str(one), "--steps", str(reached))
+    said = pretrain(2, 2, "--output", str(one), "--steps", str(steps), "--resume", "--parallel", "pmap")
+    assert f"going on from step {reached} of {steps}" in said[0]
+    assert "bert_jax.load" in said[0]
+    for part in ("corpus: ", "model: ", "training: "):
+        assert part in said[0]
+        assert part not in said[1]
+    said = pretrain(1, 4, "--output", str(two), "--steps", str(steps), "--resume")
+    assert f"going on from step {reached} of {steps}" in said[0]
+
+    assert [row["step"] for row in rows(one) if "loss" in row] == list(range(1, steps + 1))
+    ended = [row for row in rows(one) if row["step"] != reached or "loss" in row]  # where one ended, it evaluated
+    for got, wanted in zip(rows(two), ended, strict=True):
+        assert got.keys() == wanted.keys()
+        for name in got.keys() - {"tokens_per_second"}:
+            np.testing.assert_allclose(got[name], wanted[name], rtol=SAME_LOSSES, err_msg=name)
+
+
+def test_what_the_first_process_makes_the_others_hear(tmp_path):
+    address = free_address()
+    started = [start(hear, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    for process in started:
+        process.join()
+    heard = [(tmp_path / f"{index}.heard").read_bytes() for index in range(2)]
+    assert heard == [bytes(range(256)) * 5] * 2
+
+
+def test_one_process_hears_itself():
+    assert processes.told_by_first("it is made", lambda: b"made") == b"made"
+
+
+def held_by(*processes_of_rows: tuple[int, ...]):
+    """A layout in which row-shard i is on a device of each of the i-th processes."""
+    devices = [(process, shard) for shard, holders in enumerate(processes_of_rows) for process in holders]
+    indices = {Device(process): (slice(shard, shard + 1),) for process, shard in devices}
+    rows = SimpleNamespace(devices_indices_map=lambda shape: indices)
+    return SimpleNamespace(shards=len(processes_of_rows), rows=rows)
+
+
+class Device:
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+
+@pytest.mark.parametrize(
+    ("holders", "slices"),
+    [
+        ([(0,), (0,), (1,), (1,)], [(0, 2), (1, 2)]),  # data
+        ([(0, 1)], [(0, 1), (0, 1)]),  # tensor over both
+        ([(0, 1), (2, 3)], [(0, 2), (0, 2), (1, 2), (1, 2)]),  # tensor over two of four
+        ([(0,), (1,), (0,), (1,)], [(0, 2), (1, 2)]),  # a mesh that orders its devices otherwise
+    ],
+)
+def test_a_process_reads_the_rows_of_its_devices(monkeypatch, holders, slices):
+    for process, wanted in enumerate(slices):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert parallel.slice_to_read(held_by(*holders)) == wanted
+
+
+def test_processes_that_share_some_rows_are_refused():
+    with pytest.raises(ValueError, match="hold rows that overlap in part: choose another --tensor"):
+        parallel.slice_to_read(held_by((0,), (0, 1), (1,)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process-id", "0"], "--process-id goes with --distributed"),
+        (["--distributed", "--coordinator", "here"], "--coordinator must be HOST:PORT, got 'here'"),
+        (["--distributed", "--num-processes", "2", "--process-id", "2"], "--process-id must lie from 0 to 1, got 2"),
+        (["--distributed", "--num-processes", "0"], "--num-processes must be at least 1, got 0"),
+    ],
+)
+def test_bad_flags_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        check(read_settings(flags, description=""))
+
+
+def test_how_processes_found_one_another_is_not_recorded():
+    settings = read_settings(["--distributed", "--coordinator", "here:1", "--process-id", "0"], description="")
+    assert "processes" not in as_record(settings)
+
+
+def test_without_a_cluster_the_flags_are_asked_for(monkeypatch):
+    def found_nothing(*arguments):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", found_nothing)
+    with pytest.raises(
+        ValueError, match=r"no Slurm, .* give --coordinator HOST:PORT, --num-processes and --process-id"
+    ):
+        processes.join()
+
+
+def test_alone_nobody_is_waited_for():
+    processes.wait_for_all("a moment")
+    with processes.first_alone("a block"):
+        assert processes.is_first()
+    with pytest.raises(SystemExit, match="it broke"):
+        processes.end("it broke")

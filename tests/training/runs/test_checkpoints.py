@@ -1,0 +1,217 @@
+"""What is saved comes back to the bit, on whatever devices, and only what is whole is seen."""
+
+import errno
+import shutil
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pretraining_batches import CONFIG
+
+from bert_jax.models import Bert
+from bert_jax.training.devices import parallel
+from bert_jax.training.optimizers import make_optimizer
+from bert_jax.training.runs.checkpoints import Checkpoints, NotSaved, as_arrays, newest_whole_step
+from bert_jax.training.state import TrainState
+
+OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)
+
+
+def create(key):
+    params = Bert(CONFIG).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    return TrainState.create(params, OPTIMIZER, key=key)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return parallel.make_layout(fsdp=4).create(create, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return parallel.make_layout().create(create, jax.random.key(1))
+
+
+def at(state, step):
+    return replace(state, step=jnp.int32(step))
+
+
+def test_a_state_comes_back_to_the_bit_on_other_devices(tmp_path, split, whole):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(at(split, 5), {"row": 160})
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        restored, data = checkpoints.restore(whole)
+    assert data == {"row": 160}
+    assert int(restored.step) == 5
+    jax.tree.map(np.testing.assert_array_equal, as_arrays(restored), as_arrays(at(split, 5)))
+    kernel = restored.params["encoder"]["feed_forward"]["up"]["kernel"]
+    assert kernel.sharding == whole.params["encoder"]["feed_forward"]["up"]["kernel"].sharding
+
+
+def test_mesh_and_pmap_read_one_another(tmp_path, split):
+    pmap = parallel.make_layout("pmap").create(create, jax.random.key(2))
+    for saved, like in ((split, pmap), (pmap, split)):
+        folder = tmp_path / ("mesh" if saved is split else "pmap")
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(at(saved, 3), {"row": 96})
+            restored, _ = checkpoints.restore(like)
+        jax.tree.map(np.testing.assert_array_equal, as_arrays(restored), as_arrays(at(saved, 3)))
+        for got, wanted in zip(jax.tree.leaves(restored.params), jax.tree.leaves(like.params), strict=True):
+            assert got.sharding == wanted.sharding
+
+
+def test_saving_is_not_disturbed_by_the_next_step(tmp_path, whole):
+    """The next step takes over the state's memory while it is being saved."""
+    scramble = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
+    fresh = jax.tree.map(lambda x: x + 1, whole.params)
+    wanted = jax.tree.map(np.array, fresh)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(replace(at(whole, 1), params=fresh), {"row": 0})
+        jax.block_until_ready(scramble(fresh))
+        restored, _ = checkpoints.restore(whole)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, wanted)
+
+
+def test_the_newest_are_kept(tmp_path, whole):
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (1, 2, 2, 3):
+            checkpoints.save(at(whole, step), {"row": step})
+        checkpoints.manager.wait_until_finished()
+        assert checkpoints.latest == 3
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_a_new_folder_has_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest is None
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory, whole):
+    """Checkpoints of the steps 1, 2, 3."""
+    folder = tmp_path_factory.mktemp("three") / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(at(whole, step), {"row": step})
+    return folder
+
+
+def largest_file(checkpoint):
+    """The file that holds the arrays."""
+    return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, lambda path: path.unlink()], ids=["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, three, whole, harm):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(three, folder)
+    harm(largest_file(folder / "3" / "state"))
+    harm(folder / "2" / "data" / "metadata")
+    told = []
+    assert newest_whole_step(folder, told.append) == 1
+    assert [
+        line.startswith(f"{folder}/{step}: the checkpoint is damaged: ") for line, step in zip(told, "32", strict=True)
+    ]
+    assert told[0].endswith(f"; moved to {tmp_path}/damaged/3")
+    assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2", "3"]
+    with Checkpoints(folder) as checkpoints:
+        state, data = checkpoints.restore(whole)
+    assert (int(state.step), data) == (1, {"row": 1})
+
+
+def test_what_was_set_aside_before_is_not_overwritten(tmp_path, three):
+    (tmp_path / "damaged" / "3").mkdir(parents=True)
+    shutil.copytree(three, tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "3" / "manifest.json").unlink()
+    assert newest_whole_step(tmp_path / "checkpoints", lambda line: None) == 2
+    assert (tmp_path / "damaged" / "3-2" / "state").is_dir()
+
+
+def test_an_older_checkpoint_that_is_damaged_does_not_stop_a_run(tmp_path, three, whole):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(three, folder)
+    truncate(folder / "1" / "data" / "metadata")
+    assert newest_whole_step(folder) == 3
+    with Checkpoints(folder, keep_best=1) as checkpoints:
+        assert int(checkpoints.restore(whole)[0].step) == 3
+
+
+def test_the_best_are_kept_beside_the_newest_also_after_a_resume(tmp_path, whole):
+    folder = tmp_path / "checkpoints"
+    for scores in ({1: 3.0, 2: 1.0, 3: 2.0}, {4: 5.0, 5: None}):
+        with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+            for step, score in scores.items():
+                checkpoints.save(at(whole, step), {"row": step}, score)
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "5"]
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        assert checkpoints.best == 2
+        assert checkpoints.is_best(0.5)
+        assert not checkpoints.is_best(1.0)
+    with Checkpoints(folder, keep_best=1, highest=True) as checkpoints:
+        assert checkpoints.is_best(1.5)
+    with Checkpoints(folder) as checkpoints:
+        assert not checkpoints.is_best(0.5)
+
+
+def test_a_score_that_came_after_its_checkpoint_is_kept_by_the_next_one(tmp_path, whole):
+    """As that of an evaluation which a run that was told to end left to the next."""
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        checkpoints.save(at(whole, 1), {"row": 1}, None)
+        checkpoints.scores[1] = 2.0
+        checkpoints.save(at(whole, 2), {"row": 2}, 3.0)
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        assert checkpoints.scores == {1: 2.0, 2: 3.0}
+        checkpoints.save(at(whole, 3), {"row": 3}, 4.0)
+        checkpoints.wait()
+        checkpoints.save(at(whole, 4), {"row": 4}, 5.0)
+        checkpoints.wait()
+        assert checkpoints.read_data(4)["scores"].keys() == {"1", "3", "4"}  # not of those that are gone
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
+@pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
+def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_path, whole, caplog, meanwhile):
+    """Also where another file of the run meets the full disk first."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = {"noise": jax.random.normal(jax.random.key(0), (1 << 16,))}
+
+    def save_too_much():
+        try:
+            with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+                checkpoints.save(at(whole, 1), {"row": 1})
+                checkpoints.wait()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, limits[1]))
+                checkpoints.save(replace(at(whole, 2), params=noise), {"row": 2})
+                if meanwhile is not None:
+                    raise meanwhile
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with pytest.raises(NotSaved, match="File too large; those of step 1 are whole") as caught:
+        save_too_much()
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+    assert newest_whole_step(tmp_path / "checkpoints") == 1
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(at(whole, 3), {"row": 3})
+    with Checkpoints(tmp_path / "checkpoints"):  # removes what threads of the failed save wrote after it had failed
+        pass
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]  # what was begun is gone

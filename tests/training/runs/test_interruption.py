@@ -1,0 +1,175 @@
+"""A run that dies, at whatever moment and of whatever, and is started again ends as one that never died."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from resumable import (
+    STEPS,
+    alive_in,
+    count_steps,
+    dream,
+    fit,
+    fit_in_a_group,
+    free_address,
+    kill,
+    rows,
+    saving,
+    start,
+    wait_until,
+)
+
+from bert_jax.training.runs.checkpoints import newest_step
+from bert_jax.training.runs.interruption import Interruption, command_to_resume
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that never died."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    process = start(fit, run)
+    process.join()
+    assert process.exitcode == 0
+    return run
+
+
+def assert_same_run(run, whole):
+    assert [row["step"] for row in rows(run) if "loss" in row] == list(range(1, STEPS + 1))
+    assert rows(run) == rows(whole)
+    found, wanted = (np.load(folder / "end.npz") for folder in (run, whole))
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path, whole):
+    """Every second kill comes while a checkpoint is being written, the others at random moments."""
+    run, random, while_saving, reached = tmp_path / "run", np.random.default_rng(0), 0, []
+    for number in range(KILLS):
+        process = start(fit, run, 0.02)
+        if number % 2:
+            before = newest_step(run / "checkpoints")
+            wait_until(lambda before=before: newest_step(run / "checkpoints") != before, process)
+            wait_until(lambda: saving(run), process)
+            time.sleep(random.uniform(0, 0.03))
+        elif number % 4:
+            before = len(rows(run))
+            wait_until(lambda before=before: len(rows(run)) > before, process)
+            time.sleep(random.uniform(0, 0.1))
+        else:
+            time.sleep(random.uniform(0, 0.5))
+        kill(process)
+        while_saving += saving(run)
+        reached.append(newest_step(run / "checkpoints"))
+    assert while_saving >= KILLS // 4, "too few of the kills came while a checkpoint was being written"
+    assert reached[-1] < STEPS, f"the run was over before the last kill: {reached}"
+    process = start(fit, run)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole, number):
+    run = tmp_path / "run"
+    process = start(fit, run, 0.05, log=tmp_path / "log")
+    wait_until(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) > 1, process)
+    os.kill(process.pid, number)
+    process.join()
+    assert f"{number.name}: saved at step {newest_step(run / 'checkpoints')}" in (tmp_path / "log").read_text()
+    assert rows(run)[-1]["step"] == newest_step(run / "checkpoints")
+    process = start(fit, run)
+    process.join()
+    assert_same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path, whole):
+    """It comes while the workers start, then while batches are taken; at last the run is killed, with no word."""
+    run = tmp_path / "run"
+    for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3)):
+        process = start(fit_in_a_group, run, 0.05, log=tmp_path / "log")
+        wait_until(lambda: len(alive_in(process.pid)) == 3 and (not taken or len(rows(run)) > taken), process)  # noqa: B023
+        os.killpg(process.pid, number)
+        process.join()
+        assert f"{number.name}: saved at step {newest_step(run / 'checkpoints')}" in (tmp_path / "log").read_text()
+        assert alive_in(process.pid) == []
+
+    process = start(fit_in_a_group, run, 0.05)
+    reached = len(rows(run))
+    wait_until(lambda: len(rows(run)) > reached, process)
+    kill(process)
+    end = time.monotonic() + 10
+    while alive_in(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert alive_in(process.pid) == []
+
+    start(fit, run).join()
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_after_a_request_ends_a_run_at_once(tmp_path, first):
+    run = tmp_path / "run"
+    process = start(fit, run, 3.0)
+    wait_until(lambda: any(run.glob("tensorboard/*")), process)
+    time.sleep(0.5)
+    began = time.monotonic()
+    for number in (first, signal.SIGINT):
+        os.kill(process.pid, number)
+        time.sleep(0.2)
+    process.join()
+    assert time.monotonic() - began < 2.0
+    assert process.exitcode == 128 + signal.SIGINT
+    assert newest_step(run / "checkpoints") is None
+
+
+def test_an_interrupt_after_a_request_ends_a_run_inside_a_step(tmp_path):
+    """The main thread is not in Python, which would take both for one."""
+    process = start(dream, tmp_path / "entered")
+    wait_until((tmp_path / "entered").exists, process)
+    for wait in (0.5, 2.0):
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(wait)
+        assert process.is_alive() == (wait < 1), "the first is a request, the second an end"
+    assert process.exitcode == 128 + signal.SIGINT
+
+
+def test_signals_are_as_they_were_afterwards():
+    def state():
+        told = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(told)
+        return told, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()
+
+    before = state()
+    with Interruption() as interruption:
+        assert state() != before
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested(1)
+    assert state() == before
+
+
+@pytest.mark.parametrize(("told", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)])
+def test_processes_end_at_the_same_step_whichever_are_told_to(tmp_path, told, number):
+    address = free_address()
+    processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    for index, process in enumerate(processes):
+        wait_until((tmp_path / f"{index}.step").exists, process)
+    for index in told:
+        os.kill(processes[index].pid, number)
+    for process in processes:
+        process.join()
+    ends = [(tmp_path / f"{index}.end").read_text().split() for index in range(2)]
+    assert ends[0] == ends[1]
+    assert ends[0][1] == str(int(signal.SIGTERM))
+
+
+def test_the_command_to_resume_is_the_one_that_was_given(monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "--output", "my run", "--overwrite"])
+    assert command_to_resume() == "python train.py --output 'my run' --resume"

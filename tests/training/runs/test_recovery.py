@@ -1,0 +1,84 @@
+"""A batch that is not finite meets real parts: a compiled step on several devices, Orbax, the run's files."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from resumable import rows
+
+from bert_jax.data.prefetch import Batches
+from bert_jax.training.devices import parallel
+from bert_jax.training.loop import Cadence, train
+from bert_jax.training.runs.checkpoints import Checkpoints
+from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+
+STEPS, POISONED = 8, 5
+OBJECTIVE: Any = SimpleNamespace(
+    measure=lambda params, batch, key: {
+        "loss": (jnp.square(params["pooler"]["bias"] - batch["x"]).sum(), jnp.float32(batch["x"].size))
+    },
+    losses={"loss": "x"},
+)
+OPTIMIZER = optax.adam(0.1)
+
+
+def batch(number):
+    """Batch `number`, from 1 on, for 8 devices."""
+    random = np.random.default_rng(number)
+    x = random.normal(size=(8, 3)).astype(np.float32)
+    return {"x": np.where(number == POISONED, np.float32(np.nan), x), "attention_mask": np.ones((8, 3))}
+
+
+def fit(run, numbers, *, skip=False, rewind=False):
+    """Fits to the batches of these numbers; returns the parameters."""
+    layout = parallel.make_layout("mesh")
+    params = {"pooler": {"bias": jnp.zeros((1, 3))}}
+    state = layout.create(lambda key: TrainState.create(params, OPTIMIZER, key=key), jax.random.key(3))
+    step = layout.compile_step(partial(train_step, objective=OBJECTIVE, optimizer=OPTIMIZER, skip=skip), state)
+    run.mkdir()
+    reporter = Reporter(run, first_step=0, last_step=STEPS, panels=(), headline=(), quiet=True)
+    batches = Batches(lambda index: batch(numbers[index]), count=len(numbers), position=lambda given: {"row": given})
+    with Checkpoints(run / "checkpoints") as checkpoints, batches, reporter:
+        state = train(
+            state,
+            batches,
+            step=step,
+            place=layout.place,
+            evaluate=lambda state: {"eval_loss": 1.0},
+            steps=min(STEPS, len(numbers)),
+            cadence=Cadence(log=1, checkpoint=3),
+            checkpoints=checkpoints,
+            reporter=reporter,
+            rewind=rewind,
+        )
+    return np.asarray(state.params["pooler"]["bias"])
+
+
+def test_a_rewound_run_is_one_that_never_saw_the_batches_it_went_back_over(tmp_path, capsys):
+    """Batch 5 is known to be bad when 6 has been taken: steps 4 to 6 are taken with 7 and on, by the same program."""
+    rewound = fit(tmp_path / "rewound", range(1, 20), rewind=True)
+    said = capsys.readouterr().out
+    assert "step 5: loss nan, gradient norm nan: back to step 3, and on with the data that comes next" in said
+    assert "compiled again" not in said
+    never = fit(tmp_path / "never", [1, 2, 3, *range(7, 20)])
+    np.testing.assert_array_equal(rewound, never)
+    assert [row["step"] for row in rows(tmp_path / "rewound")] == [*range(1, STEPS + 1), STEPS]
+    assert rows(tmp_path / "rewound") == rows(tmp_path / "never")
+
+
+def test_a_run_that_skips_is_one_that_never_saw_the_batch(tmp_path, capsys):
+    skipped = fit(tmp_path / "skipped", range(1, STEPS + 1), skip=True)
+    said = capsys.readouterr().out
+    assert "step 5: loss nan, gradient norm nan: its update was skipped" in said
+    assert "compiled again" not in said
+    never = fit(tmp_path / "never", [number for number in range(1, STEPS + 1) if number != POISONED], skip=True)
+    np.testing.assert_array_equal(skipped, never)
+    found = [row for row in rows(tmp_path / "skipped") if "loss" in row]
+    assert [row["skipped"] for row in found] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [row["step"] for row in found if row["loss"] is None] == [POISONED]

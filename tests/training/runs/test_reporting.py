@@ -1,0 +1,92 @@
+"""Rows of one run and of several seeds: in the file, in one line, in curves.png."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+
+from bert_jax.training.runs.events import EventFile
+from bert_jax.training.runs.metrics import read_metrics
+from bert_jax.training.runs.reporting import Reporter, evaluation_line
+
+PANELS = (("loss", "loss"), ("accuracy", "accuracy"), ("learning rate", "learning_rate"))
+HEADLINE = (("held-out accuracy", "eval_accuracy", ".2f"), ("F1", "eval_f1", ".1%"))
+TRAINING = {"step": 1, "loss": np.array([2.0, 4.0]), "learning_rate": 0.5, "tokens_per_second": 30.0}
+EVALUATION = {"step": 1, "eval_accuracy": np.array([0.25, 0.75])}
+
+
+@pytest.fixture
+def run(tmp_path):
+    options = {"first_step": 0, "last_step": 3, "panels": PANELS, "headline": HEADLINE, "quiet": True}
+    with Reporter(tmp_path, seeds=(7, 11), **options) as reporter:
+        reporter.write(TRAINING)
+        reporter.write(EVALUATION)
+        reporter.draw()
+    return tmp_path
+
+
+def test_each_seed_has_rows_of_its_own(run):
+    assert [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 1, "seed": 7, "loss": 2.0, "learning_rate": 0.5, "tokens_per_second": 30.0},
+        {"step": 1, "seed": 11, "loss": 4.0, "learning_rate": 0.5, "tokens_per_second": 30.0},
+        {"step": 1, "seed": 7, "eval_accuracy": 0.25},
+        {"step": 1, "seed": 11, "eval_accuracy": 0.75},
+    ]
+
+
+def events(run):
+    """What TensorBoard would read, the file's version and the note of where it begins left out."""
+    (path,) = (run / "tensorboard").iterdir()
+    content, found = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        assert struct.unpack("<I", content[8:12]) == (masked_crc32c(content[:8]),)
+        event, content = content[12 : 12 + length], content[12 + length :]
+        assert struct.unpack("<I", content[:4]) == (masked_crc32c(event),)
+        found.append(Event.FromString(event))
+        content = content[4:]
+    assert found[0].file_version == "brain.Event:2"
+    assert found[1].session_log.status == SessionLog.START
+    return found[2:]
+
+
+def test_tensorboard_is_told_the_same_by_seed(run):
+    one, two, *_, last = events(run)
+    assert {value.tag: value.simple_value for value in one.summary.value} == {
+        "loss/seed_7": 2.0,
+        "learning_rate/seed_7": 0.5,
+        "tokens_per_second/seed_7": 30.0,
+    }
+    assert two.summary.value[0].tag == "loss/seed_11"
+    assert (last.step, last.summary.value[0].tag) == (1, "eval/accuracy/seed_11")
+
+
+def test_what_is_taken_back_is_taken_back_everywhere(tmp_path):
+    with Reporter(tmp_path, first_step=0, last_step=9, panels=PANELS, headline=HEADLINE, quiet=True) as reporter:
+        for step in (1, 2, 3):
+            reporter.write({"step": step, "loss": 1.0, "tokens_per_second": 1.0})
+        reporter.rewind(2)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert (events(tmp_path)[-1].step, events(tmp_path)[-1].session_log.status) == (3, SessionLog.START)
+
+
+def test_a_full_disk_is_met_where_the_row_is_written(tmp_path):
+    """A thread that wrote it would have died of it, and the run waited for it."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        file = EventFile(tmp_path, after_step=0)
+        file.close()
+        file.file = full
+        with pytest.raises(OSError, match="No space left on device"):
+            file.add(1, {"loss": 1.0})
+
+
+def test_curves_are_drawn(run):
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_evaluation_is_one_line():
+    assert evaluation_line({"step": 20, "eval_accuracy": 0.5}, HEADLINE) == "step     20  held-out accuracy 0.50"
+    assert evaluation_line(EVALUATION, HEADLINE) == "step      1  held-out accuracy 0.50 ± 0.35"

@@ -1,0 +1,435 @@
+"""The loop's order of things, seen with a step that is plain Python."""
+
+import json
+import os
+import re
+import signal
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax.training.loop import OWED, Cadence, NotFinite, due, train
+from bert_jax.training.runs.interruption import Interrupted
+from bert_jax.training.runs.metrics import MetricsFile, evaluate, ranking_accuracy, read_metrics, unigram_entropy
+
+
+class Rows:
+    """Batches that are their own numbers."""
+
+    def __init__(self, row=0):
+        self.row = row
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.row += 1
+        return self.row
+
+    def state(self):
+        return {"row": self.row}
+
+
+class Saved(dict):
+    """Checkpoints in a dict."""
+
+    def __init__(self, events):
+        super().__init__()
+        self.events, self.scores = events, {}
+
+    @property
+    def latest(self):
+        return max(self, default=None)
+
+    def save(self, state, data, score=None):
+        self[state.step] = data
+        self.events.append("save")
+        if score is not None:
+            self.scores[state.step] = score
+
+    def is_best(self, score):
+        return score < min(self.scores.values(), default=9.0)
+
+    def restore(self, like):
+        params = float(self.latest)
+        return SimpleNamespace(step=self.latest, params=params), self[self.latest]
+
+    def check(self):
+        pass
+
+    def wait(self):
+        self.events.append("wait")
+
+
+class Written(list):
+    """A reporter that keeps its rows."""
+
+    def __init__(self, events):
+        super().__init__()
+        self.events, self.steps, self.said = events, 0, []
+
+    def advance(self):
+        self.steps += 1
+
+    def write(self, row):
+        self.append(row)
+        self.events += ["row"] * ("eval_loss" in row)
+
+    def owe(self, step):
+        self[:] = [row for row in self if row["step"] != step or "loss" in row]
+
+    def sync(self):
+        self.events.append("sync")
+
+    def say(self, line):
+        self.said.append(line)
+
+    def rewind(self, step):
+        self[:] = [row for row in self if row["step"] <= step]
+
+
+def run(steps, *, first=0, state=None, bad_step=None, bad_model=None, cadence=None, events=None, **more):
+    def step(state, batch):
+        loss = float("nan") if batch == bad_step else 1.0 / batch
+        params = float("inf") if batch == bad_model else float(batch)
+        return SimpleNamespace(step=state.step + 1, params=params), {
+            "loss": loss,
+            "gradient_norm": 1.0,
+            "tokens": 5,
+            "learning_rate": batch * 0.5,
+        }
+
+    events = [] if events is None else events
+    saved, written = Saved(events), Written(events)
+    options = {
+        "step": step,
+        "place": lambda batch: batch,
+        "evaluate": lambda state: {"eval_loss": state.params},
+        "steps": steps,
+        "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
+        "checkpoints": saved,
+        "reporter": written,
+        **more,
+    }
+    try:
+        state = state or SimpleNamespace(step=first, params=None)
+        train(state, Rows(state.step), **options)
+    except NotFinite as error:
+        return saved, written, str(error)
+    return saved, written, None
+
+
+def test_everything_happens_at_its_step():
+    saved, written, _ = run(7)
+    assert [row["step"] for row in written if "loss" in row] == [2, 4, 6, 7]
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 7]
+    assert saved == {3: {"row": 3}, 6: {"row": 6}, 7: {"row": 7}}
+    assert written.steps == 7
+
+
+def test_rows_hold_the_figures_of_their_own_step():
+    _, written, _ = run(6)
+    rows = {row["step"]: row for row in written if "loss" in row}
+    assert rows[4]["loss"] == 1 / 4
+    assert rows[4]["learning_rate"] == 2.0
+    assert [row["eval_loss"] for row in written if "eval_loss" in row] == [4, 6]
+
+
+def test_training_goes_on_where_it_stopped():
+    saved, written, _ = run(6, first=4)
+    assert [row["step"] for row in written if "loss" in row] == [6]
+    assert saved == {6: {"row": 6}}
+
+
+@pytest.mark.parametrize("bad_step", [4, 5, 6])
+def test_nan_stops_the_run_before_anything_bad_is_saved(bad_step):
+    saved, _, message = run(8, bad_step=bad_step)
+    assert message is not None
+    assert message.startswith(f"step {bad_step}: loss nan")
+    assert "the last good checkpoint is of step 3" in message
+    assert saved == {3: {"row": 3}}
+
+
+@pytest.mark.parametrize(
+    ("bad_model", "cadence"), [(6, Cadence(2, 3, 3)), (6, Cadence(2, 0, 3)), (8, Cadence(2, 0, 3))]
+)
+def test_a_model_that_is_not_finite_is_not_saved(bad_model, cadence):
+    """Its loss was measured before the update that broke it."""
+    saved, written, message = run(8, bad_model=bad_model, cadence=cadence)
+    assert message is not None
+    assert message.startswith(f"step {bad_model}: ")
+    assert max(saved) < bad_model
+    assert not [row for row in written if row.get("eval_loss") == float("inf")]
+
+
+def test_a_run_killed_while_saving_evaluates_again():
+    """The row of an evaluation is on disk before the checkpoint, so a resumed run cuts it off and does it again."""
+    happened = []
+    run(4, cadence=Cadence(9, 2, 2), events=happened)
+    assert happened == ["row", "sync", "save"] * 2
+
+
+def test_nan_in_the_last_step_is_seen():
+    assert run(5, bad_step=5)[2] is not None
+
+
+def test_training_ends_where_an_evaluation_says_so_and_that_step_is_saved():
+    asked = []
+    saved, written, _ = run(9, cadence=Cadence(9, 2, 3), stop=lambda row: asked.append(row) or len(asked) == 2)
+    assert asked == [{"eval_loss": 2.0}, {"eval_loss": 4.0}]
+    assert saved == {3: {"row": 3}, 4: {"row": 4}}
+    assert written.steps == 4
+
+
+def of_seeds(bad_step=None):
+    """A step that trains three seeds."""
+
+    def step(state, batch):
+        losses = np.array([1.0, float("nan") if batch == bad_step else 2.0, 3.0])
+        figures = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+
+    return step
+
+
+def test_figures_may_be_one_for_each_seed():
+    accuracy = np.array([0.5, 0.25, 0.75])
+    _, written, _ = run(2, step=of_seeds(), evaluate=lambda state: {"eval_accuracy": accuracy})
+    first, second = written
+    np.testing.assert_array_equal(first["loss"], [1, 2, 3])
+    assert isinstance(first["tokens_per_second"], float)
+    np.testing.assert_array_equal(second["eval_accuracy"], accuracy)
+
+
+def test_one_seed_that_is_not_finite_stops_all():
+    message = run(3, step=of_seeds(bad_step=2))[2]
+    assert message is not None
+    assert message.startswith("step 2: loss [ 1. nan  3.]")
+
+
+def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
+    """Losses 4, 2, 3: the second is saved between two checkpoints that are due anyway."""
+    losses = {2: 4.0, 4: 2.0, 6: 3.0}
+    options = {"evaluate": lambda state: {"eval_loss": losses[state.params]}, "score": lambda row: row["eval_loss"]}
+    saved, _, _ = run(6, cadence=Cadence(9, 2, 3), **options)
+    assert saved.scores == {2: 4.0, 4: 2.0, 6: 3.0}
+    assert set(saved) == {2, 3, 4, 6}
+
+
+class AskedAt:
+    """An interruption that is asked for at a step."""
+
+    received = None
+
+    def __init__(self, step):
+        self.step = step
+
+    def requested(self, step):
+        self.received = signal.SIGTERM if step == self.step else None
+        return self.received is not None
+
+
+def test_a_run_that_is_asked_to_end_saves_its_step_and_says_so():
+    events = []
+    with pytest.raises(Interrupted, match="SIGTERM: saved at step 5") as caught:
+        run(9, cadence=Cadence(9, 0, 4), interruption=AskedAt(5), events=events)
+    assert events == ["sync", "save"] * 2 + ["wait"]
+    assert (caught.value.step, caught.value.exit_code) == (5, 143)
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_run_that_is_asked_to_end_leaves_its_evaluation_to_the_one_that_goes_on(step):
+    """An evaluation may take longer than there is time until the kill; that of the last step is owed too."""
+    saved = Saved([])
+    scoring = {"cadence": Cadence(2, 4, 0), "score": lambda row: row["eval_loss"], "stop": None}
+    with pytest.raises(Interrupted):
+        run(8, interruption=AskedAt(step), checkpoints=saved, **scoring)
+    assert saved[step] == {"row": step, OWED: True}
+    assert step not in saved.scores
+
+    state = SimpleNamespace(step=step, params=float(step))
+    again, written, _ = run(8, state=state, owed=True, **scoring)
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 8][step // 4 - 1 :]
+    assert again.scores[step] == step
+    assert OWED not in again.get(8, {})
+
+    asked = []
+    _, written, _ = run(8, state=state, owed=True, **scoring | {"stop": lambda row: not asked.append(row)})
+    assert asked == [{"eval_loss": float(step)}]
+    assert written.steps == 0
+
+
+@pytest.mark.parametrize("rewind", [False, True])
+def test_an_owed_evaluation_that_is_not_finite_stops_the_run_and_says_what_is_left(rewind):
+    """Also where bad steps are rewound: the state that is evaluated is the last that there is."""
+    state = SimpleNamespace(step=4, params=float("nan"))
+    _, _, message = run(8, state=state, owed=True, rewind=rewind)
+    assert message.startswith("step 4: held-out loss nan: stopped; ")
+
+
+def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
+    """Step 5 is bad, which is known when batch 6 has been taken: back to step 3, and on with batch 7."""
+    saved, written, message = run(6, bad_step=5, rewind=True)
+    assert message is None
+    assert saved == {0: {"row": 0}, 3: {"row": 3}, 6: {"row": 9}}
+    assert [row["step"] for row in written if "loss" in row] == [2, 4, 6]
+    assert written.said == ["step 5: loss nan, gradient norm 1.0: back to step 3, and on with the data that comes next"]
+
+
+def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
+    def step(state, batch):
+        return state, {"loss": float("nan"), "gradient_norm": 1.0, "tokens": 5}
+
+    saved, _, message = run(6, step=step, rewind=True)
+    assert message is not None
+    assert message.startswith("step 1: loss nan, gradient norm 1.0: went back to step 0 3 times: stopped")
+    assert saved == {0: {"row": 0}}
+
+
+def skipping(bad):
+    """A step that skips the updates of the batches `bad`."""
+
+    def step(state, batch):
+        figures = {"loss": float("nan") if batch in bad else 1.0, "gradient_norm": 1.0, "tokens": 5}
+        figures["skipped"] = sum(b <= batch for b in bad)
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+
+    return step
+
+
+def test_skipped_updates_are_counted_and_told():
+    saved, written, message = run(6, step=skipping([2, 5]))
+    assert message is None
+    assert [row["skipped"] for row in written if "loss" in row] == [1, 1, 2]
+    assert written.said[0] == "step 2: loss nan, gradient norm 1.0: its update was skipped"
+    assert set(saved) == {3, 6}
+
+
+def test_a_run_that_skips_everything_stops():
+    message = run(200, step=skipping(range(50, 200)))[2]
+    assert message is not None
+    assert message.startswith("step 149: 100 updates in a row were skipped: stopped; the last good checkpoint is of")
+
+
+@pytest.mark.parametrize("others", [1.0, float("nan")])
+def test_a_run_whose_updates_are_skipped_stops_where_they_are_of_all_seeds(others):
+    def step(state, batch):
+        losses = np.array([float("nan"), others])
+        figures = {"loss": losses, "gradient_norm": np.ones(2), "tokens": 5, "skipped": np.full(2, batch)}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+
+    message = run(150, step=step)[2]
+    assert (message is None) == (others == 1.0)
+
+
+def test_warnings_are_told():
+    told = []
+    _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))
+    assert told == [1, 2, 3, 4, 4]
+    assert written.said == ["careful"]
+
+
+def test_a_batch_is_laid_on_the_device_while_the_step_before_is_computed():
+    """To fetch the figures of a step is to wait for it: by then the next batch is placed, and its step dispatched."""
+    happened = []
+
+    class Loss(float):
+        def __array__(self, *options):
+            happened.append(("waited", int(self)))
+            return np.float32(1.0)
+
+    def step(state, batch):
+        happened.append(("dispatched", batch))
+        return SimpleNamespace(step=batch, params=0.0), {"loss": Loss(batch), "gradient_norm": 1.0, "tokens": 5}
+
+    run(5, step=step, place=lambda batch: happened.append(("placed", batch)) or batch, cadence=Cadence(9))
+    for number in range(1, 5):
+        assert happened.index(("placed", number + 1)) < happened.index(("waited", number))
+        assert happened.index(("dispatched", number + 1)) < happened.index(("waited", number))
+
+
+@pytest.mark.parametrize(
+    ("widths", "dtypes", "varied", "warning"),
+    [
+        ([3, 3, 3, 3], "ffff", False, None),
+        ([3, 3, 2, 3], "ffff", False, "step 3: .*What changed: the shapes of the batch"),
+        ([3, 3, 2, 3], "ffff", True, None),
+        ([3, 3, 3, 3], "ffef", False, "step 3: .*What changed: a dtype, or where arrays lie"),
+        ([3, 2, 3, 3], "ffef", True, "step 3: .*What changed: a dtype, or where arrays lie"),
+    ],
+)
+def test_a_step_that_is_compiled_again_is_told_of(widths, dtypes, varied, warning):
+    @jax.jit
+    def sums(params, batch):
+        return params + batch.sum(), {"loss": 1.0, "gradient_norm": 1.0, "tokens": batch.size}
+
+    def step(state, batch):
+        params, figures = sums(np.array(0, dtypes[state.step]), batch)
+        return SimpleNamespace(step=state.step + 1, params=params), figures
+
+    _, written, _ = run(4, step=step, place=lambda number: np.zeros((2, widths[number - 1]), "f"), varied=varied)
+    assert len(written.said) == (warning is not None)
+    if warning is not None:
+        assert re.match(warning, written.said[0])
+        assert ("3" if len(set(widths)) > 1 and varied else "2") + " times by now" in written.said[0]
+
+
+def test_due():
+    assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if due(step, 0, 7)] == [7]
+
+
+def test_evaluation_adds_sums_and_divides_once():
+    """The second batch weighs a fifth of the first; the mean of their means would be 3."""
+    batches = [{"masked_lm_loss": (10.0, 5.0)}, {"masked_lm_loss": (4.0, 1.0)}]
+    row = evaluate(lambda params, batch: batch, None, batches)
+    assert row["eval_masked_lm_loss"] == pytest.approx(14 / 6)
+    assert row["eval_loss"] == row["eval_masked_lm_loss"]
+    assert row["eval_perplexity"] == pytest.approx(2.718281828 ** (14 / 6))
+
+
+def test_unigram_entropy_of_equal_words_is_the_logarithm_of_their_number():
+    assert unigram_entropy([np.array([3, 4]), np.array([5, 5, 4, 3])]) == pytest.approx(np.log(3))
+
+
+def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
+    random = np.random.default_rng(0)
+    scores, labels = random.integers(0, 7, 53), random.integers(0, 2, 53)  # so few values that many tie
+    pairs = [(a > b) + (a == b) / 2 for a in scores[labels == 1] for b in scores[labels == 0]]
+    assert ranking_accuracy(scores, labels) == pytest.approx(np.mean(pairs))
+    assert ranking_accuracy(labels, labels) == 1.0
+    assert np.isnan(ranking_accuracy(scores, np.ones(53)))
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path):
+    MetricsFile(tmp_path / "metrics.jsonl").write({"step": 1, "loss": float("nan")})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
+
+
+def test_an_evaluation_that_is_owed_is_dropped_alone(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    kept = [{"step": 2, "loss": 1.5}, {"step": 2, "eval_loss": 2.5}, {"step": 4, "loss": 1.25}]
+    file.write(*kept, {"step": 4, "eval_loss": 2.0, "seed": 3}, {"step": 4, "eval_loss": 2.0, "seed": 5})
+    file.cut_evaluation(4)
+    assert read_metrics(file.path) == kept
+
+
+def test_rows_and_the_name_of_their_file_are_put_on_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(os.path.realpath(f"/proc/self/fd/{opened}")))
+    MetricsFile(tmp_path / "metrics.jsonl").sync()
+    assert synced == [str(tmp_path.resolve() / "metrics.jsonl"), str(tmp_path.resolve())]
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    for step in (10, 20, 30):
+        file.write({"step": step})
+    with path.open("a") as unfinished:
+        unfinished.write('{"step": 4')
+    MetricsFile(path, after_step=20).write({"step": 30, "loss": 1.5})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20, 30]
+    assert read_metrics(path)[-1]["loss"] == 1.5
