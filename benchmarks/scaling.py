@@ -135,7 +135,7 @@ def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
     jax.config.update("jax_enable_compilation_cache", False)  # a program that is not compiled is not written down
     layout = parallel.make_layout("mesh", **sizes)
     count = layout.mesh.size
-    run = train.undertaking(read_settings(flags, description=""), layout)
+    run = train.run_spec(read_settings(flags, description=""), layout)
     batch, pure = run.batch(rows * count), run.step(run.model)
     step: Any = layout.compile_step(pure, run.state)
     with tempfile.TemporaryDirectory() as folder:

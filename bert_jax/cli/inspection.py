@@ -7,7 +7,7 @@ from typing import Any
 
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
-from bert_jax.interop.assembly import sort_out
+from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.formats.weights import open_weights
 from bert_jax.interop.heads import MODELS, architecture, fitting, parts_of, recognise
 from bert_jax.interop.loading import CHECKPOINTS, locate
@@ -29,7 +29,7 @@ def inspect(source: str) -> dict[str, Any]:
             part = path.split("/")[0]
             counts[part] = counts.get(part, 0) + math.prod(shape)
     else:
-        for tensor in sort_out(open_weights(folder)).slots.values():
+        for tensor in index_tensors(open_weights(folder)).slots.values():
             counts[tensor.place.part] = counts.get(tensor.place.part, 0) + math.prod(tensor.shape)
     return {
         "source": str(folder),

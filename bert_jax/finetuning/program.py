@@ -36,7 +36,7 @@ from bert_jax.finetuning.model import Best, Source, Start, dropouts, make_start,
 from bert_jax.finetuning.settings import MAY_CHANGE_ON_RESUME, Settings, read_settings, record_of, with_length
 from bert_jax.finetuning.sweep import compare_seeds, sweep
 from bert_jax.interop.loading import LoadedBert, load
-from bert_jax.tasks import HeldOut, Part, of_seed
+from bert_jax.tasks import Evaluator, Part, of_seed
 from bert_jax.training import seeds
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilation_cache import keep_compiled
@@ -150,13 +150,13 @@ def rows_of(settings: Settings, parts: Sequence[Part], bert: LoadedBert, shards:
     )
 
 
-def held_out_of(settings: Settings, prepared: Prepared, start: Start, rows: Layout, num_rows: int) -> HeldOut:
+def held_out_of(settings: Settings, prepared: Prepared, start: Start, rows: Layout, num_rows: int) -> Evaluator:
     """Returns what evaluates."""
     layout = mesh_of(settings)
     asked = "plain" if settings.training.attention == "plain" else "auto"  # what trains may not fit here
     config = replace(start.model.config, attention_probs_dropout_prob=0.0)
     kernel = kernel_for(asked, config, rows, prepared.held_out[0].features, layout, seeds=start.seeds)
-    return HeldOut(
+    return Evaluator(
         prepared.task,
         prepared.held_out,
         start.model.clone(config=config, kernel=kernel),

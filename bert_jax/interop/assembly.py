@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors
-from bert_jax.interop.names import Place, is_stacked, nested, place, their_name, walk
+from bert_jax.interop.names import Place, hf_name, is_stacked, nested, place, walk
 
 NAMED = 5  # in an error
 
@@ -66,7 +66,7 @@ class Sources(NamedTuple):
         return nested({path: jnp.asarray(read_leaf(self.slots, path, shape, kind)) for path, shape in shapes.items()})
 
 
-def sort_out(tensors: Tensors) -> Sources:
+def index_tensors(tensors: Tensors) -> Sources:
     """Finds out where each tensor belongs.
 
     Raises:
@@ -101,11 +101,11 @@ def check_complete(slots: Mapping[Slot, Source], shapes: Mapping[str, tuple[int,
     lacking = []
     for path, shape in shapes.items():
         if not is_stacked(path):
-            lacking += [] if (path, None) in slots else [their_name(path)]
+            lacking += [] if (path, None) in slots else [hf_name(path)]
         else:
             # Not over all layers of the config, which may speak of a thousand million.
             first = next(layer for layer in count() if (path, layer) not in slots)
-            lacking += [their_name(path, first)] if first < shape[0] else []
+            lacking += [hf_name(path, first)] if first < shape[0] else []
     if lacking:
         raise ValueError(f"the file lacks {listed(lacking)}")
 
@@ -139,7 +139,7 @@ def read_leaf(slots: Mapping[Slot, Source], path: str, shape: tuple[int, ...], d
     return leaf
 
 
-def take_apart(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None) -> dict[str, np.ndarray]:
+def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None) -> dict[str, np.ndarray]:
     """Returns what PyTorch's classes call the parameters, contiguous, in `dtype` or their own.
 
     Args:
@@ -152,7 +152,7 @@ def take_apart(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = N
             one = array if layer is None else array[layer]
             one = one.T if path.endswith("/kernel") else one
             kind = array.dtype if dtype is None else DTYPES[dtype]
-            tensors[their_name(path, layer, prefix=prefix)] = np.ascontiguousarray(one, kind)
+            tensors[hf_name(path, layer, prefix=prefix)] = np.ascontiguousarray(one, kind)
     return tensors
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.embeddings import sinusoidal_positions
-from bert_jax.interop.assembly import take_apart
+from bert_jax.interop.assembly import to_state_dict
 from bert_jax.interop.formats.tensors import one_line
 from bert_jax.interop.formats.weights import blame, read_json
 from bert_jax.interop.heads import architecture, fitting
@@ -57,7 +57,7 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
         kind = params["embeddings"]["word"]["embedding"].dtype
         table = sinusoidal_positions(positions, config.hidden_size, jnp.float32)[0].astype(kind)
         params = {**params, "embeddings": {**params["embeddings"], "position": {"embedding": table}}}
-    tensors = take_apart(params, prefix=type(model) is not Bert, dtype=dtype)
+    tensors = to_state_dict(params, prefix=type(model) is not Bert, dtype=dtype)
     write_config(folder, type(model), config, dtype=next(iter(tensors.values())).dtype.name)
     unfinished = folder / "model.safetensors.part"
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
-from bert_jax.interop.assembly import listed, sort_out
+from bert_jax.interop.assembly import index_tensors, listed
 from bert_jax.interop.formats.weights import blame, open_weights
 from bert_jax.interop.heads import (
     HEADS,
@@ -241,7 +241,7 @@ def read_model(
     computed = dtype or (config.dtype if run else "float32")
     stored = dtype or ("float64" if computed == "float64" else "float32")
     with blame(folder):
-        checkpoint = open_run(folder / CHECKPOINTS, step) if run else sort_out(open_weights(folder))
+        checkpoint = open_run(folder / CHECKPOINTS, step) if run else index_tensors(open_weights(folder))
         model = head or (model_class(named) if named else recognise(checkpoint.parts))
         config = fitting(config, model, **{"dtype": computed, **changes})
         if config.lora_rank:

@@ -92,7 +92,7 @@ def place(name: str) -> Place | None:
     raise KeyError(name)
 
 
-def their_name(path: str, layer: int | None = None, *, prefix: bool = True) -> str:
+def hf_name(path: str, layer: int | None = None, *, prefix: bool = True) -> str:
     """Returns what PyTorch's classes call a leaf, or one layer of it; `BertModel` alone leaves the prefix out."""
     ours, _, leaf = path.rpartition("/")
     module = THEIRS[ours].format("*" if layer is None else layer)

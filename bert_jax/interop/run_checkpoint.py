@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from bert_jax.interop.names import nested, walk
 from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.manifests import check_seal, files
-from bert_jax.training.runs.orbax_noise import hush, let_go
+from bert_jax.training.runs.orbax_noise import filter_logs, release
 
 EXPANSION = 100  # bytes of memory for a byte of file; what was trained takes hardly more than one
 
@@ -72,7 +72,7 @@ class RunCheckpoint:
     @contextmanager
     def manager(self) -> Iterator[ocp.CheckpointManager]:
         """Opens the folder to read from it in this process alone; whatever Orbax dies of in there becomes one line."""
-        hush()
+        filter_logs()
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         own = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(own, {own}, f"reading in {own}")
@@ -83,5 +83,5 @@ class RunCheckpoint:
                 return
         except Exception as error:
             why = f"{error!r:.200}"
-            let_go(error)
+            release(error)
         raise ValueError(f"step {self.step} is no checkpoint of a run ({why})")

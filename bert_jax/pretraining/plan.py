@@ -25,7 +25,7 @@ from bert_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
-class Undertaking:
+class RunSpec:
     """A run as it is planned.
 
     Attributes:
@@ -51,7 +51,7 @@ class Undertaking:
         return self.batch(1)["input_ids"].shape[1]
 
 
-def report(run: Undertaking, layout: Layout) -> Iterator[str]:
+def report(run: RunSpec, layout: Layout) -> Iterator[str]:
     """Yields the lines of a plan, each as soon as it is known."""
     config = run.model.config
     count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
@@ -64,7 +64,7 @@ def report(run: Undertaking, layout: Layout) -> Iterator[str]:
     yield from speed_lines(run, layout)
 
 
-def memory_lines(run: Undertaking, layout: Layout) -> Iterator[str]:
+def memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
     @cache
     def memory(rows: int) -> Memory:
         step: Any = layout.compile_step(run.step(run.model), run.state)
@@ -91,7 +91,7 @@ def memory_lines(run: Undertaking, layout: Layout) -> Iterator[str]:
     yield f"  largest batch     {largest_batch(needed, limit, run.unit):,} rows; {rows:,} {fits}"
 
 
-def speed_lines(run: Undertaking, layout: Layout) -> Iterator[str]:
+def speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
     # What a kernel does inside cannot be counted, so plain products stand for it.
     plain = run.step(run.model.clone(kernel=None))
     flop = matrix_flop(lambda state, batch: plain(state, batch, None), run.state, run.batch(run.rows))

@@ -38,7 +38,7 @@ from bert_jax.data.readers.sources import Texts
 from bert_jax.interop.loading import load, save_config
 from bert_jax.models import Bert, BertForPreTraining
 from bert_jax.pipelines import FillMask
-from bert_jax.pretraining.plan import Undertaking, report
+from bert_jax.pretraining.plan import RunSpec, report
 from bert_jax.pretraining.settings import MAY_CHANGE_ON_RESUME, Settings, architecture, check, read_settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
@@ -51,7 +51,7 @@ from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, newest_
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import Interruption
 from bert_jax.training.runs.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
-from bert_jax.training.runs.reporting import Reporter, Unheard
+from bert_jax.training.runs.reporting import NullReporter, Reporter
 from bert_jax.training.settings import as_record, defaults_of
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
@@ -96,7 +96,7 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
         )
         return tokenizer.backend.to_str().encode()
 
-    return Tokenizer.of(processes.told_by_first("the vocabulary is trained", trained))
+    return Tokenizer.of(processes.broadcast_from_first("the vocabulary is trained", trained))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -179,14 +179,14 @@ def make_step(settings: Settings, model: Bert) -> Callable:
     )
 
 
-def undertaking(settings: Settings, layout: parallel.Layout) -> Undertaking:
+def run_spec(settings: Settings, layout: parallel.Layout) -> RunSpec:
     """Returns the run as shapes, from which programs are compiled."""
     text, rows, options = settings.text, row_settings(settings), settings.training
     vocab_size = Tokenizer.load(text.tokenizer).vocab_size if text.tokenizer else text.vocab_size
     mask = np.ones((1, rows.max_length), np.int32)
     config = architecture(settings.model, vocab_size=vocab_size)
     model = make_model(settings, config, Rows(mask, rows.packing, layout.devices_in_a_program))
-    return Undertaking(
+    return RunSpec(
         model,
         step=partial(make_step, settings),
         state=jax.eval_shape(partial(make_state, settings=settings, model=model), jax.random.key(0)),
@@ -284,7 +284,7 @@ def pretrain(
 def make_reporter(settings: Settings, run: Path, first_step: int) -> Reporter:
     """Returns what takes figures to files and to the screen, in the first of several processes."""
     if not processes.is_first():
-        return Unheard()
+        return NullReporter()
     steps, quiet = settings.training.steps, settings.reports.quiet
     return Reporter(run, first_step=first_step, last_step=steps, panels=PANELS, headline=HEADLINE, quiet=quiet)
 
@@ -388,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layout = parallel.make_layout(options.parallel, fsdp=options.fsdp, tensor=options.tensor)
     parallel.check_batch(options.batch_size, layout, options.accumulate)
     if settings.run.plan:
-        for line in report(undertaking(settings, layout), layout):
+        for line in report(run_spec(settings, layout), layout):
             print(line, flush=True)
         return
     output, steps = Path(settings.run.output), settings.training.steps
@@ -403,10 +403,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if reached is not None and reached > steps:
         raise ValueError(f"{output} is at step {reached} already, beyond --steps {steps}")
 
-    with processes.first_alone("the text is read"):
+    with processes.first_process_first("the text is read"):
         documents, held_out_documents = read_documents(settings)
     tokenizer = make_tokenizer(settings, documents)
-    with processes.first_alone("the text is tokenized"):
+    with processes.first_process_first("the text is tokenized"):
         train_store, held_out = (
             tokenize_corpus(part, tokenizer, cache_dir=settings.text.cache_dir, language=settings.text.language)
             for part in (documents, held_out_documents)

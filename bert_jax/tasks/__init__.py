@@ -2,9 +2,9 @@
 
 from bert_jax.tasks.base import Part, Task
 from bert_jax.tasks.classification import Classification
-from bert_jax.tasks.evaluation import HeldOut, of_seed
+from bert_jax.tasks.evaluation import Evaluator, of_seed
 from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
 from bert_jax.tasks.tagging import Tagging
 
-__all__ = ["Classification", "HeldOut", "MultipleChoice", "Part", "QuestionAnswering", "Tagging", "Task", "of_seed"]
+__all__ = ["Classification", "Evaluator", "MultipleChoice", "Part", "QuestionAnswering", "Tagging", "Task", "of_seed"]

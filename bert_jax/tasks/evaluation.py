@@ -11,10 +11,10 @@ from bert_jax.models import Bert
 from bert_jax.tasks.base import Answers, Part, Task
 from bert_jax.training import seeds
 from bert_jax.training.devices import parallel
-from bert_jax.training.steps import answer_step
+from bert_jax.training.steps import prediction_step
 
 
-class HeldOut:
+class Evaluator:
     """Evaluates K seeds on every part that was held out.
 
     Args:
@@ -47,7 +47,7 @@ class HeldOut:
 
         def step(params: Any, batch: Any, axis: str | None = None) -> Any:
             self.shapes.add(batch["input_ids"].shape)  # runs only while it is traced
-            return answer_step(params, batch, axis, objective=objective)
+            return prediction_step(params, batch, axis, objective=objective)
 
         self.answer = layout.compile_evaluation(seeds.answers_of_all(step, learning), params)
 
@@ -70,7 +70,7 @@ class HeldOut:
         Returns:
             {name: [K, sequences or tokens, ...]}, in the order of the features, and {name: [K]}.
         """
-        gathering = Gathering(part, per_token=self.task.per_token)
+        gathering = PredictionBuffer(part, per_token=self.task.per_token)
         pending = None
         for batch, placement in evaluation_batches(part.features, self.rows, num_rows=self.num_rows):
             results = self.answer(params, self.layout.place(batch))
@@ -82,7 +82,7 @@ class HeldOut:
         return gathering.answers, gathering.means()
 
 
-class Gathering:
+class PredictionBuffer:
     """Answers of batches, each put in its place among those to the whole part."""
 
     def __init__(self, part: Part, *, per_token: bool) -> None:

@@ -86,7 +86,7 @@ def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective:
     return across(objective.measure(params, batch, None), axis)
 
 
-def answer_step(
+def prediction_step(
     params, batch: Batch, axis: str | None = None, *, objective: Objective
 ) -> tuple[dict[str, Array], Measures]:
     """Returns the logits that a model gives to a batch, float32, and its measures as pairs (sum, weight)."""

@@ -19,7 +19,7 @@ from gradient_checks import leaves
 
 from bert_jax.config import BertConfig
 from bert_jax.functional import losses
-from bert_jax.interop.assembly import sort_out
+from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.formats.tensors import Tensor
 from bert_jax.interop.heads import model_class, parts_of
 from bert_jax.interop.loading import LoadedBert
@@ -197,7 +197,7 @@ def theirs(case: Case) -> Passes:
     return Passes(
         {name: output.detach().numpy() for name, output in outputs.items()},
         float(loss.detach()),
-        jax.tree.map(np.asarray, sort_out(gradient).assemble(shapes, "float32")),
+        jax.tree.map(np.asarray, index_tensors(gradient).assemble(shapes, "float32")),
     )
 
 

@@ -5,7 +5,7 @@ import small_bert as small
 from gradient_checks import leaves
 
 from bert_jax.config import BertConfig
-from bert_jax.interop.names import MODULES, is_stacked, leaf_shapes, place, their_name
+from bert_jax.interop.names import MODULES, hf_name, is_stacked, leaf_shapes, place
 from bert_jax.models.parameters import PARAMETERS
 
 PARTS = PARAMETERS.keys() - {"adapters"}  # which become one with their kernels before a model is written
@@ -25,7 +25,7 @@ def names(**options):
     """Every leaf, and every layer of the stacked ones, with its name."""
     for path in leaf_shapes(CONFIG, PARTS):
         for layer in range(small.L) if is_stacked(path) else (None,):
-            yield path, layer, their_name(path, layer, **options)
+            yield path, layer, hf_name(path, layer, **options)
 
 
 @pytest.mark.parametrize("prefix", [True, False])

@@ -14,7 +14,7 @@ from bert_jax.training import seeds
 from bert_jax.training.objectives import classification
 from bert_jax.training.optimizers import Depth, make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
-from bert_jax.training.steps import answer_step, train_step
+from bert_jax.training.steps import prediction_step, train_step
 
 SAME_AFTER_STEPS = 2e-5
 SEEDS, STEPS, B, T, S = (3, 5, 7), 4, 6, 11, 2
@@ -104,11 +104,11 @@ def test_a_seed_whose_update_is_skipped_does_not_hold_up_the_others(trained):
 def test_all_seeds_answer_the_same_question(trained):
     frozen, _, together, _ = trained
     asked = batch(1, 1)
-    answer = seeds.answers_of_all(partial(answer_step, objective=OBJECTIVE), set(together.params))
+    answer = seeds.answers_of_all(partial(prediction_step, objective=OBJECTIVE), set(together.params))
     answers, _ = jax.jit(answer)({**frozen, **together.params}, asked)
     assert answers["logits"].shape == (len(SEEDS), B, S, 3)
     one = {**frozen, **seeds.of_seed(together.params, set(together.params), 2)}
-    alone, _ = jax.jit(partial(answer_step, objective=OBJECTIVE))(one, asked)
+    alone, _ = jax.jit(partial(prediction_step, objective=OBJECTIVE))(one, asked)
     np.testing.assert_allclose(answers["logits"][2], alone["logits"], atol=SAME_AFTER_STEPS)
 
 

@@ -59,7 +59,7 @@ def wait_for_all(what: str) -> None:
 
 
 @contextmanager
-def first_alone(what: str) -> Iterator[None]:
+def first_process_first(what: str) -> Iterator[None]:
     """Lets the first process through the block before the others: what it leaves in a cache they find there."""
     if not is_first():
         wait_for_all(what)
@@ -68,7 +68,7 @@ def first_alone(what: str) -> Iterator[None]:
         wait_for_all(what)
 
 
-def told_by_first(what: str, make: Callable[[], bytes]) -> bytes:
+def broadcast_from_first(what: str, make: Callable[[], bytes]) -> bytes:
     """Returns what `make` gives in the first process, in all of them; the others wait for it, and are told."""
     content = np.frombuffer(make() if is_first() else b"", np.uint8)
     wait_for_all(what)

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from bert_jax.training.runs.manifests import Damaged, check_seal, seal
-from bert_jax.training.runs.orbax_noise import hush, let_go
+from bert_jax.training.runs.orbax_noise import filter_logs, release
 from bert_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
@@ -59,7 +59,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0, highest: bool = False) -> None:
         self.folder, self.keep, self.keep_best, self.highest = Path(folder).resolve(), keep, keep_best, highest
-        hush()
+        filter_logs()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=Preserved(self),
             create=True,
@@ -160,7 +160,7 @@ class Checkpoints:
             return
         except Exception as error:
             why = reason(error)
-            let_go(error)
+            release(error)
         whole = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
         left = f"those of step {', '.join(map(str, whole))} are whole" if whole else "there is none before it"
         raise NotSaved(f"{self.folder}: a checkpoint could not be saved: {why}; {left}")

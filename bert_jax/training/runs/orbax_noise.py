@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 
-def hush() -> None:
+def filter_logs() -> None:
     """Keeps that noise back from now on, and nothing else."""
     logging.getLogger("absl").addFilter(not_of_orbax)
     if not isinstance(sys.unraisablehook, Hook):
         sys.unraisablehook = Hook(sys.unraisablehook)
 
 
-def let_go(error: BaseException) -> None:
+def release(error: BaseException) -> None:
     """Frees what a failure of Orbax has left unfinished, so that it is not met again at exit."""
     log = logging.getLogger("asyncio")
     disabled, log.disabled = log.disabled, True

@@ -115,7 +115,7 @@ class Reporter:
         draw_curves(self.run, self.panels)
 
 
-class Unheard(Reporter):
+class NullReporter(Reporter):
     """What reports nothing: of several processes the first reports."""
 
     def __init__(self) -> None:

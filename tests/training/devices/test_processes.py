@@ -116,7 +116,7 @@ def test_what_the_first_process_makes_the_others_hear(tmp_path):
 
 
 def test_one_process_hears_itself():
-    assert processes.told_by_first("it is made", lambda: b"made") == b"made"
+    assert processes.broadcast_from_first("it is made", lambda: b"made") == b"made"
 
 
 def held_by(*processes_of_rows: tuple[int, ...]):
@@ -184,7 +184,7 @@ def test_without_a_cluster_the_flags_are_asked_for(monkeypatch):
 
 def test_alone_nobody_is_waited_for():
     processes.wait_for_all("a moment")
-    with processes.first_alone("a block"):
+    with processes.first_process_first("a block"):
         assert processes.is_first()
     with pytest.raises(SystemExit, match="it broke"):
         processes.end("it broke")
