@@ -297,14 +297,14 @@ def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) ->
     flop: list[float] = []
     config = read_config(Path(options.model))[0]
 
-    def race(state, batches, *, step, place, **others) -> None:
+    def race(state, batches, *, step, device_put, **others) -> None:
         def ours() -> None:
             nonlocal state
             for _ in range(options.steps):
                 batch = next(batches)
                 shapes[batch["input_ids"].shape] += 1
                 flop.append(needed_flop(config, batch["attention_mask"].reshape(-1, batch["attention_mask"].shape[-1])))
-                state, figures = step(state, place(batch))
+                state, figures = step(state, device_put(batch))
             jax.block_until_ready(figures)
 
         ours_too = {"bert_jax": ours} if "bert_jax" in options.sides else {}

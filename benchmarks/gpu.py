@@ -24,7 +24,7 @@ from bert_jax.config import BertConfig
 from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.models import BertForPreTraining, BertForQuestionAnswering
 from bert_jax.training.devices import cost as plan
-from bert_jax.training.devices.kernel_choice import Rows, choose_kernel, mistaken, unfit
+from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel, mistaken, unfit
 from bert_jax.training.objectives import pretraining, question_answering
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
@@ -80,11 +80,11 @@ def batch_of(case: Case, vocab_size: int) -> dict[str, np.ndarray]:
     }
 
 
-def configuration(case: Case, dtype: str) -> tuple[BertConfig, Rows]:
+def configuration(case: Case, dtype: str) -> tuple[BertConfig, AttentionInputs]:
     """Returns the architecture, and what the kernels are checked with."""
     config = BertConfig.preset(case.preset, dtype=dtype, attention_probs_dropout_prob=case.dropout)
     mask = batch_of(replace(case, rows=4), config.vocab_size)["attention_mask"]
-    return config, Rows(mask, packed=case.packed, devices=1)
+    return config, AttentionInputs(mask, packed=case.packed, devices=1)
 
 
 def compiled_step(case: Case, config: BertConfig, kernel: str | None):

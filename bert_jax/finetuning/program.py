@@ -40,7 +40,7 @@ from bert_jax.tasks import Evaluator, Part, of_seed
 from bert_jax.training import seeds
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilation_cache import keep_compiled
-from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, Rows, choose_kernel
+from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
 from bert_jax.training.loop import OWED, Cadence, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
@@ -69,7 +69,7 @@ def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, 
     kernel = kernel_for(training.attention, start.model.config, rows, features, layout, seeds=settings.run.seeds)
     optimizer, schedule = optimizer_of(settings, steps, start.model.config.num_hidden_layers)
     create = partial(seeds.create, optimizer=optimizer, seeds=seeds_of(settings), random_bits=training.random_bits)
-    given: Any = [jax.device_put(some, layout.where(some)) for some in (start.params, start.frozen)]
+    given: Any = [jax.device_put(some, layout.shardings(some)) for some in (start.params, start.frozen)]
     state = layout.create(lambda given: create(given[0], frozen=given[1]), given)
     given, start = None, start.as_shapes()  # the state has the arrays now
     step = partial(
@@ -117,7 +117,7 @@ def fit(settings: Settings, run: Path, *, prepared: Prepared, bert: LoadedBert, 
                 state,
                 batches,
                 step=layout.compile_step(seeds.together(counted), state),
-                place=layout.place,
+                device_put=layout.device_put,
                 evaluate=evaluate,
                 steps=first if best.selection.done.all() else steps,
                 cadence=Cadence(settings.reports.log_every, every, every),
@@ -178,7 +178,7 @@ def kernel_for(
 ) -> str | None:
     """Returns the attention kernel that is right for the rows, or None for plain matrix products."""
     mask, devices = rows.sample(features, CHECKED_ROWS)["attention_mask"], layout.devices_in_a_program
-    kind = Rows(mask, rows.slots > 1, devices, seeds=seeds, other_lengths=rows.lengths)
+    kind = AttentionInputs(mask, rows.slots > 1, devices, seeds=seeds, other_lengths=rows.lengths)
     kernel, why = choose_kernel(asked, config, kind)
     if jax.default_backend() == "gpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")

@@ -43,7 +43,7 @@ from bert_jax.pretraining.settings import MAY_CHANGE_ON_RESUME, Settings, archit
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.devices.compilation_cache import keep_compiled
-from bert_jax.training.devices.kernel_choice import Rows, choose_kernel
+from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
 from bert_jax.training.loop import OWED, Cadence, train
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
@@ -130,7 +130,7 @@ def held_out_batches(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def make_model(settings: Settings, config: BertConfig, rows: Rows) -> BertForPreTraining:
+def make_model(settings: Settings, config: BertConfig, rows: AttentionInputs) -> BertForPreTraining:
     """Returns the model, with the attention kernel that is right for its rows."""
     options = settings.model
     kernel, why = choose_kernel(options.attention, config, rows)
@@ -185,7 +185,7 @@ def run_spec(settings: Settings, layout: parallel.Layout) -> RunSpec:
     vocab_size = Tokenizer.load(text.tokenizer).vocab_size if text.tokenizer else text.vocab_size
     mask = np.ones((1, rows.max_length), np.int32)
     config = architecture(settings.model, vocab_size=vocab_size)
-    model = make_model(settings, config, Rows(mask, rows.packing, layout.devices_in_a_program))
+    model = make_model(settings, config, AttentionInputs(mask, rows.packing, layout.devices_in_a_program))
     return RunSpec(
         model,
         step=partial(make_step, settings),
@@ -229,7 +229,7 @@ def pretrain(
     with held_out_batches(settings, held_out, tokenizer) as batches:
         mask = next(batches)["attention_mask"]
     config = architecture(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
-    model = make_model(settings, config, Rows(mask, settings.rows.packing, layout.devices_in_a_program))
+    model = make_model(settings, config, AttentionInputs(mask, settings.rows.packing, layout.devices_in_a_program))
     if processes.is_first() and newest_step(run / CHECKPOINTS) is None:
         save_config(run, model)
         tokenizer.save(run)
@@ -240,7 +240,7 @@ def pretrain(
 
     def evaluation(state: TrainState) -> dict[str, float]:
         with held_out_batches(settings, held_out, tokenizer, share) as batches:
-            return evaluate(measure, state.params, map(layout.place, batches))
+            return evaluate(measure, state.params, map(layout.device_put, batches))
 
     with Checkpoints(run / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
         position: dict[str, Any] = {"row": 0}
@@ -266,7 +266,7 @@ def pretrain(
                 state,
                 batches,
                 step=step,
-                place=layout.place,
+                device_put=layout.device_put,
                 evaluate=evaluation,
                 steps=options.steps,
                 cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
@@ -421,11 +421,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = as_record(settings) | {"text read": {"contents of the corpus": train_store.fingerprint[:16]}}
     if processes.is_first():
         begin_run(output, record, **how)
-    processes.wait_for_all("the run has begun")
+    processes.barrier("the run folder exists")
     watch = Watch(floor=nothing.entropy, after=settings.training.warmup_steps)
     pretrain(settings, layout, output, train_store, held_out, tokenizer, watch)
     if processes.is_first():
         with held_out_batches(settings, held_out, tokenizer) as batches:
             preferred = told_apart(output, batches)
         conclude(settings, output, nothing, preferred)
-    processes.wait_for_all("the first has spoken")
+    processes.barrier("the summary is printed")

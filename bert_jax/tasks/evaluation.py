@@ -73,7 +73,7 @@ class Evaluator:
         gathering = PredictionBuffer(part, per_token=self.task.per_token)
         pending = None
         for batch, placement in evaluation_batches(part.features, self.rows, num_rows=self.num_rows):
-            results = self.answer(params, self.layout.place(batch))
+            results = self.answer(params, self.layout.device_put(batch))
             if pending is not None:
                 gathering.take(*pending)
             pending = results, placement

@@ -64,7 +64,7 @@ def train(
     batches: Batches,
     *,
     step: Callable,
-    place: Callable,
+    device_put: Callable,
     evaluate: Callable[[Any], Row],
     steps: int,
     cadence: Cadence,
@@ -83,7 +83,7 @@ def train(
     Args:
         step: the compiled (state, batch) -> (state, figures). Where it skips what is not finite, it counts that as
             `skipped`.
-        place: lays a batch of NumPy arrays on the devices; returns before it is there.
+        device_put: lays a batch of NumPy arrays on the devices; returns before it is there.
         evaluate: state -> row of `eval_` figures.
         stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
         score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
@@ -143,7 +143,7 @@ def train(
             checkpoints.scores[number] = worth
     while not last:
         number += 1
-        state, figures = take(number, state, place(next(batches)))
+        state, figures = take(number, state, device_put(next(batches)))
         try:
             account.settle()
             account.pending = number, figures

@@ -17,7 +17,7 @@ from jax import Array
 from bert_jax.functional import losses
 from bert_jax.models import Bert
 
-Measures = dict[str, losses.Pair]
+Metrics = dict[str, losses.Pair]
 Batch = Mapping[str, Array]
 
 
@@ -27,30 +27,30 @@ class Objective:
 
     Attributes:
         model: what answers.
-        judge: (the model's outputs, batch) -> {name: (sum, weight)}.
+        compute_metrics: (the model's outputs, batch) -> {name: (sum, weight)}.
         losses: the names to minimise, each with the batch entry whose sum is its weight. The total weight of a global
             batch is then known before the first gradient, wherever its parts are.
     """
 
     model: Bert
-    judge: Callable[[Any, Batch], Measures]
+    compute_metrics: Callable[[Any, Batch], Metrics]
     losses: Mapping[str, str]
 
-    def answer(self, params, batch: Batch, key: Array | None) -> Any:
+    def apply(self, params, batch: Batch, key: Array | None) -> Any:
         """Returns the model's outputs; dropout is on where there is a key."""
         inputs = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids"))
         places: dict[str, Any] = {name: batch[name] for name in ("masked_positions", "cls_positions") if name in batch}
         return self.model.apply({"params": params}, *inputs, **places, rngs=None if key is None else {"dropout": key})
 
-    def measure(self, params, batch: Batch, key: Array | None) -> Measures:
+    def loss_and_metrics(self, params, batch: Batch, key: Array | None) -> Metrics:
         """Returns the figures of a batch; dropout is on where there is a key."""
-        return self.judge(self.answer(params, batch, key), batch)
+        return self.compute_metrics(self.apply(params, batch, key), batch)
 
 
 def pretraining(model: Bert) -> Objective:
     """Returns the objective of BERT's pretraining: masked LM + next sentence, with the accuracy of both."""
 
-    def judge(outputs, batch) -> Measures:
+    def compute_metrics(outputs, batch) -> Metrics:
         masked = (outputs.prediction_logits, batch["masked_labels"], batch["masked_weights"])
         sentence = (outputs.seq_relationship_logits, batch["next_sentence_labels"], batch["next_sentence_weights"])
         return {
@@ -60,7 +60,9 @@ def pretraining(model: Bert) -> Objective:
             "next_sentence_accuracy": losses.accuracy(*sentence),
         }
 
-    return Objective(model, judge, {"masked_lm_loss": "masked_weights", "next_sentence_loss": "next_sentence_weights"})
+    return Objective(
+        model, compute_metrics, {"masked_lm_loss": "masked_weights", "next_sentence_loss": "next_sentence_weights"}
+    )
 
 
 def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) -> Objective:
@@ -70,7 +72,7 @@ def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) ->
     or float [B, S, C]) and `weights` [B, S]; for multiple choice, where there is one sequence a choice, [B].
     """
 
-    def judge(outputs, batch) -> Measures:
+    def compute_metrics(outputs, batch) -> Metrics:
         logits, labels, weights = outputs.logits, batch["labels"], batch["weights"]
         options = {"problem_type": problem_type, "smoothing": smoothing}
         measures = {"loss": losses.classification_loss(logits, labels, weights, **options)}
@@ -78,17 +80,17 @@ def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) ->
             measures["accuracy"] = losses.accuracy(logits, labels, weights > 0)
         return measures
 
-    return Objective(model, judge, {"loss": "weights"})
+    return Objective(model, compute_metrics, {"loss": "weights"})
 
 
 def tagging(model: Bert, *, smoothing: float = 0.0) -> Objective:
     """Returns the objective of a tag for each token: `labels` int [B, T] count where `weights` [B, T] are not 0."""
 
-    def judge(outputs, batch) -> Measures:
+    def compute_metrics(outputs, batch) -> Metrics:
         tags = (outputs.logits, batch["labels"], batch["weights"])
         return {"loss": losses.cross_entropy(*tags, smoothing=smoothing), "accuracy": losses.accuracy(*tags)}
 
-    return Objective(model, judge, {"loss": "weights"})
+    return Objective(model, compute_metrics, {"loss": "weights"})
 
 
 def question_answering(model: Bert) -> Objective:
@@ -97,7 +99,7 @@ def question_answering(model: Bert) -> Objective:
     The batch has `start_positions`, `end_positions` int [B, S], as places in the row, and `weights` [B, S].
     """
 
-    def judge(outputs, batch) -> Measures:
+    def compute_metrics(outputs, batch) -> Metrics:
         starts, ends, weights = batch["start_positions"], batch["end_positions"], batch["weights"]
         number = jnp.arange(1, starts.shape[1] + 1)[None, :, None]
         own = batch["attention_mask"][:, None, :] == number
@@ -111,4 +113,4 @@ def question_answering(model: Bert) -> Objective:
             "end_accuracy": losses.accuracy(end_logits, ends, weights),
         }
 
-    return Objective(model, judge, {"loss": "weights"})
+    return Objective(model, compute_metrics, {"loss": "weights"})

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from bert_jax.training.objectives import Batch, Measures, Objective
+from bert_jax.training.objectives import Batch, Metrics, Objective
 from bert_jax.training.optimizers import Schedule
 from bert_jax.training.state import TrainState
 
@@ -48,8 +48,8 @@ def train_step(
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
     totals = {name: divisor(across(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
 
-    def loss(params, part: Batch, key: Array) -> tuple[Array, Measures]:
-        measures = objective.measure({**state.frozen, **params}, part, key)
+    def loss(params, part: Batch, key: Array) -> tuple[Array, Metrics]:
+        measures = objective.loss_and_metrics({**state.frozen, **params}, part, key)
         return jnp.asarray(sum(measures[name][0] / total for name, total in totals.items())), measures
 
     def gradients_of(part: Batch, key: Array):
@@ -81,18 +81,18 @@ def unless(finite: Array, after: TrainState, before: TrainState) -> TrainState:
     return jax.tree.map(lambda new, old: new if new is old else jnp.where(finite, new, old), after, kept)
 
 
-def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Measures:
+def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Metrics:
     """Returns the batch's measures as pairs (sum, weight), without dropout."""
-    return across(objective.measure(params, batch, None), axis)
+    return across(objective.loss_and_metrics(params, batch, None), axis)
 
 
 def prediction_step(
     params, batch: Batch, axis: str | None = None, *, objective: Objective
-) -> tuple[dict[str, Array], Measures]:
+) -> tuple[dict[str, Array], Metrics]:
     """Returns the logits that a model gives to a batch, float32, and its measures as pairs (sum, weight)."""
-    outputs = objective.answer(params, batch, None)
+    outputs = objective.apply(params, batch, None)
     logits = {name: value.astype(jnp.float32) for name, value in outputs.items() if name.endswith("logits")}
-    return logits, across(objective.judge(outputs, batch), axis)
+    return logits, across(objective.compute_metrics(outputs, batch), axis)
 
 
 def accumulated(gradients_of, batch: Batch, key: Array, parts: int) -> Any:

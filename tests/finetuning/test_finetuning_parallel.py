@@ -77,11 +77,11 @@ def trained(layout, kind, config, together=SEEDS):
     create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
     params = jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together)))
     state = seeds.create(params, OPTIMIZER, seeds=together)
-    state = jax.device_put(state, layout.where(state))
+    state = jax.device_put(state, layout.shardings(state))
     step = partial(train_step, objective=objective(model), optimizer=OPTIMIZER)
     take = Compilations(layout.compile_step(seeds.together(step), state), say=pytest.fail, varied=together != SEEDS)
     for number in range(STEPS):
-        state, figures = take(number, state, layout.place(plan(kind, together)(number)))
+        state, figures = take(number, state, layout.device_put(plan(kind, together)(number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
     assert take.count == 1 or together != SEEDS

@@ -12,7 +12,7 @@ from bert_jax.config import BertConfig
 from bert_jax.functional import attention_kernels as fused
 from bert_jax.models import Bert
 from bert_jax.training.devices import kernel_choice as kernels
-from bert_jax.training.devices.kernel_choice import Rows, choose_kernel
+from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
 
 SAME_IN_FLOAT32 = 2e-5
 CONFIG = BertConfig(
@@ -26,7 +26,7 @@ CONFIG = BertConfig(
     attention_probs_dropout_prob=0.0,
 )
 MASK = np.array([[1] * 10 + [2] * 15 + [0] * 7, [1] * 32])
-ROWS = Rows(MASK, packed=True, devices=1)
+ROWS = AttentionInputs(MASK, packed=True, devices=1)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", unwritten)
     with pytest.raises(ValueError, match="output is not finite everywhere"):
-        choose_kernel("pallas", CONFIG, Rows(np.ones_like(MASK), packed=False, devices=1))
+        choose_kernel("pallas", CONFIG, AttentionInputs(np.ones_like(MASK), packed=False, devices=1))
 
 
 def test_a_kernel_is_tried_on_several_sequences_a_row_though_the_first_rows_hold_one(monkeypatch):
@@ -115,7 +115,7 @@ def test_a_leak_too_small_to_be_an_error_is_refused(packed, monkeypatch):
         return fused.pallas(q, k, v, attention_mask) + 1e-4 * v[:, -1:]
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
-    rows = Rows(np.ones_like(MASK), packed=packed, devices=1)
+    rows = AttentionInputs(np.ones_like(MASK), packed=packed, devices=1)
     with pytest.raises(ValueError, match="a sequence feels its neighbours or padding"):
         choose_kernel("pallas", CONFIG, rows)
 

@@ -42,7 +42,7 @@ NO_DISK = 77
 STEPS = 150
 WIDE = 200_000  # parameters: enough for a save to take many steps
 FIT: Any = SimpleNamespace(
-    measure=lambda params, batch, key: {
+    loss_and_metrics=lambda params, batch, key: {
         "loss": (jnp.square(params["w"][: batch["x"].size] - batch["x"].ravel()).sum(), jnp.float32(batch["x"].size))
     },
     losses={"loss": "x"},
@@ -86,7 +86,7 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
     def create(key):
         return TrainState.create({"w": jax.random.normal(key, (WIDE,))}, optimizer, key=key)
 
-    def place(rows):
+    def device_put(rows):
         time.sleep(pause)
         return jax.device_put(rows)
 
@@ -113,7 +113,7 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
                 state,
                 batches,
                 step=jax.jit(partial(train_step, objective=FIT, optimizer=optimizer), donate_argnums=0),
-                place=place,
+                device_put=device_put,
                 evaluate=evaluate,
                 steps=steps,
                 cadence=Cadence(log=1, evaluate=7, checkpoint=3),
@@ -208,7 +208,7 @@ def hear(address: str, index: int, folder: Path) -> None:
     jax.distributed.initialize(address, num_processes=2, process_id=index)
     heard = processes.broadcast_from_first("it is made", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
     (folder / f"{index}.heard").write_bytes(heard)
-    processes.wait_for_all("both have heard")
+    processes.barrier("both processes have the value")
 
 
 def wait_until(condition, process, seconds: float = 60.0) -> None:

@@ -71,7 +71,7 @@ def labelled(batch, positions):
 
 def loss_and_gradients(model, params, batch, key=None):
     def loss(params, batch):
-        measures = pretraining(model).measure(params, batch, key)
+        measures = pretraining(model).loss_and_metrics(params, batch, key)
         return sum(total / weight for total, weight in (measures["masked_lm_loss"], measures["next_sentence_loss"]))
 
     return jax.jit(jax.value_and_grad(loss))(params, batch)
@@ -144,7 +144,7 @@ def test_rematerialising_computes_again(params, batch):
         model = models.BertForPreTraining(CONFIG, remat=remat)
 
         def loss(params):
-            return pretraining(model).measure(params, batch, None)["masked_lm_loss"][0]
+            return pretraining(model).loss_and_metrics(params, batch, None)["masked_lm_loss"][0]
 
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
 

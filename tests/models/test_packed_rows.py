@@ -60,7 +60,7 @@ def measured(model):
     """(params, batch) -> (loss as pretraining weighs it, last hidden state), gradients; compiled once a shape."""
 
     def loss(params, batch):
-        measures = pretraining(model).measure(params, batch, None)
+        measures = pretraining(model).loss_and_metrics(params, batch, None)
         losses = (measures["masked_lm_loss"], measures["next_sentence_loss"])
         outputs = model.apply({"params": params}, *(batch[name] for name in BY_TOKEN))
         return sum(total / weight for total, weight in losses), outputs.last_hidden_state

@@ -119,7 +119,9 @@ def test_labels_are_smoothed_for_learning_alone(words):
     names = ("bad", "good")
     for task in (Classification("single_label_classification", names, smoothing=0.2), Tagging(names, smoothing=0.2)):
         learned, measured = (
-            float(task.objective(task.model(BertConfig()), learning=learning).judge(outputs, given)["loss"][0])
+            float(
+                task.objective(task.model(BertConfig()), learning=learning).compute_metrics(outputs, given)["loss"][0]
+            )
             for learning in (True, False)
         )
         assert learned > 1 > 1e-6 > measured

@@ -105,7 +105,7 @@ def run(steps, *, first=0, state=None, bad_step=None, bad_model=None, cadence=No
     saved, written = Saved(events), Written(events)
     options = {
         "step": step,
-        "place": lambda batch: batch,
+        "device_put": lambda batch: batch,
         "evaluate": lambda state: {"eval_loss": state.params},
         "steps": steps,
         "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
@@ -344,7 +344,7 @@ def test_a_batch_is_laid_on_the_device_while_the_step_before_is_computed():
         happened.append(("dispatched", batch))
         return SimpleNamespace(step=batch, params=0.0), {"loss": Loss(batch), "gradient_norm": 1.0, "tokens": 5}
 
-    run(5, step=step, place=lambda batch: happened.append(("placed", batch)) or batch, cadence=Cadence(9))
+    run(5, step=step, device_put=lambda batch: happened.append(("placed", batch)) or batch, cadence=Cadence(9))
     for number in range(1, 5):
         assert happened.index(("placed", number + 1)) < happened.index(("waited", number))
         assert happened.index(("dispatched", number + 1)) < happened.index(("waited", number))
@@ -369,7 +369,7 @@ def test_a_step_that_is_compiled_again_is_told_of(widths, dtypes, varied, warnin
         params, figures = sums(np.array(0, dtypes[state.step]), batch)
         return SimpleNamespace(step=state.step + 1, params=params), figures
 
-    _, written, _ = run(4, step=step, place=lambda number: np.zeros((2, widths[number - 1]), "f"), varied=varied)
+    _, written, _ = run(4, step=step, device_put=lambda number: np.zeros((2, widths[number - 1]), "f"), varied=varied)
     assert len(written.said) == (warning is not None)
     if warning is not None:
         assert re.match(warning, written.said[0])

@@ -94,7 +94,9 @@ def test_a_skipped_update_leaves_no_trace_but_its_count():
     schedule = make_schedule("linear", peak=0.1, warmup_steps=3, decay_steps=9)
     optimizer = make_optimizer("adamw", schedule)
     square: Any = SimpleNamespace(
-        measure=lambda params, batch, key: {"loss": (((params["w"] * batch["x"]).sum() - 1) ** 2, jnp.float32(1))},
+        loss_and_metrics=lambda params, batch, key: {
+            "loss": (((params["w"] * batch["x"]).sum() - 1) ** 2, jnp.float32(1))
+        },
         losses={"loss": "attention_mask"},
     )
     step = jax.jit(partial(train_step, objective=square, optimizer=optimizer, schedule=schedule, skip=True))

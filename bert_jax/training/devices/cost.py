@@ -65,7 +65,7 @@ def held(tree: Any, layout: Layout | None = None) -> int:
     if layout is None:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
     sizes = jax.tree.map(
-        lambda x, where: math.prod(where.shard_shape(x.shape)) * x.dtype.itemsize, tree, layout.where(tree)
+        lambda x, sharding: math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize, tree, layout.shardings(tree)
     )
     return sum(jax.tree.leaves(sizes))
 

@@ -24,7 +24,7 @@ CHECKED_ROWS = 4
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttentionInputs:
     """What a run's rows are like.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows:
     other_lengths: tuple[int, ...] = ()
 
 
-def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | None, str]:
+def choose_kernel(asked: str, config: BertConfig, rows: AttentionInputs) -> tuple[str | None, str]:
     """Returns a kernel, or None for plain matrix products, and why.
 
     Args:
@@ -66,7 +66,7 @@ def choose_kernel(asked: str, config: BertConfig, rows: Rows) -> tuple[str | Non
     return None, "; ".join(found)
 
 
-def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | None:
+def unfit(name: str, config: BertConfig, rows: AttentionInputs, automatic: bool) -> str | None:
     """Says why a kernel cannot do this, or returns None."""
     lengths, H = (rows.attention_mask.shape[1], *rows.other_lengths), config.hidden_size // config.num_attention_heads
     if (dropout := config.attention_probs_dropout_prob) > 0:
@@ -87,14 +87,14 @@ def unfit(name: str, config: BertConfig, rows: Rows, automatic: bool) -> str | N
     return None
 
 
-def mistaken(name: str, config: BertConfig, rows: Rows) -> str | None:
+def mistaken(name: str, config: BertConfig, rows: AttentionInputs) -> str | None:
     """Tries a kernel on rows of the greatest length, the least and one between; says what is wrong, or returns None."""
     lengths = sorted({rows.attention_mask.shape[1], *rows.other_lengths})
     some = dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]])
     return next(filter(None, (mistaken_at(T, name, config, rows) for T in some)), None)
 
 
-def mistaken_at(T: int, name: str, config: BertConfig, rows: Rows) -> str | None:
+def mistaken_at(T: int, name: str, config: BertConfig, rows: AttentionInputs) -> str | None:
     """Runs a kernel on rows of T tokens against plain matrix products; says what is wrong with it, or returns None.
 
     A few rows are enough, and the plain scores of many would take much memory: a kernel works on each row and each head
@@ -129,7 +129,7 @@ def mistaken_at(T: int, name: str, config: BertConfig, rows: Rows) -> str | None
     return None if same else "gets it wrong here: a sequence feels its neighbours or padding"
 
 
-def tried(rows: Rows, T: int) -> np.ndarray:
+def tried(rows: AttentionInputs, T: int) -> np.ndarray:
     """Returns the mask [B, T] that a kernel is tried on: some of the run's rows, one that padding ends, one of padding.
 
     The row that padding ends holds three sequences where rows are packed, though the run's first rows may have but one.

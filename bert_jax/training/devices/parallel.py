@@ -89,13 +89,13 @@ class MeshLayout:
         """How many devices one compiled program runs on."""
         return self.mesh.size
 
-    def where(self, tree) -> Any:
+    def shardings(self, tree) -> Any:
         """Returns how parameters, or a state, or their shapes, lie: each device has its share."""
-        return shardings(tree, self.mesh)
+        return tree_shardings(tree, self.mesh)
 
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
         """Returns `make(key)`, each device making its own share only."""
-        return jax.jit(make, out_shardings=self.where(jax.eval_shape(make, key)))(key)
+        return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make, key)))(key)
 
     def compile_step(self, step: Callable, state: TrainState) -> Callable:
         """Returns the jitted `(state, batch) -> (state, figures)`, which takes over the state's memory.
@@ -104,11 +104,11 @@ class MeshLayout:
             step: (state, batch, axis) -> (state, figures).
             state: the state, or its shapes.
         """
-        where = self.where(state)
+        shardings = self.shardings(state)
         return jax.jit(
             self.within(step),
-            in_shardings=(where, self.rows),
-            out_shardings=(where, NamedSharding(self.mesh, P())),
+            in_shardings=(shardings, self.rows),
+            out_shardings=(shardings, NamedSharding(self.mesh, P())),
             donate_argnums=0,
         )
 
@@ -116,7 +116,7 @@ class MeshLayout:
         """Returns the jitted `(params, batch) -> measures` of a step (params, batch, axis) -> measures."""
         return jax.jit(
             self.within(step),
-            in_shardings=(self.where(params), self.rows),
+            in_shardings=(self.shardings(params), self.rows),
             out_shardings=NamedSharding(self.mesh, P()),
         )
 
@@ -129,7 +129,7 @@ class MeshLayout:
 
         return call
 
-    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    def device_put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
         """Lays this process's rows of a batch on its devices; together the processes' rows are the global batch."""
         return {name: jax.make_array_from_process_local_data(self.rows, array) for name, array in batch.items()}
 
@@ -159,7 +159,7 @@ class PmapLayout:
         """How many devices one compiled program runs on: every device has one of its own."""
         return 1
 
-    def where(self, tree) -> Any:
+    def shardings(self, tree) -> Any:
         """Returns how parameters, or a state, or their shapes, lie: whole on every device."""
         return jax.tree.map(lambda _: NamedSharding(self.mesh, P()), tree)
 
@@ -194,7 +194,7 @@ class PmapLayout:
         # What comes out of pmap lies on this process's devices alone, as far as the arrays know.
         return lambda *inputs: multihost_utils.host_local_array_to_global_array(call(*inputs), self.mesh, P())
 
-    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    def device_put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
         """Lays this process's rows of a batch on its devices; together the processes' rows are the global batch."""
         local = self.mesh.local_mesh.size
         return {
@@ -213,7 +213,7 @@ class PmapLayout:
 Layout = MeshLayout | PmapLayout
 
 
-def shardings(tree, mesh: Mesh) -> Any:
+def tree_shardings(tree, mesh: Mesh) -> Any:
     """Returns a NamedSharding for each leaf of a parameter tree, a `TrainState` or their shapes.
 
     An axis whose length the devices do not divide stays whole, and so does one of seeds in front of a parameter's own;

@@ -53,7 +53,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(what: str) -> None:
+def barrier(what: str) -> None:
     """Returns when all processes have called it; `what` names the moment, and each has its own."""
     multihost.sync_global_processes(f"bert_jax: {what}", timeout=A_WEEK, processes=set(range(jax.process_count())))
 
@@ -62,16 +62,16 @@ def wait_for_all(what: str) -> None:
 def first_process_first(what: str) -> Iterator[None]:
     """Lets the first process through the block before the others: what it leaves in a cache they find there."""
     if not is_first():
-        wait_for_all(what)
+        barrier(what)
     yield
     if is_first():
-        wait_for_all(what)
+        barrier(what)
 
 
 def broadcast_from_first(what: str, make: Callable[[], bytes]) -> bytes:
     """Returns what `make` gives in the first process, in all of them; the others wait for it, and are told."""
     content = np.frombuffer(make() if is_first() else b"", np.uint8)
-    wait_for_all(what)
+    barrier(what)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
     return bytes(multihost_utils.broadcast_one_to_all(content if is_first() else np.zeros(size, np.uint8)))
 

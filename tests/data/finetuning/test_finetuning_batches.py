@@ -168,11 +168,11 @@ def losses(objective, batch):
     params = jax.jit(objective.model.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
 
     def loss(params):
-        total, weight = objective.measure(params, batch, None)["loss"]
+        total, weight = objective.loss_and_metrics(params, batch, None)["loss"]
         return total / weight
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
-    outputs = jax.jit(lambda params: objective.answer(params, batch, None))(params)
+    outputs = jax.jit(lambda params: objective.apply(params, batch, None))(params)
     return outputs, value, gradients
 
 

@@ -59,13 +59,13 @@ def trained(layout, model, accumulate):
     """Returns the parameters after some steps, as NumPy arrays."""
     # Laid out as `create` does, which is tested below and takes long to compile.
     state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
-    state = jax.device_put(state, layout.where(state))
+    state = jax.device_put(state, layout.shardings(state))
     step = layout.compile_step(
         partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
     )
     take = Compilations(step, say=pytest.fail)
     for number in range(STEPS):
-        state, figures = take(number, state, layout.place(packed_batch(ROWS, seed=number)))
+        state, figures = take(number, state, layout.device_put(packed_batch(ROWS, seed=number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
     assert take.count == 1
@@ -126,11 +126,11 @@ def test_under_pmap_every_device_draws_masks_of_its_own():
     """All rows are alike and all devices have the same parameters, so that only dropout can tell them apart."""
     layout = parallel.make_layout("pmap")
     first = packed_batch(1)
-    batch = layout.place({name: np.repeat(x, 8, axis=0) for name, x in first.items()})
+    batch = layout.device_put({name: np.repeat(x, 8, axis=0) for name, x in first.items()})
 
     def losses(params, batch, axis, model):
         key = jax.random.fold_in(jax.random.key(5), jax.lax.axis_index(axis))
-        loss, _ = pretraining(model).measure(params, batch, key)["masked_lm_loss"]
+        loss, _ = pretraining(model).loss_and_metrics(params, batch, key)["masked_lm_loss"]
         return jax.lax.all_gather(loss, axis)
 
     params = first_parameters()
@@ -156,7 +156,7 @@ def evaluation_row(layout):
     params = layout.create(create, jax.random.key(3)).params
     step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(DROPPING)), params)
     short = {name: np.concatenate([x[:3], np.zeros_like(x[3:])]) for name, x in packed_batch(ROWS, seed=1).items()}
-    return evaluate(step, params, map(layout.place, (packed_batch(ROWS), short)))
+    return evaluate(step, params, map(layout.device_put, (packed_batch(ROWS), short)))
 
 
 def test_with_fsdp_a_device_holds_its_share_of_the_state():
@@ -183,7 +183,7 @@ def test_parameters_are_born_sharded():
     """The program that makes them never holds a parameter whole: each device's outputs are its share."""
     layout = parallel.make_layout(fsdp=8)
     shapes = jax.eval_shape(create, jax.random.key(0))
-    where = parallel.shardings(shapes, layout.mesh)
+    where = parallel.tree_shardings(shapes, layout.mesh)
     memory = jax.jit(create, out_shardings=where).lower(jax.random.key(0)).compile().memory_analysis()
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves((shapes.params, shapes.optimizer_state)))
     assert memory.output_size_in_bytes < whole / 8 * 1.3

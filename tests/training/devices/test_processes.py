@@ -183,7 +183,7 @@ def test_without_a_cluster_the_flags_are_asked_for(monkeypatch):
 
 
 def test_alone_nobody_is_waited_for():
-    processes.wait_for_all("a moment")
+    processes.barrier("a moment")
     with processes.first_process_first("a block"):
         assert processes.is_first()
     with pytest.raises(SystemExit, match="it broke"):

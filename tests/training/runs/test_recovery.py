@@ -49,7 +49,7 @@ def fit(run, numbers, *, skip=False, rewind=False):
             state,
             batches,
             step=step,
-            place=layout.place,
+            device_put=layout.device_put,
             evaluate=lambda state: {"eval_loss": 1.0},
             steps=min(STEPS, len(numbers)),
             cadence=Cadence(log=1, checkpoint=3),
