@@ -6,7 +6,7 @@ import pytest
 
 from bert_jax import models
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.interop.heads import fitting
+from bert_jax.interop.heads import adapt_config
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_threshold_is_written_where_there_is_one():
     assert "null_threshold" not in BertConfig().to_dict()
     config = BertConfig(null_threshold=-1.5)
     assert BertConfig.from_dict(config.to_dict()).null_threshold == -1.5
-    assert fitting(config, models.BertForQuestionAnswering).null_threshold == -1.5
-    assert fitting(config, models.BertForSequenceClassification).null_threshold is None
+    assert adapt_config(config, models.BertForQuestionAnswering).null_threshold == -1.5
+    assert adapt_config(config, models.BertForSequenceClassification).null_threshold is None
 
 
 def test_unnamed_labels_get_hugging_faces_names():

@@ -9,7 +9,7 @@ from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.formats.weights import open_weights
-from bert_jax.interop.heads import MODELS, architecture, fitting, parts_of, recognise
+from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, parts_of
 from bert_jax.interop.loading import CHECKPOINTS, locate
 from bert_jax.interop.run_checkpoint import RunCheckpoint
 from bert_jax.models import Bert
@@ -33,7 +33,7 @@ def inspect(source: str) -> dict[str, Any]:
             counts[tensor.place.part] = counts.get(tensor.place.part, 0) + math.prod(tensor.shape)
     return {
         "source": str(folder),
-        "model": named or architecture(recognise(counts)),
+        "model": named or architecture(detect_model(counts)),
         "config": config.to_dict(),
         "parameters": {**counts, "total": sum(counts.values())},
         "heads": [name for name, model in MODELS.items() if loads_as(model, config, counts)],
@@ -42,7 +42,7 @@ def inspect(source: str) -> dict[str, Any]:
 
 def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> bool:
     """Says whether parts of a file are all that the model needs; its classifier must have as many scores."""
-    same_scores = "classifier" not in model.heads or fitting(config, model).num_labels == config.num_labels
+    same_scores = "classifier" not in model.heads or adapt_config(config, model).num_labels == config.num_labels
     return parts_of(model) <= set(parts) and same_scores
 
 

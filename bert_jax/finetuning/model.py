@@ -14,7 +14,7 @@ from bert_jax.config import BertConfig
 from bert_jax.finetuning.settings import Settings, Training
 from bert_jax.functional import lora
 from bert_jax.interop import huggingface
-from bert_jax.interop.heads import TRUNK, architecture, initial
+from bert_jax.interop.heads import TRUNK, architecture, init_parts
 from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.tasks import Task
@@ -142,7 +142,7 @@ def make_start(settings: Settings, bert: LoadedBert) -> Start:
     new |= {"adapters"} if training.lora_rank else set()
     print(f"{settings.run.model}: {bert!r}; newly initialised: {', '.join(sorted(new)) or 'nothing'}")
     learning = (set(bert.params) | new) - still(settings, config)
-    drawn = jax.device_get([initial(config, new, "float32", seed) for seed in seeds_of(settings)])
+    drawn = jax.device_get([init_parts(config, new, "float32", seed) for seed in seeds_of(settings)])
     params = {part: jax.tree.map(lambda *leaves: np.stack(leaves), *(one[part] for one in drawn)) for part in new}
     for part, leaves in jax.device_get({name: bert.params[name] for name in learning - new}).items():
         params[part] = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(drawn), *leaf.shape)), leaves)
@@ -189,7 +189,7 @@ def save(
     config = model.config
     if config.lora_rank:
         scale = config.lora_alpha / config.lora_rank
-        merged = lora.merged(params["encoder"], params["adapters"]["encoder"], scale=scale)
+        merged = lora.merge(params["encoder"], params["adapters"]["encoder"], scale=scale)
         params = {name: part for name, part in params.items() if name != "adapters"} | {"encoder": merged}
     plain = type(model)(replace(config, lora_rank=0, dtype="float32", null_threshold=null_threshold))
     folder.mkdir(parents=True, exist_ok=True)

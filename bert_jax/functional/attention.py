@@ -15,7 +15,7 @@ from bert_jax.functional.layers import dense, dropout
 from bert_jax.functional.precision import product
 
 
-def visible(attention_mask: Array) -> Array:
+def make_attention_mask(attention_mask: Array) -> Array:
     """Says which position sees which: bool [B, 1, T, S] from the sequence numbers, int [B, T], where 0 is padding.
 
     A token sees the tokens that carry its own number; nobody sees padding, and padding sees nothing.
@@ -42,7 +42,7 @@ def attention(
     Args:
         x: float32, bfloat16 or float64; float16 has no room for sums over S positions that are divided last.
         mask: bool [B, 1, T, S]; with a kernel the sequence numbers, int [B, T], which say the same.
-        kernel: one of `fused.KERNELS`, or None for plain matrix products.
+        kernel: one of `attention_kernels.KERNELS`, or None for plain matrix products.
 
     Returns:
         The output [B, T, D] and the attention weights [B, N, T, S] before dropout; None where a kernel keeps them.
@@ -62,10 +62,10 @@ def attention(
     scores = product("BNTH,BNSH->BNTS", q, k) / math.sqrt(q.shape[-1])
     scores = scores + jnp.where(mask, 0.0, jnp.finfo(scores.dtype).min).astype(scores.dtype)
     # The softmax is divided by its sum last, where it has H columns and not S: a pass less over the largest arrays.
-    heights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    total = heights.sum(axis=-1, keepdims=True)
-    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(heights.astype(x.dtype), rate=dropout_rate, key=key), v)
-    return dense(params["output"], merge_heads((context / total).astype(x.dtype))), (heights / total).astype(x.dtype)
+    exp_scores = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = exp_scores.sum(axis=-1, keepdims=True)
+    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(exp_scores.astype(x.dtype), rate=dropout_rate, key=key), v)
+    return dense(params["output"], merge_heads((context / total).astype(x.dtype))), (exp_scores / total).astype(x.dtype)
 
 
 def split_heads(x: Array, num_heads: int) -> Array:

@@ -72,12 +72,13 @@ def encoder(
 
     Args:
         params: the `encoder` subtree; every leaf has a leading axis L.
-        mask: bool [B, 1, T, S], see `attention.visible`; with a kernel the sequence numbers, int [B, T].
+        mask: bool [B, 1, T, S], see `attention.make_attention_mask`; with a kernel the sequence numbers, int [B, T].
         remat: what the backward pass computes again: `none`, `dots` (all but matrix products), `full` (the whole
         layer), `auto` (`dots` on CPUs, whose memory is slower than their arithmetic, elsewhere `none`).
         unroll: how many layers the compiled loop writes out a turn.
         frozen_layers: the lowest layers, which no gradient reaches; there is no backward pass through them.
-        kernel: one of `fused.KERNELS`, which has neither dropout nor weights to give; None: plain matrix products.
+        kernel: one of `attention_kernels.KERNELS`, which has neither dropout nor weights to give; None: matrix
+        products.
 
     Returns:
         The last layer's output [B, T, D]; all layers' outputs [L, B, T, D] or None; all weights [L, B, N, T, S] or

@@ -39,16 +39,6 @@ def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) ->
     return logits({"kernel": word_embedding.T, "bias": params["bias"]}, x)
 
 
-def next_sentence(params, pooled: Array) -> Array:
-    """Returns scores [..., 2] for the pooled vectors [..., D]: 0 = B follows A, 1 = B comes from elsewhere."""
-    return logits(params, pooled)
-
-
-def classifier(params, x: Array) -> Array:
-    """Returns scores [..., C] for the vectors x [..., D], pooled or one a token."""
-    return logits(params, x)
-
-
 def span(params, x: Array) -> tuple[Array, Array]:
     """Returns the scores of being the first and of being the last token of the answer, [B, T] each, for x [B, T, D]."""
     scores = logits(params, x)

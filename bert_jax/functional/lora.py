@@ -10,17 +10,17 @@ References: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021.
 from typing import Any
 
 
-def attached(params, adapters, *, scale: float) -> Any:
+def attach(params, adapters, *, scale: float) -> Any:
     """Returns the encoder's subtree with an `adapter` beside each kernel that has one; `dense` adds it."""
     if "a" in adapters:
         return {**params, "adapter": {"a": adapters["a"], "b": adapters["b"] * scale}}
-    joined = {name: attached(params[name], child, scale=scale) for name, child in adapters.items()}
+    joined = {name: attach(params[name], child, scale=scale) for name, child in adapters.items()}
     return {**params, **joined}
 
 
-def merged(params, adapters, *, scale: float) -> Any:
+def merge(params, adapters, *, scale: float) -> Any:
     """Returns the encoder's subtree with every adapter added to its kernel: the same function, without adapters."""
     if "a" in adapters:
         return {**params, "kernel": params["kernel"] + scale * (adapters["a"] @ adapters["b"])}
-    joined = {name: merged(params[name], child, scale=scale) for name, child in adapters.items()}
+    joined = {name: merge(params[name], child, scale=scale) for name, child in adapters.items()}
     return {**params, **joined}

@@ -13,7 +13,6 @@ from bert_jax.config import PROBLEM_TYPES
 from bert_jax.functional.layers import at_least_float32
 
 Pair = tuple[Array, Array]
-IGNORED = -100  # the label of tokens that no tag is asked of, as in PyTorch
 
 
 def cross_entropy(logits: Array, labels: Array, weights: Array, *, smoothing: float = 0.0) -> Pair:
@@ -45,16 +44,6 @@ def at_label(logits: Array, labels: Array) -> Array:
     return jnp.where(labels[..., None] == classes, logits, 0.0).sum(axis=-1)
 
 
-def masked_lm_loss(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Cross entropy of logits [B, P, V] at the masked positions; unused slots carry weight 0."""
-    return cross_entropy(logits, labels, weights)
-
-
-def next_sentence_loss(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Cross entropy of logits [B, S, 2], one for each sequence in a row; unused slots carry weight 0."""
-    return cross_entropy(logits, labels, weights)
-
-
 def classification_loss(
     logits: Array, labels: Array, weights: Array, *, problem_type: str, smoothing: float = 0.0
 ) -> Pair:
@@ -75,12 +64,6 @@ def classification_loss(
     else:
         raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
     return weighted(errors.mean(axis=-1), weights)
-
-
-def token_classification_loss(logits: Array, labels: Array, weights: Array) -> Pair:
-    """Cross entropy of logits [B, T, C] where labels [B, T] are not -100; weights [B]."""
-    asked = labels != IGNORED
-    return cross_entropy(logits, labels, asked * weights[:, None])
 
 
 def span_loss(

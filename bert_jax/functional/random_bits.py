@@ -20,7 +20,7 @@ from jax import Array
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
 
-def mixed(x: Array) -> Array:
+def hash_uint32(x: Array) -> Array:
     """Hashes uint32, one to one."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
     x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
@@ -33,9 +33,9 @@ def hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     place = jnp.zeros(shape, jnp.uint32)
     for axis, stride in enumerate(strides):
         place = place + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-    bits = mixed(mixed(place + key[0]) + key[1])
+    bits = hash_uint32(hash_uint32(place + key[0]) + key[1])
     if bit_width == 64:
-        return bits.astype(jnp.uint64) << 32 | mixed(bits + key[0]).astype(jnp.uint64)
+        return bits.astype(jnp.uint64) << 32 | hash_uint32(bits + key[0]).astype(jnp.uint64)
     return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")
 
 

@@ -13,7 +13,7 @@ import jax
 from bert_jax import models
 from bert_jax.config import BertConfig
 from bert_jax.models import Bert
-from bert_jax.models.bert import Part
+from bert_jax.models.bert import ModelPart
 
 MODELS: dict[str, type[Bert]] = {
     "BertModel": models.Bert,
@@ -45,7 +45,7 @@ def parts_of(model: type[Bert]) -> set[str]:
     return {*TRUNK, *model.heads}
 
 
-def recognise(parts: Collection[str]) -> type[Bert]:
+def detect_model(parts: Collection[str]) -> type[Bert]:
     """Returns the model whose head is what a file holds; a pooler alone is no head."""
     if "masked_lm" in parts:
         return models.BertForPreTraining if "next_sentence" in parts else models.BertForMaskedLM
@@ -63,17 +63,17 @@ def require_modest(new: Mapping[str, tuple[int, ...]], read: Any) -> None:
         raise ValueError(f"the config asks for {asked:,} new parameters, the file holds {found:,}; give label_names")
 
 
-def initial(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:
+def init_parts(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:
     """Returns new parameters for parts of the tree, drawn from a seed."""
     keys = jax.random.split(jax.random.key(seed), len(parts))
     drawn = {
-        part: Part(config, name=part).init(key, method=lambda module: module.weights)["params"]
+        part: ModelPart(config, name=part).init(key, method=lambda module: module.weights)["params"]
         for part, key in zip(sorted(parts), keys, strict=True)
     }
     return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
 
 
-def fitting(config: BertConfig, model: type[Bert], **changes: Any) -> BertConfig:
+def adapt_config(config: BertConfig, model: type[Bert], **changes: Any) -> BertConfig:
     """Returns the config with `changes`, made consistent: labels are counted, as many as the model has scores.
 
     Raises:

@@ -20,7 +20,7 @@ from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import to_state_dict
 from bert_jax.interop.formats.tensors import one_line
 from bert_jax.interop.formats.weights import blame, read_json
-from bert_jax.interop.heads import architecture, fitting
+from bert_jax.interop.heads import adapt_config, architecture
 from bert_jax.models import Bert
 
 
@@ -71,7 +71,7 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
 
 def write_config(folder: str | Path, model: type[Bert], config: BertConfig, *, dtype: str | None = None) -> None:
     """Writes config.json with the name of the model in it; `dtype` is that of the weights beside it."""
-    values = {"architectures": [architecture(model)], **fitting(config, model).to_dict()}
+    values = {"architectures": [architecture(model)], **adapt_config(config, model).to_dict()}
     if dtype is not None:
         values["dtype"] = dtype
     (Path(folder) / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -18,11 +18,11 @@ from bert_jax.interop.formats.weights import blame, open_weights
 from bert_jax.interop.heads import (
     HEADS,
     TRUNK,
-    fitting,
-    initial,
+    adapt_config,
+    detect_model,
+    init_parts,
     model_class,
     parts_of,
-    recognise,
     require_modest,
 )
 from bert_jax.interop.names import leaf_shapes
@@ -170,6 +170,24 @@ class LoadedBert:
         export_model(path, self.model, self.params, platforms=platforms)
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """What `pretrain` and `finetune` return.
+
+    Attributes:
+        folder: the run's folder.
+        metrics: the metrics of the final evaluation, by the names of `metrics.jsonl`.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+
+    @cached_property
+    def model(self) -> LoadedBert:
+        """The trained model, loaded from the folder on first use."""
+        return load(self.folder)
+
+
 def load(
     source: str | Path,
     *,
@@ -242,8 +260,8 @@ def read_model(
     stored = dtype or ("float64" if computed == "float64" else "float32")
     with blame(folder):
         checkpoint = open_run(folder / CHECKPOINTS, step) if run else index_tensors(open_weights(folder))
-        model = head or (model_class(named) if named else recognise(checkpoint.parts))
-        config = fitting(config, model, **{"dtype": computed, **changes})
+        model = head or (model_class(named) if named else detect_model(checkpoint.parts))
+        config = adapt_config(config, model, **{"dtype": computed, **changes})
         if config.lora_rank:
             raise ValueError(f"lora_rank is {config.lora_rank}: adapters are merged before a model is written")
         wanted = parts_of(model)
@@ -256,7 +274,7 @@ def read_model(
         warnings.warn(f"{folder}: {model.__name__} does not use the {listed(idle)} in it", stacklevel=3)
     if unasked := missing - unwanted:
         warnings.warn(f"{folder} has no {', '.join(sorted(unasked))}: newly initialised", stacklevel=3)
-    return model(config), params | initial(config, missing, stored, seed), frozenset(missing)
+    return model(config), params | init_parts(config, missing, stored, seed), frozenset(missing)
 
 
 def open_run(checkpoints: Path, step: int | None) -> Any:

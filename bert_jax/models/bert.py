@@ -20,10 +20,10 @@ from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.functional.encoder import REMAT
 from bert_jax.models.outputs import Outputs
 from bert_jax.models.parameters import declare
-from bert_jax.models.sharding import gathered, split_by_rows
+from bert_jax.models.sharding import replicate, shard_rows
 
 
-class Part(nn.Module):
+class ModelPart(nn.Module):
     """One part of the parameter table, under its own name in the tree; `weights` is its subtree."""
 
     config: BertConfig
@@ -40,7 +40,7 @@ class Bert(nn.Module):
         config: the architecture.
         remat: `none`, `dots`, `full` or `auto`: what the backward pass computes again instead of keeping it.
         unroll: how many layers the compiled loop over the layers writes out a turn.
-        kernel: attention in one kernel, one of `functional.fused.KERNELS`; None = plain matrix products.
+        kernel: attention in one kernel, one of `functional.attention_kernels.KERNELS`; None = plain matrix products.
         frozen: no gradient reaches the embeddings and so many of the lowest layers; None = everything learns.
     """
 
@@ -58,7 +58,7 @@ class Bert(nn.Module):
             raise ValueError(f"kernel must be None or one of {', '.join(KERNELS)}; got {self.kernel!r}")
         adapters = ("adapters",) if self.config.lora_rank else ()
         names = ("embeddings", "encoder", *adapters, *self.heads)
-        self.parts = {name: Part(self.config, name=name) for name in names}
+        self.parts = {name: ModelPart(self.config, name=name) for name in names}
 
     def __call__(
         self,
@@ -103,14 +103,14 @@ class Bert(nn.Module):
         embeddings_key, encoder_key, head_key = self.dropout_keys(3)
 
         with jax.named_scope("embeddings"):
-            weights = gathered(self.parts["embeddings"].weights)
+            weights = replicate(self.parts["embeddings"].weights)
             x = F.embeddings(weights, input_ids, token_type_ids, position_ids, config=self.config, key=embeddings_key)
-            x = embedded = split_by_rows(x)
+            x = embedded = shard_rows(x)
         with jax.named_scope("encoder"):
             x, hidden_states, attentions = F.encoder(
                 self.encoder_weights(),
                 x if self.frozen is None else jax.lax.stop_gradient(x),
-                F.visible(attention_mask) if self.kernel is None else attention_mask,
+                F.make_attention_mask(attention_mask) if self.kernel is None else attention_mask,
                 config=self.config,
                 remat=self.remat,
                 unroll=self.unroll,
@@ -131,7 +131,7 @@ class Bert(nn.Module):
             with jax.named_scope("pooler"):
                 first = x[:, 0] if cls_positions is None else F.select(x, cls_positions)
                 outputs["pooler_output"] = F.pooler(self.parts["pooler"].weights, first)
-        outputs.update(self.answer(outputs, masked_positions=masked_positions, key=head_key))
+        outputs.update(self.apply_head(outputs, masked_positions=masked_positions, key=head_key))
         return outputs
 
     def encoder_weights(self) -> Any:
@@ -140,7 +140,7 @@ class Bert(nn.Module):
         if not config.lora_rank:
             return weights
         scale = config.lora_alpha / config.lora_rank
-        return F.lora.attached(weights, self.parts["adapters"].weights["encoder"], scale=scale)
+        return F.lora.attach(weights, self.parts["adapters"].weights["encoder"], scale=scale)
 
     def check_length(self, length: int) -> None:
         limit = self.config.max_position_embeddings
@@ -151,23 +151,25 @@ class Bert(nn.Module):
         """Returns keys where a "dropout" key was given, else as many None."""
         return tuple(jax.random.split(self.make_rng("dropout"), count)) if self.has_rng("dropout") else (None,) * count
 
-    def answer(self, outputs: dict[str, Any], *, masked_positions: Array | None, key: Array | None) -> dict[str, Any]:
+    def apply_head(
+        self, outputs: dict[str, Any], *, masked_positions: Array | None, key: Array | None
+    ) -> dict[str, Any]:
         """Returns what the head adds to the encoder's outputs: here nothing."""
         return {}
 
-    def predict_masked(self, x: Array, masked_positions: Array | None) -> Array:
+    def masked_lm_logits(self, x: Array, masked_positions: Array | None) -> Array:
         """Returns the masked-LM scores [B, P, V], or [B, T, V] without positions."""
         with jax.named_scope("masked_lm"):
             word_embedding = self.parts["embeddings"].weights["word"]["embedding"]
             x = x if masked_positions is None else F.select(x, masked_positions)
             return F.masked_lm(self.parts["masked_lm"].weights, word_embedding, x, config=self.config)
 
-    def classify(self, x: Array, key: Array | None) -> Array:
+    def classifier_logits(self, x: Array, key: Array | None) -> Array:
         """Returns the classifier's scores [..., C] after its dropout."""
         rate = self.config.classifier_dropout
         rate = self.config.hidden_dropout_prob if rate is None else rate
         with jax.named_scope("classifier"):
-            return F.classifier(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
+            return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
 
 
 class BertForPreTraining(Bert):
@@ -175,10 +177,10 @@ class BertForPreTraining(Bert):
 
     heads = ("pooler", "masked_lm", "next_sentence")
 
-    def answer(self, outputs, *, masked_positions, key):
+    def apply_head(self, outputs, *, masked_positions, key):
         return {
-            "prediction_logits": self.predict_masked(outputs["last_hidden_state"], masked_positions),
-            "seq_relationship_logits": F.next_sentence(self.parts["next_sentence"].weights, outputs["pooler_output"]),
+            "prediction_logits": self.masked_lm_logits(outputs["last_hidden_state"], masked_positions),
+            "seq_relationship_logits": F.logits(self.parts["next_sentence"].weights, outputs["pooler_output"]),
         }
 
 
@@ -187,8 +189,8 @@ class BertForMaskedLM(Bert):
 
     heads = ("masked_lm",)
 
-    def answer(self, outputs, *, masked_positions, key):
-        return {"prediction_logits": self.predict_masked(outputs["last_hidden_state"], masked_positions)}
+    def apply_head(self, outputs, *, masked_positions, key):
+        return {"prediction_logits": self.masked_lm_logits(outputs["last_hidden_state"], masked_positions)}
 
 
 class BertForNextSentencePrediction(Bert):
@@ -196,8 +198,8 @@ class BertForNextSentencePrediction(Bert):
 
     heads = ("pooler", "next_sentence")
 
-    def answer(self, outputs, *, masked_positions, key):
-        logits = F.next_sentence(self.parts["next_sentence"].weights, outputs["pooler_output"])
+    def apply_head(self, outputs, *, masked_positions, key):
+        logits = F.logits(self.parts["next_sentence"].weights, outputs["pooler_output"])
         return {"seq_relationship_logits": logits}
 
 
@@ -206,8 +208,8 @@ class BertForSequenceClassification(Bert):
 
     heads = ("pooler", "classifier")
 
-    def answer(self, outputs, *, masked_positions, key):
-        return {"logits": self.classify(outputs["pooler_output"], key)}
+    def apply_head(self, outputs, *, masked_positions, key):
+        return {"logits": self.classifier_logits(outputs["pooler_output"], key)}
 
 
 class BertForTokenClassification(Bert):
@@ -215,8 +217,8 @@ class BertForTokenClassification(Bert):
 
     heads = ("classifier",)
 
-    def answer(self, outputs, *, masked_positions, key):
-        return {"logits": self.classify(outputs["last_hidden_state"], key)}
+    def apply_head(self, outputs, *, masked_positions, key):
+        return {"logits": self.classifier_logits(outputs["last_hidden_state"], key)}
 
 
 class BertForQuestionAnswering(Bert):
@@ -224,7 +226,7 @@ class BertForQuestionAnswering(Bert):
 
     heads = ("span",)
 
-    def answer(self, outputs, *, masked_positions, key):
+    def apply_head(self, outputs, *, masked_positions, key):
         start, end = F.span(self.parts["span"].weights, outputs["last_hidden_state"])
         return {"start_logits": start, "end_logits": end}
 
@@ -241,5 +243,5 @@ class BertForMultipleChoice(Bert):
         outputs["logits"] = outputs["logits"].reshape(input_ids.shape[:2])
         return outputs
 
-    def answer(self, outputs, *, masked_positions, key):
-        return {"logits": self.classify(outputs["pooler_output"], key)}
+    def apply_head(self, outputs, *, masked_positions, key):
+        return {"logits": self.classifier_logits(outputs["pooler_output"], key)}

@@ -54,9 +54,9 @@ def pretraining(model: Bert) -> Objective:
         masked = (outputs.prediction_logits, batch["masked_labels"], batch["masked_weights"])
         sentence = (outputs.seq_relationship_logits, batch["next_sentence_labels"], batch["next_sentence_weights"])
         return {
-            "masked_lm_loss": losses.masked_lm_loss(*masked),
+            "masked_lm_loss": losses.cross_entropy(*masked),
             "masked_lm_accuracy": losses.accuracy(*masked),
-            "next_sentence_loss": losses.next_sentence_loss(*sentence),
+            "next_sentence_loss": losses.cross_entropy(*sentence),
             "next_sentence_accuracy": losses.accuracy(*sentence),
         }
 

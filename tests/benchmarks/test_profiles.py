@@ -14,7 +14,7 @@ def test_an_op_name_is_taken_apart():
     assert operation(again, 1.0) == Operation("encoder/feed_forward", True, "mul", 1.0)
     assert operation("copy", 1.0) == Operation("elsewhere", False, "copy", 1.0)
     assert operation("jit(step)/encoder/mul;encoder/attention/add", 1.0) == Operation("encoder", False, "mul", 1.0)
-    named = "jit(step)/transpose(jvp(BertForPreTraining))/BertForPreTraining.answer/masked_lm/BD,DC->BC/dot_general"
+    named = "jit(step)/transpose(jvp(BertForPreTraining))/BertForPreTraining.apply_head/masked_lm/BD,DC->BC/dot_general"
     assert operation(named, 1.0) == Operation("masked_lm", True, "dot_general", 1.0)
 
 

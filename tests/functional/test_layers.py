@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional import attention, dropout, layer_norm, visible
+from bert_jax.functional import attention, dropout, layer_norm, make_attention_mask
 from bert_jax.training.state import GENERATORS, run_key
 
 SHARE = 1e-3  # what the share dropped may be off by: seven deviations and more of four million draws
@@ -27,7 +27,7 @@ def test_attention_drops_its_share_of_weights():
     params = {"query": none, "key": none, "value": {"kernel": whole, "bias": jnp.zeros(D)}}
     params["output"] = {"kernel": whole, "bias": jnp.zeros(D)}
     key = run_key(jax.random.key(1))
-    mask = visible(jnp.ones((B, T), jnp.int32))
+    mask = make_attention_mask(jnp.ones((B, T), jnp.int32))
     left, _ = attention(params, jnp.ones((B, T, D)), mask, num_heads=N, dropout_rate=0.1, key=key)
     assert abs(left.mean() - 1.0) < SHARE / 0.9
     dropped = T * (1 - 0.9 * np.asarray(left))
@@ -51,7 +51,7 @@ def test_layer_norm_statistics_are_float32_for_bfloat16():
 
 
 def test_visible_separates_sequences_and_hides_padding():
-    mask = visible(jnp.array([[1, 1, 2, 0]]))
+    mask = make_attention_mask(jnp.array([[1, 1, 2, 0]]))
     wanted = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(mask[0, 0], np.array(wanted, bool))
 
@@ -61,7 +61,7 @@ def test_a_row_that_sees_nothing_stays_finite():
     part = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
     params = dict.fromkeys(("query", "key", "value", "output"), part)
     x = jax.random.normal(jax.random.key(0), (1, 5, D))
-    mask = visible(jnp.zeros((1, 5), jnp.int32))
+    mask = make_attention_mask(jnp.zeros((1, 5), jnp.int32))
 
     def total(x):
         return attention(params, x, mask, num_heads=3, dropout_rate=0.0, key=None)[0].sum()

@@ -36,7 +36,7 @@ def test_new_adapters_change_nothing(params):
 
 def test_merged_adapters_are_the_same_function(params):
     noise = jax.tree.map(lambda x: 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params["adapters"])
-    merged = lora.merged(params["encoder"], noise["encoder"], scale=12.0 / 3)
+    merged = lora.merge(params["encoder"], noise["encoder"], scale=12.0 / 3)
     beside = output(LOW_RANK, {**params, "adapters": noise})
     np.testing.assert_allclose(beside, output(CONFIG, {**without(params), "encoder": merged}), atol=SAME_IN_FLOAT32)
     assert np.abs(np.asarray(beside - output(CONFIG, without(params)))).max() > 0.01

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional.random_bits import HASHED, mixed
+from bert_jax.functional.random_bits import HASHED, hash_uint32
 from bert_jax.training.state import GENERATORS, run_key
 
 ROWS, COLUMNS = 1009, 1021
@@ -85,7 +85,7 @@ def test_each_word_of_a_key_counts(word):
 
 def test_the_hash_is_one_to_one():
     x = jnp.arange(1 << 20, dtype=jnp.uint32) * jnp.uint32(4093)
-    assert len(np.unique(np.asarray(mixed(x)))) == len(x)
+    assert len(np.unique(np.asarray(hash_uint32(x)))) == len(x)
 
 
 @pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])

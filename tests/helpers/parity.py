@@ -26,6 +26,7 @@ from bert_jax.interop.loading import LoadedBert
 from bert_jax.interop.names import leaf_shapes
 
 CHOICES = 3
+IGNORED = -100  # the label of tokens without a tag, as in transformers
 EXPECTATIONS = Path(__file__).parents[1] / "expectations" / "parity.npz"
 OUTPUTS = ("last_hidden_state", "pooler_output", "prediction_logits", "seq_relationship_logits", "logits",
            "start_logits", "end_logits")  # fmt: skip
@@ -106,8 +107,8 @@ def labels(case: Case) -> dict[str, np.ndarray]:
     """Under Hugging Face's names; none where the padding would take part in their loss."""
     B, T = small.B, small.T
     tokens = inputs(case)["attention_mask"].reshape(-1, T)[:B]
-    each_token = np.where(tokens * small.integers(3, B, T) > 0, 1, losses.IGNORED)
-    masked = {"labels": np.where(each_token > 0, small.integers(small.V, B, T), losses.IGNORED)}
+    each_token = np.where(tokens * small.integers(3, B, T) > 0, 1, IGNORED)
+    masked = {"labels": np.where(each_token > 0, small.integers(small.V, B, T), IGNORED)}
     pair = small.integers(2, B)
     return {
         "BertModel": {},
@@ -158,16 +159,16 @@ def our_loss(case: Case, outputs: dict[str, jax.Array], wanted: dict[str, np.nda
         pairs = [losses.span_loss(*(outputs[f"{end}_logits"] for end in ("start", "end")),
                                   *(wanted[f"{end}_positions"] for end in ("start", "end")), ones)]  # fmt: skip
     elif case.head == "BertForTokenClassification":
-        pairs = [losses.token_classification_loss(outputs["logits"], wanted["labels"], ones)]
+        pairs = [losses.cross_entropy(outputs["logits"], wanted["labels"], wanted["labels"] != IGNORED)]
     elif case.head in ("BertForMaskedLM", "BertForPreTraining"):
-        masked = wanted["labels"] != losses.IGNORED
+        masked = wanted["labels"] != IGNORED
         chosen = np.where(masked, wanted["labels"], 0)
-        pairs = [losses.masked_lm_loss(outputs["prediction_logits"], chosen, jnp.asarray(masked, jnp.float32))]
+        pairs = [losses.cross_entropy(outputs["prediction_logits"], chosen, jnp.asarray(masked, jnp.float32))]
         if case.head == "BertForPreTraining":
             pair = wanted["next_sentence_label"]
-            pairs.append(losses.next_sentence_loss(outputs["seq_relationship_logits"], pair, ones))
+            pairs.append(losses.cross_entropy(outputs["seq_relationship_logits"], pair, ones))
     elif case.head == "BertForNextSentencePrediction":
-        pairs = [losses.next_sentence_loss(outputs["seq_relationship_logits"], wanted["labels"], ones)]
+        pairs = [losses.cross_entropy(outputs["seq_relationship_logits"], wanted["labels"], ones)]
     else:
         task = "single_label_classification"
         pairs = [losses.classification_loss(outputs["logits"], wanted["labels"], ones, problem_type=task)]

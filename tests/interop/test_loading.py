@@ -13,13 +13,20 @@ from small_checkpoints import assert_same_bits, edit_config, edit_weights, make_
 import bert_jax
 from bert_jax.config import BertConfig
 from bert_jax.interop.heads import MODELS, model_class
-from bert_jax.interop.loading import LoadedBert, save_config
+from bert_jax.interop.loading import LoadedBert, TrainedRun, save_config
 from bert_jax.models import BertForPreTraining
 
 PRETRAINED = model("BertForPreTraining")
 
 
 # Which model
+
+
+def test_a_trained_run_loads_its_model_once(tmp_path):
+    make_run(tmp_path, PRETRAINED)
+    run = TrainedRun(tmp_path, {"eval_loss": 1.5})
+    assert_same_bits(run.model.params, PRETRAINED.params)
+    assert run.model is run.model
 
 
 @pytest.mark.parametrize("head", [head for head in MODELS if head != "BertForMultipleChoice"])

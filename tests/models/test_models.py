@@ -11,7 +11,7 @@ from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 
 from bert_jax import models
 from bert_jax.config import BertConfig
-from bert_jax.interop.heads import initial
+from bert_jax.interop.heads import init_parts
 from bert_jax.training.objectives import pretraining
 
 CONFIG = BertConfig(
@@ -242,7 +242,7 @@ def test_multiple_choice_scores_each_choice_by_itself():
 
 def test_heads_of_fine_tuning_start_from_a_normal_distribution_that_is_not_cut():
     config = dataclasses.replace(CONFIG, hidden_size=510, num_labels=64, initializer_range=0.05)
-    drawn = initial(config, {"pooler", "classifier", "span"}, "float32", seed=3)
+    drawn = init_parts(config, {"pooler", "classifier", "span"}, "float32", seed=3)
     pooler, classifier, span = (np.asarray(drawn[part]["kernel"]) for part in ("pooler", "classifier", "span"))
     assert np.abs(pooler).max() <= 0.1  # two deviations
     assert pooler.std() == pytest.approx(0.88 * 0.05, rel=0.01)

@@ -170,10 +170,10 @@ def test_gradient_of_every_model_is_the_slope_of_its_loss(name):
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "masked_positions", "cls_positions")
 JAX_LOSSES = {
-    "masked_lm": lambda outputs, batch, config: jax_losses.masked_lm_loss(
+    "masked_lm": lambda outputs, batch, config: jax_losses.cross_entropy(
         outputs["prediction_logits"], batch["masked_labels"], batch["masked_weights"]
     ),
-    "next_sentence": lambda outputs, batch, config: jax_losses.next_sentence_loss(
+    "next_sentence": lambda outputs, batch, config: jax_losses.cross_entropy(
         outputs["seq_relationship_logits"], batch["next_sentence_labels"], batch["next_sentence_weights"]
     ),
     "sequence_classification": lambda outputs, batch, config: jax_losses.classification_loss(
@@ -182,8 +182,8 @@ JAX_LOSSES = {
     "multiple_choice": lambda outputs, batch, config: jax_losses.classification_loss(
         outputs["logits"], batch["labels"], batch["example_weights"], problem_type=config.problem_type
     ),
-    "token_classification": lambda outputs, batch, config: jax_losses.token_classification_loss(
-        outputs["logits"], batch["labels"], batch["example_weights"]
+    "token_classification": lambda outputs, batch, config: jax_losses.cross_entropy(
+        outputs["logits"], batch["labels"], (batch["labels"] != -100) * batch["example_weights"][:, None]
     ),
     "question_answering": lambda outputs, batch, config: jax_losses.span_loss(
         outputs["start_logits"],

@@ -19,7 +19,7 @@ import numpy as np
 from bert_jax.interop.formats.pickles import LIMIT, STORAGES, Machine, Storage, View
 from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors, mapped, one_line
 
-KINDS = {name: np.dtype(name) for name in STORAGES.values() if name not in DTYPES} | DTYPES
+NUMPY_DTYPES = {name: np.dtype(name) for name in STORAGES.values() if name not in DTYPES} | DTYPES
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -68,7 +68,7 @@ def open_legacy(data: mmap.mmap) -> Tensors:
     if not isinstance(system, dict) or not system.get("little_endian"):
         raise ValueError("written on a big-endian machine, which is not supported")
     views, keys = Machine(data).run(), Machine(data).run()
-    sizes = {view.storage.key: KINDS[view.storage.dtype].itemsize for view in state_dict(views).values()}
+    sizes = {view.storage.key: NUMPY_DTYPES[view.storage.dtype].itemsize for view in state_dict(views).values()}
     found, start = {}, data.tell()
     for key in keys if isinstance(keys, list) else ():
         if not isinstance(key, str) or key not in sizes:
@@ -106,13 +106,13 @@ def tensors(views: Any, locate: Callable[[Storage], np.ndarray]) -> Tensors:
 def from_view(name: str, view: View, numbers: np.ndarray) -> Tensor:
     """Returns a view as a tensor, once it is known to stay within its storage."""
     storage, offset, shape, strides = view
-    size = KINDS[storage.dtype].itemsize
+    size = NUMPY_DTYPES[storage.dtype].itemsize
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and (last >= storage.size or storage.size * size > numbers.size):
         raise ValueError(f"{name} reaches beyond its storage")
 
     def read() -> np.ndarray:
-        flat = numbers[offset * size : (last + 1) * size].view(KINDS[storage.dtype])
+        flat = numbers[offset * size : (last + 1) * size].view(NUMPY_DTYPES[storage.dtype])
         steps = [stride * size if length > 1 else 0 for length, stride in zip(shape, strides, strict=True)]
         return np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
 

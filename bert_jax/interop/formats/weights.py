@@ -20,7 +20,7 @@ READERS: dict[str, Callable[[Path], Tensors]] = {
 }
 LFS_POINTER = b"version https://git-lfs"
 INDEX = ".index.json"
-KINDS = {dict: "object", list: "list"}
+JSON_TYPE_NAMES = {dict: "object", list: "list"}
 JSON_LIMIT = 1 << 26  # bytes
 
 
@@ -93,7 +93,7 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     with blame(path, RecursionError):
         values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, kind):
-        raise ValueError(f"{path}: wanted a JSON {KINDS[kind]}, got {type(values).__name__}")
+        raise ValueError(f"{path}: wanted a JSON {JSON_TYPE_NAMES[kind]}, got {type(values).__name__}")
     return values
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from bert_jax.config import BertConfig
-from bert_jax.functional.attention import visible
+from bert_jax.functional.attention import make_attention_mask
 from bert_jax.functional.attention_kernels import BLOCK, KERNELS
 from bert_jax.functional.precision import product
 
@@ -144,7 +144,9 @@ def tried(rows: AttentionInputs, T: int) -> np.ndarray:
 def attend(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
     """Attention as plain matrix products, in the arrangement of the kernels: [B, T, N, H]."""
     scores = product("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(jnp.where(visible(attention_mask), scores, jnp.finfo(scores.dtype).min), axis=-1)
+    weights = jax.nn.softmax(
+        jnp.where(make_attention_mask(attention_mask), scores, jnp.finfo(scores.dtype).min), axis=-1
+    )
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(q.dtype), v)
 
 
