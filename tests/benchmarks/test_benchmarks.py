@@ -118,9 +118,9 @@ def test_the_trainer_takes_our_batches_in_their_order():
     assert given == ids[:, :, 0].tolist()
 
 
-def test_the_readme_lists_every_benchmark():
-    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_lists_every_benchmark():
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     scripts = [path.name for path in BENCHMARKS.glob("*.py") if '__name__ == "__main__"' in path.read_text()]
     assert len(scripts) > 9
     for name in scripts:
-        assert f"benchmarks/{name}" in readme or (name == "gpu.py" and "benchmarks/gpu.sh" in readme), name
+        assert f"benchmarks/{name}" in page or (name == "gpu.py" and "benchmarks/gpu.sh" in page), name
