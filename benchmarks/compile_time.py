@@ -16,9 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pretraining_step import Ours, theirs
-from processes import apart, options_of
-from timing import record, spread
+from common.pretraining_step import Ours, theirs
+from common.processes import apart, options_of
+from common.timing import record, spread
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig

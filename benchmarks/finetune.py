@@ -31,8 +31,8 @@ from unittest import mock
 
 import jax
 import numpy as np
-from pretraining_step import matrix_flop
-from timing import interleaved, matmul_rate, minilm_folder, record, spread
+from common.pretraining_step import matrix_flop
+from common.timing import interleaved, matmul_rate, minilm_folder, record, spread
 
 from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
@@ -132,7 +132,7 @@ def named(model: str) -> str:
 
 def peer_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> Any:
     """Returns the task as the Trainer has it."""
-    import trainer
+    from common import trainer
 
     peer = getattr(trainer, task.peer)(options.model, *map(str, files))
     rates = {} if options.dropout is None else dict.fromkeys(DROPOUTS, options.dropout)
@@ -174,7 +174,7 @@ def our_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path],
 
 def their_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
     """Runs the Trainer; returns the score after the last epoch."""
-    import trainer
+    from common import trainer
 
     peer = peer_of(task, options, files)
     return trainer.score(peer, options.model, options.threads, **settings_of(task), seed=seed, output=str(output))
@@ -182,7 +182,7 @@ def their_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path
 
 def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
     """Runs the Trainer from the model and on the batches that finetune.py has; returns the score after the last one."""
-    import trainer
+    from common import trainer
 
     made: list[Batch] = []
 
@@ -253,8 +253,8 @@ class Turns:
 def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> Turns:
     """Returns the Trainer's loop."""
     import torch
-    import trainer
     import transformers
+    from common import trainer
 
     def loop(begin: Callable, end: Callable) -> None:
         class Turn(transformers.TrainerCallback):

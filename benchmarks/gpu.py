@@ -18,7 +18,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pretraining_step import real_flop
+from common.pretraining_step import real_flop
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.attention_kernels import KERNELS

@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from passage import SPARING, pass_through, some_tokenizer, write_reviews
-from pretraining_step import Ours, matrix_flop
-from processes import MEBI, PrivatePeak, apart, options_of
-from timing import interleaved, matmul_rate, record
+from common.corpus_pass import SPARING, pass_through, some_tokenizer, write_reviews
+from common.pretraining_step import Ours, matrix_flop
+from common.processes import MEBI, PrivatePeak, apart, options_of
+from common.timing import interleaved, matmul_rate, record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig

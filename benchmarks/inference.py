@@ -31,8 +31,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from profiles import profile, table
-from timing import interleaved, minilm_folder, record, spread
+from common.profiles import profile, table
+from common.timing import interleaved, minilm_folder, record, spread
 
 from bert_jax import BertConfig
 from bert_jax.data.readers.movie_reviews import movie_reviews

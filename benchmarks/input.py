@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plain_recipe
-from passage import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
-from timing import interleaved, record
+from common import plain_recipe
+from common.corpus_pass import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
+from common.timing import interleaved, record
 
 from bert_jax.data.packing import assign_rows
 from bert_jax.data.pretraining.loader import PretrainingSettings, Rows

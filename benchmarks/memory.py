@@ -20,9 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from pretraining_step import Batch, Ours, as_torch_has, as_torch_reads, theirs
-from processes import MEBI, Peak, apart, options_of
-from timing import record
+from common.pretraining_step import Batch, Ours, as_torch_has, as_torch_reads, theirs
+from common.processes import MEBI, Peak, apart, options_of
+from common.timing import record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig

@@ -17,8 +17,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from pretraining_step import Batch, Ours, real_flop, theirs
-from timing import interleaved, matmul_rate, record, spread
+from common.pretraining_step import Batch, Ours, real_flop, theirs
+from common.timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.pretraining.loader import PretrainingSettings, Rows

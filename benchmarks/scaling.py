@@ -23,8 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 
-from programs import KINDS, Message, Program
-from timing import record
+from common.hlo import KINDS, Message, Program
+from common.timing import record
 
 from bert_jax.pretraining.plan import amount
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from timing import record
+from common.timing import record
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 STEPS = 100_000_000  # it is killed long before

@@ -13,9 +13,9 @@ from functools import partial
 
 import jax
 import numpy as np
-from pretraining_step import Ours, matrix_flop, theirs
-from profiles import profile, table
-from timing import interleaved, matmul_rate, record, spread
+from common.pretraining_step import Ours, matrix_flop, theirs
+from common.profiles import profile, table
+from common.timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
 from bert_jax.data.pretraining.masking import enough_predictions

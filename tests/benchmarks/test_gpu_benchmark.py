@@ -9,7 +9,7 @@ from pathlib import Path
 import gpu
 import numpy as np
 import pytest
-from pretraining_step import real_flop
+from common.pretraining_step import real_flop
 
 from bert_jax.config import BertConfig
 

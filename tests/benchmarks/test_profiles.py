@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from profiles import Operation, operation, profile, table
+from common.profiles import Operation, operation, profile, table
 
 
 def test_an_op_name_is_taken_apart():

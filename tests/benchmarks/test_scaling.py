@@ -1,9 +1,9 @@
 """What is read out of a program that was compiled for many devices, against what has to be in it."""
 
-import programs
 import pytest
 import scaling
-from programs import Message, Program
+from common import hlo
+from common.hlo import Message, Program
 
 CLOSE = 0.01
 V, D, L = 80, 32, 3
@@ -80,12 +80,12 @@ def test_a_loop_without_a_count_is_refused():
     ],
 )
 def test_who_takes_part(written, group):
-    assert programs.group(f", channel_id=3, {written}") == group
+    assert hlo.group(f", channel_id=3, {written}") == group
 
 
 def test_a_message_without_a_group_is_refused():
     with pytest.raises(ValueError, match="does not say whom it reaches: replica_groups=mesh"):
-        programs.group(" replica_groups=mesh['a'=8] {'a':(1)2}")
+        hlo.group(" replica_groups=mesh['a'=8] {'a':(1)2}")
 
 
 def test_beyond_the_fast_links_a_device_sends_its_part_alone():

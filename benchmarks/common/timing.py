@@ -14,7 +14,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 PACKAGES = ("jax", "numpy", "tokenizers", "torch", "transformers", "onnxruntime")
 
 

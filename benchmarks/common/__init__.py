@@ -1,0 +1,1 @@
+"""What several benchmarks share: timing, processes, profiles, programs as text, and the baselines."""
