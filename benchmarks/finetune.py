@@ -150,15 +150,14 @@ class Enough(Exception):
 
 def instead_of_training(act: Callable[..., None], arguments: list[str]) -> None:
     """Runs finetune.py up to where it would train, and there `act` with what its loop would be given."""
-    sys.path.insert(0, str(ROOT))  # finetune.py of the repository, not this file
-    import finetune
+    from bert_jax.finetuning import program
 
     def train(*given: Any, **options: Any) -> None:
         act(*given, **options)
         raise Enough
 
-    with mock.patch.object(finetune, "train", train), contextlib.suppress(Enough):
-        finetune.main([*arguments, "--overwrite", "--quiet"])
+    with mock.patch.object(program, "train", train), contextlib.suppress(Enough):
+        program.main([*arguments, "--overwrite", "--quiet"])
 
 
 # What is learned

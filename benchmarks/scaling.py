@@ -21,8 +21,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
-
 from common.hlo import KINDS, Message, Program
 from common.timing import record
 
@@ -127,7 +125,7 @@ def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
     """
     import jax
 
-    import train
+    from bert_jax.pretraining.program import run_spec
     from bert_jax.pretraining.settings import read_settings
     from bert_jax.training.devices import parallel
     from bert_jax.training.devices.cost import matrix_flop, memory_of
@@ -135,7 +133,7 @@ def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
     jax.config.update("jax_enable_compilation_cache", False)  # a program that is not compiled is not written down
     layout = parallel.make_layout("mesh", **sizes)
     count = layout.mesh.size
-    run = train.run_spec(read_settings(flags, description=""), layout)
+    run = run_spec(read_settings(flags, description=""), layout)
     batch, pure = run.batch(rows * count), run.step(run.model)
     step: Any = layout.compile_step(pure, run.state)
     with tempfile.TemporaryDirectory() as folder:
