@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 
-from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.interruption import Interrupted, Interruption
 from bert_jax.training.runs.reporting import Reporter
@@ -100,7 +100,7 @@ def train(
         NotSaved: a checkpoint could not be written.
     """
     account = Account(steps, cadence.log, reporter, watch)
-    take = Compilations(step, reporter.say, varied=varied)
+    counted_step = CompilationCounter(step)
     rewinds = Rewinds(checkpoints, reporter) if rewind else None
     if rewind and checkpoints.latest is None:
         checkpoints.save(state, batches.state())
@@ -143,7 +143,11 @@ def train(
             checkpoints.scores[number] = worth
     while not last:
         number += 1
-        state, figures = take(number, state, device_put(next(batches)))
+        batch = device_put(next(batches))
+        state, figures = counted_step(state, batch)
+        warning = counted_step.warning(batch, varied_shapes=varied)
+        if warning is not None:
+            reporter.say(f"step {number}: warning: {warning}")
         try:
             account.settle()
             account.pending = number, figures

@@ -21,7 +21,7 @@ from bert_jax.data.finetuning.sequences import Sequences, offsets_of
 from bert_jax.finetuning.settings import read_settings
 from bert_jax.training import objectives, seeds
 from bert_jax.training.devices import parallel
-from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.steps import train_step
 
@@ -79,12 +79,13 @@ def trained(layout, kind, config, together=SEEDS):
     state = seeds.create(params, OPTIMIZER, seeds=together)
     state = jax.device_put(state, layout.shardings(state))
     step = partial(train_step, objective=objective(model), optimizer=OPTIMIZER)
-    take = Compilations(layout.compile_step(seeds.together(step), state), say=pytest.fail, varied=together != SEEDS)
+    counted_step = CompilationCounter(layout.compile_step(seeds.together(step), state))
     for number in range(STEPS):
-        state, figures = take(number, state, layout.device_put(plan(kind, together)(number)))
+        state, figures = counted_step(state, layout.device_put(plan(kind, together)(number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
-    assert take.count == 1 or together != SEEDS
+    assert set(counted_step.shapes.values()) == {1}
+    assert len(counted_step.shapes) == 1 or together != SEEDS
     params = jax.tree.map(np.array, state.params)
     if kind == "spans":
         # They shift the logits of all tokens alike, and so move no softmax: their gradient is rounding alone, of which

@@ -43,9 +43,12 @@ STEPS = 150
 WIDE = 200_000  # parameters: enough for a save to take many steps
 FIT: Any = SimpleNamespace(
     loss_and_metrics=lambda params, batch, key: {
-        "loss": (jnp.square(params["w"][: batch["x"].size] - batch["x"].ravel()).sum(), jnp.float32(batch["x"].size))
+        "loss": (
+            jnp.square(params["w"][: batch["input_ids"].size] - batch["input_ids"].ravel()).sum(),
+            jnp.float32(batch["input_ids"].size),
+        )
     },
-    losses={"loss": "x"},
+    losses={"loss": "input_ids"},
 )
 
 
@@ -73,7 +76,7 @@ def begin(target, arguments, devices: int, log: Path | None) -> None:
 
 def batch(number: int) -> dict[str, np.ndarray]:
     return {
-        "x": np.random.default_rng(number).normal(size=(4, 7)).astype(np.float32),
+        "input_ids": np.random.default_rng(number).normal(size=(4, 7)).astype(np.float32),
         "attention_mask": np.ones((4, 7)),
     }
 

@@ -1,68 +1,78 @@
-"""How often the step is compiled: once, or a run waits for the compiler again and again and nobody notices.
+"""Counts compilations: a function compiled again and again waits for the compiler, and nobody notices.
 
-JAX tells of every program that it makes, compiled or found in its cache on disk. Those made while the step is called
-are the step: a batch of another shape, a state of another dtype or one that lies elsewhere asks for another.
+JAX reports every program that it compiles or loads from its cache on disk. A program that appears while a function is
+called belongs to that function: a batch of another shape or dtype needs another program, and so does a state that is
+sharded differently.
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-PROGRAM_MADE = "/jax/core/compile/backend_compile_duration"
-
-made = threading.local()  # by thread, because checkpoints are written beside training
-
-
-def count(event: str, duration_secs: float, **kwargs: Any) -> None:
-    if event == PROGRAM_MADE:
-        made.programs = programs_made() + 1
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_programs = threading.local()  # per thread, because Orbax compiles in the thread that writes a checkpoint
 
 
-def programs_made() -> int:
-    """Returns how many programs JAX has made for this thread since this module was imported."""
-    return getattr(made, "programs", 0)
+def programs_compiled() -> int:
+    """Returns how many programs JAX has compiled for this thread since this module was imported."""
+    return getattr(_programs, "count", 0)
 
 
-jax.monitoring.register_event_duration_secs_listener(count)
+def _listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+    if event == _COMPILED:
+        _programs.count = programs_compiled() + 1
 
 
-class Compilations:
-    """Calls a step, and warns where it is compiled again.
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+class CompilationCounter:
+    """Calls a jitted function and counts its compilations by the shape of the batch.
+
+    >>> step = CompilationCounter(jax.jit(step))
+    >>> state, metrics = step(state, batch)
+    >>> step.shapes
+    Counter({(32, 128): 1})
 
     Args:
-        step: the compiled (state, batch) -> (state, figures).
-        say: takes a warning of one line.
-        varied: whether batches come in several shapes, a program each; then only one shape's second is warned of.
+        function: jitted, (state or params, batch, ...) -> anything; the batch holds `input_ids`.
 
     Attributes:
-        count: how often the step was compiled.
+        shapes: {shape of `input_ids`: number of compilations}.
+        seconds: what the last call took if it compiled, else None.
     """
 
-    def __init__(self, step: Callable, say: Callable[[str], None], *, varied: bool = False) -> None:
-        self.step, self.say, self.varied = step, say, varied
-        self.count = 0
-        self.shapes: set[tuple[tuple[int, ...], ...]] = set()  # that it was compiled for
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        self.shapes: Counter[tuple[int, ...]] = Counter()
+        self.seconds: float | None = None
 
-    def __call__(self, number: int, state: Any, batch: Any) -> tuple[Any, Any]:
-        """Takes step `number`."""
-        before, began = programs_made(), time.perf_counter()
-        after = self.step(state, batch)
-        if programs_made() > before:
-            self.compiled(number, batch, time.perf_counter() - began)
-        return after
+    def __call__(self, state: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
+        before = programs_compiled()
+        start = time.perf_counter()
+        result = self.function(state, batch, *arguments, **options)
+        compiled = programs_compiled() > before
+        self.seconds = time.perf_counter() - start if compiled else None
+        if compiled:
+            self.shapes[np.shape(batch["input_ids"])] += 1
+        return result
 
-    def compiled(self, number: int, batch: Any, seconds: float) -> None:
-        shapes = tuple(map(np.shape, jax.tree.leaves(batch)))
-        known = shapes in self.shapes
-        self.shapes.add(shapes)
-        self.count += 1
-        if known or (self.count > 1 and not self.varied):
-            changed = "a dtype, or where arrays lie" if known else "the shapes of the batch"
-            self.say(
-                f"step {number}: warning: the step was compiled again, {self.count} times by now; this took "
-                f"{seconds:.1f} s. What changed: {changed}"
-            )
+    def warning(self, batch: Any, *, varied_shapes: bool = False) -> str | None:
+        """Returns a warning if the last call, with this batch, was a compilation too many, else None.
+
+        Args:
+            varied_shapes: one compilation per shape is expected; otherwise one in all.
+        """
+        if self.seconds is None:
+            return None
+        count = self.shapes.total()
+        same_shape = self.shapes[np.shape(batch["input_ids"])] > 1
+        if not same_shape and (count == 1 or varied_shapes):
+            return None
+        change = "a dtype or a sharding" if same_shape else "the shape of the batch"
+        return f"the step was compiled again ({count} compilations so far) in {self.seconds:.1f} s; {change} changed"

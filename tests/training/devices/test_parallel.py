@@ -16,7 +16,7 @@ from pretraining_batches import CONFIG, packed_batch
 
 from bert_jax.models import BertForPreTraining
 from bert_jax.training.devices import parallel
-from bert_jax.training.devices.compilations import Compilations
+from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.runs.metrics import evaluate
@@ -63,12 +63,12 @@ def trained(layout, model, accumulate):
     step = layout.compile_step(
         partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
     )
-    take = Compilations(step, say=pytest.fail)
+    counted_step = CompilationCounter(step)
     for number in range(STEPS):
-        state, figures = take(number, state, layout.device_put(packed_batch(ROWS, seed=number)))
+        state, figures = counted_step(state, layout.device_put(packed_batch(ROWS, seed=number)))
         jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
-    assert take.count == 1
+    assert counted_step.shapes.total() == 1
     return jax.device_get(state.params)
 
 

@@ -20,10 +20,10 @@ from bert_jax.training.steps import train_step
 
 STEPS, POISONED = 8, 5
 OBJECTIVE: Any = SimpleNamespace(
-    measure=lambda params, batch, key: {
-        "loss": (jnp.square(params["pooler"]["bias"] - batch["x"]).sum(), jnp.float32(batch["x"].size))
+    loss_and_metrics=lambda params, batch, key: {
+        "loss": (jnp.square(params["pooler"]["bias"] - batch["input_ids"]).sum(), jnp.float32(batch["input_ids"].size))
     },
-    losses={"loss": "x"},
+    losses={"loss": "input_ids"},
 )
 OPTIMIZER = optax.adam(0.1)
 
@@ -32,7 +32,7 @@ def batch(number):
     """Batch `number`, from 1 on, for 8 devices."""
     random = np.random.default_rng(number)
     x = random.normal(size=(8, 3)).astype(np.float32)
-    return {"x": np.where(number == POISONED, np.float32(np.nan), x), "attention_mask": np.ones((8, 3))}
+    return {"input_ids": np.where(number == POISONED, np.float32(np.nan), x), "attention_mask": np.ones((8, 3))}
 
 
 def fit(run, numbers, *, skip=False, rewind=False):
