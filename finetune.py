@@ -9,8 +9,17 @@ python finetune.py squad --model SOURCE --train train-v1.1.json --dev dev-v1.1.j
 python finetune.py multiple-choice --model SOURCE --train train.csv --dev val.csv --output RUN -- SWAG.
 """
 
+import sys
+from collections.abc import Sequence
+
 from bert_jax.cli import process
-from bert_jax.finetuning.program import main
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    from bert_jax.finetuning.program import main  # here: it imports JAX, and Ctrl-C may come meanwhile
+
+    main(arguments)
+
 
 if __name__ == "__main__":
-    process.run(main, "finetune.py", anew=("--sweep", "evaluate", "predict"))
+    sys.exit(process.run(main, "finetune.py", not_resumable=("--sweep", "evaluate", "predict")))

@@ -9,8 +9,17 @@ python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
 python train.py --preset base --plan -- what a run would take: memory, the largest batch, speed.
 """
 
+import sys
+from collections.abc import Sequence
+
 from bert_jax.cli import process
-from bert_jax.pretraining.program import main
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    from bert_jax.pretraining.program import main  # here: it imports JAX, and Ctrl-C may come meanwhile
+
+    main(arguments)
+
 
 if __name__ == "__main__":
-    process.run(main, "train.py", anew=("--plan",))
+    sys.exit(process.run(main, "train.py", not_resumable=("--plan",)))

@@ -9,8 +9,7 @@ import os
 import select
 import stat
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -106,49 +105,6 @@ def as_json(answer: Any) -> str:
 def progress_is_welcome() -> bool:
     """Says whether a bar disturbs nobody: answers go to a file and somebody watches."""
     return sys.stderr.isatty() and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
-
-
-def as_a_command(name: str, act: Callable[[], None]) -> int:
-    """Runs `act` as people expect of a command and returns its exit code.
-
-    What goes wrong is one line on stderr and exit code 1. A reader who has seen enough (`| head`) ends it in silence,
-    and so does Ctrl-C.
-    """
-
-    def warn(message: Warning | str, *_where: object, **_more: object) -> None:
-        print(f"{name}: warning: {one_line(message)}", file=sys.stderr)
-
-    if sys.stdout is None:
-        print(f"{name}: standard output is closed: there is nowhere to write to", file=sys.stderr)
-        return 1
-    shown, warnings.showwarning = warnings.showwarning, warn
-    try:
-        try:
-            act()
-        finally:
-            sys.stdout.flush()
-        return 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be written at exit
-        return 141
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{name}: {one_line(reason(error))}", file=sys.stderr)
-        return 1
-    finally:
-        warnings.showwarning = shown
-
-
-def reason(error: Exception) -> object:
-    """Returns what went wrong, with the file in front where a call of the system failed on one."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return error
-
-
-def one_line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 def columns(line: str, names: Sequence[str]) -> dict[str, str]:

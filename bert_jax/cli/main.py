@@ -22,9 +22,9 @@ import tyro
 from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
+from bert_jax.cli import process
 from bert_jax.cli.lines import (
     argument,
-    as_a_command,
     as_json,
     columns,
     decoded,
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.run()
 
-    return as_a_command("bert-jax", act)
+    return process.run(act, "bert-jax")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,145 @@
-"""How a script ends: what somebody can put right is one line, and a signal is an exit code that supervisors know."""
+"""How a program starts and ends: messages that appear when they are printed, one line for an error, an exit code.
 
+This module imports nothing heavy. A launcher imports it alone and leaves the imports of JAX to the program that it
+passes to `run`, so that Ctrl-C ends the process quietly during those seconds too.
+"""
+
+import os
+import shlex
 import sys
-from collections.abc import Callable, Collection
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import jax
-
-from bert_jax.training.devices import processes
-from bert_jax.training.loop import NotFinite
-from bert_jax.training.runs.interruption import Interrupted, command_to_resume
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+READER_GONE = 141  # 128 + SIGPIPE
+OUT_OF_MEMORY = "out of memory: lower --batch-size or --max-length, raise --accumulate, or try --remat full"
 
 
-def run(main: Callable[[], None], name: str, *, anew: Collection[str] = ()) -> None:
-    """Calls `main` and ends the process if it raises: 1 for a mistake, 128 + signal where the run was told to end.
+def run(program: Callable[[], object], name: str, *, not_resumable: Collection[str] | None = None) -> int:
+    """Calls `program` and returns the exit code of the process.
+
+    The code is 0; 1 after an error that the user can correct, which is one line on stderr; 128 + signal where a signal
+    ended the run; 141, without a message, where the reader of standard output has gone (`| head`). Other exceptions
+    propagate, with their traceback.
 
     Args:
-        anew: words of a command line that leaves nothing to go on with.
+        name: of the program, in front of its messages.
+        not_resumable: flags of a command line that leaves nothing to resume, such as `--plan`; None for a program that
+            has nothing to resume at all.
     """
+    if sys.stdout is None:
+        print(f"{name}: standard output is closed: there is nowhere to write to", file=sys.stderr)
+        return 1
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        main()
-    except (ValueError, OSError, ImportError, NotFinite) as error:
-        processes.end(f"{name}: {error}")
-    except Interrupted as error:
-        if processes.is_first():
-            print(f"{name}: {error}; to go on: {command_to_resume()}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        way = "" if set(anew) & set(sys.argv) else f"; to go on: {command_to_resume()}"
-        print(f"{name}: interrupted{way}", file=sys.stderr)
-        processes.end(130)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        with _one_line_warnings(name):
+            code, together = _exit_code(program, name, not_resumable)
+    except Exception:
+        if not _one_of_several():
             raise
-        ways = "lower --batch-size or --max-length, raise --accumulate, or try --remat full"
-        processes.end(f"{name}: out of memory: {ways} ({str(error).splitlines()[0]})")
+        traceback.print_exc()
+        code, together = 1, False
+    if not together and _one_of_several():
+        # JAX waits at exit for the other processes, and they wait for this one. Without that exit it counts as dead,
+        # and JAX's coordination service ends the others.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(program: Callable[[], object], name: str, not_resumable: Collection[str] | None) -> tuple[int, bool]:
+    """Returns the exit code of `program`, and whether all processes of a distributed run end with it."""
+    try:
+        try:
+            program()
+        finally:
+            sys.stdout.flush()
+        return 0, True
+    except KeyboardInterrupt:
+        if not_resumable is not None:
+            resumable = not set(not_resumable) & set(sys.argv)
+            _complain(f"{name}: interrupted" + (f"; to resume: {command_to_resume()}" if resumable else ""))
+        return INTERRUPTED, False
+    except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing can be written at exit either
+            return READER_GONE, False
+        _complain(f"{name}: {_one_line(_reason(error))}")
+        return 1, False
+    except Exception as error:
+        return _exit_code_of_run(error, name, not_resumable)
+
+
+def _exit_code_of_run(error: Exception, name: str, not_resumable: Collection[str] | None) -> tuple[int, bool]:
+    """Returns what `_exit_code` does, for the errors that only a program with JAX has; raises others again."""
+    import jax
+
+    from bert_jax.training.devices.processes import is_first
+    from bert_jax.training.loop import NotFinite
+    from bert_jax.training.runs.interruption import Interrupted
+
+    if isinstance(error, Interrupted):
+        if is_first():
+            _complain(f"{name}: {error}; to resume: {command_to_resume()}")
+        return error.exit_code, True
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        remedy = "out of memory" if not_resumable is None else OUT_OF_MEMORY
+        _complain(f"{name}: {remedy} ({str(error).splitlines()[0]})")
+    elif isinstance(error, NotFinite):
+        _complain(f"{name}: {_one_line(error)}")
+    else:
+        raise error
+    return 1, False
+
+
+def command_to_resume() -> str:
+    """Returns the command line of this process, changed to resume the run."""
+    return shlex.join([*(word for word in sys.orig_argv if word not in ("--overwrite", "--resume")), "--resume"])
+
+
+def _one_of_several() -> bool:
+    """Returns whether this process has joined others in a distributed run."""
+    jax: Any = sys.modules.get("jax")
+    return jax is not None and hasattr(jax, "distributed") and jax.distributed.is_initialized()
+
+
+def _reader_is_gone() -> bool:
+    """Returns whether the pipe that broke is standard output: what could not be written is still in its buffer."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+@contextmanager
+def _one_line_warnings(name: str) -> Iterator[None]:
+    """Prints warnings as one line each while the block runs."""
+
+    def warn(message: Warning | str, *_where: object, **_more: object) -> None:
+        _complain(f"{name}: warning: {_one_line(message)}")
+
+    before, warnings.showwarning = warnings.showwarning, warn
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _reason(error: Exception) -> object:
+    """Returns an error, or `FILE: what went wrong` where a system call failed on a file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return error
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

@@ -1,27 +1,135 @@
-"""How the scripts end: in one line, with the command that goes on where there is something to go on with."""
+"""How the programs start and end: output at once, one line for an error, an exit code that supervisors know."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+import warnings
+from pathlib import Path
 
 import pytest
 
-from bert_jax.cli import process as exits
+from bert_jax.cli import process
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from bert_jax.cli import process
+
+def program():
+    {body}
+
+sys.exit(process.run(program, "x.py", not_resumable=("--plan",)))
+"""
 
 
-def interrupted():
-    raise KeyboardInterrupt
+def raises(error):
+    def program():
+        raise error
+
+    return program
+
+
+def as_user(command, **options):
+    """Starts a process as a user's shell does, in which no variable says how Python writes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment | {"PYTHONPATH": str(ROOT)}, **(pipes | options))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--output", "RUN"], "x.py: interrupted; to go on: python x.py --output RUN --resume\n"),
+        (["--output", "RUN"], "x.py: interrupted; to resume: python x.py --output RUN --resume\n"),
         (["--output", "RUN", "--sweep"], "x.py: interrupted\n"),
     ],
 )
-def test_a_way_to_go_on_is_told_where_there_is_one(monkeypatch, capsys, words, said):
+def test_ctrl_c_prints_the_command_to_resume_if_there_is_one(monkeypatch, capsys, words, message):
     monkeypatch.setattr(sys, "argv", ["x.py", *words])
     monkeypatch.setattr(sys, "orig_argv", ["python", "x.py", *words])
-    with pytest.raises(SystemExit) as caught:
-        exits.run(interrupted, "x.py", anew=("--sweep",))
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == said
+    assert process.run(raises(KeyboardInterrupt), "x.py", not_resumable=("--sweep",)) == 130
+    assert capsys.readouterr().err == message
+
+
+def test_ctrl_c_ends_a_command_that_has_no_run_quietly(capsys):
+    assert process.run(raises(KeyboardInterrupt), "bert-jax") == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_to_resume_is_the_one_that_was_given(monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "--output", "my run", "--overwrite"])
+    assert process.command_to_resume() == "python train.py --output 'my run' --resume"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("two\nlines"), "x.py: two lines"),
+        (
+            FileNotFoundError(2, "No such file or directory", "absent.txt"),
+            "x.py: absent.txt: No such file or directory",
+        ),
+        (ImportError("install bert_jax[demo]"), "x.py: install bert_jax[demo]"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_1(capsys, error, message):
+    assert process.run(raises(error), "x.py") == 1
+    assert capsys.readouterr().err == f"{message}\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        process.run(lambda: 1 / 0, "x.py")
+
+
+def test_warnings_are_one_line(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert process.run(lambda: warnings.warn("two\nlines", stacklevel=1), "x.py") == 0
+    assert capsys.readouterr().err == "x.py: warning: two lines\n"
+
+
+def test_a_line_is_in_a_log_file_when_it_is_printed(tmp_path):
+    script = PROGRAM.format(body="print('first'); sys.stdin.read()")
+    path = tmp_path / "log"
+    with path.open("w") as log, as_user([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=log) as waiting:
+        end = time.monotonic() + 30
+        while not path.read_text() and time.monotonic() < end:
+            time.sleep(0.01)
+        waiting.kill()
+    assert path.read_text() == "first\n"
+
+
+def test_a_reader_who_has_gone_ends_the_program_quietly():
+    script = PROGRAM.format(body="[print('line') for _ in iter(int, 1)]")
+    with as_user([sys.executable, "-c", script]) as printing:
+        printing.stdout.readline()
+        printing.stdout.close()
+        assert printing.stderr.read() == ""
+        assert printing.wait() == 141
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    assert process.run(raises(BrokenPipeError(32, "Broken pipe")), "x.py") == 1
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["train.py", "finetune.py"])
+def test_ctrl_c_during_the_imports_gives_no_traceback(program):
+    """Here the import of JAX says that it has begun, and takes a minute."""
+    blocked = (
+        "import builtins, runpy, sys, time\n"
+        "real = builtins.__import__\n"
+        "def slow(name, *rest, **more):\n"
+        "    if name == 'jax': print('importing', flush=True); time.sleep(60)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = slow\n"
+        f"sys.argv = [{program!r}]\n"
+        f"runpy.run_path({str(ROOT / program)!r}, run_name='__main__')\n"
+    )
+    with as_user([sys.executable, "-c", blocked]) as importing:
+        assert importing.stdout.readline() == "importing\n"
+        importing.send_signal(signal.SIGINT)
+        assert importing.stderr.read().startswith(f"{program}: interrupted; to resume: ")
+        assert importing.wait() == 130

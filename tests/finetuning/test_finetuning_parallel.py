@@ -14,10 +14,10 @@ import pytest
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from pretraining_batches import CONFIG
 
-import finetune as script
 from bert_jax import models
 from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
+from bert_jax.finetuning.program import mesh_of
 from bert_jax.finetuning.settings import read_settings
 from bert_jax.training import objectives, seeds
 from bert_jax.training.devices import parallel
@@ -122,7 +122,7 @@ def test_eight_devices_lead_to_the_parameters_of_one(layout, kind):
 
 def test_evaluation_is_shared_as_the_flags_say():
     asked = read_settings(["squad", "--model", "m", "--fsdp", "2", "--tensor", "2"], description="")
-    assert dict(script.mesh_of(asked).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(mesh_of(asked).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
 def test_so_they_do_with_dropout_on_a_mesh():

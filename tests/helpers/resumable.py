@@ -26,6 +26,7 @@ import tensorboardX  # noqa: F401 (imported where it is used, which is after the
 import tqdm  # noqa: F401
 from compiling import xla_flags
 
+import bert_jax.pretraining.program  # noqa: F401 (imported by train.py when it runs, which is after the fork)
 import train as script
 from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import processes

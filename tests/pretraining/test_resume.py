@@ -82,7 +82,7 @@ def test_killed_and_told_to_end_train_py_ends_as_if_nothing_had_been(begin, fini
     process.join()
     told, saved = (folder / "killed.log").read_text(), newest_step(run / "checkpoints")
     assert process.exitcode == 128 + signal.SIGTERM
-    assert f"train.py: SIGTERM: saved at step {saved}; to go on: python " in told
+    assert f"train.py: SIGTERM: saved at step {saved}; to resume: python " in told
     assert told.rstrip().endswith("--resume")
     process = begin("killed", "--resume")
     wait_until(lambda: reached(run) >= 25, process)

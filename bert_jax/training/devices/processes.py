@@ -9,11 +9,8 @@ References: https://docs.jax.dev/en/latest/multi_process.html.
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import NoReturn
 
 import jax
 import numpy as np
@@ -43,7 +40,6 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         raise ValueError(
             f"--distributed: no Slurm, Kubernetes, Open MPI or TPU pod says enough ({error}): {ways}"
         ) from None
-    sys.excepthook = end_with_traceback
     if not is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
@@ -74,27 +70,3 @@ def broadcast_from_first(what: str, make: Callable[[], bytes]) -> bytes:
     barrier(what)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
     return bytes(multihost_utils.broadcast_one_to_all(content if is_first() else np.zeros(size, np.uint8)))
-
-
-def end(status: int | str) -> NoReturn:
-    """Ends the process as `sys.exit` does, after an error.
-
-    One of several ends without the leave that JAX takes at exit: it would wait for the others there, and they for it
-    where they are. So they are told that it died.
-    """
-    if jax.process_count() == 1:
-        sys.exit(status)
-    if isinstance(status, str):
-        print(status, file=sys.stderr)
-    leave(1 if isinstance(status, str) else status)
-
-
-def end_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    traceback.print_exception(kind, error, trace)
-    leave(1)
-
-
-def leave(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -10,9 +10,7 @@ them the same step to stop at. SIGTERM is left to it, and the first Ctrl-C is pa
 """
 
 import os
-import shlex
 import signal
-import sys
 import threading
 from collections.abc import Collection
 from types import FrameType, TracebackType
@@ -91,8 +89,3 @@ def listen(heard: int, requests: Collection[int]) -> None:
             os._exit(128 + signal.SIGINT)
         asked = asked or number in requests
     os.close(heard)
-
-
-def command_to_resume() -> str:
-    """Returns the command line of this process, made to go on."""
-    return shlex.join([*(word for word in sys.orig_argv if word not in ("--overwrite", "--resume")), "--resume"])

@@ -23,7 +23,7 @@ from resumable import (
 )
 
 from bert_jax.training.runs.checkpoints import newest_step
-from bert_jax.training.runs.interruption import Interruption, command_to_resume
+from bert_jax.training.runs.interruption import Interruption
 
 KILLS = 20
 
@@ -168,8 +168,3 @@ def test_processes_end_at_the_same_step_whichever_are_told_to(tmp_path, told, nu
     ends = [(tmp_path / f"{index}.end").read_text().split() for index in range(2)]
     assert ends[0] == ends[1]
     assert ends[0][1] == str(int(signal.SIGTERM))
-
-
-def test_the_command_to_resume_is_the_one_that_was_given(monkeypatch):
-    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "--output", "my run", "--overwrite"])
-    assert command_to_resume() == "python train.py --output 'my run' --resume"
