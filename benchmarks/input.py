@@ -32,7 +32,7 @@ from common import plain_recipe
 from common.corpus_pass import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
 from common.timing import interleaved, record
 
-from bert_jax.data.packing import assign_rows
+from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens
 from bert_jax.data.pretraining.pairs import build_inputs, pair_lengths, plan_pairs
@@ -85,7 +85,7 @@ class Ours:
         self.plan = np.concatenate(list(planned))
 
     def pack(self) -> None:
-        assign_rows(pair_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
+        pack(pair_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
 
     def lay_out(self) -> None:
         sizes: dict[str, int] = {"max_length": self.settings.max_length, "slots": self.settings.slots}

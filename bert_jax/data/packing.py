@@ -1,145 +1,178 @@
-"""Several short sequences in one row, so that no time goes into padding.
+"""Packing: several short sequences share a row, so that little of a batch is padding.
 
-Attention stays within a sequence (`attention_mask` holds its number), positions restart, and each sequence has a [CLS]
-of its own, so that a row of several says the same as a row for each.
+`pack` decides which sequences share a row. `PackedRows` scatters their values into arrays. Attention stays within a
+sequence (`attention_mask` holds the sequence's number in its row), positions restart at 0, and each sequence keeps its
+own [CLS]: a model gives the same outputs for a packed sequence as for the same sequence alone in a row.
 
-References: Krell et al., Efficient Sequence Packing without Cross-contamination, 2021.
+    sequences of 5, 3 and 4 tokens in rows of 9 tokens: pack([5, 3, 4], 9, slots=2) == [0, 1, 0]
+
+    row 0   sequence 0        sequence 2    row 1   sequence 1
+    attention_mask  1 1 1 1 1 2 2 2 2       1 1 1 0 0 0 0 0 0
+    position_ids    0 1 2 3 4 0 1 2 3       0 1 2 0 0 0 0 0 0
+    cls_positions   0 5                     0 0
+
+Axes: N sequences, B rows, T tokens of a row, S slots for sequences in a row.
+
+Reference: Krell et al., Efficient Sequence Packing without Cross-contamination, 2021.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-TOKENS_A_SLOT = 16  # rows fill up as long as sequences are longer than this on the average
+TOKENS_PER_SLOT = 16  # rows fill up as long as the mean sequence is longer than this
 
 
-def enough_slots(max_length: int) -> int:
-    """Returns S, the slots for sequences that a row of `max_length` tokens gets."""
-    return max(2, max_length // TOKENS_A_SLOT)
+def slots_per_row(row_length: int) -> int:
+    """Returns S, the number of slots for sequences in a row of `row_length` tokens."""
+    return max(2, row_length // TOKENS_PER_SLOT)
 
 
-def pack(lengths: Sequence[int] | np.ndarray, row_length: int, *, slots: int) -> list[list[int]]:
-    """Returns for each row the numbers of its sequences, ascending; see `assign_rows`."""
-    row_of = assign_rows(lengths, row_length, slots=slots)
-    rows: list[list[int]] = [[] for _ in range(row_of.max(initial=-1) + 1)]
-    for number, row in enumerate(row_of.tolist()):
-        rows[row].append(number)
-    return rows
+def pack(lengths: Sequence[int] | np.ndarray, row_lengths: int | Sequence[int], *, slots: int) -> np.ndarray:
+    """Packs sequences into few rows: the longest first, each into the row that it fills best (best-fit decreasing).
 
-
-def assign_rows(lengths: Sequence[int] | np.ndarray, row_length: int, *, slots: int) -> np.ndarray:
-    """Packs sequences into few rows: the longest first, each where it leaves the least room (best-fit decreasing).
-
-    Sequences of one length are placed together, so the time goes with the number of lengths and hardly with that of
-    sequences. Among equals their order decides: shuffle first where neighbours should not meet.
+    Where no open row has room, a new row of the smallest sufficient length is opened. Sequences of equal length are
+    placed together, so the time depends on the number of different lengths and hardly on the number of sequences.
+    Among sequences of equal length the earlier one is placed first: shuffle them if neighbours should be separated.
 
     Args:
-        lengths: tokens of each sequence, 1 to `row_length`.
-        slots: the most sequences a row takes.
+        lengths: tokens of each sequence, at least 1.
+        row_lengths: the permitted row length, or several in ascending order.
+        slots: maximum number of sequences in a row.
 
     Returns:
-        The row of each sequence, int64 [N], counted from 0. It hangs on the lengths alone.
+        The row of each sequence, int64 [N]; rows are numbered from 0 in the order in which they were opened. A row's
+        length is the smallest permitted length that holds its longest sequence.
 
     Raises:
-        ValueError: a sequence that is empty or longer than a row.
+        ValueError: a sequence is empty or longer than the longest row.
     """
     lengths = np.asarray(lengths, np.int64)
-    for length in lengths[(lengths < 1) | (lengths > row_length)][:1]:
-        raise ValueError(f"a sequence of {length} tokens does not fit a row of {row_length}")
-    longest_first = np.argsort(-lengths, kind="stable")
-    row_of, rows = np.zeros(lengths.size, np.int64), _Rows(row_length, slots)
-    for alike in np.split(longest_first, np.flatnonzero(np.diff(lengths[longest_first])) + 1):
-        row_of[alike] = rows.take(alike.size, int(lengths[alike].max(initial=0)))
+    row_lengths = [row_lengths] if isinstance(row_lengths, int) else row_lengths
+    misfits = lengths[(lengths < 1) | (lengths > row_lengths[-1])]
+    if misfits.size:
+        raise ValueError(f"a sequence of {misfits[0]} tokens does not fit a row of {row_lengths[-1]}")
+    rows = _OpenRows(row_lengths, slots)
+    of_lengths, counts = np.unique(lengths, return_counts=True)
+    for length, count in zip(of_lengths[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        rows.place(count, length)
+    row_of = np.empty(lengths.size, np.int64)
+    row_of[np.argsort(-lengths, kind="stable")] = rows.placed
     return row_of
 
 
-class _Rows:
-    """Rows that are being filled; those with as many tokens and slots left lie together."""
+def members(row_of: np.ndarray) -> list[list[int]]:
+    """Returns for each row the indices of its sequences, ascending.
 
-    def __init__(self, row_length: int, slots: int) -> None:
-        self.empty, self.count = (row_length, slots), 0
-        self.rooms: list[tuple[int, int]] = []  # (tokens left, slots left), ascending
-        self.rows: dict[tuple[int, int], np.ndarray] = {}
-
-    def take(self, wanted: int, length: int) -> np.ndarray:
-        """Returns the rows that take `wanted` sequences of `length` tokens, int64 [wanted]."""
-        found = [np.zeros(0, np.int64)]
-        while wanted:
-            at = bisect_left(self.rooms, (length, 0))
-            tokens, slots = room = self.rooms.pop(at) if at < len(self.rooms) else self.empty
-            # A row that has taken one is the tightest for the next, until it has no room for another.
-            each = min(tokens // length, slots, wanted)
-            rows = self.rows.pop(room) if room in self.rows else self._new(wanted // each)
-            used, rest = np.split(rows, [wanted // each])
-            self._keep(used, (tokens - each * length, slots - each))
-            self._keep(rest, room)
-            found.append(np.repeat(used, each))
-            wanted -= each * len(used)
-        return np.concatenate(found)
-
-    def _new(self, count: int) -> np.ndarray:
-        self.count += count
-        return np.arange(self.count - count, self.count)
-
-    def _keep(self, rows: np.ndarray, room: tuple[int, int]) -> None:
-        if not len(rows) or not all(room):
-            return
-        if room in self.rows:
-            rows = np.concatenate([self.rows[room], rows])
-        else:
-            insort(self.rooms, room)
-        self.rows[room] = rows
+    >>> members(np.array([1, 0, 1, 2]))
+    [[1], [0, 2], [3]]
+    """
+    rows: list[list[int]] = [[] for _ in range(row_of.max(initial=-1) + 1)]
+    for index, row in enumerate(row_of.tolist()):
+        rows[row].append(index)
+    return rows
 
 
-class Layout:
-    """Where the sequences of a batch lie: in rows of T tokens and S slots, one after another.
+class _OpenRows:
+    """Rows that are being filled, grouped by their room: (tokens left, slots left).
 
     Attributes:
-        row, slot: int64 [N], the row of each sequence, and the how-manieth it is there.
-        start: int64 [N], where in the row it begins.
+        placed: the row of each sequence in the order in which they were placed.
+    """
+
+    def __init__(self, row_lengths: Sequence[int], slots: int) -> None:
+        self.placed: list[int] = []
+        self._row_lengths = row_lengths
+        self._slots = slots
+        self._count = 0
+        self._rooms: list[tuple[int, int]] = []  # ascending
+        self._rows: dict[tuple[int, int], list[int]] = {}  # the rows with that room
+
+    def place(self, count: int, length: int) -> None:
+        """Places `count` sequences of `length` tokens, no longer than those before them."""
+        while count:
+            best = bisect_left(self._rooms, (length, 0))  # the smallest room that is large enough
+            if best < len(self._rooms):
+                room = self._rooms.pop(best)
+                rows = self._rows.pop(room)
+            else:
+                room = (self._row_lengths[bisect_left(self._row_lengths, length)], self._slots)
+                rows = []
+            tokens, slots = room
+            # After a row has taken one of these sequences it is the best fit for the next one, until it is full. So
+            # 7 sequences of 20 tokens go to two new rows of 64, three to a row, and the last one opens a third row.
+            each = min(tokens // length, slots, count)
+            wanted = count // each
+            if not rows:
+                rows = list(range(self._count, self._count + wanted))
+                self._count += wanted
+            used = rows[:wanted]
+            self._keep(used, (tokens - each * length, slots - each))
+            self._keep(rows[wanted:], room)
+            self.placed += used if each == 1 else [row for row in used for _ in range(each)]
+            count -= each * len(used)
+
+    def _keep(self, rows: list[int], room: tuple[int, int]) -> None:
+        if not rows or not all(room):
+            return  # nothing to keep, or full rows
+        if room in self._rows:
+            self._rows[room] += rows
+        else:
+            insort(self._rooms, room)
+            self._rows[room] = rows
+
+
+class PackedRows:
+    """Sequences in rows of T tokens and S slots, one after another; scatters their values into the rows' arrays.
+
+    Attributes:
+        lengths: int64 [N], tokens of each sequence.
+        row, slot: int64 [N], the row of each sequence and its slot there.
+        start: int64 [N], its first column in the row.
+        occupied: bool [B, T], the cells that hold a token. Read row by row they are the tokens of all sequences.
     """
 
     def __init__(self, lengths: np.ndarray, in_row: np.ndarray, *, row_length: int, slots: int) -> None:
-        """Lays out sequences of `lengths` [N], `in_row` [B] of them in each row."""
-        self._row_length, self._slots, self._lengths = row_length, slots, np.asarray(lengths, np.int64)
-        self._ends = np.cumsum(in_row)
-        before = np.cumsum([0, *self._lengths])
-        self._room = row_length - (before[self._ends] - before[self._ends - in_row])
+        """Lays out the sequences in order, `in_row` [B] of them in each row."""
+        self.lengths = np.asarray(lengths, np.int64)
+        first_of_row = np.cumsum(in_row) - in_row  # [B]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)])  # [N + 1], tokens before each sequence
         self.row = np.repeat(np.arange(len(in_row)), in_row)
-        first = (self._ends - in_row)[self.row]
-        self.slot = np.arange(len(lengths)) - first
-        self.start = before[:-1] - before[first]
+        first = first_of_row[self.row]  # [N], the first sequence of the same row
+        self.slot = np.arange(len(self.lengths)) - first
+        self.start = offsets[:-1] - offsets[first]
+        tokens_of_row = offsets[first_of_row + in_row] - offsets[first_of_row]  # [B]
+        self.occupied = np.arange(row_length) < tokens_of_row[:, None]  # [B, T]
+        self._slots = slots
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns attention_mask and position_ids, int32 [B, T], and cls_positions, int32 [B, S]."""
-        attention_mask = self.fill(self.slot + 1)
-        place = np.arange(self._row_length, dtype=np.int32) - self.fill(self.start)
-        return {
-            "attention_mask": attention_mask,
-            "position_ids": np.where(attention_mask != 0, place, 0),
-            "cls_positions": self.spread(self.start.astype(np.int32)),
-        }
+    def scatter_tokens(self, values: np.ndarray, fill: int = 0) -> np.ndarray:
+        """Returns [B, T] with one value per token, `values` [tokens of all sequences], and `fill` in the padding."""
+        array = np.full(self.occupied.shape, fill, values.dtype)
+        array[self.occupied] = values
+        return array
 
-    def fill(self, values: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-        """Fills rows, int32 [B, T], with a value for each sequence, or for K consecutive parts of it; padding gets 0.
+    def scatter_sequences(self, values: np.ndarray) -> np.ndarray:
+        """Returns [B, S, ...] with one value per sequence, `values` [N, ...], and 0 in the empty slots."""
+        array = np.zeros((len(self.occupied), self._slots, *values.shape[1:]), values.dtype)
+        array[self.row, self.slot] = values
+        return array
+
+    def model_inputs(self, segment_b: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns all inputs but the ids: the masks and positions of a batch, int32.
 
         Args:
-            values: int [N] or [N, K].
-            lengths: int [N, K], the tokens of the parts.
-        """
-        lengths = self._lengths if lengths is None else lengths
-        row_ends = self._ends * (values.size // max(1, len(values)))
-        runs = np.insert(values.ravel(), row_ends, 0).astype(np.int32)
-        return np.repeat(runs, np.insert(lengths.ravel(), row_ends, self._room)).reshape(-1, self._row_length)
+            segment_b: int [N], where segment B begins in each sequence; its length if there is none.
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
-        """Returns [B, S] with a value for each sequence, values [N], and 0 in the slots that are not taken."""
-        table = np.zeros((len(self._room), self._slots), values.dtype)
-        table[self.row, self.slot] = values
-        return table
+        Returns:
+            attention_mask, token_type_ids and position_ids [B, T], and cls_positions [B, S].
+        """
+        first_token = np.cumsum(self.lengths) - self.lengths  # [N]
+        number, first, second = np.repeat([self.slot + 1, first_token, segment_b], self.lengths, axis=1)  # [tokens]
+        position = np.arange(len(first)) - first
+        return {
+            "attention_mask": self.scatter_tokens(number.astype(np.int32)),
+            "token_type_ids": self.scatter_tokens((position >= second).astype(np.int32)),
+            "position_ids": self.scatter_tokens(position.astype(np.int32)),
+            "cls_positions": self.scatter_sequences(self.start.astype(np.int32)),
+        }

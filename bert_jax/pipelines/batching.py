@@ -10,15 +10,15 @@ References: Krell et al., Efficient Sequence Packing without Cross-contamination
 Recurrent Neural Network Training using Sequence Bucketing, 2016.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from bert_jax.data.packing import Layout
+from bert_jax.data.packing import PackedRows, members, pack
 
 SHORTEST = 16, 24  # tokens of the first lengths; the others are these doubled, and doubled again
 SHARED = 64  # tokens of the shortest row that several sequences share
@@ -167,8 +167,10 @@ class Batcher:
         """Returns rows of sequences by the rows' length, the shortest first."""
         lengths = [length for length in self.lengths if length >= min(SHARED, self.lengths[-1])]
         rows: dict[int, list[list[Tagged]]] = {length: [] for length in lengths}
-        for length, members in share([len(sequence.ids) for _, sequence in pool], lengths):
-            rows[length].append([pool[number] for number in members])
+        tokens = [len(sequence.ids) for _, sequence in pool]
+        for row in members(pack(tokens, lengths, slots=SLOTS)):
+            longest = max(tokens[index] for index in row)
+            rows[lengths[bisect_left(lengths, longest)]].append([pool[index] for index in row])
         return rows
 
     def fitting(self, tokens: int) -> int:
@@ -178,27 +180,6 @@ class Batcher:
     def rows_of(self, length: int) -> int:
         """The rows of a full batch."""
         return max(1, self.budget // length)
-
-
-def share(lengths: Sequence[int], row_lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
-    """Returns rows, each as its length and the numbers of its sequences: best-fit decreasing.
-
-    A sequence that fits no row begins another, of the least length that holds it; shorter ones fill that up.
-    """
-    rows: list[tuple[int, list[int]]] = []
-    rooms: list[tuple[int, int]] = []  # tokens left, row; ascending
-    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        at = bisect_left(rooms, (lengths[number], -1))
-        if at == len(rooms):
-            length = row_lengths[bisect_left(row_lengths, lengths[number])]
-            room, row = length, len(rows)
-            rows.append((length, []))
-        else:
-            room, row = rooms.pop(at)
-        rows[row][1].append(number)
-        if len(rows[row][1]) < SLOTS:
-            insort(rooms, (room - lengths[number], row))
-    return rows
 
 
 def tokens_of(row: list[Tagged]) -> int:
@@ -211,20 +192,19 @@ def filled(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[Answe
     sequences = [sequence for _, sequence in tagged]
     lengths = np.array([len(sequence.ids) for sequence in sequences])
     in_row = np.array([len(row) for row in rows] + [0] * (size - len(rows)))
-    layout = Layout(lengths, in_row, row_length=length, slots=SLOTS)
-    batch = layout.arrays()
+    packed = PackedRows(lengths, in_row, row_length=length, slots=SLOTS)
+    batch = packed.model_inputs(np.array([sequence.second for sequence in sequences]))
+    batch["input_ids"] = packed.scatter_tokens(np.concatenate([sequence.ids for sequence in sequences]))
     cls_positions = batch.pop("cls_positions")
-    batch["input_ids"] = np.zeros((size, length), np.int32)
-    batch["input_ids"][batch["attention_mask"] > 0] = np.concatenate([sequence.ids for sequence in sequences])
-    second = np.array([sequence.second for sequence in sequences])
-    types = np.broadcast_to([0, 1], (len(sequences), 2))
-    batch["token_type_ids"] = layout.fill(types, np.stack([second, lengths - second], axis=1))
     if sequences[0].place is None:
-        starts, stops = layout.start, layout.start + lengths
+        starts = packed.start
+        stops = packed.start + lengths
     else:
-        batch["places"] = cls_positions + layout.spread(np.array([sequence.place for sequence in sequences], np.int32))
-        starts, stops = layout.slot, layout.slot + 1
-    answered = map(Answered, (tag for tag, _ in tagged), layout.row.tolist(), starts.tolist(), stops.tolist())
+        places = np.array([sequence.place for sequence in sequences], np.int32)
+        batch["places"] = cls_positions + packed.scatter_sequences(places)
+        starts = packed.slot
+        stops = packed.slot + 1
+    answered = map(Answered, (tag for tag, _ in tagged), packed.row.tolist(), starts.tolist(), stops.tolist())
     return list(answered), batch
 
 

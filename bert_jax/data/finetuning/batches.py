@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bert_jax.data.finetuning.sequences import offsets_of, ranges
-from bert_jax.data.packing import pack
+from bert_jax.data.finetuning.sequences import ranges
+from bert_jax.data.packing import PackedRows, members, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ class Layout:
         """Returns for each row which of the sequences it holds."""
         if self.slots == 1:
             return [[i] for i in range(len(lengths))]
-        return pack(lengths, self.row_length, slots=self.slots)
+        return members(pack(lengths, self.row_length, slots=self.slots))
 
     def length(self, longest: int) -> int:
         """Returns T for sequences of up to `longest` tokens."""
@@ -157,41 +157,23 @@ def arrange(
         rows: for each row the numbers of its sequences; rows that lack are padding, and weigh nothing.
     """
     sequences = features.sequences
-    counts = np.array([len(row) for row in rows], np.int64)
-    chosen = np.array([i for row in rows for i in row], np.int64)
+    chosen = np.array([index for row in rows for index in row], np.int64)
     lengths = sequences.lengths[chosen]
-    row = np.repeat(np.arange(len(rows)), counts)
-    first = offsets_of(counts)[row]  # of the row's sequences
-    before = offsets_of(lengths)[:-1]  # tokens of the sequences before
-    start, slot = before - before[first], np.arange(len(chosen)) - first
-    within = ranges(np.zeros_like(lengths), lengths)
-    where = np.repeat(row, lengths), np.repeat(start, lengths) + within
     tokens = ranges(sequences.offsets[chosen], lengths)
-    shape, slot_shape = (num_rows, row_length), (num_rows, slots)
-
-    def of_tokens(values: np.ndarray, filler: int = 0) -> np.ndarray:
-        array = np.full(shape, filler, values.dtype)
-        array[where] = values
-        return array
-
-    def of_sequences(values: np.ndarray) -> np.ndarray:
-        array = np.zeros((*slot_shape, *values.shape[1:]), values.dtype)
-        array[row, slot] = values
-        return array
-
+    in_row = np.zeros(num_rows, np.int64)
+    in_row[: len(rows)] = [len(row) for row in rows]
+    packed = PackedRows(lengths, in_row, row_length=row_length, slots=slots)
     batch = {
-        "input_ids": of_tokens(sequences.ids[tokens], pad_id),
-        "attention_mask": of_tokens(np.repeat(slot + 1, lengths).astype(np.int32)),
-        "token_type_ids": of_tokens((within >= np.repeat(sequences.second[chosen], lengths)).astype(np.int32)),
-        "position_ids": of_tokens(within.astype(np.int32)),
-        "cls_positions": of_sequences(start.astype(np.int32)),
-        **{name: of_sequences(values[chosen]) for name, values in features.of_sequences.items()},
-        **{name: of_tokens(values[tokens]) for name, values in features.of_tokens.items()},
-        **{
-            name: of_sequences((values[chosen] + start).astype(np.int32)) for name, values in features.positions.items()
-        },
+        "input_ids": packed.scatter_tokens(sequences.ids[tokens], pad_id),
+        **packed.model_inputs(sequences.second[chosen]),
     }
-    return batch, Placement(chosen, row, slot, tokens, *where)
+    for name, values in features.of_sequences.items():
+        batch[name] = packed.scatter_sequences(values[chosen])
+    for name, values in features.of_tokens.items():
+        batch[name] = packed.scatter_tokens(values[tokens])
+    for name, values in features.positions.items():
+        batch[name] = packed.scatter_sequences((values[chosen] + packed.start).astype(np.int32))
+    return batch, Placement(chosen, packed.row, packed.slot, tokens, *np.nonzero(packed.occupied))
 
 
 @dataclass(frozen=True, eq=False)

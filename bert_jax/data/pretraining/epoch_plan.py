@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from bert_jax.data.packing import assign_rows
+from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.pairs import PAIR, pair_lengths, plan_pairs
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _pack_block(
     if slots == 1:
         return np.arange(len(lengths)), np.ones(len(lengths), np.int64)
     order = np.random.Generator(np.random.Philox(seeds)).permutation(len(lengths))
-    row_of = assign_rows(lengths[order], row_length, slots=slots)
+    row_of = pack(lengths[order], row_length, slots=slots)
     return order[np.argsort(row_of, kind="stable")], np.bincount(row_of)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert_jax.data.packing import enough_slots
+from bert_jax.data.packing import slots_per_row
 from bert_jax.data.prefetch import ENDLESS, Batch, Batches
 from bert_jax.data.pretraining.epoch_plan import Plan, plan_rows
 from bert_jax.data.pretraining.masking import Vocabulary, enough_predictions, mask_tokens
@@ -69,7 +69,7 @@ class PretrainingSettings:
     @property
     def slots(self) -> int:
         """S, the slots for pairs in a row."""
-        return enough_slots(self.max_length) if self.packing else 1
+        return slots_per_row(self.max_length) if self.packing else 1
 
     @property
     def predictions(self) -> int:

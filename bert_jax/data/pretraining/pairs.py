@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bert_jax.data.packing import Layout
+from bert_jax.data.packing import PackedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,26 +84,24 @@ def build_inputs(
         ValueError: an id of the corpus is not in the vocabulary.
     """
     lengths = pair_lengths(pairs)
-    layout = Layout(lengths, in_row, row_length=max_length, slots=slots)
+    rows = PackedRows(lengths, in_row, row_length=max_length, slots=slots)
     input_ids = np.full((len(in_row), max_length), vocabulary.pad_id, np.int32)
     for row, start, (a_start, b_start, a, b, _) in zip(
-        layout.row.tolist(), layout.start.tolist(), pairs.tolist(), strict=True
+        rows.row.tolist(), rows.start.tolist(), pairs.tolist(), strict=True
     ):
         second = start + a + 2  # where B begins
         input_ids[row, start + 1 : second - 1] = store.span(a_start, a)
         input_ids[row, second : second + b] = store.span(b_start, b)
-    _check_ids(input_ids, pairs, layout, vocabulary.vocab_size)
-    first, second = pairs["a_length"].astype(np.int64) + 2, pairs["b_length"].astype(np.int64) + 1
-    input_ids[layout.row, layout.start] = vocabulary.cls_id
-    input_ids[layout.row, layout.start + first - 1] = vocabulary.sep_id
-    input_ids[layout.row, layout.start + lengths - 1] = vocabulary.sep_id
-    parts = np.stack([first, second], axis=1)
+    _check_ids(input_ids, pairs, rows, vocabulary.vocab_size)
+    segment_b = pairs["a_length"].astype(np.int64) + 2  # [CLS] A [SEP] come before it
+    input_ids[rows.row, rows.start] = vocabulary.cls_id
+    input_ids[rows.row, rows.start + segment_b - 1] = vocabulary.sep_id
+    input_ids[rows.row, rows.start + lengths - 1] = vocabulary.sep_id
     return {
         "input_ids": input_ids,
-        "token_type_ids": layout.fill(np.tile([0, 1], (len(pairs), 1)), parts),
-        **layout.arrays(),
-        "next_sentence_labels": layout.spread(pairs["label"].astype(np.int32)),
-        "next_sentence_weights": layout.spread(np.ones(len(pairs), np.float32)),
+        **rows.model_inputs(segment_b),
+        "next_sentence_labels": rows.scatter_sequences(pairs["label"].astype(np.int32)),
+        "next_sentence_weights": rows.scatter_sequences(np.ones(len(pairs), np.float32)),
     }
 
 
@@ -172,10 +170,10 @@ def _cut(a_length: np.ndarray, b_length: np.ndarray, room: int) -> tuple[np.ndar
     return a_kept, np.minimum(b_length, room - a_kept)
 
 
-def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, layout: Layout, vocab_size: int) -> None:
+def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, rows: PackedRows, vocab_size: int) -> None:
     wrong = (input_ids < 0) | (input_ids >= vocab_size)
     if wrong.any():
         row, place = np.argwhere(wrong)[0]
-        pair = pairs[(layout.row == row) & (layout.start <= place)][-1]
+        pair = pairs[(rows.row == row) & (rows.start <= place)][-1]
         where = f"in the pair at tokens {pair['a_start']} and {pair['b_start']} of the corpus"
         raise ValueError(f"token id {input_ids[row, place]} is beyond the vocabulary of {vocab_size} ({where})")

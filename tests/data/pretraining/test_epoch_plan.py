@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.data.packing import enough_slots
+from bert_jax.data.packing import slots_per_row
 from bert_jax.data.pretraining import pairs
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.pairs import pair_lengths, plan_pairs
@@ -94,5 +94,5 @@ def real(request, tmp_path_factory):
 
 @pytest.mark.parametrize("max_length", [128, 512])
 def test_real_documents_fill_their_rows(real, max_length):
-    found = plan_rows(real, max_length=max_length, slots=enough_slots(max_length), seed=0, pass_number=0)
+    found = plan_rows(real, max_length=max_length, slots=slots_per_row(max_length), seed=0, pass_number=0)
     assert pair_lengths(found.pairs).sum() >= FULL * max_length * len(found)
