@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 UNDEFINED: Any = {"zero_division": 0}
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the softmax over the last axis, float64."""
+    logits = np.asarray(logits, np.float64)
+    exp_logits = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp_logits / exp_logits.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Returns the logistic function of each element, float64."""
+    return 1.0 / (1.0 + np.exp(-np.clip(np.asarray(logits, np.float64), -700, 700)))  # exp(710) overflows
+
+
 def predict(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """Returns what logits [n, C] say: class ids int [n], sets of classes as zeros and ones [n, C], or scores [n, C]."""
     if problem_type == "single_label_classification":

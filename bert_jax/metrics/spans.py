@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bert_jax.metrics.classification import softmax
+
 
 class Span(NamedTuple):
     """An answer: the tokens start <= i <= end of the context; -1 and -1 for none."""
@@ -111,16 +113,14 @@ def n_best_answers(
 def with_probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns the answers with the softmax over their logits, in the order of the official file."""
     logits = np.array([answer["start_logit"] + answer["end_logit"] for answer in answers])
-    shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
     return [
         {
             "text": answer["text"],
-            "probability": float(share),
+            "probability": float(probability),
             "start_logit": answer["start_logit"],
             "end_logit": answer["end_logit"],
         }
-        for answer, share in zip(answers, shares, strict=True)
+        for answer, probability in zip(answers, softmax(logits), strict=True)
     ]
 
 

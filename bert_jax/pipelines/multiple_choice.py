@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.metrics.classification import softmax
 from bert_jax.models import BertForSequenceClassification
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
@@ -73,7 +74,6 @@ def require_choices(given: Any) -> tuple[str, list[str]]:
 
 def chosen(logits: np.ndarray) -> dict[str, Any]:
     """Returns the result for the logits of a text's choices."""
-    powers = np.exp(logits - logits.max())
-    shares = powers / powers.sum()
+    probabilities = softmax(logits)
     best = int(logits.argmax())
-    return {"choice": best, "score": float(shares[best]), "probabilities": shares.tolist()}
+    return {"choice": best, "score": float(probabilities[best]), "probabilities": probabilities.tolist()}

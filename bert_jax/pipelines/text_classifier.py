@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.metrics.classification import sigmoid, softmax
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
@@ -45,6 +46,5 @@ class TextClassifier(Pipeline):
         if config.problem_type == "regression":
             return logits
         if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-            return 0.5 + 0.5 * np.tanh(0.5 * logits)  # a sigmoid that does not overflow
-        powers = np.exp(logits - logits.max(-1, keepdims=True))
-        return powers / powers.sum(-1, keepdims=True)
+            return sigmoid(logits)
+        return softmax(logits)

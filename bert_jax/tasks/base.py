@@ -90,9 +90,3 @@ class Task(Protocol):
 def labels_of(part: Part) -> np.ndarray:
     """Returns the examples' labels as numbers."""
     return part.features.of_sequences["labels"][:: part.features.group]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the softmax over the last axis, float64."""
-    shares = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)

@@ -14,9 +14,17 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_texts
 from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.labels import encode_labels
-from bert_jax.metrics.classification import classification_scores, collapsed, confusion, predict, worst_mistakes
+from bert_jax.metrics.classification import (
+    classification_scores,
+    collapsed,
+    confusion,
+    predict,
+    sigmoid,
+    softmax,
+    worst_mistakes,
+)
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.tasks.base import Answers, Part, labels_of, softmax
+from bert_jax.tasks.base import Answers, Part, labels_of
 from bert_jax.tasks.reports import draw_confusion, draw_scores, list_mistakes, list_worst
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
@@ -112,7 +120,7 @@ class Classification:
         if self.problem_type == "regression":
             return logits
         if self.problem_type == "multi_label_classification":
-            return 1.0 / (1.0 + np.exp(-np.clip(logits, -700, 700)))
+            return sigmoid(logits)
         return softmax(logits)
 
     def predictions(self, part: Part, found: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -16,9 +16,9 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_choices
 from bert_jax.data.readers.examples import ChoiceExample
 from bert_jax.data.readers.labels import no_label
-from bert_jax.metrics.classification import collapsed, worst_mistakes
+from bert_jax.metrics.classification import collapsed, softmax, worst_mistakes
 from bert_jax.models import Bert, BertForMultipleChoice
-from bert_jax.tasks.base import Answers, Part, labels_of, softmax
+from bert_jax.tasks.base import Answers, Part, labels_of
 from bert_jax.tasks.reports import list_mistakes
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives

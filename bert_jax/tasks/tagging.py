@@ -13,10 +13,10 @@ import numpy as np
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.tags import IGNORED, TaggedSequences, encode_tagged
 from bert_jax.data.readers.examples import TaggedExample
-from bert_jax.metrics.classification import collapsed, confusion
+from bert_jax.metrics.classification import collapsed, confusion, softmax
 from bert_jax.metrics.entities import OUTSIDE, count_entities, total
 from bert_jax.models import Bert, BertForTokenClassification
-from bert_jax.tasks.base import Answers, Part, softmax
+from bert_jax.tasks.base import Answers, Part
 from bert_jax.tasks.reports import draw_confusion, list_mistakes
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
 
 from bert_jax.metrics.classification import (
     Mistake,
@@ -12,6 +13,8 @@ from bert_jax.metrics.classification import (
     collapsed,
     confusion,
     predict,
+    sigmoid,
+    softmax,
     worst_mistakes,
 )
 
@@ -122,6 +125,13 @@ def test_a_confusion_matrix_counts_each_example_in_the_row_of_its_class():
     np.testing.assert_array_equal(
         confusion(predictions, labels, 4), [[1, 1, 0, 0], [0, 0, 2, 0], [0, 0, 1, 0], [0] * 4]
     )
+
+
+def test_softmax_and_sigmoid_are_float64_and_do_not_overflow():
+    logits = np.array([[1000.0, 999.0, -1000.0], [0.5, -2.0, 0.25]], np.float32)
+    np.testing.assert_allclose(softmax(logits), scipy.special.softmax(logits.astype(np.float64), axis=-1), rtol=1e-14)
+    np.testing.assert_allclose(sigmoid(logits), scipy.special.expit(logits.astype(np.float64)), rtol=1e-14, atol=1e-300)
+    assert softmax(logits).dtype == sigmoid(logits).dtype == np.float64
 
 
 def test_the_surest_mistakes_come_first():
