@@ -1,30 +1,129 @@
-"""What the command lines have in common: settings as a record and back, and refusals that name the flag.
+"""Settings of a run: groups of frozen dataclasses that both programs share, and their record in training.json.
 
-Settings are a frozen dataclass whose fields are groups, frozen dataclasses themselves; the name of a group's field is
-its flag.
+The settings of a program are a frozen dataclass whose fields are groups, which are frozen dataclasses too. The names of
+settings are unique across groups, so a setting is found by its name alone: `settings.replace(steps=3)`. On the command
+line the name is the flag, the docstring of a group its title and the docstring of a field its help text.
 """
 
+import dataclasses
 import json
 import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from inspect import formatannotation
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bert_jax")
-LONGEST_ROW = 65_536  # tokens: attention alone takes 16 GiB a head there
+LONGEST_ROW = 65_536  # tokens: attention alone takes 16 GiB per head there
 Record = dict[str, dict[str, Any]]
 S = TypeVar("S")
+# Settings of the groups below in which a resumed run may differ from how it began.
+MAY_CHANGE_ON_RESUME = (
+    "output", "resume", "begin", "overwrite", "accumulate", "parallel", "fsdp", "tensor", "remat", "attention",
+    "on_nan", "log_every", "quiet",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run"""
+
+    output: str = "runs/run"
+    """Folder of the run. A folder that holds another run is not changed."""
+    resume: bool = False
+    """Resume the run in --output, with its settings."""
+    begin: bool = False
+    """With --resume: begin a new run if --output holds none."""
+    overwrite: bool = False
+    """Replace the run in --output."""
+
+    def check(self) -> None:
+        """Raises ValueError if the settings contradict each other."""
+        if self.resume and self.overwrite:
+            raise ValueError("`resume` cannot be combined with `overwrite`: continue the run or replace it")
+        if self.begin and not self.resume:
+            raise ValueError("`begin` is only used with `resume`: without it, a run always begins")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Optimizer"""
+
+    optimizer: Literal["bert_adamw", "adamw", "lamb"] = "adamw"
+    """adamw; bert_adamw: without bias correction, as in the original BERT; lamb: for large batches."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    weight_decay: float = 0.01
+    """Weight decay of kernels and embeddings; biases and layer norms have none."""
+    clip_norm: float = 1.0
+    """Gradient clipping by global norm; 0 disables it."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices and computation"""
+
+    parallel: Literal["mesh", "pmap"] = "mesh"
+    """How devices share a step: mesh = data x fsdp x tensor (jax.jit); pmap = data parallelism only (jax.pmap)."""
+    fsdp: int = 1
+    """Devices over which rows, parameters and optimizer state are sharded."""
+    tensor: int = 1
+    """Devices over which attention heads and feed-forward layers are sharded."""
+    accumulate: int = 1
+    """Micro-batches per update, computed one after another to save memory. The gradient is the same; dropout masks
+    differ. May change on --resume."""
+    remat: Literal["auto", "none", "dots", "full"] = "auto"
+    """What the backward pass recomputes instead of storing: nothing, everything except matrix products (dots), or whole
+    layers (full). auto: dots on CPUs, where memory is slower than arithmetic, none elsewhere."""
+    attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
+    """Attention implementation: plain matrix products, a kernel, or (auto) the first kernel that is correct on this
+    machine. Kernels do not support dropout of attention weights."""
+    random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
+    """Random number generator of dropout: a hash of each element's position; JAX's default, which is slower; or the
+    hardware's, whose masks depend on the number of devices and of seeds trained together."""
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Reports"""
+
+    log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
+    quiet: bool = False
+    """Hide the progress bar."""
+
+
+@dataclass(frozen=True)
+class GroupedSettings:
+    """Base class of the settings of a program."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns the settings with some of them changed, whichever group they are in: `replace(steps=3)`.
+
+        Raises:
+            ValueError: there is no setting of that name, or its group refuses the value.
+        """
+        groups = {}
+        for group in fields(self):
+            values = getattr(self, group.name)
+            own = {one.name: changes.pop(one.name) for one in fields(values) if one.name in changes}
+            if own:
+                groups[group.name] = dataclasses.replace(values, **own)
+        if changes:
+            raise ValueError(f"there is no setting `{min(changes)}`")
+        return dataclasses.replace(self, **groups)
 
 
 def as_record(settings: Any) -> Record:
     """Returns settings as training.json holds them: {group: {name: value}}, tuples as lists.
 
-    How processes find one another is no matter of the run, which may go on elsewhere.
+    How processes find one another is left out: a run may be resumed elsewhere.
     """
     record = json.loads(json.dumps(asdict(settings)))
     record.pop("processes", None)
@@ -32,42 +131,46 @@ def as_record(settings: Any) -> Record:
 
 
 def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: str | Path) -> S:
-    """Returns the settings of a `kind` that a run's training.json holds; what it does not name has its default.
+    """Returns the settings of a `kind` that a run's training.json holds; a setting that is missing has its default.
+
+    Settings are found by name: older versions kept some of them in another group.
 
     Raises:
-        ValueError: a value that its field cannot have, or lacks; naming `file` and the field.
+        ValueError: a value of the wrong type, or a missing one without default; names `file` and the setting.
     """
+    found = {name: (group, value) for group, values in recorded.items() for name, value in values.items()}
     groups = {}
     for name, group in get_type_hints(kind).items():
-        values, hints, known = recorded.get(name, {}), get_type_hints(group), {}
+        hints, values = get_type_hints(group), {}
         for field in fields(group):
-            where = f"{file}: {name}.{field.name}"
-            if field.name in values:
-                value, hint = values[field.name], hints[field.name]
+            if field.name in found:
+                place, value = found[field.name]
+                hint = hints[field.name]
                 try:
-                    known[field.name] = as_hinted(value, hint)
+                    values[field.name] = _as_hinted(value, hint)
                 except (TypeError, OverflowError):
-                    raise ValueError(f"{where} must be {formatannotation(hint)}, got {value!r:.60}") from None
+                    wanted = formatannotation(hint)
+                    raise ValueError(f"{file}: {place}.{field.name} must be {wanted}, got {value!r:.60}") from None
             elif field.default is MISSING and field.default_factory is MISSING:
-                raise ValueError(f"{where} is missing")
-        groups[name] = group(**known)
+                raise ValueError(f"{file}: {name}.{field.name} is missing")
+        groups[name] = group(**values)
     return kind(**groups)
 
 
-def as_hinted(value: Any, hint: Any) -> Any:
-    """Returns a value of JSON as a field with the type hint holds it: a list as a tuple, a whole number as a float.
+def _as_hinted(value: Any, hint: Any) -> Any:
+    """Returns a value of JSON as a field with the type hint holds it: a list as a tuple, 1 as 1.0 for a float.
 
     Raises:
-        TypeError: it is of another type; true and false are no numbers.
-        OverflowError: a number that no machine holds.
+        TypeError: the value has another type; true and false are not numbers.
+        OverflowError: an integer that does not fit in 64 bits.
     """
     kind, arguments = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         for one in arguments:
             with suppress(TypeError):
-                return as_hinted(value, one)
+                return _as_hinted(value, one)
     elif kind is tuple and isinstance(value, list):
-        return tuple(as_hinted(one, arguments[0]) for one in value)
+        return tuple(_as_hinted(one, arguments[0]) for one in value)
     elif hint is float and type(value) is int:
         return float(value)
     elif kind is Literal and value in arguments:
@@ -80,7 +183,7 @@ def as_hinted(value: Any, hint: Any) -> Any:
 
 
 def defaults_of(kind: type) -> Record:
-    """Returns what settings of a `kind` are unasked, as training.json would hold them, but for those that are asked."""
+    """Returns the defaults of settings of a `kind`, as training.json would hold them, without required settings."""
     groups = {
         name: {field.name: field.default for field in fields(group) if field.default is not MISSING}
         for name, group in get_type_hints(kind).items()
@@ -89,37 +192,37 @@ def defaults_of(kind: type) -> Record:
 
 
 def flag(name: str) -> str:
-    """Returns the flag of a field: `batch_size` -> `--batch-size`."""
+    """Returns the flag of a setting: `batch_size` -> `--batch-size`."""
     return f"--{name.replace('_', '-')}"
 
 
 def require_at_least(least: float, group: Any, *names: str) -> None:
-    """Raises ValueError where one of the fields of a group is below `least`, or not finite; None passes."""
+    """Raises ValueError if a setting of a group is below `least`, or not finite; None passes."""
     for name in names:
         value = getattr(group, name)
         if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
+            raise ValueError(f"`{name}` must be at least {least}, got {value}")
 
 
 def require_at_most(most: float, group: Any, *names: str) -> None:
-    """Raises ValueError where one of the fields of a group is above `most`."""
+    """Raises ValueError if a setting of a group is above `most`."""
     for name in names:
         if getattr(group, name) > most:
-            raise ValueError(f"{flag(name)} must be at most {most}, got {getattr(group, name)}")
+            raise ValueError(f"`{name}` must be at most {most}, got {getattr(group, name)}")
 
 
 def require_positive(group: Any, *names: str) -> None:
-    """Raises ValueError where one of the fields of a group, or of its values, is not above 0, or not finite."""
+    """Raises ValueError if a setting of a group, or one of its values, is not above 0, or not finite."""
     for name in names:
         value = getattr(group, name)
         for one in value if isinstance(value, tuple) else (value,):
             if not 0 < one < math.inf:
-                raise ValueError(f"{flag(name)} must be above 0, got {one}")
+                raise ValueError(f"`{name}` must be above 0, got {one}")
 
 
 def require_share(group: Any, *names: str) -> None:
-    """Raises ValueError where one of the fields of a group is not in [0, 1); None passes."""
+    """Raises ValueError if a setting of a group is not in [0, 1); None passes."""
     for name in names:
         value = getattr(group, name)
         if value is not None and not 0 <= value < 1:
-            raise ValueError(f"{flag(name)} must lie in [0, 1), got {value}")
+            raise ValueError(f"`{name}` must be in [0, 1), got {value}")

@@ -1,6 +1,7 @@
 """A run's record gives the settings it was made from, and nothing that the settings' types do not allow."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -8,7 +9,7 @@ from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import settings as finetuning
 from bert_jax.pretraining import settings
 from bert_jax.training.runs.folder import recorded_settings
-from bert_jax.training.settings import as_record, from_record
+from bert_jax.training.settings import GroupedSettings, Optimizer, Run, as_record, from_record
 
 FINETUNING = {
     name: kind(run=finetuning.Run("RUN", sweep_epochs=(5, 7)), data=kind.__dataclass_fields__["data"].default_factory())
@@ -28,6 +29,25 @@ def test_what_a_record_does_not_name_has_its_default():
     chosen = from_record(settings.Settings, recorded, "training.json")
     assert chosen.training == settings.Training(steps=7)
     assert chosen.model == settings.Model()
+
+
+def test_a_setting_is_found_in_whatever_group_it_was_recorded():
+    chosen = from_record(settings.Settings, {"another group": {"steps": 7}}, "training.json")
+    assert chosen.training == settings.Training(steps=7)
+
+
+@dataclass(frozen=True)
+class Small(GroupedSettings):
+    run: Run = field(default_factory=Run)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+def test_settings_are_replaced_by_name():
+    changed = Small().replace(output="x", learning_rate=0.5)
+    assert changed == Small(Run(output="x"), Optimizer(learning_rate=0.5))
+    assert Small().replace() == Small()
+    with pytest.raises(ValueError, match="there is no setting `rate`"):
+        Small().replace(output="x", rate=0.5)
 
 
 def test_whole_numbers_are_numbers():
@@ -81,9 +101,9 @@ def test_a_value_of_another_type_is_named_with_file_and_field(run, group, name, 
 @pytest.mark.parametrize(
     ("group", "name", "value", "message"),
     [
-        ("rows", "max_length", 10**9, "--max-length must be at most 65536, got 1000000000"),
-        ("training", "learning_rate", float("nan"), "--learning-rate must be above 0, got nan"),
-        ("text", "min_frequency", -1, "--min-frequency must be at least 0, got -1"),
+        ("rows", "max_length", 10**9, "`max_length` must be at most 65536, got 1000000000"),
+        ("training", "learning_rate", float("nan"), "`learning_rate` must be above 0, got nan"),
+        ("text", "min_frequency", -1, "`min_frequency` must be at least 0, got -1"),
         ("model", "hidden_dropout_prob", 2, r"hidden_dropout_prob must lie in \[0, 1\), got 2\.0"),
     ],
 )
@@ -101,7 +121,7 @@ def test_a_value_out_of_range_is_named(run, group, name, value, message):
         ("run", "sweep_epochs", [2, "x"], r"run\.sweep_epochs must be tuple\[int, \.\.\.\], got \[2, 'x'\]"),
         ("data", "version_2", "yes", r"data\.version_2 must be bool, got 'yes'"),
         ("training", "dropout", [], r"training\.dropout must be float \| None, got \[\]"),
-        ("data", "max_length", 10**9, "--max-length must be at most 65536, got 1000000000"),
+        ("data", "max_length", 10**9, "`max_length` must be at most 65536, got 1000000000"),
     ],
 )
 def test_fine_tuning_names_them_too(run, group, name, value, message):

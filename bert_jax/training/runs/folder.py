@@ -122,10 +122,16 @@ def unfinished(name: str) -> str:
 def difference(
     before: Settings, now: Settings, may_change: tuple[str, ...], defaults: Settings
 ) -> tuple[str, Any, Any] | None:
-    """Returns the first setting that differs, as (name, before, now), or None."""
-    for group, values in now.items():
+    """Returns the first setting that differs, as (name, before, now), or None.
+
+    A setting is found by its name, which is unique: older versions kept some of them in another group.
+    """
+    old_values = {
+        name: value for groups in (defaults, before) for group in groups.values() for name, value in group.items()
+    }
+    for values in now.values():
         for name, value in values.items():
-            old = before.get(group, {}).get(name, defaults.get(group, {}).get(name))
+            old = old_values.get(name)
             if old != value and name not in may_change:
                 return name, old, value
     return None
