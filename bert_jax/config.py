@@ -1,8 +1,13 @@
-"""What a BERT is made of: one frozen dataclass with Hugging Face's keys.
+"""The architecture of a BERT: one frozen dataclass with the keys of Hugging Face's `config.json`.
 
-The fields carry the names of `config.json`, so a file written by Hugging Face is read without translation and a file
-written here is read there. Presets are the sizes Google published (Turc et al., Well-Read Students Learn Better, 2019;
-Devlin et al., BERT, 2018, section 3): heads = hidden / 64, intermediate = 4 x hidden, and all other values BERT's own.
+A `config.json` written by transformers is read without translation, and transformers reads the ones written here.
+
+>>> config = BertConfig.preset("tiny", vocab_size=8000)
+>>> config.hidden_size, config.num_attention_heads
+(128, 2)
+
+References: Devlin et al., BERT, 2018, section 3 (base, large). Turc et al., Well-Read Students Learn Better, 2019 (the
+smaller sizes): head size 64, intermediate_size 4 x hidden_size, all other values those of BERT-base.
 """
 
 import json
@@ -20,16 +25,22 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The architecture, under Hugging Face's names; checked when it is made.
+    """The architecture, under Hugging Face's names; values are checked on construction.
 
-    `dtype` is the dtype of computation; parameters, softmax, layer-norm statistics and losses stay in float32.
-    `float64` is for checking gradients and needs `jax_enable_x64`. `label_names` becomes `id2label` and `label2id` in
-    `config.json`. `lora_rank` above 0 puts low-rank adapters beside the encoder's kernels, see `functional.lora`.
-    `null_threshold` belongs to a head that answers questions, some of which have no answer: there is none where its
-    logit is above the best answer's by more than this.
+    Fields that transformers' `BertConfig` does not have, or has in another form:
+
+    Attributes:
+        dtype: the compute dtype. Parameters, softmax, layer-norm statistics and losses stay in float32. `float64` is
+            for checking gradients and needs `jax_enable_x64`.
+        label_names: the class names; `id2label` and `label2id` in `config.json`.
+        null_threshold: for question answering with unanswerable questions: "no answer" is predicted if its score
+            exceeds the best span's by more than this.
+        lora_rank: rank of the LoRA adapters on the encoder's kernels, see `functional.lora`; 0 = no adapters.
+        lora_alpha: the adapters' scale is lora_alpha / lora_rank.
 
     Raises:
-        ValueError: a value that no BERT can have, naming the field, the value and what was wanted.
+        ValueError: a value that is not possible, such as
+            `hidden_size 100 is not divisible by num_attention_heads 12`.
     """
 
     vocab_size: int = 30522
@@ -60,7 +71,7 @@ class BertConfig:
                      "max_position_embeddings", "type_vocab_size", "num_labels"):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
@@ -70,48 +81,47 @@ class BertConfig:
             if value is not None and not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
         for name in ("initializer_range", "layer_norm_eps"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name) > 0:  # refuses NaN too
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        for name, allowed in (("hidden_act", ACTIVATIONS), ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
+        for name, choices in (("hidden_act", ACTIVATIONS), ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
                               ("problem_type", (None, *PROBLEM_TYPES))):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                wanted = ", ".join(str(choice) for choice in allowed)
-                raise ValueError(f"{name} must be one of {wanted}; got {getattr(self, name)!r}")
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {getattr(self, name)!r}")
         if self.null_threshold is not None and not -math.inf < self.null_threshold < math.inf:
             raise ValueError(f"null_threshold must be a finite number, got {self.null_threshold!r}")
         if not isinstance(self.lora_rank, int) or self.lora_rank < 0 or not self.lora_alpha > 0:
             raise ValueError(
-                "lora_rank must be a whole number of at least 0 and lora_alpha above 0, "
+                "lora_rank must be an integer of at least 0 and lora_alpha above 0, "
                 f"got {self.lora_rank!r} and {self.lora_alpha!r}"
             )
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
-            raise ValueError(f"num_labels is {self.num_labels}, but {len(self.label_names)} label_names were given")
+            raise ValueError(f"num_labels is {self.num_labels}, but there are {len(self.label_names)} label_names")
         for name in self.label_names or ():
             if not isinstance(name, str):
                 raise ValueError(f"label_names must be strings, got {name!r:.60}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "BertConfig":
-        """Returns one of the published sizes (`tiny` ... `large`), with `changes` applied."""
+        """Returns one of the published sizes, `tiny` to `large`, with the fields in `changes` replaced."""
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
-        layers, hidden = PRESETS[name]
+        num_layers, hidden_size = PRESETS[name]
         sizes = {
-            "num_hidden_layers": layers,
-            "hidden_size": hidden,
-            "num_attention_heads": hidden // 64,
-            "intermediate_size": 4 * hidden,
+            "num_hidden_layers": num_layers,
+            "hidden_size": hidden_size,
+            "num_attention_heads": hidden_size // 64,
+            "intermediate_size": 4 * hidden_size,
         }
         return cls(**{**sizes, **changes})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":
-        """Reads the keys of a `config.json`; keys that say nothing about the architecture are passed over.
+        """Returns the config for the contents of a `config.json`; unknown keys are ignored.
 
         Raises:
-            ValueError: the file describes another kind of model (`model_type`), or a BERT that is not an encoder.
+            ValueError: another kind of model (`model_type`), or a BERT decoder.
         """
         if values.get("model_type", "bert") != "bert":
             raise ValueError(f"model_type must be bert, got {values['model_type']!r}")
@@ -121,21 +131,21 @@ class BertConfig:
         known = {field.name for field in fields(cls)}
         chosen = {key: value for key, value in values.items() if key in known and value is not None}
         if "dtype" not in chosen and values.get("torch_dtype"):
-            chosen["dtype"] = values["torch_dtype"]
+            chosen["dtype"] = values["torch_dtype"]  # its name before transformers 5
         if chosen.get("dtype") == "float16":
-            chosen["dtype"] = "float32"  # the dtype some files are stored in; nothing is computed in it
+            chosen["dtype"] = "float32"  # the dtype that the weights are stored in, not one to compute in
         if values.get("id2label"):
-            by_id = {int(index): name for index, name in values["id2label"].items()}
-            names = (by_id[index] for index in sorted(by_id))
+            by_id = {int(index): name for index, name in values["id2label"].items()}  # {"10": "b", "2": "a"}
+            names = (by_id[index] for index in sorted(by_id))  # sorted as numbers: a, b
             chosen["label_names"] = tuple(str(name) if isinstance(name, int | float) else name for name in names)
             chosen["num_labels"] = len(by_id)
         return cls(**chosen)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the keys and values of a `config.json` that Hugging Face reads."""
+        """Returns the contents of a `config.json` that transformers reads."""
         values = {"model_type": "bert", **asdict(self)}
         names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
-        del values["num_labels"]  # Hugging Face counts the labels
+        del values["num_labels"]  # transformers counts `id2label`
         if self.null_threshold is None:
             del values["null_threshold"]
         if not self.lora_rank:
@@ -149,8 +159,8 @@ class BertConfig:
         """Reads a `config.json`.
 
         Raises:
-            ValueError: the file is not JSON, or describes no BERT; the message names the file.
-            FileNotFoundError: there is no such file.
+            ValueError: not JSON, or not the config of a BERT; the message starts with the path.
+            FileNotFoundError: the file does not exist.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -158,7 +168,7 @@ class BertConfig:
             raise ValueError(f"{path}: {error}") from None
 
 
-PRESETS = {
+PRESETS = {  # num_hidden_layers, hidden_size
     "tiny": (2, 128),
     "mini": (4, 256),
     "small": (4, 512),

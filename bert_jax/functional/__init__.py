@@ -1,4 +1,20 @@
-"""The mathematics of BERT as pure functions f(params, arrays, *, options, key)."""
+"""The mathematics of BERT as pure functions `f(params, arrays, *, options, key)`.
+
+A function takes its subtree of the parameters first, then arrays, then keyword-only options, and the dropout key last;
+`key=None` turns dropout off. Nothing here holds state or imports Flax.
+
+Axes, in shapes such as `[B, T, D]` and in the letters of `einsum`:
+
+    B  batch (rows)            H  size of one head, D / N       V  vocabulary
+    T  query positions         F  inner size of feed-forward    P  masked positions of a row
+    S  key positions           L  layers                        C  classes
+    D  hidden size             R  rank of a LoRA adapter        K  seeds trained together
+    N  attention heads
+
+T and S are the same positions of a row, seen from the two sides of attention: position t reads from position s. Where
+`cls_positions` select several tokens of a packed row, [B, S] counts sequences instead. I and O are the input and output
+sizes of a dense layer.
+"""
 
 from bert_jax.functional import lora, losses
 from bert_jax.functional.attention import attention, make_attention_mask

@@ -1,4 +1,4 @@
-"""Multi-head self-attention over rows that may hold padding, and several sequences that must not see each other.
+"""Multi-head self-attention over rows that may hold padding, or several sequences packed one after the other.
 
 References: Vaswani et al., Attention Is All You Need, 2017, section 3.2. Krell et al., Efficient Sequence Packing
 without Cross-contamination, 2021, section 3.2 (the mask of packed rows).
@@ -16,12 +16,22 @@ from bert_jax.functional.precision import product
 
 
 def make_attention_mask(attention_mask: Array) -> Array:
-    """Says which position sees which: bool [B, 1, T, S] from the sequence numbers, int [B, T], where 0 is padding.
+    """Returns which position may attend to which: bool [B, 1, T, S] from sequence numbers, int [B, T].
 
-    A token sees the tokens that carry its own number; nobody sees padding, and padding sees nothing.
+    0 is padding; any other number is that of the position's sequence in its row. A token attends to the tokens that
+    carry its own number. Padding neither attends nor is attended to. The row [1, 1, 2, 0] holds a sequence of two
+    tokens, one of a single token, and padding:
+
+               key  1  1  2  0
+        query 1     x  x  .  .
+        query 1     x  x  .  .
+        query 2     .  .  x  .
+        query 0     .  .  .  .
+
+    An ordinary mask of ones and zeros is the case of one sequence per row.
     """
-    same = attention_mask[:, None, :, None] == attention_mask[:, None, None, :]
-    return same & (attention_mask != 0)[:, None, None, :]
+    same_sequence = attention_mask[:, None, :, None] == attention_mask[:, None, None, :]  # [B, 1, T, S]
+    return same_sequence & (attention_mask != 0)[:, None, None, :]
 
 
 def attention(
@@ -34,47 +44,54 @@ def attention(
     kernel: str | None = None,
     key: Array | None,
 ) -> tuple[Array, Array | None]:
-    """Lets every position of x [B, T, D] gather from the positions that it may see.
+    """Returns the output of multi-head self-attention for x [B, T, D], and the attention weights.
 
-    softmax(q k' / sqrt(H)) v for each of the N heads, and a dense layer over the heads' outputs side by side. A row of
-    the mask with nothing to see weighs all positions alike: useless, but finite.
+    softmax(q k' / sqrt(H)) v for each of the N heads, then a dense layer over the concatenated heads. A position that
+    may attend to nothing gets equal weights on all positions: its output is meaningless, but finite.
 
     Args:
-        x: float32, bfloat16 or float64; float16 has no room for sums over S positions that are divided last.
-        mask: bool [B, 1, T, S]; with a kernel the sequence numbers, int [B, T], which say the same.
+        x: float32, bfloat16 or float64. float16 may overflow, because sums over S positions are divided last.
+        mask: bool [B, 1, T, S] from `make_attention_mask`; with a kernel the sequence numbers, int [B, T].
         kernel: one of `attention_kernels.KERNELS`, or None for plain matrix products.
 
     Returns:
-        The output [B, T, D] and the attention weights [B, N, T, S] before dropout; None where a kernel keeps them.
+        The output [B, T, D] and the attention weights [B, N, T, S] before dropout; None with a kernel, which never
+        stores them.
 
     Raises:
-        ValueError: a kernel, and dropout of weights, which kernels do not have.
+        ValueError: a kernel together with dropout of the attention weights, which kernels do not implement.
     """
-    q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))
+    q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))  # [B, T, D] each
     if kernel is not None:
         if key is not None and dropout_rate:
-            raise ValueError(f"the attention kernel {kernel} has no dropout of weights, got a rate of {dropout_rate}")
+            raise ValueError(
+                f"the attention kernel {kernel} has no dropout of attention weights, got a rate of {dropout_rate}"
+            )
         B, T, D = x.shape
-        q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))
+        q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))  # [B, T, N, H]
         return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None
-    q, k, v = (split_heads(y, num_heads) for y in (q, k, v))
-    q = jnp.where(mask.any(axis=-1, keepdims=True), q, 0.0)  # who sees nothing asks nothing, and has no gradient
+    q, k, v = (_split_heads(y, num_heads) for y in (q, k, v))  # [B, N, T, H]
+    # A query that may attend to nothing is replaced by zero, so that no gradient flows back into it.
+    q = jnp.where(mask.any(axis=-1, keepdims=True), q, 0.0)
     scores = product("BNTH,BNSH->BNTS", q, k) / math.sqrt(q.shape[-1])
+    # The most negative finite number, not -inf: a row that is masked everywhere must give numbers, not NaN.
     scores = scores + jnp.where(mask, 0.0, jnp.finfo(scores.dtype).min).astype(scores.dtype)
-    # The softmax is divided by its sum last, where it has H columns and not S: a pass less over the largest arrays.
+    # The maximum cancels in the quotient, so it needs no gradient. The division by the sum comes after the product
+    # with v, on [B, N, T, H] and not on [B, N, T, S]: one pass less over the largest array.
     exp_scores = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    total = exp_scores.sum(axis=-1, keepdims=True)
+    total = exp_scores.sum(axis=-1, keepdims=True)  # [B, N, T, 1]
     context = jnp.einsum("BNTS,BNSH->BNTH", dropout(exp_scores.astype(x.dtype), rate=dropout_rate, key=key), v)
-    return dense(params["output"], merge_heads((context / total).astype(x.dtype))), (exp_scores / total).astype(x.dtype)
+    output = dense(params["output"], _merge_heads((context / total).astype(x.dtype)))  # [B, T, D]
+    return output, (exp_scores / total).astype(x.dtype)
 
 
-def split_heads(x: Array, num_heads: int) -> Array:
-    """[B, T, D] -> [B, N, T, H]: heads before positions make both products of attention plain ones."""
+def _split_heads(x: Array, num_heads: int) -> Array:
+    """[B, T, D] -> [B, N, T, H]: with heads before positions, both products of attention are plain batched ones."""
     B, T, D = x.shape
     return x.reshape(B, T, num_heads, D // num_heads).swapaxes(1, 2)
 
 
-def merge_heads(x: Array) -> Array:
+def _merge_heads(x: Array) -> Array:
     """[B, N, T, H] -> [B, T, D]."""
     B, N, T, H = x.shape
     return x.swapaxes(1, 2).reshape(B, T, N * H)

@@ -1,4 +1,4 @@
-"""From ids to vectors: word, position and token type, added up and normalised.
+"""Token ids to vectors: word, position and token-type embeddings, summed and normalized.
 
 References: Devlin et al., BERT, 2018, section 3 (Input/Output Representations). Vaswani et al., Attention Is All You
 Need, 2017, section 3.5 (sinusoidal positions).
@@ -14,11 +14,13 @@ from bert_jax.functional.layers import dropout, layer_norm
 def embeddings(
     params, input_ids: Array, token_type_ids: Array, position_ids: Array, *, config: BertConfig, key: Array | None
 ) -> Array:
-    """Returns the input of the encoder, [B, T, D] in the dtype of computation, for three int arrays [B, T].
+    """Returns the encoder's input, [B, T, D] in the compute dtype, for three int arrays [B, T].
 
-    Ids must lie within their tables; nothing here can say so, because under `jit` no value is known.
+    Ids must lie within their tables. This is not checked: under `jit` values are unknown, and JAX clamps an index that
+    is out of range.
     """
-    x = params["word"]["embedding"][input_ids] + params["token_type"]["embedding"][token_type_ids]
+    # The sum is in the parameters' dtype; only the normalized result is cast to the compute dtype.
+    x = params["word"]["embedding"][input_ids] + params["token_type"]["embedding"][token_type_ids]  # [B, T, D]
     if config.position_embedding_type == "sinusoidal":
         x = x + sinusoidal_positions(position_ids, config.hidden_size, x.dtype)
     else:
@@ -28,8 +30,11 @@ def embeddings(
 
 
 def sinusoidal_positions(position_ids: Array, hidden_size: int, dtype) -> Array:
-    """Returns sin(t / 10000^(2i/D)) at the even and the cosine at the odd places of [B, T, D]."""
-    pairs = jnp.arange((hidden_size + 1) // 2, dtype=dtype)
+    """Returns [B, T, D] with sin(t / 10000^(2i/D)) in column 2i and cos(t / 10000^(2i/D)) in column 2i + 1.
+
+    For D = 4, position t becomes [sin(t), cos(t), sin(t / 100), cos(t / 100)].
+    """
+    pairs = jnp.arange((hidden_size + 1) // 2, dtype=dtype)  # i; one more than needed when D is odd
     angles = position_ids[..., None].astype(dtype) / 10000.0 ** (2.0 * pairs / hidden_size)[None, None, :]
-    waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)  # [B, T, ceil(D / 2), 2]
     return waves.reshape(*position_ids.shape, -1)[..., :hidden_size]

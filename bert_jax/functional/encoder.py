@@ -1,10 +1,10 @@
-"""The stack of encoder layers: attention and feed-forward, each with a residual connection and layer norm after it.
+"""The encoder: L layers of attention and feed-forward, each followed by a residual connection and a layer norm.
 
-The layers' parameters lie stacked on a leading axis L and `jax.lax.scan` runs one compiled layer over them: compile
-time does not grow with depth. `unroll` writes several layers out, for shapes where that measures better.
+The parameters of all layers are stacked on a leading axis L, and `jax.lax.scan` runs one compiled layer over them, so
+compile time does not grow with depth. `unroll` compiles several layers per iteration where that measures faster.
 
 References: Vaswani et al., Attention Is All You Need, 2017, section 3.1. Chen et al., Training Deep Nets with Sublinear
-Memory Cost, 2016 (rematerialisation).
+Memory Cost, 2016 (rematerialization).
 """
 
 import jax
@@ -15,12 +15,14 @@ from bert_jax.config import BertConfig
 from bert_jax.functional.attention import attention
 from bert_jax.functional.layers import activation, dense, dropout, layer_norm
 
+# What the backward pass recomputes. `prevent_cse=False` is safe, and faster, inside a scan.
 REMAT = {
     "none": lambda layer: layer,
     "dots": lambda layer: jax.checkpoint(
         layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable, prevent_cse=False
     ),
     "full": lambda layer: jax.checkpoint(layer, prevent_cse=False),
+    # The backend is known only when the layer is traced, not when this module is imported.
     "auto": lambda layer: REMAT["dots" if jax.default_backend() == "cpu" else "none"](layer),  # noqa: PLW0108
 }
 
@@ -33,9 +35,12 @@ def feed_forward(params, x: Array, *, hidden_act: str) -> Array:
 def encoder_layer(
     params, x: Array, mask: Array, *, config: BertConfig, kernel: str | None = None, key: Array | None
 ) -> tuple[Array, Array | None]:
-    """Returns one layer's output [B, T, D] and its attention weights [B, N, T, S]; mask and kernel are attention's."""
+    """Returns a layer's output [B, T, D] and its attention weights [B, N, T, S].
+
+    x = norm(x + attention(x)), then x = norm(x + feed_forward(x)). `mask` and `kernel` are those of `attention`.
+    """
     keys = (None, None, None) if key is None else jax.random.split(key, 3)
-    drop, eps = config.hidden_dropout_prob, config.layer_norm_eps
+    rate = config.hidden_dropout_prob
 
     with jax.named_scope("attention"):
         attended, weights = attention(
@@ -47,10 +52,12 @@ def encoder_layer(
             kernel=kernel,
             key=keys[0],
         )
-        x = layer_norm(params["attention"]["norm"], x + dropout(attended, rate=drop, key=keys[1]), eps=eps)
+        x = x + dropout(attended, rate=rate, key=keys[1])
+        x = layer_norm(params["attention"]["norm"], x, eps=config.layer_norm_eps)
     with jax.named_scope("feed_forward"):
-        fed = feed_forward(params["feed_forward"], x, hidden_act=config.hidden_act)
-        x = layer_norm(params["feed_forward"]["norm"], x + dropout(fed, rate=drop, key=keys[2]), eps=eps)
+        transformed = feed_forward(params["feed_forward"], x, hidden_act=config.hidden_act)
+        x = x + dropout(transformed, rate=rate, key=keys[2])
+        x = layer_norm(params["feed_forward"]["norm"], x, eps=config.layer_norm_eps)
     return x, weights
 
 
@@ -72,33 +79,36 @@ def encoder(
 
     Args:
         params: the `encoder` subtree; every leaf has a leading axis L.
-        mask: bool [B, 1, T, S], see `attention.make_attention_mask`; with a kernel the sequence numbers, int [B, T].
-        remat: what the backward pass computes again: `none`, `dots` (all but matrix products), `full` (the whole
-        layer), `auto` (`dots` on CPUs, whose memory is slower than their arithmetic, elsewhere `none`).
-        unroll: how many layers the compiled loop writes out a turn.
-        frozen_layers: the lowest layers, which no gradient reaches; there is no backward pass through them.
-        kernel: one of `attention_kernels.KERNELS`, which has neither dropout nor weights to give; None: matrix
-        products.
+        mask: bool [B, 1, T, S] from `make_attention_mask`; with a kernel the sequence numbers, int [B, T].
+        remat: what the backward pass recomputes: `none`, `dots` (everything but matrix products), `full` (the whole
+            layer), or `auto` (`dots` on CPUs, where recomputing is cheaper than memory traffic, otherwise `none`).
+        unroll: number of layers per iteration of the compiled loop.
+        frozen_layers: number of layers, from the bottom, that receive no gradient; their backward pass is not run.
+        kernel: one of `attention_kernels.KERNELS`, or None for plain matrix products.
+        output_hidden_states: whether to return every layer's output.
+        output_attentions: whether to return every layer's attention weights; kernels have none.
 
     Returns:
-        The last layer's output [B, T, D]; all layers' outputs [L, B, T, D] or None; all weights [L, B, N, T, S] or
-        None.
+        The last layer's output [B, T, D]; all layers' outputs [L, B, T, D] or None; all attention weights
+        [L, B, N, T, S] or None.
     """
 
     def layer(x, inputs):
         index, layer_params = inputs
-        layer_key = None if key is None else jax.random.fold_in(key, index)
+        layer_key = None if key is None else jax.random.fold_in(key, index)  # independent of unroll and of freezing
         x, weights = encoder_layer(layer_params, x, mask, config=config, kernel=kernel, key=layer_key)
         return x, (x if output_hidden_states else None, weights if output_attentions else None)
 
     def run(x, first: int, last: int):
-        some = jax.tree.map(lambda leaf: leaf[first:last], (jnp.arange(config.num_hidden_layers), params))
-        return jax.lax.scan(REMAT[remat](layer), x, some, unroll=unroll)
+        indexed = (jnp.arange(config.num_hidden_layers), params)
+        layers = jax.tree.map(lambda leaf: leaf[first:last], indexed)
+        return jax.lax.scan(REMAT[remat](layer), x, layers, unroll=unroll)
 
     if not frozen_layers:
         x, (hidden_states, attentions) = run(x, 0, config.num_hidden_layers)
         return x, hidden_states, attentions
-    x, below = run(x, 0, frozen_layers)
-    x, above = run(jax.lax.stop_gradient(x), frozen_layers, config.num_hidden_layers)
-    hidden_states, attentions = jax.tree.map(lambda *parts: jnp.concatenate(parts), below, above)
+    # Two scans, the gradient stopped between them: with one scan, the backward pass would still visit every layer.
+    x, lower = run(x, 0, frozen_layers)
+    x, upper = run(jax.lax.stop_gradient(x), frozen_layers, config.num_hidden_layers)
+    hidden_states, attentions = jax.tree.map(lambda *halves: jnp.concatenate(halves), lower, upper)
     return x, hidden_states, attentions

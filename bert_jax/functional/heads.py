@@ -1,4 +1,6 @@
-"""What stands on the encoder: the pooler and the heads of pretraining and of the tasks.
+"""The layers above the encoder: the pooler, the masked-LM head and the task heads.
+
+The next-sentence head and the classifiers are `logits` of the pooled vector, or of every token.
 
 References: Devlin et al., BERT, 2018, sections 3.1 (masked LM, next sentence) and 4 (classification, SQuAD).
 """
@@ -17,8 +19,9 @@ def select(x: Array, positions: Array) -> Array:
 
 
 def logits(params, x: Array) -> Array:
-    """Returns x @ kernel + bias [..., C] for x [..., D], in float32 where x is bfloat16."""
-    rows, kernel = x.reshape(-1, x.shape[-1]), params["kernel"].astype(x.dtype)
+    """Returns x @ kernel + bias [..., C] for x [..., D]; in float32 if x is bfloat16, for the softmax that follows."""
+    kernel = params["kernel"].astype(x.dtype)  # [D, C]
+    rows = x.reshape(-1, x.shape[-1])
     y = product("BD,DC->BC", rows, kernel)
     y = y + params["bias"].astype(y.dtype)[None, :]
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
@@ -30,9 +33,11 @@ def pooler(params, x: Array) -> Array:
 
 
 def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) -> Array:
-    """Returns scores over the vocabulary [..., V] for the vectors x [..., D]; the decoder is the word embedding [V, D].
+    """Returns logits over the vocabulary [..., V] for the vectors x [..., D].
 
-    References: Press, Wolf, Using the Output Embedding to Improve Language Models, 2017 (the tied decoder).
+    The decoder is the word embedding [V, D], transposed, with a bias [V] of the head.
+
+    References: Press, Wolf, Using the Output Embedding to Improve Language Models, 2017 (tied decoder).
     """
     x = activation(config.hidden_act)(dense(params["transform"], x))
     x = layer_norm(params["norm"], x, eps=config.layer_norm_eps)
@@ -40,6 +45,6 @@ def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) ->
 
 
 def span(params, x: Array) -> tuple[Array, Array]:
-    """Returns the scores of being the first and of being the last token of the answer, [B, T] each, for x [B, T, D]."""
-    scores = logits(params, x)
+    """Returns the logits of the first and of the last token of the answer, [B, T] each, for x [B, T, D]."""
+    scores = logits(params, x)  # [B, T, 2]
     return scores[..., 0], scores[..., 1]

@@ -1,8 +1,8 @@
-"""BERT as Flax modules: they declare parameters and call the pure functions, and hold no mathematics of their own.
+"""BERT as Flax modules, which declare parameters and call the pure functions of `bert_jax.functional`.
 
-`Bert` is the encoder with a pooler; the other models put a head on the encoder, and a pooler between where the head
-reads [CLS]. All read the batch format of this project and answer with `Outputs` under Hugging Face's names. Dropout is
-on when, and only when, a "dropout" key is given: `model.apply({"params": params}, input_ids, rngs={"dropout": key})`.
+`Bert` is the encoder with a pooler. The other models put a head on the encoder, with the pooler between them if the
+head reads [CLS]. All take the same batch (see `Bert.__call__`) and return `Outputs` under Hugging Face's names. Dropout
+is active if and only if a "dropout" key is given: `model.apply({"params": params}, input_ids, rngs={"dropout": key})`.
 
 References: Devlin et al., BERT, 2018.
 """
@@ -24,7 +24,7 @@ from bert_jax.models.sharding import replicate, shard_rows
 
 
 class ModelPart(nn.Module):
-    """One part of the parameter table, under its own name in the tree; `weights` is its subtree."""
+    """The parameters of one part of the model (`embeddings`, `encoder`, `pooler` or a head) under its name."""
 
     config: BertConfig
 
@@ -38,10 +38,13 @@ class Bert(nn.Module):
 
     Attributes:
         config: the architecture.
-        remat: `none`, `dots`, `full` or `auto`: what the backward pass computes again instead of keeping it.
-        unroll: how many layers the compiled loop over the layers writes out a turn.
-        kernel: attention in one kernel, one of `functional.attention_kernels.KERNELS`; None = plain matrix products.
-        frozen: no gradient reaches the embeddings and so many of the lowest layers; None = everything learns.
+        remat: what the backward pass recomputes instead of storing: `none`, `dots`, `full` or `auto`, see
+            `functional.encoder`.
+        unroll: number of layers per iteration of the compiled loop.
+        kernel: fused attention kernel, one of `functional.attention_kernels.KERNELS`; None = plain matrix products.
+        frozen: number of layers, from the bottom, that receive no gradient; the embeddings receive none either. None =
+            everything is trained, 0 = everything but the embeddings.
+        heads: the parts above the encoder.
     """
 
     config: BertConfig
@@ -75,40 +78,81 @@ class Bert(nn.Module):
         """Runs the model.
 
         Args:
-            input_ids: int [B, T] ([B, C, T] for multiple choice, and so the next three).
-            attention_mask: int [B, T], 0 = padding, else the number of the sequence in its row; default: all ones.
+            input_ids: int [B, T]; [B, C, T] for multiple choice, as are the next three.
+            attention_mask: int [B, T], 0 = padding, otherwise the number of the sequence in its row; default: ones.
             token_type_ids: int [B, T], 0 = segment A, 1 = segment B; default: zeros.
             position_ids: int [B, T]; default: 0 to T-1.
-            masked_positions: int [B, P], where the masked-LM head answers; default: every token.
-            cls_positions: int [B, S], which tokens speak for a sequence; default: the first, and the axis S is absent.
-            output_hidden_states: adds `hidden_states`, L+1 arrays [B, T, D], the embeddings' output first.
-            output_attentions: adds `attentions`, L arrays [B, N, T, T], before dropout.
+            masked_positions: int [B, P], the positions that the masked-LM head predicts; default: all T.
+            cls_positions: int [B, S], the [CLS] token of each sequence in a row; default: the first token, without S.
+            output_hidden_states: add `hidden_states`, L+1 arrays [B, T, D], the first from the embeddings.
+            output_attentions: add `attentions`, L arrays [B, N, T, T], before dropout.
 
         Returns:
-            The entries that this model has: `last_hidden_state` [B, T, D]; `pooler_output` [B, D] or [B, S, D];
-            `prediction_logits` [B, P, V] or [B, T, V]; `seq_relationship_logits` [B, 2] or [B, S, 2]; `logits` [B, C]
-            or [B, T, C]; `start_logits`, `end_logits` [B, T].
+            Those of the following that the model has: `last_hidden_state` [B, T, D]; `pooler_output` [B, D] or
+            [B, S, D]; `prediction_logits` [B, P, V] or [B, T, V]; `seq_relationship_logits` [B, 2] or [B, S, 2];
+            `logits` [B, C] or [B, T, C]; `start_logits` and `end_logits` [B, T].
 
         Raises:
-            ValueError: rows longer than the table of positions, or attention weights asked of a kernel.
+            ValueError: rows longer than the position table, or `output_attentions` with a kernel.
         """
-        B, T = input_ids.shape
+        embeddings_key, encoder_key, head_key = self._dropout_keys(3)
         if attention_mask is None:
             attention_mask = jnp.ones_like(input_ids)
+        x = self._embed(input_ids, token_type_ids, position_ids, key=embeddings_key)
+        outputs = self._encode(x, attention_mask, output_hidden_states, output_attentions, key=encoder_key)
+        if "pooler" in self.heads:
+            with jax.named_scope("pooler"):
+                x = outputs["last_hidden_state"]
+                cls = x[:, 0] if cls_positions is None else F.select(x, cls_positions)  # [B, D] or [B, S, D]
+                outputs["pooler_output"] = F.pooler(self.parts["pooler"].weights, cls)
+        outputs.update(self.apply_head(outputs, masked_positions=masked_positions, key=head_key))
+        return outputs
+
+    def apply_head(self, outputs: Outputs, *, masked_positions: Array | None, key: Array | None) -> dict[str, Any]:
+        """Returns the head's outputs, to be added to the encoder's; `Bert` itself has none."""
+        return {}
+
+    def masked_lm_logits(self, x: Array, masked_positions: Array | None) -> Array:
+        """Returns the masked-LM logits for x [B, T, D]: [B, P, V], or [B, T, V] without positions."""
+        with jax.named_scope("masked_lm"):
+            word_embedding = self.parts["embeddings"].weights["word"]["embedding"]
+            x = x if masked_positions is None else F.select(x, masked_positions)
+            return F.masked_lm(self.parts["masked_lm"].weights, word_embedding, x, config=self.config)
+
+    def classifier_logits(self, x: Array, key: Array | None) -> Array:
+        """Returns the classifier's logits [..., C] for x [..., D], after dropout."""
+        rate = self.config.classifier_dropout
+        rate = self.config.hidden_dropout_prob if rate is None else rate
+        with jax.named_scope("classifier"):
+            return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
+
+    def _embed(
+        self, input_ids: Array, token_type_ids: Array | None, position_ids: Array | None, *, key: Array | None
+    ) -> Array:
+        """Returns the embeddings' output [B, T, D]."""
+        B, T = input_ids.shape
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
         if position_ids is None:
-            self.check_length(T)
+            limit = self.config.max_position_embeddings
+            if self.config.position_embedding_type == "absolute" and limit < T:
+                raise ValueError(f"rows of {T} tokens exceed max_position_embeddings {limit}")
             position_ids = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
-        embeddings_key, encoder_key, head_key = self.dropout_keys(3)
-
         with jax.named_scope("embeddings"):
             weights = replicate(self.parts["embeddings"].weights)
-            x = F.embeddings(weights, input_ids, token_type_ids, position_ids, config=self.config, key=embeddings_key)
-            x = embedded = shard_rows(x)
+            return shard_rows(
+                F.embeddings(weights, input_ids, token_type_ids, position_ids, config=self.config, key=key)
+            )
+
+    def _encode(
+        self, x: Array, attention_mask: Array, hidden_states: bool, attentions: bool, *, key: Array | None
+    ) -> Outputs:
+        """Returns the encoder's outputs for the embeddings' output x [B, T, D]."""
+        if attentions and self.kernel is not None:
+            raise ValueError(f"output_attentions: the attention kernel {self.kernel} does not return its weights")
         with jax.named_scope("encoder"):
-            x, hidden_states, attentions = F.encoder(
-                self.encoder_weights(),
+            last, layer_outputs, layer_attentions = F.encoder(
+                self._encoder_weights(),
                 x if self.frozen is None else jax.lax.stop_gradient(x),
                 F.make_attention_mask(attention_mask) if self.kernel is None else attention_mask,
                 config=self.config,
@@ -116,64 +160,33 @@ class Bert(nn.Module):
                 unroll=self.unroll,
                 frozen_layers=self.frozen or 0,
                 kernel=self.kernel,
-                output_hidden_states=output_hidden_states,
-                output_attentions=output_attentions,
-                key=encoder_key,
+                output_hidden_states=hidden_states,
+                output_attentions=attentions,
+                key=key,
             )
-        outputs = Outputs(last_hidden_state=x)
-        if hidden_states is not None:
-            outputs["hidden_states"] = (embedded, *hidden_states)
-        if output_attentions and attentions is None:
-            raise ValueError(f"the attention kernel {self.kernel} does not give its weights back")
-        if attentions is not None:
-            outputs["attentions"] = tuple(attentions)
-        if "pooler" in self.heads:
-            with jax.named_scope("pooler"):
-                first = x[:, 0] if cls_positions is None else F.select(x, cls_positions)
-                outputs["pooler_output"] = F.pooler(self.parts["pooler"].weights, first)
-        outputs.update(self.apply_head(outputs, masked_positions=masked_positions, key=head_key))
+        outputs = Outputs(last_hidden_state=last)
+        if layer_outputs is not None:
+            outputs["hidden_states"] = (x, *layer_outputs)
+        if layer_attentions is not None:
+            outputs["attentions"] = tuple(layer_attentions)
         return outputs
 
-    def encoder_weights(self) -> Any:
-        """Returns the encoder's parameters, with the adapters if there are any."""
-        config, weights = self.config, self.parts["encoder"].weights
+    def _encoder_weights(self) -> Any:
+        """Returns the encoder's parameters, with LoRA adapters attached if there are any."""
+        config = self.config
+        weights = self.parts["encoder"].weights
         if not config.lora_rank:
             return weights
         scale = config.lora_alpha / config.lora_rank
         return F.lora.attach(weights, self.parts["adapters"].weights["encoder"], scale=scale)
 
-    def check_length(self, length: int) -> None:
-        limit = self.config.max_position_embeddings
-        if length > limit and self.config.position_embedding_type == "absolute":
-            raise ValueError(f"rows of {length} tokens are longer than the {limit} of max_position_embeddings")
-
-    def dropout_keys(self, count: int) -> tuple[Array | None, ...]:
-        """Returns keys where a "dropout" key was given, else as many None."""
+    def _dropout_keys(self, count: int) -> tuple[Array | None, ...]:
+        """Returns `count` keys if a "dropout" key was given, otherwise `count` times None."""
         return tuple(jax.random.split(self.make_rng("dropout"), count)) if self.has_rng("dropout") else (None,) * count
-
-    def apply_head(
-        self, outputs: dict[str, Any], *, masked_positions: Array | None, key: Array | None
-    ) -> dict[str, Any]:
-        """Returns what the head adds to the encoder's outputs: here nothing."""
-        return {}
-
-    def masked_lm_logits(self, x: Array, masked_positions: Array | None) -> Array:
-        """Returns the masked-LM scores [B, P, V], or [B, T, V] without positions."""
-        with jax.named_scope("masked_lm"):
-            word_embedding = self.parts["embeddings"].weights["word"]["embedding"]
-            x = x if masked_positions is None else F.select(x, masked_positions)
-            return F.masked_lm(self.parts["masked_lm"].weights, word_embedding, x, config=self.config)
-
-    def classifier_logits(self, x: Array, key: Array | None) -> Array:
-        """Returns the classifier's scores [..., C] after its dropout."""
-        rate = self.config.classifier_dropout
-        rate = self.config.hidden_dropout_prob if rate is None else rate
-        with jax.named_scope("classifier"):
-            return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
 
 
 class BertForPreTraining(Bert):
-    """Masked LM and next sentence: `prediction_logits` and `seq_relationship_logits`."""
+    """Masked LM and next-sentence prediction: `prediction_logits` and `seq_relationship_logits`."""
 
     heads = ("pooler", "masked_lm", "next_sentence")
 
@@ -185,7 +198,7 @@ class BertForPreTraining(Bert):
 
 
 class BertForMaskedLM(Bert):
-    """`prediction_logits` at the masked positions, or everywhere."""
+    """Masked LM: `prediction_logits` at the masked positions, or at every token."""
 
     heads = ("masked_lm",)
 
@@ -194,7 +207,7 @@ class BertForMaskedLM(Bert):
 
 
 class BertForNextSentencePrediction(Bert):
-    """`seq_relationship_logits`: 0 = B follows A, 1 = it comes from elsewhere."""
+    """Next-sentence prediction: `seq_relationship_logits`; label 0 = B follows A, 1 = B is from elsewhere."""
 
     heads = ("pooler", "next_sentence")
 
@@ -204,7 +217,7 @@ class BertForNextSentencePrediction(Bert):
 
 
 class BertForSequenceClassification(Bert):
-    """`logits` [B, C]: classes, labels that may hold together, or the values of a regression."""
+    """Classification, multi-label classification or regression of a sequence: `logits` [B, C]."""
 
     heads = ("pooler", "classifier")
 
@@ -213,7 +226,7 @@ class BertForSequenceClassification(Bert):
 
 
 class BertForTokenClassification(Bert):
-    """`logits` [B, T, C], one set of scores a token."""
+    """Classification of every token: `logits` [B, T, C]."""
 
     heads = ("classifier",)
 
@@ -222,7 +235,7 @@ class BertForTokenClassification(Bert):
 
 
 class BertForQuestionAnswering(Bert):
-    """`start_logits` and `end_logits` [B, T]: where the answer begins and ends."""
+    """Extractive question answering: `start_logits` and `end_logits` [B, T] of the answer."""
 
     heads = ("span",)
 
@@ -232,12 +245,13 @@ class BertForQuestionAnswering(Bert):
 
 
 class BertForMultipleChoice(Bert):
-    """`logits` [B, C] over C choices, one score each (so num_labels is 1); every input is [B, C, T]."""
+    """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1."""
 
     heads = ("pooler", "classifier")
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, **options):
         inputs = (input_ids, attention_mask, token_type_ids, position_ids)
+        # [B, C, T] -> [B * C, T]: the choices of an example become rows, and their scores [B * C, 1] a row again.
         rows: list[Any] = [array if array is None else array.reshape(-1, array.shape[-1]) for array in inputs]
         outputs = super().__call__(*rows, **options)
         outputs["logits"] = outputs["logits"].reshape(input_ids.shape[:2])

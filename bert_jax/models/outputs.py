@@ -1,4 +1,4 @@
-"""Named results of a model, read by key or by attribute, under Hugging Face's names."""
+"""Named outputs of a model, read by key or by attribute, under Hugging Face's names."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax
 
 @jax.tree_util.register_pytree_with_keys_class
 class Outputs(dict):
-    """A dict of arrays whose entries are attributes too, and which JAX transforms like any tree.
+    """A dict of arrays whose entries are also attributes; a pytree for JAX.
 
     >>> Outputs(logits=1).logits
     1
@@ -17,7 +17,7 @@ class Outputs(dict):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"this output has {', '.join(self)}; not {name}") from None
+            raise AttributeError(f"outputs are {', '.join(self)}; not {name}") from None
 
     def tree_flatten_with_keys(self):
         return tuple((jax.tree_util.DictKey(name), value) for name, value in self.items()), tuple(self)

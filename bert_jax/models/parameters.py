@@ -1,12 +1,14 @@
-"""The parameter tree, declared once: every leaf's name, logical axes and initial values.
+"""The parameter table: every leaf's name, logical axes and initial values, each declared once.
 
-Sizes follow from the axes and the config, shardings from the axes and a mesh, checkpoints from the names. Each model
-takes the parts of the table it consists of. `layers` is a leading axis, so a kernel of the encoder has three
-dimensions and a bias two: nothing may be decided by counting dimensions, only by name.
+Shapes follow from the axes and the config, shardings from the axes and a mesh, checkpoints from the names. The table's
+top-level entries are the parts of the model: `embeddings`, `encoder`, `pooler` and the heads. A model has some of them.
 
-What is pretrained starts as the original has it, from a normal distribution of `initializer_range` that is cut at two
-deviations, and so is 12 % narrower than it says. Heads of fine-tuning start from a whole one, as transformers has it
-(benchmarks/RESULTS.md says what that changed).
+`layers` is a leading axis of every leaf of the encoder: its kernels have three dimensions and its biases two, as have
+kernels elsewhere. So nothing may be decided by the number of dimensions, only by name.
+
+Pretrained parts are initialized like the original, from a normal distribution of `initializer_range` truncated at two
+standard deviations (its actual standard deviation is 12 % smaller). Heads for fine-tuning use the full normal
+distribution, like transformers; benchmarks/RESULTS.md says what difference that makes.
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
 """
@@ -19,40 +21,40 @@ from flax import linen as nn
 
 from bert_jax.config import BertConfig
 
+Initializer = Callable[[float], Callable]  # from an `initializer_range` to an initializer of Flax
+
 
 class Parameter(NamedTuple):
-    """One leaf: its logical axes, and how it starts: the initializer for an `initializer_range`."""
+    """A leaf of the table: its logical axes and its initializer."""
 
     axes: tuple[str, ...]
-    initializer: Callable[[float], Callable] = nn.initializers.truncated_normal
+    initializer: Initializer = nn.initializers.truncated_normal
 
 
-def zeros(_: float) -> Callable:
-    """Starts a leaf with zeros, whatever the range."""
+def _zeros(_: float) -> Callable:
     return nn.initializers.zeros
 
 
-def ones(_: float) -> Callable:
-    """Starts a leaf with ones, whatever the range."""
+def _ones(_: float) -> Callable:
     return nn.initializers.ones
 
 
-def dense(*axes: str, kernel: Callable[[float], Callable] = nn.initializers.truncated_normal) -> dict[str, Parameter]:
-    """A kernel over `axes`, inputs before outputs, and a bias without the inputs; axes before those two are stacked."""
-    return {"kernel": Parameter(axes, kernel), "bias": Parameter((*axes[:-2], axes[-1]), zeros)}
+def _dense(*axes: str, kernel: Initializer = nn.initializers.truncated_normal) -> dict[str, Parameter]:
+    """Returns a kernel over `axes`, of which the last two are inputs and outputs, and a bias without the inputs."""
+    return {"kernel": Parameter(axes, kernel), "bias": Parameter((*axes[:-2], axes[-1]), _zeros)}
 
 
-def norm(*axes: str) -> dict[str, Parameter]:
-    """The scale and bias of a layer normalisation."""
-    return {"scale": Parameter(axes, ones), "bias": Parameter(axes, zeros)}
+def _norm(*axes: str) -> dict[str, Parameter]:
+    """Returns the scale and bias of a layer normalization."""
+    return {"scale": Parameter(axes, _ones), "bias": Parameter(axes, _zeros)}
 
 
-def low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
-    """The two thin matrices beside a stacked kernel: a starts as LoRA has it, b at zero."""
+def _low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
+    """Returns the LoRA factors of a stacked kernel; a is initialized as in LoRA, b with zeros."""
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-2, out_axis=-1, batch_axis=(0,))
     return {
         "a": Parameter((layers, inputs, "rank"), lambda _: uniform),
-        "b": Parameter((layers, "rank", outputs), zeros),
+        "b": Parameter((layers, "rank", outputs), _zeros),
     }
 
 
@@ -61,36 +63,37 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "word": {"embedding": Parameter(("vocabulary", "hidden"))},
         "position": {"embedding": Parameter(("positions", "hidden"))},
         "token_type": {"embedding": Parameter(("token_types", "hidden"))},
-        "norm": norm("hidden"),
+        "norm": _norm("hidden"),
     },
     "encoder": {
         "attention": {
-            "query": dense("layers", "hidden", "heads"),
-            "key": dense("layers", "hidden", "heads"),
-            "value": dense("layers", "hidden", "heads"),
-            "output": dense("layers", "heads", "hidden"),
-            "norm": norm("layers", "hidden"),
+            "query": _dense("layers", "hidden", "heads"),
+            "key": _dense("layers", "hidden", "heads"),
+            "value": _dense("layers", "hidden", "heads"),
+            "output": _dense("layers", "heads", "hidden"),
+            "norm": _norm("layers", "hidden"),
         },
         "feed_forward": {
-            "up": dense("layers", "hidden", "inner"),
-            "down": dense("layers", "inner", "hidden"),
-            "norm": norm("layers", "hidden"),
+            "up": _dense("layers", "hidden", "inner"),
+            "down": _dense("layers", "inner", "hidden"),
+            "norm": _norm("layers", "hidden"),
         },
     },
-    "pooler": dense("hidden", "pooled"),
+    "pooler": _dense("hidden", "pooled"),
     "masked_lm": {
-        "transform": dense("hidden", "transformed"),
-        "norm": norm("transformed"),
-        "bias": Parameter(("vocabulary",), zeros),
+        "transform": _dense("hidden", "transformed"),
+        "norm": _norm("transformed"),
+        "bias": Parameter(("vocabulary",), _zeros),
     },
-    "next_sentence": dense("hidden", "next_sentence"),
-    "classifier": dense("hidden", "labels", kernel=nn.initializers.normal),
-    "span": dense("hidden", "span", kernel=nn.initializers.normal),
+    "next_sentence": _dense("hidden", "next_sentence"),
+    "classifier": _dense("hidden", "labels", kernel=nn.initializers.normal),
+    "span": _dense("hidden", "span", kernel=nn.initializers.normal),
 }
+# LoRA: an adapter for every kernel of the encoder, with the same path below `adapters`.
 PARAMETERS["adapters"] = {
     "encoder": {
         block: {
-            name: low_rank(*entry["kernel"].axes)
+            name: _low_rank(*entry["kernel"].axes)
             for name, entry in PARAMETERS["encoder"][block].items()
             if name != "norm"
         }
@@ -100,8 +103,7 @@ PARAMETERS["adapters"] = {
 
 
 def axis_sizes(config: BertConfig) -> dict[str, int]:
-    """Returns the length of each logical axis. `heads` is all heads side by side, num_attention_heads x head size."""
-    D = config.hidden_size
+    """Returns the size of each logical axis."""
     return {
         "vocabulary": config.vocab_size,
         "positions": config.max_position_embeddings,
@@ -112,18 +114,19 @@ def axis_sizes(config: BertConfig) -> dict[str, int]:
         "next_sentence": 2,
         "span": 2,
         "rank": config.lora_rank,
-        **dict.fromkeys(("hidden", "heads", "pooled", "transformed"), D),
+        # Four axes of size D, distinguished because they are sharded differently. `heads` is all heads, N * H.
+        **dict.fromkeys(("hidden", "heads", "pooled", "transformed"), config.hidden_size),
     }
 
 
 def logical_axes(tree) -> Any:
     """Returns `tree` with each leaf replaced by the tuple of its logical axes.
 
-    The tree may be the parameters or hold trees of the same names, as an optimizer's state does: the dict keys on a
-    leaf's path name it. A leaf under no dict key is no parameter and has no axes.
+    The tree may be the parameters, or contain trees of the same names as an optimizer's state does: only the dict keys
+    on a leaf's path count. A leaf under no dict key, such as a step counter, is not a parameter and has no axes.
 
     Raises:
-        KeyError: a leaf that the table does not know, by its path.
+        KeyError: a leaf that is not in the table, with its path.
     """
 
     def axes(path, _leaf):
@@ -131,7 +134,7 @@ def logical_axes(tree) -> Any:
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
         for key in keys:
             if not isinstance(entry, dict) or key not in entry:
-                raise KeyError(f"no parameter of BERT is called {'/'.join(map(str, keys))}")
+                raise KeyError(f"BERT has no parameter {'/'.join(map(str, keys))}")
             entry = entry[key]
         return entry.axes if keys else ()
 
@@ -139,18 +142,18 @@ def logical_axes(tree) -> Any:
 
 
 def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
-    """Declares a part of the table as parameters of `module` and returns its subtree."""
+    """Declares the parameters of a part of the model in `module` and returns them as a subtree."""
     sizes = axis_sizes(config)
     dtype = "float64" if config.dtype == "float64" else "float32"
 
-    def initialise(key, entry):
+    def initialize(key, entry):
         if isinstance(entry, Parameter):
-            start = entry.initializer(config.initializer_range)
-            return start(key, tuple(sizes[axis] for axis in entry.axes), dtype)
+            initializer = entry.initializer(config.initializer_range)
+            return initializer(key, tuple(sizes[axis] for axis in entry.axes), dtype)
         keys = jax.random.split(key, len(entry))
-        return {name: initialise(key, child) for key, (name, child) in zip(keys, entry.items(), strict=True)}
+        return {name: initialize(key, child) for key, (name, child) in zip(keys, entry.items(), strict=True)}
 
     entries = PARAMETERS[part]
     if part == "embeddings" and config.position_embedding_type == "sinusoidal":
         entries = {name: entry for name, entry in entries.items() if name != "position"}
-    return {name: module.param(name, initialise, entry) for name, entry in entries.items()}
+    return {name: module.param(name, initialize, entry) for name, entry in entries.items()}

@@ -1,10 +1,14 @@
-"""BERT in NumPy, forward and backward by hand: slow, short, and meant to be read beside the equations.
+"""BERT in NumPy with hand-derived gradients: slow, short, and meant to be read next to the equations.
 
-Every part is a pair of functions. `y, cache = part(params, x, ...)` goes forward and `dx, gradient =
-part_backward(dy, cache)` goes back. Here dy is the derivative of the loss with respect to y, of the same shape as y;
-the cache holds what the derivative has to remember; the gradient is a dict with the names of params. The chain rule
-is then nothing but calling the backward halves in reverse order, and adding where a value was used twice.
+Every layer is a pair of functions. `y, cache = layer(params, x, ...)` is the forward pass, `dx, gradient =
+layer_backward(dy, cache)` the backward pass. dy is the derivative of the loss with respect to y, of the same shape as
+y; the cache holds the values that the derivative needs; the gradient is a dict with the names of params. The chain rule
+then means calling the backward functions in reverse order, and adding gradients where a value was used twice.
 
-Read in this order: layers, attention, encoder, embeddings, heads, losses, model. The tests hold every parameter's
-gradient against central differences, and against automatic differentiation of the JAX model.
+Axes: B batch, T query position, S key position, D hidden, N heads, H head size, F inner, V vocabulary, L layers,
+P predictions, C classes, I and O inputs and outputs of a dense layer. After `cls_positions`, [B, S] counts the
+sequences of a row.
+
+Read in this order: layers, attention, encoder, embeddings, heads, losses, model. The tests compare every parameter's
+gradient with central differences and with automatic differentiation of the JAX model.
 """

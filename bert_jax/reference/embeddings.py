@@ -1,6 +1,6 @@
-"""The embeddings: what a token is, where it stands and which segment it belongs to, added and normalised.
+"""The embeddings: word, position and token type, summed and normalized.
 
-Positions are learned when the parameters hold a table for them, and sinusoidal when they do not.
+Positions are learned if the parameters have a table for them, otherwise sinusoidal.
 
 References: Devlin et al., BERT, 2018, figure 2. Vaswani et al., Attention Is All You Need, 2017, section 3.5.
 """
@@ -11,7 +11,7 @@ from bert_jax.reference.layers import layer_norm, layer_norm_backward
 
 
 def sinusoidal_positions(position_ids, hidden_size):
-    """Gives each position p the vector with sin(p / 10000^(2i/D)) at 2i and its cosine at 2i + 1.
+    """Returns for each position p a vector with sin(p / 10000^(2i/D)) at 2i and cos(p / 10000^(2i/D)) at 2i + 1.
 
     Args:
         position_ids: int [...].
@@ -24,9 +24,9 @@ def sinusoidal_positions(position_ids, hidden_size):
 
 
 def lookup_backward(dy, ids, table):
-    """The derivative of table[ids]: row i of the table receives the sum of dy over the places where id i stood.
+    """The derivative of table[ids]: row i of the table receives the sum of dy over the positions with id i.
 
-    `np.add.at` and not `+=`: an id that occurs twice must be added twice.
+    `np.add.at` and not `+=`: the gradient of an id that occurs twice must be added twice.
     """
     dtable = np.zeros_like(table)
     np.add.at(dtable, ids, dy)
@@ -34,17 +34,17 @@ def lookup_backward(dy, ids, table):
 
 
 def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_eps):
-    """Applies y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]).
+    """Computes y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]).
 
     Args:
         params: word/embedding [V, D], token_type/embedding [types, D], norm, and position/embedding [positions, D]
-            where positions are learned.
+            if positions are learned.
         input_ids, token_type_ids, position_ids: int [B, T].
     Returns:
         y [B, T, D], cache.
     """
     ids = {"word": input_ids, "token_type": token_type_ids, "position": position_ids}
-    ids = {name: rows for name, rows in ids.items() if name in params}
+    ids = {name: rows for name, rows in ids.items() if name in params}  # without positions if they are sinusoidal
     x = np.sum([params[name]["embedding"][rows] for name, rows in ids.items()], axis=0)
     if "position" not in ids:
         x = x + sinusoidal_positions(position_ids, x.shape[-1])
@@ -53,10 +53,10 @@ def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_ep
 
 
 def embeddings_backward(dy, cache):
-    """Each table gets the gradient of the sum. Ids have no derivative, so there is no dx to hand down.
+    """Each table receives the gradient of the sum. Ids have no derivative, so there is no dx.
 
     Returns:
-        The gradient alone.
+        The gradient only.
     """
     params, ids, norm_cache = cache
     dx, norm_gradient = layer_norm_backward(dy, norm_cache)

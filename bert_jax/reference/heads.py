@@ -1,6 +1,6 @@
-"""What stands on the encoder: the pooler and the masked-LM head.
+"""The pooler and the masked-LM head.
 
-The other heads (next sentence, classifier, span) are one dense layer each and need no page of their own.
+The other heads (next sentence, classifier, span) are one dense layer each.
 
 References: Devlin et al., BERT, 2018, section 3.1; the head's transform is in google-research/bert, run_pretraining.py.
 """
@@ -18,11 +18,11 @@ from bert_jax.reference.layers import (
 
 
 def gather(x, positions):
-    """Picks tokens out of each row: y[b, p] = x[b, positions[b, p]].
+    """Selects tokens of each row: y[b, p] = x[b, positions[b, p]].
 
     Args:
         x: [B, T, D].
-        positions: int [B, P], or [B] for one token a row.
+        positions: int [B, P], or [B] for one token per row.
     Returns:
         y [B, P, D] or [B, D], cache.
     """
@@ -31,7 +31,7 @@ def gather(x, positions):
 
 
 def gather_backward(dy, cache):
-    """dx[b, t] = the sum of dy[b, p] over all p that picked t."""
+    """dx[b, t] = the sum of dy[b, p] over all p with positions[b, p] = t."""
     x, rows, positions = cache
     dx = np.zeros_like(x)
     np.add.at(dx, (rows, positions), dy)
@@ -39,7 +39,7 @@ def gather_backward(dy, cache):
 
 
 def pooler(params, x, cls_positions=None):
-    """Sums a sequence up by its [CLS] token: y = tanh(dense(x[cls])).
+    """Represents a sequence by its [CLS] token: y = tanh(dense(x[cls])).
 
     Args:
         params: kernel [D, D], bias [D].
@@ -56,16 +56,16 @@ def pooler(params, x, cls_positions=None):
 
 
 def pooler_backward(dy, cache):
-    """tanh' = 1 - tanh^2, then dense, then gather."""
+    """Goes back through tanh (tanh' = 1 - tanh^2), dense, gather."""
     y, dense_cache, gather_cache = cache
     dfirst, gradient = dense_backward((1 - y**2) * dy, dense_cache)
     return gather_backward(dfirst, gather_cache), gradient
 
 
 def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_eps):
-    """Scores the whole vocabulary at each masked position: logits = norm(f(dense(x))) E^T + b.
+    """Computes logits over the vocabulary at each masked position: norm(f(dense(x))) E^T + b.
 
-    E is the table of word embeddings, used a second time: the decoder is tied to it.
+    E is the word embedding table, used a second time: the decoder is tied to it.
 
     Args:
         params: transform: kernel [D, D], bias [D]; norm: scale [D], bias [D]; bias b [V].
@@ -75,9 +75,9 @@ def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_
     Returns:
         logits [B, P, V], cache.
     """
-    everywhere = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
-    picked, gather_cache = gather(x, everywhere if masked_positions is None else masked_positions)
-    hidden, transform_cache = dense(params["transform"], picked)
+    all_positions = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+    selected, gather_cache = gather(x, all_positions if masked_positions is None else masked_positions)
+    hidden, transform_cache = dense(params["transform"], selected)
     hidden, activation_cache = activation(hidden, hidden_act=hidden_act)
     hidden, norm_cache = layer_norm(params["norm"], hidden, layer_norm_eps=layer_norm_eps)
     logits, decoder_cache = dense({"kernel": word.T, "bias": params["bias"]}, hidden)
@@ -85,15 +85,15 @@ def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_
 
 
 def masked_lm_backward(dlogits, cache):
-    """Goes back; the decoder's kernel is E^T, so its gradient transposed is this head's share of dE.
+    """The decoder's kernel is E^T, so its gradient, transposed, is this head's contribution to dE.
 
     Returns:
-        dx [B, T, D], gradient, dword [V, D], which adds to what the embeddings find for the same table.
+        dx [B, T, D], gradient, dword [V, D], to be added to the gradient of the embeddings' lookup in the same table.
     """
     gather_cache, transform_cache, activation_cache, norm_cache, decoder_cache = cache
     dhidden, decoder_gradient = dense_backward(dlogits, decoder_cache)
     dhidden, norm_gradient = layer_norm_backward(dhidden, norm_cache)
     dhidden = activation_backward(dhidden, activation_cache)
-    dpicked, transform_gradient = dense_backward(dhidden, transform_cache)
+    dselected, transform_gradient = dense_backward(dhidden, transform_cache)
     gradient = {"transform": transform_gradient, "norm": norm_gradient, "bias": decoder_gradient["bias"]}
-    return gather_backward(dpicked, gather_cache), gradient, decoder_gradient["kernel"].T
+    return gather_backward(dselected, gather_cache), gradient, decoder_gradient["kernel"].T

@@ -1,7 +1,7 @@
-"""The smallest parts of BERT with their derivatives: dense, softmax, layer norm, activations.
+"""The basic layers and their derivatives: dense, softmax, layer norm, activations.
 
-Notation: y = f(x) forward, dy = dLoss/dy arriving from above, dx = dLoss/dx handed down. All of them act on the last
-axis and treat the axes before it as rows, so a parameter's gradient is a sum over rows.
+Notation: y = f(x) in the forward pass; dy = dLoss/dy comes in and dx = dLoss/dx goes out in the backward pass. All act
+on the last axis and treat the axes before it as rows, so a parameter's gradient is a sum over rows.
 
 References: Ba et al., Layer Normalization, 2016. Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
 """
@@ -14,7 +14,7 @@ erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def dense(params, x):
-    """Applies y = x W + b.
+    """Computes y = x W + b.
 
     Args:
         params: kernel W [I, O], bias b [O].
@@ -28,12 +28,13 @@ def dense(params, x):
 def dense_backward(dy, cache):
     """dx = dy W^T;  dW = sum over rows of x^T dy;  db = sum over rows of dy."""
     params, x = cache
-    x_rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    x_rows = x.reshape(-1, x.shape[-1])
+    dy_rows = dy.reshape(-1, dy.shape[-1])
     return dy @ params["kernel"].T, {"kernel": x_rows.T @ dy_rows, "bias": dy_rows.sum(axis=0)}
 
 
 def softmax(x):
-    """Applies p_i = exp(x_i) / sum_j exp(x_j), with the maximum taken out first: it cancels, and exp cannot overflow.
+    """Computes p_i = exp(x_i) / sum_j exp(x_j), after subtracting the maximum: it cancels, and exp cannot overflow.
 
     Args:
         x: [..., S].
@@ -52,7 +53,7 @@ def softmax_backward(dp, cache):
 
 
 def layer_norm(params, x, *, layer_norm_eps):
-    """Applies y = scale * h + bias, where h = (x - mean(x)) / sigma and sigma = sqrt(variance(x) + eps).
+    """Computes y = scale * h + bias, where h = (x - mean(x)) / sigma and sigma = sqrt(variance(x) + eps).
 
     Args:
         params: scale [D], bias [D].
@@ -69,9 +70,9 @@ def layer_norm(params, x, *, layer_norm_eps):
 def layer_norm_backward(dy, cache):
     """dx = (dh - mean(dh) - h mean(dh h)) / sigma, with dh = dy scale.
 
-    x reaches y directly, through the mean and through sigma. With dmean/dx_i = 1/D and dsigma/dx_i = h_i/D the three
-    ways are the three terms: the gradient loses its component along 1 (a shift of x changes nothing) and along h
-    (a stretch of x changes nothing but for eps).  dscale = sum over rows of dy h;  dbias = sum over rows of dy.
+    x affects y directly, through the mean and through sigma. With dmean/dx_i = 1/D and dsigma/dx_i = h_i/D these are
+    the three terms: the gradient loses its component along 1 (adding a constant to x changes nothing) and along h
+    (scaling x changes nothing, except through eps).  dscale = sum over rows of dy h;  dbias = sum over rows of dy.
     """
     params, h, sigma = cache
     dh = dy * params["scale"]
@@ -91,7 +92,7 @@ def gelu_derivative(x):
 
 
 def gelu_new(x):
-    """x (1 + tanh u) / 2, where u = sqrt(2 / pi) (x + 0.044715 x^3): the form of the original BERT."""
+    """x (1 + tanh u) / 2, where u = sqrt(2 / pi) (x + 0.044715 x^3): as in the original BERT."""
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
@@ -107,7 +108,7 @@ def relu(x):
 
 
 def relu_derivative(x):
-    """1 where x > 0, else 0 (the derivative does not exist at the kink; 0 is the custom there)."""
+    """1 where x > 0, else 0 (at 0 there is no derivative; 0 is the convention)."""
     return np.where(x > 0, 1.0, 0.0)
 
 
@@ -119,7 +120,7 @@ ACTIVATIONS = {
 
 
 def activation(x, *, hidden_act):
-    """Applies y = f(x) element by element, f being named by `hidden_act` ("gelu", "gelu_new" or "relu")."""
+    """Computes y = f(x) elementwise, where `hidden_act` is the name of f: "gelu", "gelu_new" or "relu"."""
     function, derivative = ACTIVATIONS[hidden_act]
     return function(x), (derivative, x)
 

@@ -1,22 +1,22 @@
 """The losses and their derivatives with respect to the logits.
 
-A loss is a pair (sum, weight) of what is to be averaged: sums and weights of several devices or accumulation steps
-are added first and divided once. Hence the backward half takes dsum, which is 1 / weight for a plain mean.
+A loss is a pair (sum, weight): sums and weights of several devices or accumulation steps are added first and divided
+once. So the backward function takes dsum, the derivative with respect to the sum, which is 1 / weight for a mean.
 """
 
 import numpy as np
 
 from bert_jax.reference.layers import softmax
 
-IGNORED = -100
+IGNORED = -100  # the label of tokens without a label, as in PyTorch
 
 
 def cross_entropy(logits, labels, weights):
-    """Sums -w log p(label), where p = softmax(logits), i.e. w (log sum_c exp(z_c) - z_label).
+    """Computes the sum of -w log p(label), where p = softmax(logits), i.e. w (log sum_c exp(z_c) - z_label).
 
     Args:
         logits: z [..., C].
-        labels: int [...]; where the weight is 0 any integer will do.
+        labels: int [...]; any integer where the weight is 0.
         weights: w [...].
     Returns:
         (sum, weight), cache.
@@ -37,7 +37,7 @@ def cross_entropy_backward(dsum, cache):
 
 
 def token_cross_entropy(logits, labels, weights):
-    """The cross entropy of every token whose label is not -100, weighted by its example.
+    """Computes the cross entropy of every token whose label is not -100, weighted by its example.
 
     Args:
         logits: [B, T, C].
@@ -50,9 +50,9 @@ def token_cross_entropy(logits, labels, weights):
 
 
 def binary_cross_entropy(logits, labels, weights):
-    """Averages over the classes -y log s(z) - (1 - y) log(1 - s(z)) = log(1 + e^z) - y z, and sum over the examples.
+    """Computes the mean over classes of -y log s(z) - (1 - y) log(1 - s(z)) = log(1 + e^z) - y z, summed over examples.
 
-    Here s(z) = 1 / (1 + e^-z); log(1 + e^z) is taken as max(z, 0) + log(1 + e^-|z|), which cannot overflow.
+    Here s(z) = 1 / (1 + e^-z); log(1 + e^z) is computed as max(z, 0) + log(1 + e^-|z|), which cannot overflow.
 
     Args:
         logits: z [B, C].
@@ -61,19 +61,19 @@ def binary_cross_entropy(logits, labels, weights):
     Returns:
         (sum, weight), cache.
     """
-    each = np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits))) - labels * logits
-    return ((weights * each.mean(axis=-1)).sum(), weights.sum()), (logits, labels, weights)
+    losses = np.maximum(logits, 0) + np.log1p(np.exp(-np.abs(logits))) - labels * logits  # [B, C]
+    return ((weights * losses.mean(axis=-1)).sum(), weights.sum()), (logits, labels, weights)
 
 
 def binary_cross_entropy_backward(dsum, cache):
     """dz = w (s(z) - y) / C dsum."""
     logits, labels, weights = cache
-    s = 0.5 * (1 + np.tanh(logits / 2))  # the same function, without the overflow of e^-z
+    s = 0.5 * (1 + np.tanh(logits / 2))  # the same function as above, without the overflow of e^-z
     return weights[:, None] * (s - labels) / logits.shape[-1] * dsum
 
 
 def squared_error(logits, labels, weights):
-    """Averages (z - y)^2 over the outputs, and sum over the examples.
+    """Computes the mean of (z - y)^2 over the outputs, summed over examples.
 
     Args:
         logits: z [B, C].
@@ -93,7 +93,7 @@ def squared_error_backward(dsum, cache):
 
 
 def span_cross_entropy(logits, start_positions, end_positions, weights):
-    """The mean of two cross entropies: which of the T tokens starts the answer, and which ends it.
+    """Computes the mean of two cross entropies: which of the T tokens starts the answer, and which ends it.
 
     Args:
         logits: [B, T, 2], start and end.
@@ -108,5 +108,5 @@ def span_cross_entropy(logits, start_positions, end_positions, weights):
 
 
 def span_cross_entropy_backward(dsum, cache):
-    """Half of dsum goes to each of the two."""
+    """Each of the two receives half of dsum."""
     return np.stack([cross_entropy_backward(dsum / 2, half) for half in cache], axis=-1)

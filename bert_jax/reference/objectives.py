@@ -1,8 +1,8 @@
-"""The objectives: what each model adds to the encoder, from the last hidden state to a loss and back.
+"""The objectives: for each model, its head and its loss, from the last hidden state to a number, and their gradients.
 
-`loss, outputs, cache = objective(params, x, batch, config)` reads x [B, T, D]; `dx, gradient = objective_backward(
-cache)` starts from dLoss = 1. The loss is the mean, sum / weight, so the loss functions below are handed
-dsum = 1 / weight. Parameters, batch keys and outputs carry the names of the JAX models.
+`loss, outputs, cache = objective(params, x, batch, config)` takes x [B, T, D]; `dx, gradient = objective_backward(
+cache)` starts from dLoss = 1. The loss is the mean, sum / weight, so the loss functions below receive dsum =
+1 / weight. Parameters, batch keys and outputs have the names of the JAX models.
 """
 
 from bert_jax.reference.heads import masked_lm, masked_lm_backward, pooler, pooler_backward
@@ -21,7 +21,7 @@ from bert_jax.reference.losses import (
 
 
 def masked_lm_objective(params, x, batch, config):
-    """Guesses the hidden tokens. Batch: masked_labels, masked_weights [B, P], and masked_positions [B, P] or none."""
+    """Predicts the masked tokens. Batch: masked_labels, masked_weights [B, P]; optionally masked_positions [B, P]."""
     word = params["embeddings"]["word"]["embedding"]
     options = {"hidden_act": config.hidden_act, "layer_norm_eps": config.layer_norm_eps}
     logits, head_cache = masked_lm(params["masked_lm"], word, x, batch.get("masked_positions"), **options)
@@ -30,16 +30,16 @@ def masked_lm_objective(params, x, batch, config):
 
 
 def masked_lm_objective_backward(cache):
-    """The gradient reaches down to the word embeddings, because the decoder is tied to them."""
+    """The word embeddings receive a gradient too, because the decoder is tied to them."""
     head_cache, loss_cache, weight = cache
     dx, gradient, dword = masked_lm_backward(cross_entropy_backward(1 / weight, loss_cache), head_cache)
     return dx, {"masked_lm": gradient, "embeddings": {"word": {"embedding": dword}}}
 
 
 def next_sentence_objective(params, x, batch, config):
-    """Tells a next sentence from a random one. Batch: next_sentence_labels, _weights [B, S], cls_positions [B, S].
+    """Predicts whether B follows A. Batch: next_sentence_labels, next_sentence_weights, cls_positions [B, S].
 
-    Without cls_positions the first token of each row speaks for it, and labels and weights are [B].
+    Without cls_positions the first token of each row is used, and labels and weights are [B].
     """
     pooled, pooler_cache = pooler(params["pooler"], x, batch.get("cls_positions"))
     logits, dense_cache = dense(params["next_sentence"], pooled)
@@ -49,7 +49,7 @@ def next_sentence_objective(params, x, batch, config):
 
 
 def next_sentence_objective_backward(cache):
-    """Goes back through loss, dense, pooler."""
+    """The backward pass through loss, dense, pooler."""
     pooler_cache, dense_cache, loss_cache, weight = cache
     dpooled, gradient = dense_backward(cross_entropy_backward(1 / weight, loss_cache), dense_cache)
     dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
@@ -64,7 +64,7 @@ CLASSIFICATION_LOSSES = {
 
 
 def classification_objective(params, x, batch, config):
-    """Classifies a sequence. Batch: labels as config.problem_type wants them, example_weights [B]."""
+    """Classifies a sequence. Batch: labels in the form for config.problem_type, example_weights [B]."""
     pooled, pooler_cache = pooler(params["pooler"], x)
     logits, dense_cache = dense(params["classifier"], pooled)
     loss_function, loss_backward = CLASSIFICATION_LOSSES[config.problem_type]
@@ -74,7 +74,7 @@ def classification_objective(params, x, batch, config):
 
 
 def classification_objective_backward(cache):
-    """Goes back through loss, dense, pooler."""
+    """The backward pass through loss, dense, pooler."""
     pooler_cache, dense_cache, loss_backward, loss_cache, weight = cache
     dpooled, gradient = dense_backward(loss_backward(1 / weight, loss_cache), dense_cache)
     dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
@@ -82,7 +82,7 @@ def classification_objective_backward(cache):
 
 
 def multiple_choice_objective(params, x, batch, config):
-    """Chooses among C rows of x that belong together. Batch: labels, example_weights [B], with x [B * C, T, D]."""
+    """Chooses among the C rows of each example. Batch: labels, example_weights [B]; x is [B * C, T, D]."""
     pooled, pooler_cache = pooler(params["pooler"], x)
     scores, dense_cache = dense(params["classifier"], pooled)
     logits = scores.reshape(len(batch["labels"]), -1)
@@ -92,7 +92,7 @@ def multiple_choice_objective(params, x, batch, config):
 
 
 def multiple_choice_objective_backward(cache):
-    """Goes back through loss, dense, pooler; the C scores of an example become C rows again."""
+    """The backward pass through loss, dense, pooler; the C scores of an example become C rows again."""
     pooler_cache, dense_cache, loss_cache, weight = cache
     dscores = cross_entropy_backward(1 / weight, loss_cache).reshape(-1, 1)
     dpooled, gradient = dense_backward(dscores, dense_cache)
@@ -101,21 +101,21 @@ def multiple_choice_objective_backward(cache):
 
 
 def token_classification_objective(params, x, batch, config):
-    """Classifies every token. Batch: labels [B, T], -100 where there is nothing to say, example_weights [B]."""
+    """Classifies every token. Batch: labels [B, T], -100 for tokens without a label, example_weights [B]."""
     logits, dense_cache = dense(params["classifier"], x)
     (total, weight), loss_cache = token_cross_entropy(logits, batch["labels"], batch["example_weights"])
     return total / weight, {"logits": logits}, (dense_cache, loss_cache, weight)
 
 
 def token_classification_objective_backward(cache):
-    """Goes back through loss and dense."""
+    """The backward pass through loss and dense."""
     dense_cache, loss_cache, weight = cache
     dx, gradient = dense_backward(cross_entropy_backward(1 / weight, loss_cache), dense_cache)
     return dx, {"classifier": gradient}
 
 
 def question_answering_objective(params, x, batch, config):
-    """Finds where the answer starts and ends. Batch: start_positions, end_positions, example_weights [B]."""
+    """Predicts where the answer starts and ends. Batch: start_positions, end_positions, example_weights [B]."""
     logits, dense_cache = dense(params["span"], x)
     (total, weight), loss_cache = span_cross_entropy(
         logits, batch["start_positions"], batch["end_positions"], batch["example_weights"]
@@ -125,7 +125,7 @@ def question_answering_objective(params, x, batch, config):
 
 
 def question_answering_objective_backward(cache):
-    """Goes back through loss and dense."""
+    """The backward pass through loss and dense."""
     dense_cache, loss_cache, weight = cache
     dx, gradient = dense_backward(span_cross_entropy_backward(1 / weight, loss_cache), dense_cache)
     return dx, {"span": gradient}

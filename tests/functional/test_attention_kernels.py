@@ -188,7 +188,7 @@ def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
 
 def test_weights_and_their_dropout_are_not_to_be_had_of_a_kernel(params, ids):
     model = Bert(CONFIG, kernel="pallas")
-    with pytest.raises(ValueError, match="does not give its weights back"):
+    with pytest.raises(ValueError, match="does not return its weights"):
         model.apply({"params": params}, ids, MASK, output_attentions=True)
     dropping = Bert(replace(CONFIG, attention_probs_dropout_prob=0.1), kernel="pallas")
     with pytest.raises(ValueError, match="has no dropout of weights"):

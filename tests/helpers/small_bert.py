@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.reference.attention import visibility
+from bert_jax.reference.attention import make_attention_mask
 
 B, T, D, N, H, F, V, P, S, L, C = 2, 7, 12, 3, 4, 20, 31, 5, 3, 2, 5
 POSITIONS, TOKEN_TYPES = 11, 2
@@ -71,7 +71,7 @@ POSITION_IDS = np.array([[0, 1, 2, 0, 1, 0, 1], [0, 1, 2, 3, 0, 0, 0]])
 CLS_POSITIONS = np.array([[0, 3, 5], [0, 0, 0]])
 MASKED_POSITIONS = np.array([[1, 2, 4, 6, 0], [3, 2, 1, 0, 0]])
 EXAMPLE_WEIGHTS = np.array([1.0, 0.25])
-VISIBLE = visibility(ATTENTION_MASK)
+ATTENDS = make_attention_mask(ATTENTION_MASK)
 
 
 def inputs(*shape):

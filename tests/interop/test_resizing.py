@@ -132,7 +132,7 @@ def test_positions_are_drawn_out_between_the_ends(length, bert):
 
 def test_longer_rows_are_answered(bert):
     long = np.full((1, 29), 5)
-    with pytest.raises(ValueError, match="rows of 29 tokens are longer than the 11"):
+    with pytest.raises(ValueError, match="rows of 29 tokens exceed max_position_embeddings 11"):
         bert(long)
     assert np.isfinite(extend_positions(bert, 29)(long).prediction_logits).all()
 

@@ -227,7 +227,7 @@ def test_sinusoidal_positions_have_no_table_and_no_end():
 
 
 def test_rows_beyond_the_position_table_are_refused(model, params):
-    with pytest.raises(ValueError, match=r"rows of 12 tokens are longer than the 11 of max_position_embeddings"):
+    with pytest.raises(ValueError, match=r"rows of 12 tokens exceed max_position_embeddings 11"):
         model.apply({"params": params}, np.ones((1, 12), np.int32))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gradient_checks import assert_gradient_is_the_slope, every_element
 from small_bert import (
+    ATTENDS,
     ATTENTION_MASK,
     CLS_POSITIONS,
     EXAMPLE_WEIGHTS,
@@ -16,7 +17,6 @@ from small_bert import (
     POSITION_IDS,
     SHAPES,
     SINUSOIDAL,
-    VISIBLE,
     B,
     C,
     D,
@@ -92,7 +92,7 @@ PARTS = {
     },
     "attention": Part(
         {"params": draw({k: v for k, v in layer_shapes()["attention"].items() if k != "norm"}), "x": normal(B, T, D)},
-        lambda t: attention.attention(t["params"], t["x"], VISIBLE, num_attention_heads=N),
+        lambda t: attention.attention(t["params"], t["x"], ATTENDS, num_attention_heads=N),
         attention.attention_backward,
     ),
     "feed_forward": Part(
@@ -105,7 +105,7 @@ PARTS = {
     ),
     "encoder_layer": Part(
         {"params": draw(layer_shapes()), "x": normal(B, T, D)},
-        lambda t: encoder.encoder_layer(t["params"], t["x"], VISIBLE, **ENCODER_OPTIONS),
+        lambda t: encoder.encoder_layer(t["params"], t["x"], ATTENDS, **ENCODER_OPTIONS),
         encoder.encoder_layer_backward,
     ),
     "embeddings": Part(
