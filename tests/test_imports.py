@@ -112,3 +112,11 @@ def test_importing_the_package_alone_is_light():
     heavy = {"jax", "flax", "numpy", "tokenizers", "datasets", "torch", "tyro"}
     program = f"import sys, bert_jax; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_tests_mirror_the_package():
+    besides = {"benchmarks", "security"}  # what crosses the package
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        folder = path.relative_to(ROOT / "tests").parent
+        if folder.parts and folder.parts[0] not in besides:
+            assert (ROOT / "bert_jax" / folder).is_dir(), f"{path} tests no folder of the package"
