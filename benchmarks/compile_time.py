@@ -22,7 +22,7 @@ from common.timing import record, spread
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.data.pretraining.masking import predictions_per_row
 from bert_jax.training.devices.compilation_cache import WORTH_KEEPING
 
 SCANNED, UNROLLED, COMPILED, EAGER = (
@@ -37,7 +37,7 @@ AGAIN = 2  # steps after the first, to know what a step takes
 def measure(case: str, preset: str, rows: int, length: int) -> dict[str, float]:
     """Returns the seconds of compiling and those until the first loss."""
     config = BertConfig.preset(preset)
-    batch = full_batch(config, rows, length, enough_predictions(length, 0.15))
+    batch = full_batch(config, rows, length, predictions_per_row(length, 0.15))
     ours = case in (SCANNED, UNROLLED)
     if not ours:
         from transformers import BertForPreTraining  # noqa: F401 (imported here, before the clock runs)

@@ -27,7 +27,7 @@ from common.timing import interleaved, matmul_rate, record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.data.pretraining.masking import predictions_per_row
 from bert_jax.text.tokenizer import Tokenizer
 
 USUAL = {"rows": 8, "length": 128}
@@ -65,7 +65,7 @@ def steps_along(axis: str, sizes: Sequence[int], preset: str, rounds: int) -> li
 def step_at(axis: str, size: int, preset: str) -> tuple[Callable[[], float], Point]:
     """Returns a train step that can be run, and what is known of it before."""
     rows, length = (size if axis == name else usual for name, usual in USUAL.items())
-    predictions = enough_predictions(length, 0.15)
+    predictions = predictions_per_row(length, 0.15)
     config = BertConfig.preset(preset, **{FIELDS[axis]: size} if axis in FIELDS else {})
     batch = full_batch(config, rows, length, predictions)
     step = Ours(config, batch)

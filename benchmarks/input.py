@@ -33,7 +33,7 @@ from common.corpus_pass import BATCH, CACHE, SPARING, VOCABULARY, pass_through, 
 from common.timing import interleaved, record
 
 from bert_jax.data.packing import pack
-from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
+from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens
 from bert_jax.data.pretraining.pairs import build_inputs, pair_lengths, plan_pairs
 from bert_jax.data.pretraining.token_store import TokenStore
@@ -55,12 +55,12 @@ class Ours:
     def __init__(self, texts: list[str], tokenizer: Tokenizer, length: int) -> None:
         self.texts, self.tokenizer = texts, tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
-        self.settings = PretrainingSettings(length)
+        self.settings = BatchSettings(length)
         self.split()
         self.tokenize()
         self.pair()
         self.pack()
-        self.rows = Rows(self.store, self.vocabulary, self.settings)
+        self.rows = PretrainingRows(self.store, self.vocabulary, self.settings)
         self.batches = min(self.rows.per_pass // BATCH, 40)
         self.taken = [self.rows.pairs(np.arange(n * BATCH, (n + 1) * BATCH)) for n in range(self.batches)]
         self.lay_out()
@@ -124,7 +124,7 @@ class Plain:
         self.documents = [[tokens for tokens in map(tokenize, text) if tokens] for text in self.sentences]
 
     def features(self):
-        predictions = PretrainingSettings(self.length, packing=False).predictions
+        predictions = BatchSettings(self.length, packing=False).predictions
         return plain_recipe.make_features(
             self.documents, self.vocabulary, max_length=self.length, predictions=predictions
         )

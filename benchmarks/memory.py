@@ -26,7 +26,7 @@ from common.timing import record
 from train_step import full_batch
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.data.pretraining.masking import predictions_per_row
 from bert_jax.models import Bert
 from bert_jax.training.devices.cost import program_bytes
 
@@ -118,7 +118,7 @@ CASES: dict[str, dict[str, Callable[[BertConfig, Batch], Figures]]] = {
 
 def measure(task: str, case: str, preset: str, rows: int, length: int) -> Figures:
     config = BertConfig.preset(preset)
-    return CASES[task][case](config, full_batch(config, rows, length, enough_predictions(length, 0.15)))
+    return CASES[task][case](config, full_batch(config, rows, length, predictions_per_row(length, 0.15)))
 
 
 def table(measured: dict[str, Figures]) -> list[str]:

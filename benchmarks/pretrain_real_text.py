@@ -21,7 +21,7 @@ from common.pretraining_step import Batch, Ours, real_flop, theirs
 from common.timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
+from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.data.readers.movie_reviews import movie_reviews
@@ -39,12 +39,12 @@ def read_reviews(vocab_size: int) -> tuple[TokenStore, Tokenizer]:
     return tokenize_corpus(reviews, tokenizer, cache_dir=CACHE), tokenizer
 
 
-def packed_batches(rows: Rows, size: int, count: int) -> list[Batch]:
+def packed_batches(rows: PretrainingRows, size: int, count: int) -> list[Batch]:
     """Returns the first batches of training."""
     return [rows(np.arange(n * size, (n + 1) * size)) for n in range(count)]
 
 
-def padded_batches(rows: Rows, size: int, count: int) -> list[Batch]:
+def padded_batches(rows: PretrainingRows, size: int, count: int) -> list[Batch]:
     """Returns batches whose rows are quantiles, by length, of many."""
     many = rows(np.arange(SAMPLED))
     by_length = np.argsort(tokens_of(many), kind="stable")
@@ -79,7 +79,7 @@ def main() -> None:
         options.preset, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout
     )
     store, tokenizer = read_reviews(config.vocab_size)
-    maker = {packing: Rows(store, Vocabulary.of(tokenizer), PretrainingSettings(options.length, packing=packing))
+    maker = {packing: PretrainingRows(store, Vocabulary.of(tokenizer), BatchSettings(options.length, packing=packing))
              for packing in (True, False)}  # fmt: skip
     packed = packed_batches(maker[True], options.rows, options.rounds)
     padded = padded_batches(maker[False], options.rows, options.rounds)

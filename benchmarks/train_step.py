@@ -18,7 +18,7 @@ from common.profiles import profile, table
 from common.timing import interleaved, matmul_rate, record, spread
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.masking import enough_predictions
+from bert_jax.data.pretraining.masking import predictions_per_row
 
 PROFILED = 3  # steps
 
@@ -62,7 +62,7 @@ def main() -> None:
         hidden_dropout_prob=options.dropout,
         attention_probs_dropout_prob=options.dropout,
     )
-    predictions = enough_predictions(options.length, 0.15)
+    predictions = predictions_per_row(options.length, 0.15)
     batch = full_batch(config, options.rows, options.length, predictions)
     ours = Ours(config, batch)
     contestants = {"bert_jax": ours}

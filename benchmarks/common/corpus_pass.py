@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bert_jax.data.pretraining.loader import PretrainingSettings, training_batches
+from bert_jax.data.pretraining.loader import BatchSettings, training_batches
 from bert_jax.data.pretraining.token_store import tokenize_corpus
 from bert_jax.data.readers.corpus import read_corpus
 from bert_jax.data.readers.movie_reviews import movie_reviews
@@ -56,7 +56,7 @@ def pass_through(folder: Path, tokenizer: Tokenizer) -> Passage:
     documents = read_corpus([str(corpus)], cache_dir=folder)
     read = time.perf_counter()
     store = tokenize_corpus(documents, tokenizer, cache_dir=folder, num_proc=1)
-    tokenized, settings = time.perf_counter(), PretrainingSettings(LENGTH)
+    tokenized, settings = time.perf_counter(), BatchSettings(LENGTH)
     with training_batches(store, tokenizer, settings, batch_size=BATCH, cache_dir=folder) as batches:
         count = batches.rows_per_pass // BATCH + 1
         for _ in islice(batches, count):

@@ -30,7 +30,7 @@ from datasets import Dataset
 
 from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batches
-from bert_jax.data.pretraining.loader import PretrainingSettings, evaluation_batches, training_batches
+from bert_jax.data.pretraining.loader import BatchSettings, evaluation_batches, training_batches
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
@@ -104,9 +104,9 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def row_settings(settings: Settings) -> PretrainingSettings:
+def row_settings(settings: Settings) -> BatchSettings:
     """Returns what a row of the batch looks like."""
-    return PretrainingSettings(**asdict(settings.rows), seed=settings.run.seed)
+    return BatchSettings(**asdict(settings.rows), seed=settings.run.seed)
 
 
 def held_out_batches(

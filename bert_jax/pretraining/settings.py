@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from bert_jax.config import PRESETS, BertConfig
-from bert_jax.data.pretraining.loader import PretrainingSettings
+from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
 from bert_jax.training.runs.folder import SETTINGS, recorded_settings
 from bert_jax.training.settings import (
@@ -337,7 +337,7 @@ def check(settings: Settings) -> None:
     for sentence in reports.fill_mask:
         if sentence.count(MASK) != 1:
             raise ValueError(f"--fill-mask wants one {MASK} in each sentence, got {sentence!r}")
-    PretrainingSettings(**asdict(rows), seed=settings.run.seed)
+    BatchSettings(**asdict(rows), seed=settings.run.seed)
     architecture(model, vocab_size=text.vocab_size)
 
 

@@ -24,10 +24,10 @@ from bert_jax.text.vocabulary import (
     CONTINUATION,
     SEP,
     SPECIAL_TOKENS,
-    batches,
     read_max_length,
     read_wordpiece,
     require_working,
+    text_batches,
     train_wordpiece,
 )
 
@@ -235,7 +235,7 @@ class Tokenizer:
         if self._words is None:
             self._words = Words(self._variant(max_length=None))
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-        for batch in batches(texts):
+        for batch in text_batches(texts):
             encoded = self._words.encode(batch)
             ids.append(encoded[0])
             lengths.append(encoded[1])

@@ -162,7 +162,7 @@ def _read_cleaning(path: Path) -> dict[str, bool]:
     return said
 
 
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Yields the texts in lists of at least BATCH_CHARACTERS in all, and the rest."""
     batch, size = [], 0
     for text in texts:
@@ -185,7 +185,7 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
         return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
 
     raw = np.zeros(sys.maxunicode + 1, np.int64)
-    for batch in batches(texts):
+    for batch in text_batches(texts):
         raw += np.bincount(np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32), minlength=len(raw))
     counts: Counter[str] = Counter()
     for code in np.flatnonzero(raw).tolist():
@@ -204,7 +204,7 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
 def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
     """How often each piece occurs in the first COUNTED_CHARACTERS of the texts."""
     counts, seen = np.zeros(backend.get_vocab_size(), np.int64), 0
-    for batch in batches(texts):
+    for batch in text_batches(texts):
         encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
         ids = np.array([i for encoding in encodings for i in encoding.ids], np.int64)
         counts += np.bincount(ids, minlength=len(counts))

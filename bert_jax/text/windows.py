@@ -62,7 +62,7 @@ def owners(windows: Sequence[Window]) -> np.ndarray:
     return found
 
 
-class Layout(NamedTuple):
+class FlatWindows(NamedTuple):
     """The windows of many documents, one after another.
 
     Attributes:
@@ -78,7 +78,7 @@ class Layout(NamedTuple):
     owned: np.ndarray
 
 
-def lay_out(documents: Sequence[Sequence[Window]]) -> Layout:
+def flatten_windows(documents: Sequence[Sequence[Window]]) -> FlatWindows:
     """Lays out the windows of documents, each as `slide` or `cover` returned them."""
     flat = [window for windows in documents for window in windows]
     starts = np.array([window.start for window in flat], np.int64)
@@ -93,4 +93,4 @@ def lay_out(documents: Sequence[Sequence[Window]]) -> Layout:
                 owned[begin:end] = owner[window.start : window.stop] == number
                 begin = end
         token += sum(window.stop - window.start for window in windows)
-    return Layout(numbers, starts, lengths, owned)
+    return FlatWindows(numbers, starts, lengths, owned)

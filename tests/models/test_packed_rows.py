@@ -9,14 +9,14 @@ from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 
 from bert_jax import models
 from bert_jax.config import BertConfig
-from bert_jax.data.pretraining.loader import PretrainingSettings, Rows
+from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.training.objectives import pretraining
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 T, ROWS = 59, 5
-SETTINGS = PretrainingSettings(max_length=T, masked_share=0.3, short_probability=0.5, seed=3)
+SETTINGS = BatchSettings(max_length=T, masked_share=0.3, short_probability=0.5, seed=3)
 CONFIG = BertConfig(
     vocab_size=small.V,
     hidden_size=small.D,
@@ -40,7 +40,7 @@ def batch():
         [draw.integers(5, small.V, draw.integers(1, 7)) for _ in range(draw.integers(1, 5))] for _ in range(23)
     ]
     vocabulary = Vocabulary(small.V, PAD, CLS, SEP, MASK, np.arange(5), np.zeros(small.V, bool))
-    batch = Rows(TokenStore.from_documents(documents), vocabulary, SETTINGS)(np.arange(ROWS))
+    batch = PretrainingRows(TokenStore.from_documents(documents), vocabulary, SETTINGS)(np.arange(ROWS))
     assert (batch["attention_mask"].max(axis=1) > 1).all()
     return batch
 

@@ -427,7 +427,7 @@ def test_texts_are_batched_whole_and_in_order(monkeypatch):
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 53)
     draw = random.Random(7)
     texts = ["x" * draw.randint(0, 29) for _ in range(101)]
-    found = list(vocabulary.batches(texts))
+    found = list(vocabulary.text_batches(texts))
     assert [text for batch in found for text in batch] == texts
     assert all(53 <= sum(map(len, batch)) < 53 + 29 for batch in found[:-1])
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_jax.text.windows import cover, lay_out, owners, slide
+from bert_jax.text.windows import cover, flatten_windows, owners, slide
 
 LENGTH, ROOM = st.integers(0, 300), st.integers(1, 40)
 
@@ -54,7 +54,7 @@ def test_a_token_belongs_to_the_window_in_which_it_has_the_most_context(length, 
 def test_among_the_windows_of_many_documents_each_token_is_owned_once(lengths, room, data):
     step = data.draw(st.integers(1, room))
     documents = [slide(length, room, step) for length in lengths]
-    layout = lay_out(documents)
+    layout = flatten_windows(documents)
     assert layout.documents.tolist() == [i for i, windows in enumerate(documents) for _ in windows]
     begins = np.cumsum([0, *layout.lengths])
     assert begins[-1] == len(layout.owned)

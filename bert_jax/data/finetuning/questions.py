@@ -18,8 +18,8 @@ import numpy as np
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
 from bert_jax.metrics.spans import WindowLogits
 from bert_jax.text.tokenizer import valid_text
-from bert_jax.text.vocabulary import batches
-from bert_jax.text.windows import lay_out, slide
+from bert_jax.text.vocabulary import text_batches
+from bert_jax.text.windows import flatten_windows, slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +117,7 @@ def encode_questions(
 
     rooms = max_length - 3 - asked.lengths
     sizes = zip(answered.lengths.tolist(), rooms.tolist(), strict=True)
-    layout = lay_out([slide(length, room, min(stride, room)) for length, room in sizes])
+    layout = flatten_windows([slide(length, room, min(stride, room)) for length, room in sizes])
     windows = answered.take(layout.documents)
     windows = Runs(windows.ids, windows.starts + layout.starts, layout.lengths)
     sequences = join(asked.take(layout.documents), windows, np.ones(len(layout.starts), bool), tokenizer)
@@ -150,7 +150,7 @@ def encode_questions(
 def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, np.ndarray]:
     """Encodes texts without special tokens; returns them and int32 [tokens, 2], the characters of each token."""
     ids, lengths, characters = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
-    for batch in batches(map(valid_text, texts)):
+    for batch in text_batches(map(valid_text, texts)):
         encodings = tokenizer.backend.encode_batch(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))

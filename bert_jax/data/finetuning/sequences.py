@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 import numpy as np
 
 from bert_jax.text.tokenizer import valid_text
-from bert_jax.text.vocabulary import batches
+from bert_jax.text.vocabulary import text_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -129,7 +129,7 @@ def encode_choices(
 def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
     """Encodes texts without special tokens, a million characters at a time."""
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for batch in batches(map(valid_text, texts)):
+    for batch in text_batches(map(valid_text, texts)):
         encodings = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
-from bert_jax.text.windows import cover, lay_out
+from bert_jax.text.windows import cover, flatten_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def encode_tagged(
 
     word_offsets = offsets_of(np.array([len(example.words) for example in examples], np.int64))
     begins = piece_offsets[word_offsets]
-    layout = lay_out([cover(length, max_length - 2, overlap) for length in np.diff(begins).tolist()])
+    layout = flatten_windows([cover(length, max_length - 2, overlap) for length in np.diff(begins).tolist()])
     windows = Runs(
         pieces.ids[ranges(pieces.starts, pieces.lengths)], begins[layout.documents] + layout.starts, layout.lengths
     )

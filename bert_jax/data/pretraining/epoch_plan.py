@@ -26,7 +26,7 @@ PACKING = 1  # sets the random numbers of packing apart from those of planning
 
 
 @dataclass(frozen=True)
-class Plan:
+class EpochPlan:
     """The rows of a pass: row r holds the pairs `pairs[offsets[r]:offsets[r + 1]]`.
 
     Attributes:
@@ -57,7 +57,7 @@ def plan_rows(
     seed: int,
     pass_number: int,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> Plan:
+) -> EpochPlan:
     """Plans the pairs of a pass (see `plan_pairs`) and packs them in rows of `max_length` tokens.
 
     Args:
@@ -80,7 +80,7 @@ def plan_rows(
         pairs.append(block[numbers])
         offsets.append(planned + np.cumsum(in_row))
         planned += len(block)
-    return Plan(pairs.array(), offsets.array())
+    return EpochPlan(pairs.array(), offsets.array())
 
 
 def _pack_block(

@@ -20,8 +20,8 @@ import numpy as np
 
 from bert_jax.data.packing import slots_per_row
 from bert_jax.data.prefetch import ENDLESS, Batch, Batches
-from bert_jax.data.pretraining.epoch_plan import Plan, plan_rows
-from bert_jax.data.pretraining.masking import Vocabulary, enough_predictions, mask_tokens
+from bert_jax.data.pretraining.epoch_plan import EpochPlan, plan_rows
+from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
 from bert_jax.data.pretraining.pairs import PAIR, build_inputs, check_lengths
 from bert_jax.data.pretraining.shuffle import shuffled
 
@@ -40,7 +40,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class PretrainingSettings:
+class BatchSettings:
     """What a pretraining row looks like.
 
     Attributes:
@@ -74,7 +74,7 @@ class PretrainingSettings:
     @property
     def predictions(self) -> int:
         """P, the slots for predictions in a row."""
-        enough = enough_predictions(self.max_length, self.masked_share, self.slots)
+        enough = predictions_per_row(self.max_length, self.masked_share, self.slots)
         return min(enough, self.slots * (self.max_predictions or enough))
 
     def blank(self, rows: int) -> Batch:
@@ -89,7 +89,7 @@ class PretrainingSettings:
 def training_batches(
     store: TokenStore,
     vocabulary: Vocabulary | Tokenizer,
-    settings: PretrainingSettings,
+    settings: BatchSettings,
     *,
     batch_size: int,
     start_row: int = 0,
@@ -115,7 +115,7 @@ def training_batches(
         raise ValueError(f"start_row must not be negative, found {start_row}")
     if num_workers < 0:
         raise ValueError(f"num_workers must not be negative, found {num_workers}")
-    rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
+    rows = PretrainingRows(store, Vocabulary.of(vocabulary), settings, cache_dir)
     share = _Share(rows, start_row, ENDLESS, batch_size, process_index, process_count)
     return PretrainingBatches(share, num_workers)
 
@@ -123,7 +123,7 @@ def training_batches(
 def evaluation_batches(
     store: TokenStore,
     vocabulary: Vocabulary | Tokenizer,
-    settings: PretrainingSettings,
+    settings: BatchSettings,
     *,
     batch_size: int,
     limit_rows: int | None = None,
@@ -138,7 +138,7 @@ def evaluation_batches(
     """
     if limit_rows is not None and limit_rows < 1:
         raise ValueError(f"limit_rows must be at least 1, found {limit_rows}")
-    rows = Rows(store, Vocabulary.of(vocabulary), settings, cache_dir)
+    rows = PretrainingRows(store, Vocabulary.of(vocabulary), settings, cache_dir)
     end = min(rows.per_pass, limit_rows or rows.per_pass)
     return PretrainingBatches(_Share(rows, 0, end, batch_size, process_index, process_count))
 
@@ -160,14 +160,14 @@ class PretrainingBatches(Batches):
         )
 
 
-class Rows:
+class PretrainingRows:
     """The rows of pretraining by number: `rows(numbers [B])` is their batch."""
 
     def __init__(
         self,
         store: TokenStore,
         vocabulary: Vocabulary,
-        settings: PretrainingSettings,
+        settings: BatchSettings,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self._arguments = store, vocabulary, settings, cache_dir
@@ -176,7 +176,7 @@ class Rows:
         self.pad_id = vocabulary.pad_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Rows, self._arguments  # a worker plans, or maps, the passes itself
+        return PretrainingRows, self._arguments  # a worker plans, or maps, the passes itself
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         store, vocabulary, settings, _ = self._arguments
@@ -206,7 +206,7 @@ class Rows:
         pairs, in_row = zip(*found, strict=True)
         return np.concatenate(pairs), np.concatenate(in_row)
 
-    def _plan_pass(self, pass_number: int) -> Plan:
+    def _plan_pass(self, pass_number: int) -> EpochPlan:
         store, _, settings, cache_dir = self._arguments
         return plan_rows(
             store,
@@ -223,7 +223,7 @@ class Rows:
 class _Share:
     """One process' share of the global batches of rows first to end - 1: `share(n)` is its part of batch n."""
 
-    rows: Rows
+    rows: PretrainingRows
     first: int
     end: int
     batch_size: int

@@ -49,7 +49,7 @@ class Vocabulary:
         return np.flatnonzero(~self.special).astype(np.int32)
 
 
-def enough_predictions(max_length: int, masked_share: float, slots: int = 1) -> int:
+def predictions_per_row(max_length: int, masked_share: float, slots: int = 1) -> int:
     """Returns P, slots enough for the predictions of a row of `max_length` tokens with up to `slots` sequences."""
     # Each of several sequences rounds its number up, by a half or, where it would come to nothing, to one.
     rounding = max(0.5, 1 - masked_share * SHORTEST) * slots if slots > 1 else 0.0

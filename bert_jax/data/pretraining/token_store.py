@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.text.sentences import split_sentences
-from bert_jax.text.vocabulary import batches
+from bert_jax.text.vocabulary import text_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -183,7 +183,7 @@ def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str
     """Yields the corpus part by part in its order, whichever process was first."""
     encode = partial(_encode_part, tokenizer=tokenizer, language=language)
     progress = tqdm(Texts(documents), "tokenizing", unit=" documents", disable=None)
-    parts = batches(progress)
+    parts = text_batches(progress)
     if num_proc == 1:
         yield from map(encode, parts)
         return

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts, codec, find_origins, read_documents
-from bert_jax.text.vocabulary import batches
+from bert_jax.text.vocabulary import text_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -145,7 +145,7 @@ def _write(path: Path, texts: Iterable[str]) -> str:
     """Writes documents as an Arrow stream, and returns their hash."""
     digest, schema = hashlib.sha256(), pa.schema({"text": pa.large_string()})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch in batches(texts):
+        for batch in text_batches(texts):
             # Half of a surrogate pair, which JSON can name, is no text.
             encoded = [text.encode(errors="replace") for text in batch]
             for text in encoded:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.pretraining.epoch_plan import plan_rows
-from bert_jax.data.pretraining.loader import PretrainingSettings, Rows, evaluation_batches, training_batches
+from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.token_store import TokenStore
 
@@ -13,7 +13,7 @@ PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)
 ORDINARY = np.setdiff1d(np.arange(37), SPECIAL)
 VOCABULARY = Vocabulary(37, PAD, CLS, SEP, MASK, SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0]))
-SETTINGS = PretrainingSettings(max_length=19, packing=False, seed=5)
+SETTINGS = BatchSettings(max_length=19, packing=False, seed=5)
 
 
 def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
@@ -27,8 +27,8 @@ def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
 
 
 STORE = random_store()
-ROWS = Rows(STORE, VOCABULARY, SETTINGS)
-PACKED = PretrainingSettings(max_length=67, short_probability=0.5, seed=5)
+ROWS = PretrainingRows(STORE, VOCABULARY, SETTINGS)
+PACKED = BatchSettings(max_length=67, short_probability=0.5, seed=5)
 EITHER = pytest.mark.parametrize("settings", [SETTINGS, PACKED], ids=["single", "packed"])
 
 
@@ -96,7 +96,7 @@ def test_a_row_is_cls_a_sep_b_sep_and_padding():
 
 
 def test_a_packed_row_is_several_such_pairs_each_masked_for_itself():
-    batch, rows = joined(train(5, PACKED)), Rows(STORE, VOCABULARY, PACKED)
+    batch, rows = joined(train(5, PACKED)), PretrainingRows(STORE, VOCABULARY, PACKED)
     pairs, in_row = rows.pairs(np.arange(5 * 6))
     assert batch["cls_positions"].shape == batch["next_sentence_weights"].shape == (30, PACKED.slots)
     assert in_row.max() > 1
@@ -123,9 +123,9 @@ def test_a_packed_row_is_several_such_pairs_each_masked_for_itself():
 
 
 def test_packing_shows_every_pair_of_a_pass_once_in_fewer_rows():
-    rows = Rows(STORE, VOCABULARY, PACKED)
+    rows = PretrainingRows(STORE, VOCABULARY, PACKED)
     shown, _ = rows.pairs(np.arange(rows.per_pass))
-    single = Rows(STORE, VOCABULARY, dataclasses.replace(PACKED, packing=False))
+    single = PretrainingRows(STORE, VOCABULARY, dataclasses.replace(PACKED, packing=False))
     plan, _ = single.pairs(np.arange(single.per_pass))
     np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
     assert rows.per_pass < 0.7 * single.per_pass
@@ -217,7 +217,7 @@ def test_later_passes_are_made_of_plans_of_their_own():
 def test_passes_and_seeds_have_orders_and_masks_of_their_own():
     documents = 29
     alike = TokenStore.from_documents([[[ORDINARY[0]] * 8]] * documents)  # so that pairs differ in nothing else
-    first, other = (Rows(alike, VOCABULARY, dataclasses.replace(SETTINGS, seed=seed)) for seed in (5, 6))
+    first, other = (PretrainingRows(alike, VOCABULARY, dataclasses.replace(SETTINGS, seed=seed)) for seed in (5, 6))
     assert first.per_pass == documents
     rows = np.arange(documents)
     runs = [(first, rows), (first, rows + documents), (other, rows)]
@@ -237,7 +237,7 @@ def test_what_is_left_out_of_a_larger_pass_is_random():
 @EITHER
 @pytest.mark.parametrize("batch_size", [6, 7, 1000])
 def test_evaluation_counts_every_pair_once(settings, batch_size):
-    rows = Rows(STORE, VOCABULARY, settings)
+    rows = PretrainingRows(STORE, VOCABULARY, settings)
     batches = evaluate(settings, batch_size=batch_size)
     assert len(batches) == -(-rows.per_pass // batch_size)
     assert {len(batch["input_ids"]) for batch in batches} == {batch_size}
@@ -305,6 +305,6 @@ def test_what_cannot_be_loaded_is_refused(options, message):
 )
 def test_settings_out_of_range_are_refused(setting, value, message):
     with pytest.raises(ValueError, match=message):
-        PretrainingSettings(**{setting: value})
+        BatchSettings(**{setting: value})
     with pytest.raises(ValueError, match="limit_rows must be at least 1, found 0"):
         evaluate(limit_rows=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert_jax.data.pretraining.masking import Vocabulary, enough_predictions, mask_tokens
+from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4
@@ -27,7 +27,7 @@ def sequences(rows, T, seed=0):
 
 def mask(ids, *, share=0.15, predictions=None, seed=5, rows=None, **options):
     rows = np.arange(len(ids)) if rows is None else rows
-    predictions = predictions or enough_predictions(ids.shape[1], share)
+    predictions = predictions or predictions_per_row(ids.shape[1], share)
     attention_mask = options.pop("attention_mask", (ids != PAD).astype(np.int32))
     return mask_tokens(
         ids, attention_mask, VOCABULARY, masked_share=share, predictions=predictions, seed=seed, rows=rows, **options
@@ -185,7 +185,7 @@ def packed(rows, slots=4, T=131, seed=3):
 @pytest.mark.parametrize(("share", "most"), [(0.15, None), (0.15, 2), (0.01, None), (0.6, None)])
 def test_each_sequence_of_a_row_has_its_own_share(share, most):
     ids, numbers = packed(211)
-    P = enough_predictions(131, share, 4)
+    P = predictions_per_row(131, share, 4)
     asked = chosen(mask(ids, share=share, predictions=P, max_predictions=most, attention_mask=numbers), 131)
     candidates = ~np.isin(ids, SPECIAL)
     for number in range(1, 5):
@@ -228,9 +228,9 @@ def test_slots_are_enough_for_the_sequences_of_any_row(share, T, slots):
         for tokens in range(T + 1):
             best = max((most[count - 1, tokens - length] + n[length] for length in range(5, tokens + 1)), default=0)
             most[count, tokens] = max(best, most[count - 1, tokens])
-    assert most[slots, T] <= enough_predictions(T, share, slots)
+    assert most[slots, T] <= predictions_per_row(T, share, slots)
 
 
 @pytest.mark.parametrize(("max_length", "share", "P"), [(128, 0.15, 20), (512, 0.15, 77), (5, 0.15, 1), (32, 0.35, 12)])
 def test_the_default_number_of_predictions_is_enough(max_length, share, P):
-    assert enough_predictions(max_length, share) == P >= max(1, round(share * max_length))
+    assert predictions_per_row(max_length, share) == P >= max(1, round(share * max_length))

@@ -16,7 +16,7 @@ import pytest
 from pretraining_batches import CONFIG, P, T, random_batch
 
 import train as script
-from bert_jax.data.pretraining.loader import PretrainingSettings, training_batches
+from bert_jax.data.pretraining.loader import BatchSettings, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.models import BertForPreTraining
@@ -132,7 +132,7 @@ def test_a_blank_batch_is_like_any_other():
     store = TokenStore.from_documents([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
     vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
     for packing in (True, False):
-        settings = PretrainingSettings(max_length=32, packing=packing, max_predictions=3)
+        settings = BatchSettings(max_length=32, packing=packing, max_predictions=3)
         with training_batches(store, vocabulary, settings, batch_size=5) as batches:
             real = next(batches)
         blank = settings.blank(5)
