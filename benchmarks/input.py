@@ -35,7 +35,8 @@ from common.timing import interleaved, record
 from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens
-from bert_jax.data.pretraining.pairs import build_inputs, pair_lengths, plan_pairs
+from bert_jax.data.pretraining.pair_inputs import build_inputs
+from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.data.readers.sources import Texts

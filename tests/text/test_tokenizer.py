@@ -418,7 +418,7 @@ else:
 
 
 def test_importing_the_text_side_does_not_import_jax():
-    modules = ["tokenization", "data.sentences", "data.corpus", "data.store", "data.movie_reviews"]
+    modules = ["text.tokenizer", "data.readers.corpus", "data.readers.movie_reviews", "data.pretraining.loader"]
     imports = ", ".join(f"bert_jax.{name}" for name in modules)
     run(f"import sys, {imports}; assert not {{'jax', 'flax', 'movie_reviews'}} & set(sys.modules)")
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from bert_jax.data.packing import pack
-from bert_jax.data.pretraining.pairs import PAIR, pair_lengths, plan_pairs
+from bert_jax.data.pretraining.pair_planning import PAIR, pair_lengths, plan_pairs
 
 if TYPE_CHECKING:
     import os

@@ -22,7 +22,8 @@ from bert_jax.data.packing import slots_per_row
 from bert_jax.data.prefetch import ENDLESS, Batch, Batches
 from bert_jax.data.pretraining.epoch_plan import EpochPlan, plan_rows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
-from bert_jax.data.pretraining.pairs import PAIR, build_inputs, check_lengths
+from bert_jax.data.pretraining.pair_inputs import build_inputs
+from bert_jax.data.pretraining.pair_planning import PAIR, check_lengths
 from bert_jax.data.pretraining.shuffle import shuffled
 
 if TYPE_CHECKING:

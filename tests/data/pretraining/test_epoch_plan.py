@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bert_jax.data.packing import slots_per_row
-from bert_jax.data.pretraining import pairs
+from bert_jax.data.pretraining import pair_planning
 from bert_jax.data.pretraining.epoch_plan import plan_rows
-from bert_jax.data.pretraining.pairs import pair_lengths, plan_pairs
+from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.text.sentences import split_sentences
@@ -37,7 +37,7 @@ def rows_of(plan):
 
 
 def test_rows_hold_the_pairs_of_the_plan_each_once(monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
     planned = np.concatenate([*plan_pairs(STORE, max_length=T, seed=7, pass_number=0)])
     np.testing.assert_array_equal(plan(slots=1).pairs, planned)
     packed = rows_of(plan())
@@ -68,7 +68,7 @@ def test_who_shares_a_row_is_drawn_anew_in_each_pass():
 
 @pytest.mark.parametrize("slots", [1, SLOTS])
 def test_a_plan_on_disk_is_the_plan_and_leaves_nothing(tmp_path, monkeypatch, slots):
-    monkeypatch.setattr(pairs, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
     mapped, held = plan(slots, cache_dir=tmp_path / "cache"), plan(slots)
     assert isinstance(mapped.pairs, np.memmap)
     assert isinstance(mapped.offsets, np.memmap)

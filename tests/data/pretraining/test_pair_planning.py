@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bert_jax.data.pretraining import pairs
-from bert_jax.data.pretraining.pairs import plan_pairs
+from bert_jax.data.pretraining import pair_planning
+from bert_jax.data.pretraining.pair_planning import plan_pairs
 from bert_jax.data.pretraining.token_store import TokenStore
 
 SIGMAS = 5  # a fair draw strays further once in two million
@@ -70,7 +70,7 @@ def test_every_pair_fits_and_neither_segment_is_empty(max_length):
 
 
 def test_a_segment_lies_within_one_document_and_a_random_next_in_another(monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
     documents = random_corpus(53, 29, 5)
     found = np.concatenate([plan(documents, pass_number=number) for number in range(5)])
     a, b = (document_of(documents, found[start]) for start in ("a_start", "b_start"))
@@ -115,7 +115,7 @@ def test_pairs_are_distributed_as_by_the_recipe():
     passes, max_length, short = 1500, 16, 0.3
     ours = [plan(documents, max_length, number, short_probability=short) for number in range(passes)]
     draw = random.Random(3)
-    theirs = [np.array([*follow_recipe(documents, max_length, short, draw)], pairs.PAIR) for _ in range(passes)]
+    theirs = [np.array([*follow_recipe(documents, max_length, short, draw)], pair_planning.PAIR) for _ in range(passes)]
 
     views = [["a_start", "a_length", "label"], ["b_start", "label"], ["a_length", "b_length"], ["b_start", "b_length"]]
     for view in views:
@@ -139,7 +139,7 @@ def test_the_cut_is_that_of_dropping_single_tokens():
         x, y = a, b
         while x + y > room:
             x, y = (x - 1, y) if x > y else (x, y - 1)
-        assert pairs._cut(np.array([a]), np.array([b]), room) == ([x], [y])
+        assert pair_planning._cut(np.array([a]), np.array([b]), room) == ([x], [y])
 
 
 def test_a_plan_depends_on_seed_and_pass():

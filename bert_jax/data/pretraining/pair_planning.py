@@ -15,12 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bert_jax.data.packing import PackedRows
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bert_jax.data.pretraining.masking import Vocabulary
     from bert_jax.data.pretraining.token_store import TokenStore
 
 # Starts count tokens from the beginning of the corpus; label 0 = B follows A, 1 = B is random.
@@ -69,40 +66,6 @@ def check_lengths(max_length: int, short_probability: float) -> None:
 def pair_lengths(pairs: np.ndarray) -> np.ndarray:
     """Returns the tokens of PAIR [N] with their special tokens, int64 [N]."""
     return pairs["a_length"].astype(np.int64) + pairs["b_length"] + SPECIAL_TOKENS
-
-
-def build_inputs(
-    store: TokenStore, pairs: np.ndarray, in_row: np.ndarray, vocabulary: Vocabulary, *, max_length: int, slots: int
-) -> dict[str, np.ndarray]:
-    """Lays out [CLS] A [SEP] B [SEP] for PAIR [N], `in_row` [B] of them in each row, with next-sentence labels [B, S].
-
-    Args:
-        max_length: T, the tokens of a row.
-        slots: S, the most pairs in a row.
-
-    Raises:
-        ValueError: an id of the corpus is not in the vocabulary.
-    """
-    lengths = pair_lengths(pairs)
-    rows = PackedRows(lengths, in_row, row_length=max_length, slots=slots)
-    input_ids = np.full((len(in_row), max_length), vocabulary.pad_id, np.int32)
-    for row, start, (a_start, b_start, a, b, _) in zip(
-        rows.row.tolist(), rows.start.tolist(), pairs.tolist(), strict=True
-    ):
-        second = start + a + 2  # where B begins
-        input_ids[row, start + 1 : second - 1] = store.span(a_start, a)
-        input_ids[row, second : second + b] = store.span(b_start, b)
-    _check_ids(input_ids, pairs, rows, vocabulary.vocab_size)
-    segment_b = pairs["a_length"].astype(np.int64) + 2  # [CLS] A [SEP] come before it
-    input_ids[rows.row, rows.start] = vocabulary.cls_id
-    input_ids[rows.row, rows.start + segment_b - 1] = vocabulary.sep_id
-    input_ids[rows.row, rows.start + lengths - 1] = vocabulary.sep_id
-    return {
-        "input_ids": input_ids,
-        **rows.model_inputs(segment_b),
-        "next_sentence_labels": rows.scatter_sequences(pairs["label"].astype(np.int32)),
-        "next_sentence_weights": rows.scatter_sequences(np.ones(len(pairs), np.float32)),
-    }
 
 
 def _plan_block(
@@ -168,12 +131,3 @@ def _cut(a_length: np.ndarray, b_length: np.ndarray, room: int) -> tuple[np.ndar
     """Returns what is left when tokens are dropped one by one from the longer segment (B in a tie) until both fit."""
     a_kept = np.minimum(a_length, np.maximum(room - b_length, (room + 1) // 2))
     return a_kept, np.minimum(b_length, room - a_kept)
-
-
-def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, rows: PackedRows, vocab_size: int) -> None:
-    wrong = (input_ids < 0) | (input_ids >= vocab_size)
-    if wrong.any():
-        row, place = np.argwhere(wrong)[0]
-        pair = pairs[(rows.row == row) & (rows.start <= place)][-1]
-        where = f"in the pair at tokens {pair['a_start']} and {pair['b_start']} of the corpus"
-        raise ValueError(f"token id {input_ids[row, place]} is beyond the vocabulary of {vocab_size} ({where})")
