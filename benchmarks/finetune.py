@@ -1,13 +1,14 @@
-"""Fine-tuning, here and by the `Trainer` of transformers, side by side: what is learned, and how fast.
+"""Fine-tune with finetune.py and with the `Trainer` of transformers: compare scores and speed.
 
-Both start from the same weights and see the same examples, in as many epochs, in batches as large, at the same rate.
-Scores are those after the last epoch on data that was held out, one run a seed. Speed is that of training alone, no
-compilation and no evaluation: the two take turns (A B A B ...), so many updates a turn, and each reports the median of
-its turns. Theirs pads texts and tagged sentences to the longest of a batch, and, in the race, questions to 384 tokens.
+Both start from the same weights and read the same examples, with the same number of epochs, batch size and learning
+rate. Scores are those after the last epoch on held-out data, one run per seed. Speed is that of training steps alone,
+without compilation and evaluation: the sides alternate (A B A B ...) with `--steps` updates per turn, and each reports
+the median of its turns. The Trainer pads texts and tagged sentences to the longest of a batch, and, when speed is
+measured, questions to 384 tokens.
 
-A third side, `Trainer-paired`, is the Trainer given the model that finetune.py sets out from, new head and all, and the
-batches that it makes: dropout's masks are then all that differs in training, and with `--dropout 0` nothing does. It
-still reads what is held out in its own way, so questions in other windows.
+A third side, `Trainer-paired`, is the Trainer with finetune.py's initial model, new head included, and its batches:
+then only the dropout masks differ in training, and with `--dropout 0` nothing does. It still reads the held-out data in
+its own way, so questions have other windows.
 
     python benchmarks/finetune.py --task sst2 --data ../shared/data --seeds 3
     python benchmarks/finetune.py --task squad --data ../shared/data --fraction 0.1 --measure speed
@@ -31,12 +32,15 @@ from unittest import mock
 
 import jax
 import numpy as np
-from common.pretraining_step import matrix_flop
-from common.timing import interleaved, matmul_rate, minilm_folder, record, spread
+from common.inputs import minilm_folder
+from common.pretraining_step import step_flop
+from common.results import make_parser, record
+from common.timing import interleaved, matmul_rate, spread
 
 from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
 from bert_jax.data.readers.questions import read_questions
+from bert_jax.finetuning import program
 from bert_jax.finetuning.model import DROPOUTS
 from bert_jax.interop.huggingface import read_config
 
@@ -45,25 +49,30 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and how.
+    """A fine-tuning task and its settings.
 
     Attributes:
-        command: of finetune.py.
-        train, dev: files of the shared data.
-        peer: the function of trainer.py.
-        metric: how finetune.py calls the score.
-        separator: what stands between examples in a file; none for JSON.
+        command: subcommand of finetune.py.
+        train: training examples, a file in the data folder.
+        dev: held-out examples, a file in the data folder.
+        trainer_task: name of the function in common/trainer.py.
+        metric: name of the score in metrics.jsonl.
+        separator: text between two examples of a file; None for JSON.
     """
 
     command: str
     train: str
     dev: str
-    peer: str
+    trainer_task: str
     metric: str
     learning_rate: float
     batch_size: int
     epochs: int
     separator: str | None = None
+
+    @property
+    def trainer_settings(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "epochs": self.epochs}
 
 
 TASKS = {
@@ -80,183 +89,226 @@ TASKS = {
 }
 
 
-# What both sides are given
+@dataclass(frozen=True)
+class Comparison:
+    """A task with its files, and the options of the command line."""
+
+    name: str
+    task: Task
+    train: Path
+    dev: Path
+    options: argparse.Namespace
+
+    def finetune_arguments(self, output: Path) -> list[str]:
+        """Returns the command line of finetune.py."""
+        flags = {
+            "model": self.options.model,
+            "train": self.train,
+            "dev": self.dev,
+            "output": output,
+            "learning-rate": self.task.learning_rate,
+            "batch-size": self.task.batch_size,
+            "epochs": self.task.epochs,
+        }
+        if self.options.dropout is not None:
+            flags["dropout"] = self.options.dropout
+        return [self.task.command, *(str(part) for name, value in flags.items() for part in (f"--{name}", value))]
+
+    def trainer_task(self) -> Any:
+        """Returns the task for the Trainer."""
+        from common import trainer
+
+        task = getattr(trainer, self.task.trainer_task)(self.options.model, str(self.train), str(self.dev))
+        rates = {} if self.options.dropout is None else dict.fromkeys(DROPOUTS, self.options.dropout)
+        return replace(task, options=task.options | rates)
+
+    def description(self) -> str:
+        dropout = "" if self.options.dropout is None else f", dropout {self.options.dropout:g}"
+        return (
+            f"{short_name(self.options.model)}; {self.options.fraction:.0%} of the training examples, "
+            f"{self.options.dev_fraction:.0%} of the held-out examples; {self.task.epochs} epochs, "
+            f"batch size {self.task.batch_size}, learning rate {self.task.learning_rate:g}{dropout}"
+        )
 
 
-def share(source: Path, fraction: float, separator: str | None, folder: Path) -> Path:
-    """Writes a random share of a file's examples, always the same."""
-    if fraction >= 1:
-        return source
-    target = folder / f"{fraction:g}-{source.name}"
-    text = source.read_text(encoding="utf-8")
-    random = np.random.Generator(np.random.Philox(0))
-    if separator is None:
-        questions, _ = read_questions(str(source))
-        chosen = random.permutation(len(questions))[: round(fraction * len(questions))]
-        paragraphs = []
-        for one in (questions[i] for i in sorted(chosen.tolist())):
-            answers = [{"text": answer.text, "answer_start": answer.start} for answer in one.answers]
-            asked = {"id": one.id, "question": one.question, "answers": answers, "is_impossible": one.impossible}
-            paragraphs.append({"context": one.context, "qas": [asked]})
-        shared = json.dumps({"version": "", "data": [{"title": "", "paragraphs": paragraphs}]})
-    else:
-        lines = "\n".join(line.strip() and line for line in text.splitlines())
-        header = lines.partition("\n")[0] + "\n" if separator == "\n" else ""
-        examples = [example for example in lines.removeprefix(header).split(separator) if example.strip()]
-        chosen = random.permutation(len(examples))[: round(fraction * len(examples))]
-        shared = header + separator.join(examples[i] for i in sorted(chosen.tolist())) + "\n"
-    target.write_text(shared, encoding="utf-8")
-    return target
-
-
-def arguments_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path], output: Path) -> list[str]:
-    """Returns the command line of finetune.py."""
-    settings = {
-        "model": options.model,
-        "train": files[0],
-        "dev": files[1],
-        "output": output,
-        "learning-rate": task.learning_rate,
-        "batch-size": task.batch_size,
-        "epochs": task.epochs,
-    }
-    if options.dropout is not None:
-        settings["dropout"] = options.dropout
-    return [task.command, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]
-
-
-def named(model: str) -> str:
-    """Returns the end of a model's path, which tells models apart."""
+def short_name(model: str) -> str:
+    """Returns the last two parts of a model's path, which distinguish models."""
     return "-".join(Path(model).parts[-2:])
 
 
-def peer_of(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> Any:
-    """Returns the task as the Trainer has it."""
-    from common import trainer
-
-    peer = getattr(trainer, task.peer)(options.model, *map(str, files))
-    rates = {} if options.dropout is None else dict.fromkeys(DROPOUTS, options.dropout)
-    return replace(peer, options=peer.options | rates)
+# Data: the same sample for all sides
 
 
-def settings_of(task: Task) -> dict[str, Any]:
-    """Returns how the Trainer trains."""
-    return {"learning_rate": task.learning_rate, "batch_size": task.batch_size, "epochs": task.epochs}
+def sample_examples(source: Path, fraction: float, separator: str | None, folder: Path) -> Path:
+    """Writes a random sample of a file's examples to `folder`, the same in every call; returns its path."""
+    if fraction >= 1:
+        return source
+    random = np.random.Generator(np.random.Philox(0))
+
+    def choose(count: int) -> list[int]:
+        return sorted(random.permutation(count)[: round(fraction * count)].tolist())
+
+    sample = _sample_questions(source, choose) if separator is None else _sample_lines(source, separator, choose)
+    target = folder / f"{fraction:g}-{source.name}"
+    target.write_text(sample, encoding="utf-8")
+    return target
 
 
-class Enough(Exception):
-    """Ends a run of finetune.py which has come to where it trains."""
+def _sample_questions(source: Path, choose: Callable[[int], list[int]]) -> str:
+    questions, _ = read_questions(str(source))
+    paragraphs = []
+    for index in choose(len(questions)):
+        question = questions[index]
+        answers = [{"text": answer.text, "answer_start": answer.start} for answer in question.answers]
+        entry = {
+            "id": question.id,
+            "question": question.question,
+            "answers": answers,
+            "is_impossible": question.impossible,
+        }
+        paragraphs.append({"context": question.context, "qas": [entry]})
+    return json.dumps({"version": "", "data": [{"title": "", "paragraphs": paragraphs}]})
 
 
-def instead_of_training(act: Callable[..., None], arguments: list[str]) -> None:
-    """Runs finetune.py up to where it would train, and there `act` with what its loop would be given."""
-    from bert_jax.finetuning import program
+def _sample_lines(source: Path, separator: str, choose: Callable[[int], list[int]]) -> str:
+    text = "\n".join(line.strip() and line for line in source.read_text(encoding="utf-8").splitlines())
+    header = text.partition("\n")[0] + "\n" if separator == "\n" else ""
+    examples = [example for example in text.removeprefix(header).split(separator) if example.strip()]
+    return header + separator.join(examples[index] for index in choose(len(examples))) + "\n"
 
-    def train(*given: Any, **options: Any) -> None:
-        act(*given, **options)
-        raise Enough
 
-    with mock.patch.object(program, "train", train), contextlib.suppress(Enough):
+# Scores
+
+
+class TrainingReached(Exception):
+    """Ends a run of finetune.py where its training loop would start."""
+
+
+def run_instead_of_training(run: Callable[..., None], arguments: list[str]) -> None:
+    """Runs finetune.py up to its training loop, and calls `run` with the loop's arguments instead."""
+
+    def train(*positional: Any, **keywords: Any) -> None:
+        run(*positional, **keywords)
+        raise TrainingReached
+
+    with mock.patch.object(program, "train", train), contextlib.suppress(TrainingReached):
         program.main([*arguments, "--overwrite", "--quiet"])
 
 
-# What is learned
-
-
-def our_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
+def package_score(comparison: Comparison, seed: int, output: Path) -> float:
     """Runs finetune.py; returns the score after the last epoch."""
-    command = [sys.executable, str(ROOT / "finetune.py"), *arguments_of(task, options, files, output)]
+    command = [sys.executable, str(ROOT / "finetune.py"), *comparison.finetune_arguments(output)]
     subprocess.run([*command, "--seed", str(seed), "--overwrite", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [row[task.metric] for row in rows if task.metric in row][-1]
+    metric = comparison.task.metric
+    return [row[metric] for row in rows if metric in row][-1]
 
 
-def their_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
+def trainer_score(comparison: Comparison, seed: int, output: Path) -> float:
     """Runs the Trainer; returns the score after the last epoch."""
     from common import trainer
 
-    peer = peer_of(task, options, files)
-    return trainer.score(peer, options.model, options.threads, **settings_of(task), seed=seed, output=str(output))
+    options = comparison.options
+    settings = comparison.task.trainer_settings
+    task = comparison.trainer_task()
+    return trainer.train_and_score(task, options.model, options.threads, **settings, seed=seed, output=str(output))
 
 
-def paired_score(task: Task, options: argparse.Namespace, files: tuple[Path, Path], seed: int, output: Path) -> float:
-    """Runs the Trainer from the model and on the batches that finetune.py has; returns the score after the last one."""
+def paired_score(comparison: Comparison, seed: int, output: Path) -> float:
+    """Runs the Trainer with finetune.py's initial model and batches; returns the score after the last batch."""
     from common import trainer
 
-    made: list[Batch] = []
+    collected: list[Batch] = []
 
-    def take(state, batches, *, evaluate, steps, **others) -> None:
-        evaluate(state)  # the best so far, so it is saved
-        made.extend(next(batches) for _ in range(steps))
+    def collect(state, batches, *, evaluate, steps, **others) -> None:
+        evaluate(state)  # the first evaluation is the best so far, so it saves the initial model
+        collected.extend(next(batches) for _ in range(steps))
 
-    instead_of_training(take, [*arguments_of(task, options, files, output), "--seed", str(seed)])
-    peer, given = peer_of(task, options, files), read_config(output)[0].label_names
-    if (names := peer.options.get("id2label")) and tuple(names.values()) != given:
-        raise SystemExit(f"classes of the Trainer: {', '.join(names.values())}; of finetune.py: {', '.join(given)}")
-    settings = settings_of(task) | {"epochs": 1}  # of all batches
-    where = {"source": str(output), "output": str(output)}
-    return trainer.score(peer, threads=options.threads, batches=made, **settings, **where, seed=seed)
+    run_instead_of_training(collect, [*comparison.finetune_arguments(output), "--seed", str(seed)])
+    task = comparison.trainer_task()
+    saved_classes = read_config(output)[0].label_names
+    classes = tuple(task.options.get("id2label", {}).values())
+    if classes and classes != saved_classes:
+        raise SystemExit(f"classes differ: Trainer {', '.join(classes)}; finetune.py {', '.join(saved_classes)}")
+    settings = comparison.task.trainer_settings | {"epochs": 1}  # the collected batches are those of all epochs
+    threads = comparison.options.threads
+    return trainer.train_and_score(task, str(output), threads, collected, **settings, seed=seed, output=str(output))
 
 
-SIDES = {"bert_jax": our_score, "Trainer": their_score, "Trainer-paired": paired_score}
+SIDES = {"bert_jax": package_score, "Trainer": trainer_score, "Trainer-paired": paired_score}
 
 
-def scores(name: str, task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> dict[str, list[float]]:
-    """Returns each side's score by seed; those that an earlier call left in the folder are not made again."""
-    found: dict[str, list[float]] = {}
+def scores_by_side(comparison: Comparison) -> dict[str, list[float]]:
+    """Returns each side's score for each seed; scores in the folder from earlier calls are reused."""
+    options = comparison.options
+    task = comparison.task
+    settings = f"{short_name(options.model)}-{options.fraction:g}-{options.dev_fraction:g}"
+    settings += f"-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
+    if options.dropout is not None:
+        settings += f"-{options.dropout:g}"
+    scores: dict[str, list[float]] = {side: [] for side in options.sides}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for side in options.sides:
-            shares = f"{options.fraction:g}-{options.dev_fraction:g}"
-            settings = f"{named(options.model)}-{shares}-{task.epochs}-{task.batch_size}-{task.learning_rate:g}"
-            settings += "" if options.dropout is None else f"-{options.dropout:g}"
-            folder = options.folder / name / settings / side / str(seed)
-            kept = folder / "score.json"
-            if not kept.exists():
+            folder = options.folder / comparison.name / settings / side / str(seed)
+            file = folder / "score.json"
+            if not file.exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                value = SIDES[side](task, options, files, seed, folder / "run")
-                kept.write_text(json.dumps(value) + "\n", encoding="utf-8")
-            found.setdefault(side, []).append(json.loads(kept.read_text(encoding="utf-8")))
-            print(f"{name}, {side}, seed {seed}: {found[side][-1]:.4f}", flush=True)
-    return found
+                file.write_text(json.dumps(SIDES[side](comparison, seed, folder / "run")) + "\n", encoding="utf-8")
+            scores[side].append(json.loads(file.read_text(encoding="utf-8")))
+            print(f"{comparison.name}, {side}, seed {seed}: {scores[side][-1]:.4f}", flush=True)
+    return scores
 
 
-# How fast
+def format_scores(task: Task, scores: dict[str, list[float]]) -> str:
+    metric = task.metric.removeprefix("eval_").replace("_", " ")
+    lines = [f"| | {metric} by seed | mean ± standard deviation |", "|---|---|---|"]
+    for side, values in scores.items():
+        by_seed = ", ".join(f"{100 * value:.1f}" for value in values)
+        deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        lines.append(f"| {side} | {by_seed} | {100 * statistics.mean(values):.1f}{deviation} |")
+    return "\n".join(lines)
 
 
-class Turns:
-    """A training loop in a thread of its own, which goes on when it is called, and waits after so many updates.
+# Speed
+
+
+class PausedLoop:
+    """A training loop in its own thread, paused except during calls; each call runs it for one turn.
 
     Args:
-        loop: trains; is given `begin` and `end` to call before and after each turn.
+        loop: trains; is given `begin` and `end`, to call before and after each turn.
     """
 
     def __init__(self, loop: Callable[[Callable, Callable], None]) -> None:
-        self.go, self.done = threading.Semaphore(0), threading.Semaphore(0)
+        self.resume = threading.Semaphore(0)
+        self.turn_done = threading.Semaphore(0)
         self.error: BaseException | None = None
-        threading.Thread(target=self.run, args=(loop,), daemon=True).start()
+        threading.Thread(target=self._run, args=(loop,), daemon=True).start()
 
-    def run(self, loop: Callable[[Callable, Callable], None]) -> None:
+    def _run(self, loop: Callable[[Callable, Callable], None]) -> None:
         try:
-            loop(self.go.acquire, self.done.release)
+            loop(self.resume.acquire, self.turn_done.release)
         except BaseException as error:
             self.error = error
-            self.done.release()
+            self.turn_done.release()
 
     def __call__(self) -> None:
-        self.go.release()
-        self.done.acquire()
+        self.resume.release()
+        self.turn_done.acquire()
         if self.error is not None:
             raise self.error
 
 
-def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> Turns:
-    """Returns the Trainer's loop."""
+def trainer_loop(comparison: Comparison) -> PausedLoop:
+    """Returns the Trainer's training loop; a turn is `--steps` updates."""
     import torch
     import transformers
     from common import trainer
 
+    options = comparison.options
+
     def loop(begin: Callable, end: Callable) -> None:
-        class Turn(transformers.TrainerCallback):
+        class TurnCallback(transformers.TrainerCallback):
             def on_step_begin(self, args, state, control, **others):
                 if state.global_step % options.steps == 0:
                     begin()
@@ -266,128 +318,118 @@ def their_turns(task: Task, options: argparse.Namespace, files: tuple[Path, Path
                     end()
 
         torch.set_num_threads(options.threads)
-        peer = peer_of(task, options, files)
-        settings = settings_of(task) | {"epochs": 1}
-        output, updates = str(options.folder / "speed"), options.steps * (options.rounds + 1)
         trainer.make_trainer(
-            peer, options.model, **settings, seed=0, output=output, max_steps=updates, callback=Turn()
+            comparison.trainer_task(),
+            options.model,
+            **comparison.task.trainer_settings | {"epochs": 1},
+            seed=0,
+            output=str(options.folder / "speed"),
+            max_steps=options.steps * (options.rounds + 1),
+            callback=TurnCallback(),
         ).train()
 
-    return Turns(loop)
+    return PausedLoop(loop)
 
 
-def needed_flop(config: BertConfig, attention_mask: np.ndarray) -> float:
-    """Returns the operations of the matrix products that the sequences of rows [B, T] ask for, padding none."""
+def sequence_flop(config: BertConfig, attention_mask: np.ndarray) -> float:
+    """Returns the FLOP of the matrix multiplications that the sequences in rows [B, T] need, without padding."""
     lengths = (np.bincount(row)[1:] for row in attention_mask)
-    return sum(matrix_flop(config, 1, int(length), 0) for of_row in lengths for length in of_row)
+    return sum(step_flop(config, 1, int(length), 0) for of_row in lengths for length in of_row)
 
 
-def speeds(task: Task, options: argparse.Namespace, files: tuple[Path, Path]) -> tuple[dict[str, list[float]], float]:
-    """Returns each side's examples a second, by round, and the operations that an example asks for.
+def measure_speed(comparison: Comparison) -> tuple[dict[str, list[float]], float]:
+    """Returns each side's examples/s in every round, and the FLOP per example; an example of SQuAD is a window.
 
-    An example of questions is a window.
-
-    The race is run where finetune.py would train, with the state, the step and the batches it has made. The first
-    turns, in which our shapes are compiled, do not count.
+    bert_jax runs the state, the step and the batches that finetune.py has prepared for its training loop. The first
+    round, in which its shapes are compiled, is left out.
     """
-    theirs = {"Trainer": their_turns(task, options, files)} if "Trainer" in options.sides else {}
-    found: dict[str, list[float]] = {}
+    options = comparison.options
+    config = read_config(Path(options.model))[0]
+    seconds: dict[str, list[float]] = {}
     shapes: Counter[tuple[int, ...]] = Counter()
     flop: list[float] = []
-    config = read_config(Path(options.model))[0]
 
     def race(state, batches, *, step, device_put, **others) -> None:
-        def ours() -> None:
+        def turn() -> None:
             nonlocal state
             for _ in range(options.steps):
                 batch = next(batches)
+                mask = batch["attention_mask"]
                 shapes[batch["input_ids"].shape] += 1
-                flop.append(needed_flop(config, batch["attention_mask"].reshape(-1, batch["attention_mask"].shape[-1])))
-                state, figures = step(state, device_put(batch))
-            jax.block_until_ready(figures)
+                flop.append(sequence_flop(config, mask.reshape(-1, mask.shape[-1])))
+                state, metrics = step(state, device_put(batch))
+            jax.block_until_ready(metrics)
 
-        ours_too = {"bert_jax": ours} if "bert_jax" in options.sides else {}
-        found.update(interleaved({**ours_too, **theirs}, options.rounds))
+        candidates = {"bert_jax": turn}
+        if "Trainer" in options.sides:
+            candidates["Trainer"] = trainer_loop(comparison)
+        seconds.update(interleaved(candidates, options.rounds))
 
-    instead_of_training(race, arguments_of(task, options, files, options.folder / "speed"))
+    run_instead_of_training(race, comparison.finetune_arguments(options.folder / "speed"))
     print("bert_jax: " + ", ".join(f"{n} x {shape[0]} rows of {shape[-1]}" for shape, n in sorted(shapes.items())))
-    examples = options.steps * task.batch_size
-    rates = {side: [examples / seconds for seconds in some] for side, some in found.items()}
-    return rates, statistics.mean(flop) / task.batch_size
+    examples = options.steps * comparison.task.batch_size
+    rates = {side: [examples / turn for turn in turns] for side, turns in seconds.items()}
+    return rates, statistics.mean(flop) / comparison.task.batch_size
 
 
-# The tables
-
-
-def setting(task: Task, options: argparse.Namespace) -> str:
-    return (
-        f"{named(options.model)}; {options.fraction:.0%} of the training examples, "
-        f"{options.dev_fraction:.0%} of those held out; {task.epochs} epochs, batch {task.batch_size}, "
-        f"rate {task.learning_rate:g}" + ("" if options.dropout is None else f", dropout {options.dropout:g}")
-    )
-
-
-def scores_table(task: Task, learned: dict[str, list[float]]) -> str:
-    metric = task.metric.removeprefix("eval_").replace("_", " ")
-    lines = [f"| | {metric} by seed | mean ± deviation |", "|---|---|---|"]
-    for side, values in learned.items():
-        each = ", ".join(f"{100 * value:.1f}" for value in values)
-        deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        lines.append(f"| {side} | {each} | {100 * statistics.mean(values):.1f}{deviation} |")
-    return "\n".join(lines)
-
-
-def speed_table(fast: dict[str, list[float]], flop: float) -> str:
+def format_speed(rates: dict[str, list[float]], flop: float) -> str:
     machine_rate = matmul_rate()
     lines = [
-        "| | examples/s, median (min to max) | of the machine's matrix products | as fast as the Trainer |",
+        "| | examples/s, median (min to max) | of the matmul rate | speedup over the Trainer |",
         "|---|---|---|---|",
     ]
-    for side, rates in fast.items():
-        median = statistics.median(rates)
-        ratio = f"{median / statistics.median(fast['Trainer']):.2f}x" if "Trainer" in fast else ""
-        lines.append(f"| {side} | {spread(rates, 1)} | {flop * median / 1e9 / machine_rate:.0%} | {ratio} |")
+    for side, values in rates.items():
+        median = statistics.median(values)
+        speedup = f"{median / statistics.median(rates['Trainer']):.2f}x" if "Trainer" in rates else ""
+        lines.append(f"| {side} | {spread(values, 1)} | {flop * median / 1e9 / machine_rate:.0%} | {speedup} |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_options() -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--task", choices=[*TASKS, "all"], default="sst2")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--model", help="a folder in Hugging Face's layout; default: MiniLM, a package of `make live`")
-    parser.add_argument("--fraction", type=float, default=1.0, help="of the training examples")
-    parser.add_argument("--dev-fraction", type=float, default=1.0, help="of the examples held out")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--dropout", type=float, help="of all sides; default: the model's")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
+    parser.add_argument("--model", help="a folder in Hugging Face's layout; default: MiniLM, installed by `make live`")
+    parser.add_argument("--fraction", type=float, default=1.0, help="fraction of the training examples to use")
+    parser.add_argument("--dev-fraction", type=float, default=1.0, help="fraction of the held-out examples to use")
+    parser.add_argument("--epochs", type=int, help="default: the task's")
+    parser.add_argument("--learning-rate", type=float, help="default: the task's")
+    parser.add_argument("--dropout", type=float, help="dropout of all sides; default: the model's")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds for scores (default: 3)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--measure", choices=["scores", "speed", "both"], default="both")
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=["bert_jax", "Trainer"])
-    parser.add_argument("--steps", type=int, default=10, help="updates a turn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
+    parser.add_argument("--steps", type=int, default=10, help="updates per turn, for speed (default: 10)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side, for speed (default: 5)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of PyTorch")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "benchmark", help="keeps runs and scores")
-    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
     options = parser.parse_args()
     if options.measure != "scores" and not {"bert_jax"} <= {*options.sides} <= {"bert_jax", "Trainer"}:
-        parser.error("speed is that of bert_jax, with the Trainer beside it or not; else --measure scores")
+        parser.error("speed needs --sides bert_jax or bert_jax Trainer; use --measure scores for other sides")
     options.model = options.model or minilm_folder()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    return options
 
+
+def main() -> None:
+    options = parse_options()
+    options.folder.mkdir(parents=True, exist_ok=True)
     for name in TASKS if options.task == "all" else (options.task,):
         task = TASKS[name]
-        task = replace(task, epochs=options.epochs or task.epochs)
-        task = replace(task, learning_rate=options.learning_rate or task.learning_rate)
-        train = share(options.data / task.train, options.fraction, task.separator, options.folder)
-        dev = share(options.data / task.dev, options.dev_fraction, task.separator, options.folder)
+        task = replace(
+            task,
+            epochs=options.epochs or task.epochs,
+            learning_rate=options.learning_rate or task.learning_rate,
+        )
+        train = sample_examples(options.data / task.train, options.fraction, task.separator, options.folder)
+        dev = sample_examples(options.data / task.dev, options.dev_fraction, task.separator, options.folder)
+        comparison = Comparison(name, task, train, dev, options)
         if options.measure != "speed":
-            learned = scores(name, task, options, (train, dev))
+            table = format_scores(task, scores_by_side(comparison))
             paired = ", paired" if "Trainer-paired" in options.sides else ""
-            record(f"Fine-tuning, scores{paired}: {name}", f"{setting(task, options)}\n\n{scores_table(task, learned)}")
+            record(f"Fine-tuning, scores{paired}: {name}", f"{comparison.description()}\n\n{table}")
         if options.measure != "scores":
-            fast, flop = speeds(task, options, (train, dev))
-            record(f"Fine-tuning, speed: {name}", f"{setting(task, options)}\n\n{speed_table(fast, flop)}")
+            table = format_speed(*measure_speed(comparison))
+            record(f"Fine-tuning, speed: {name}", f"{comparison.description()}\n\n{table}")
 
 
 if __name__ == "__main__":

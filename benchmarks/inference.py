@@ -1,22 +1,21 @@
-"""Texts answered here and by others, side by side on this machine.
+"""Time inference in bert_jax, transformers, sentence-transformers and onnxruntime on this machine.
 
-Real texts of mixed lengths, film reviews or the sentences of SST-2. `minilm` turns them into vectors, with the real
-weights of all-MiniLM-L6-v2; `base` classifies them, with random weights. All read the same weights and the same texts,
-cut to the window so that all do the same work, and must agree before they are timed. They take turns (A B A B ...) and
-each reports the median of its rounds: a machine that slows down slows all. What is not installed is left out.
+Texts are real and of mixed lengths: film reviews or the sentences of SST-2. `minilm` embeds them with the trained
+weights of all-MiniLM-L6-v2; `base` classifies them with random weights. All candidates read the same weights and the
+same texts, truncated to 512 tokens, and must agree before they are timed. They alternate (A B A B ...) and each reports
+the median of its rounds, so that a machine that slows down slows all. Packages that are not installed are left out.
 
     python benchmarks/inference.py --model minilm --texts reviews
-    python benchmarks/inference.py --model minilm --single
+    python benchmarks/inference.py --model minilm --single 32
     python benchmarks/inference.py --startup
 
-The others as their documentation has them: pipelines of transformers with one text at a time, their default, and with
-`--batch`; onnxruntime with the model exported by PyTorch, its texts sorted by length and padded to the longest of a
-batch, which is what sentence-transformers does too.
+The others run as documented: transformers' pipeline with one text at a time, its default, and with `--batch`;
+onnxruntime with the model exported by PyTorch. For onnxruntime texts are sorted by length and padded to the longest of
+a batch, as sentence-transformers does.
 """
 
 import argparse
 import csv
-import functools
 import importlib.util
 import json
 import statistics
@@ -25,14 +24,17 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common.profiles import profile, table
-from common.timing import interleaved, minilm_folder, record, spread
+from common.inputs import CACHE, minilm_folder
+from common.profiles import profile, tables
+from common.results import make_parser, record
+from common.timing import interleaved, spread
 
 from bert_jax import BertConfig
 from bert_jax.data.readers.movie_reviews import movie_reviews
@@ -42,16 +44,16 @@ from bert_jax.pipelines import Embedder, TextClassifier
 from bert_jax.text.tokenizer import Tokenizer
 
 SST2 = Path(__file__).resolve().parents[2] / "shared/data/sst2/dev.tsv"
-CACHE = Path("~/.cache/bert_jax").expanduser()
 TOLERANCE = 1e-4
-WINDOW = 512  # tokens
-PRODUCTS = "the matrix products alone"
+MAX_LENGTH = 512  # tokens
+CHECKED_TEXTS = 24  # on which all candidates must agree
+MATMUL = "matrix multiplications alone"
 
-Run = Callable[[list[str]], np.ndarray]  # texts to [texts, D] or [texts, C]
+Run = Callable[[list[str]], np.ndarray]  # texts -> embeddings [texts, D] or class probabilities [texts, C]
 
 
-def model_folder(name: str, folder: str) -> str:
-    """Returns the folder of the model; a base one is made in `folder`, with the vocabulary of MiniLM."""
+def prepare_model(name: str, folder: str) -> str:
+    """Returns the folder of the model; BERT-base is created in `folder`, with MiniLM's vocabulary."""
     minilm = minilm_folder()
     if name == "minilm":
         return minilm
@@ -61,27 +63,27 @@ def model_folder(name: str, folder: str) -> str:
     return folder
 
 
-def mixed_texts(name: str, count: int, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
-    """Returns texts drawn at random, cut where they are longer than the window, and how many tokens each has."""
+def sample_texts(name: str, count: int, tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
+    """Returns random texts, truncated to MAX_LENGTH tokens, and the number of tokens of each."""
     if name == "reviews":
         texts = list(movie_reviews(CACHE)["text"])
     else:
         with SST2.open(encoding="utf-8", newline="") as file:
             texts = [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
     texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
-    encodings = tokenizer.encode_batch(texts, max_length=WINDOW)
-    cut = [text[: max(end for _, end in one.offsets)] for text, one in zip(texts, encodings, strict=True)]
-    return cut, [len(one) for one in encodings]
+    encodings = tokenizer.encode_batch(texts, max_length=MAX_LENGTH)
+    truncated = [text[: max(end for _, end in one.offsets)] for text, one in zip(texts, encodings, strict=True)]
+    return truncated, [len(one) for one in encodings]
 
 
-# The contestants: each a function that loads a model and returns what answers texts.
+# Candidates: each function loads a model and returns a function from texts to results.
 
 
 def bert_jax(model: str, folder: str) -> Run:
     if model == "minilm":
         return Embedder.load(folder)
     classify = TextClassifier.load(folder)
-    return lambda texts: np.array([by_label(answer) for answer in classify(texts, top=None)])
+    return lambda texts: np.array([scores_by_label(result) for result in classify(texts, top=None)])
 
 
 def transformers_pipeline(model: str, folder: str, *, batch: int) -> Run:
@@ -89,20 +91,25 @@ def transformers_pipeline(model: str, folder: str, *, batch: int) -> Run:
     from transformers import pipeline
 
     task = "feature-extraction" if model == "minilm" else "text-classification"
-    answer: Any = pipeline(task, model=folder, device="cpu", dtype=torch.float32)
-    cut = {"truncation": True, "max_length": WINDOW}
-    if model == "minilm":
-        return lambda texts: normalized(
-            [x[0].mean(0).numpy() for x in answer(texts, return_tensors=True, batch_size=batch, tokenize_kwargs=cut)]
-        )
-    return lambda texts: np.array([by_label(one) for one in answer(texts, top_k=None, batch_size=batch, **cut)])
+    pipe: Any = pipeline(task, model=folder, device="cpu", dtype=torch.float32)
+    truncation = {"truncation": True, "max_length": MAX_LENGTH}
+
+    def embed(texts: list[str]) -> np.ndarray:
+        tokens = pipe(texts, return_tensors=True, batch_size=batch, tokenize_kwargs=truncation)
+        return normalize([x[0].mean(0).numpy() for x in tokens])
+
+    def classify(texts: list[str]) -> np.ndarray:
+        results = pipe(texts, top_k=None, batch_size=batch, **truncation)
+        return np.array([scores_by_label(result) for result in results])
+
+    return embed if model == "minilm" else classify
 
 
 def sentence_transformers(model: str, folder: str, *, batch: int) -> Run:
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(folder, device="cpu")
-    encoder.max_seq_length = WINDOW
+    encoder.max_seq_length = MAX_LENGTH
     return lambda texts: encoder.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
 
 
@@ -110,36 +117,37 @@ def onnxruntime(model: str, folder: str, *, batch: int) -> Run:
     import onnxruntime
     from transformers import AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as there:
-        session = onnxruntime.InferenceSession(exported(model, folder, there), providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as export_folder:
+        path = export_onnx(model, folder, export_folder)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def run(texts: list[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         results: list[Any] = [None] * len(texts)
         for start in range(0, len(order), batch):
-            some = order[start : start + batch]
-            inputs = tokenizer([texts[i] for i in some], padding=True, truncation=True, return_tensors="np")
-            (answers,) = session.run(None, {name: array.astype(np.int64) for name, array in inputs.items()})
-            for i, answer, mask in zip(some, answers, inputs["attention_mask"], strict=True):
-                results[i] = answer[mask == 1].mean(0) if model == "minilm" else answer
+            indices = order[start : start + batch]
+            inputs = tokenizer([texts[i] for i in indices], padding=True, truncation=True, return_tensors="np")
+            (outputs,) = session.run(None, {name: array.astype(np.int64) for name, array in inputs.items()})
+            for i, output, mask in zip(indices, outputs, inputs["attention_mask"], strict=True):
+                results[i] = output[mask == 1].mean(0) if model == "minilm" else output
         if model == "minilm":
-            return normalized(results)
+            return normalize(results)
         scores = np.exp(np.stack(results))
         return scores / scores.sum(1, keepdims=True)
 
     return run
 
 
-def exported(model: str, folder: str, where: str) -> str:
-    """Writes the model as ONNX, rows and tokens being free, and returns the file's path."""
+def export_onnx(model: str, folder: str, export_folder: str) -> str:
+    """Exports the model to ONNX, with dynamic rows and tokens; returns the file's path."""
     import torch
     import transformers
 
     kind = transformers.AutoModel if model == "minilm" else transformers.AutoModelForSequenceClassification
     network = kind.from_pretrained(folder, return_dict=False, dtype=torch.float32).eval()
 
-    class Answer(torch.nn.Module):
+    class FirstOutput(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
@@ -148,56 +156,61 @@ def exported(model: str, folder: str, where: str) -> str:
             return self.network(input_ids, attention_mask, token_type_ids)[0]
 
     names = ("input_ids", "attention_mask", "token_type_ids")
-    rows = tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
-    free = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=WINDOW)}
-    path = f"{where}/model.onnx"
-    torch.onnx.export(Answer().eval(), rows, path, input_names=names, dynamic_shapes=(free,) * 3, verbose=False)
+    example = tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
+    dynamic = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=MAX_LENGTH)}
+    path = f"{export_folder}/model.onnx"
+    torch.onnx.export(
+        FirstOutput().eval(), example, path, input_names=names, dynamic_shapes=(dynamic,) * 3, verbose=False
+    )
     return path
 
 
-def by_label(answer: list[dict[str, Any]]) -> list[float]:
-    return [one["score"] for one in sorted(answer, key=lambda one: one["label"])]
+def scores_by_label(result: list[dict[str, Any]]) -> list[float]:
+    return [entry["score"] for entry in sorted(result, key=lambda entry: entry["label"])]
 
 
-def normalized(vectors: list[np.ndarray]) -> np.ndarray:
+def normalize(vectors: list[np.ndarray]) -> np.ndarray:
     return np.stack([vector / np.linalg.norm(vector) for vector in vectors])
 
 
-def contestants(model: str, folder: str, *, batch: int, single: bool) -> dict[str, Run]:
-    """Loads everybody whose packages are installed, and names the others."""
-    pipeline = functools.partial(transformers_pipeline, model, folder)
-    wanted: dict[str, tuple[tuple[str, ...], Callable[[], Run]]] = {
+def load_candidates(model: str, folder: str, *, batch: int, single: bool) -> dict[str, Run]:
+    """Loads all candidates whose packages are installed, and prints the names of the others."""
+    pipeline_at = partial(transformers_pipeline, model, folder)
+    loaders: dict[str, tuple[tuple[str, ...], Callable[[], Run]]] = {
         "bert_jax": ((), lambda: bert_jax(model, folder)),
-        "transformers pipeline": (("torch", "transformers"), lambda: pipeline(batch=1)),
+        "transformers pipeline": (("torch", "transformers"), lambda: pipeline_at(batch=1)),
     }
     if model == "minilm":
-        wanted["sentence-transformers"] = (
+        loaders["sentence-transformers"] = (
             ("sentence_transformers",),
             lambda: sentence_transformers(model, folder, batch=batch),
         )
     elif not single:
-        wanted[f"transformers pipeline, {batch} at a time"] = (
+        loaders[f"transformers pipeline, batch size {batch}"] = (
             ("torch", "transformers"),
-            lambda: pipeline(batch=batch),
+            lambda: pipeline_at(batch=batch),
         )
-    wanted["onnxruntime"] = (
+    loaders["onnxruntime"] = (
         ("onnxruntime", "onnxscript", "torch", "transformers"),
         lambda: onnxruntime(model, folder, batch=batch),
     )
-    loaded = {}
-    for name, (packages, load) in wanted.items():
-        if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-            print(f"{name} is left out: {', '.join(missing)} not installed")
+    candidates = {}
+    for name, (packages, load) in loaders.items():
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            print(f"{name} is skipped: {', '.join(missing)} not installed")
         else:
-            loaded[name] = load()
-    return loaded
+            candidates[name] = load()
+    return candidates
 
 
-def matrix_products(config: BertConfig, tokens: int) -> Callable[[], None]:
-    """Returns what does the encoder's products with weights alone, for about so many tokens."""
-    D, F, rows = config.hidden_size, config.intermediate_size, 1024
+def matmul_run(config: BertConfig, tokens: int) -> Callable[[], None]:
+    """Returns a function that runs only the encoder's multiplications with weights, for about `tokens` tokens."""
+    D = config.hidden_size
+    F = config.intermediate_size
+    rows = 1024
     weights = [jnp.full(shape, 1e-3) for shape in ((D, D), (D, D), (D, D), (D, D), (D, F), (F, D))]
-    layer = jax.jit(lambda x, weights: functools.reduce(jnp.matmul, weights, x))
+    layer = jax.jit(lambda x, weights: reduce(jnp.matmul, weights, x))
     x = jnp.ones((rows, D))
 
     def run() -> None:
@@ -207,77 +220,77 @@ def matrix_products(config: BertConfig, tokens: int) -> Callable[[], None]:
     return run
 
 
-def agree(runs: dict[str, Run], texts: list[str]) -> None:
-    """Sees to it that all give the same answers."""
-    want = runs["bert_jax"](texts)
-    for name, run in runs.items():
-        np.testing.assert_allclose(run(texts), want, atol=TOLERANCE, rtol=0, err_msg=name)
+def require_agreement(candidates: dict[str, Run], texts: list[str]) -> None:
+    """Raises AssertionError unless all candidates return the same results as bert_jax."""
+    expected = candidates["bert_jax"](texts)
+    for name, run in candidates.items():
+        np.testing.assert_allclose(run(texts), expected, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
-def many(options: argparse.Namespace, folder: str) -> None:
-    """Texts a second, of a list of texts."""
+def measure_throughput(options: argparse.Namespace, folder: str) -> None:
+    """Measures texts/s on a list of texts."""
     tokenizer = Tokenizer.load(folder)
-    texts, lengths = mixed_texts(options.texts, options.count, tokenizer)
-    runs = contestants(options.model, folder, batch=options.batch, single=False)
-    agree(runs, texts[:24])
-    turns = {name: functools.partial(run, texts) for name, run in runs.items()}
-    turns[PRODUCTS] = matrix_products(BertConfig.load(f"{folder}/config.json"), sum(lengths))
-    seconds = interleaved(turns, options.rounds)
-    mine, products = (statistics.median(seconds[name]) for name in ("bert_jax", PRODUCTS))
+    texts, lengths = sample_texts(options.texts, options.count, tokenizer)
+    candidates = load_candidates(options.model, folder, batch=options.batch, single=False)
+    require_agreement(candidates, texts[:CHECKED_TEXTS])
+    runs: dict[str, Callable[[], object]] = {name: partial(run, texts) for name, run in candidates.items()}
+    runs[MATMUL] = matmul_run(BertConfig.load(f"{folder}/config.json"), sum(lengths))
+    seconds = interleaved(runs, options.rounds)
+    own_median = statistics.median(seconds["bert_jax"])
+    matmul_median = statistics.median(seconds[MATMUL])
     lines = [
-        f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, on the average {statistics.mean(lengths):.0f}",
+        f"{len(texts)} texts of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on average",
         "",
-        "| | texts/s, median (worst to best) | bert_jax is faster by | of the rate of matrix products |",
+        "| | texts/s, median (min to max) | speedup of bert_jax | of the matmul rate |",
         "|---|---|---|---|",
     ]
     for name, times in seconds.items():
         median = statistics.median(times)
-        ratio = "" if name in ("bert_jax", PRODUCTS) else f"{median / mine:.2f}x"
+        speedup = "" if name in ("bert_jax", MATMUL) else f"{median / own_median:.2f}x"
         rates = spread([len(texts) / time for time in times], 1)
-        lines.append(f"| {name} | {rates} | {ratio} | {products / median:.0%} |")
+        lines.append(f"| {name} | {rates} | {speedup} | {matmul_median / median:.0%} |")
     if options.profile:
-        lines += ["", *table(profile(lambda: runs["bert_jax"](texts), options.profile))]
-    record(f"Answering: {options.model}, {options.texts}", "\n".join(lines))
+        lines += ["", *tables(profile(lambda: candidates["bert_jax"](texts), options.profile))]
+    record(f"Inference: {options.model}, {options.texts}", "\n".join(lines))
 
 
-def one_by_one(options: argparse.Namespace, folder: str) -> None:
-    """Milliseconds from a text to its answer, one text at a time."""
+def measure_latency(options: argparse.Namespace, folder: str) -> None:
+    """Measures milliseconds per text, one text at a time."""
     tokenizer = Tokenizer.load(folder)
-    runs = contestants(options.model, folder, batch=1, single=True)
-    lines = ["| | tokens | ms a text, median (least to most) | bert_jax is faster by |", "|---|---|---|---|"]
+    candidates = load_candidates(options.model, folder, batch=1, single=True)
+    lines = ["| | tokens | ms per text, median (min to max) | speedup of bert_jax |", "|---|---|---|---|"]
     for source in ("sst2", "reviews"):
-        texts, lengths = mixed_texts(source, options.single, tokenizer)
-        seconds = interleaved({name: functools.partial(each, run, texts) for name, run in runs.items()}, options.rounds)
+        texts, lengths = sample_texts(source, options.single, tokenizer)
+        seconds = interleaved(
+            {name: partial(run_one_by_one, run, texts) for name, run in candidates.items()}, options.rounds
+        )
+        own_median = statistics.median(seconds["bert_jax"])
         for name, times in seconds.items():
-            ratio = (
-                ""
-                if name == "bert_jax"
-                else f"{statistics.median(times) / statistics.median(seconds['bert_jax']):.2f}x"
-            )
+            speedup = "" if name == "bert_jax" else f"{statistics.median(times) / own_median:.2f}x"
             milliseconds = spread([1000 * time / len(texts) for time in times], 2)
-            lines.append(f"| {name} | {statistics.mean(lengths):.0f} | {milliseconds} | {ratio} |")
-    record(f"Answering: {options.model}, one text at a time", "\n".join(lines))
+            lines.append(f"| {name} | {statistics.mean(lengths):.0f} | {milliseconds} | {speedup} |")
+    record(f"Inference: {options.model}, one text at a time", "\n".join(lines))
 
 
-def each(run: Run, texts: list[str]) -> None:
+def run_one_by_one(run: Run, texts: list[str]) -> None:
     for text in texts:
         run([text])
 
 
 STARTUP = {
-    "bert_jax": ("import bert_jax", "from bert_jax.pipelines import Embedder", "answer = Embedder.load({folder!r})"),
+    "bert_jax": ("import bert_jax", "from bert_jax.pipelines import Embedder", "model = Embedder.load({folder!r})"),
     "transformers pipeline": (
         "import transformers",
         "from transformers import pipeline",
-        "answer = pipeline('feature-extraction', model={folder!r}, device='cpu')",
+        "model = pipeline('feature-extraction', model={folder!r}, device='cpu')",
     ),
     "sentence-transformers": (
         "import sentence_transformers",
         "from sentence_transformers import SentenceTransformer",
-        "answer = SentenceTransformer({folder!r}, device='cpu').encode",
+        "model = SentenceTransformer({folder!r}, device='cpu').encode",
     ),
 }
-STAGES = """
+STARTUP_PROGRAM = """
 import json, time
 times = [time.perf_counter()]
 for line in {lines!r}:
@@ -287,42 +300,44 @@ print(json.dumps([after - before for before, after in zip(times, times[1:])]))
 """
 
 
-def startup(options: argparse.Namespace, folder: str) -> None:
-    """Seconds from a fresh process to its first answer."""
-    stages: dict[str, list[list[float]]] = {}
+def measure_startup(options: argparse.Namespace, folder: str) -> None:
+    """Measures seconds from a new process to its first result."""
+    seconds: dict[str, list[list[float]]] = {}
     for _ in range(options.rounds):
         for name, lines in STARTUP.items():
             if importlib.util.find_spec(lines[0].split()[1]) is None:
                 continue
-            program = [line.format(folder=folder) for line in (*lines, "answer('a wonderful film .')")]
-            program = STAGES.format(lines=program)
-            output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-            stages.setdefault(name, []).append(json.loads(output.splitlines()[-1]))
-    lines = ["| | the package | its class | a model | the first answer | all |", "|---|---|---|---|---|---|"]
-    for name, rounds in stages.items():
-        parts = [f"{statistics.median(times):.2f} s" for times in zip(*rounds, strict=True)]
-        whole = statistics.median(map(sum, rounds))
-        lines.append(f"| {name} | {' | '.join(parts)} | {whole:.2f} s |")
-    record("Answering: from a fresh process to the first answer", "\n".join(lines))
+            stages = [line.format(folder=folder) for line in (*lines, "model('a wonderful film .')")]
+            command = [sys.executable, "-c", STARTUP_PROGRAM.format(lines=stages)]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            seconds.setdefault(name, []).append(json.loads(output.splitlines()[-1]))
+    lines = ["| | import package | import class | load model | first result | total |", "|---|---|---|---|---|---|"]
+    for name, rounds in seconds.items():
+        stages = [f"{statistics.median(times):.2f} s" for times in zip(*rounds, strict=True)]
+        lines.append(f"| {name} | {' | '.join(stages)} | {statistics.median(map(sum, rounds)):.2f} s |")
+    record("Inference: from a new process to the first result", "\n".join(lines))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--model", choices=("minilm", "base"), default="minilm")
     parser.add_argument("--texts", choices=("reviews", "sst2"), default="reviews")
-    parser.add_argument("--count", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=32, help="texts of the others' batches")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--single", type=int, metavar="TEXTS", help="so many texts, one at a time")
-    parser.add_argument("--startup", action="store_true", help="seconds to import, to load and to answer")
-    parser.add_argument("--profile", metavar="DIR", help="also say where ours spends its time, see profiles.py")
-    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
+    parser.add_argument("--count", type=int, default=128, help="number of texts (default: 128)")
+    parser.add_argument("--batch", type=int, default=32, help="batch size of the other packages (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each candidate (default: 5)")
+    parser.add_argument("--single", type=int, metavar="N", help="run N texts, one at a time")
+    parser.add_argument("--startup", action="store_true", help="time imports, loading and the first result")
+    parser.add_argument("--profile", metavar="DIR", help="write a profile of bert_jax to DIR and print time by scope")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # of the exporter
-    with tempfile.TemporaryDirectory() as there:
-        folder = model_folder(options.model, there)
-        mode = startup if options.startup else one_by_one if options.single else many
-        mode(options, folder)
+    warnings.simplefilter("ignore")  # of PyTorch's ONNX exporter
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = prepare_model(options.model, temporary)
+        if options.startup:
+            measure_startup(options, folder)
+        elif options.single:
+            measure_latency(options, folder)
+        else:
+            measure_throughput(options, folder)
 
 
 if __name__ == "__main__":

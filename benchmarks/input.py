@@ -1,36 +1,36 @@
-"""How fast text becomes batches, stage by stage, on one core; and in how little memory.
+"""Time how text becomes batches, stage by stage, on one core; or check that it needs little memory.
 
-Film reviews go through every stage of the input here, and through the same recipe written as plain Python
-(`plain_recipe.py`), in turns (A B A B ...). A corpus is split and tokenized once; pairing, packing, masking and
-batching are done again in every pass. The tokenizer keeps the ids of words, so tokenizing is timed twice: by one that
-has met no word, which is what a first pass is judged by, and by one that has just read the same corpus.
+Film reviews pass through every stage of this project's input, and through the same recipe in plain Python
+(`common/plain_recipe.py`), in turns (A B A B ...). A corpus is split and tokenized once; pairing, packing, masking and
+batching are repeated every epoch. The tokenizer caches the ids of words, so tokenization is timed twice: with an empty
+cache, as in the first pass, and with the cache of the same corpus.
 
     python benchmarks/input.py --length 512
     python benchmarks/input.py --memory 10
 
-`--memory N` makes a corpus N times as large as the memory that a process is given beyond its start, and takes it from
-text to batches in that process: the kernel refuses what goes beyond (RLIMIT_DATA: all memory but mapped files).
+`--memory N` writes a corpus N times as large as the memory that a process may allocate beyond its start, and turns it
+into batches in that process. RLIMIT_DATA enforces the limit: all memory but mapped files.
 """
 
 import os
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # rates are those of one core
 
-import argparse
 import gc
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import plain_recipe
-from common.corpus_pass import BATCH, CACHE, SPARING, VOCABULARY, pass_through, some_tokenizer, write_reviews
-from common.timing import interleaved, record
+from common.inputs import BATCH_SIZE, CACHE, LOW_MEMORY, VOCAB_SIZE, pass_over_corpus, train_tokenizer, write_corpus
+from common.processes import MEBI, parse_options, process_memory, run_in_new_process
+from common.results import make_parser, record
+from common.timing import interleaved
 
 from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
@@ -43,18 +43,24 @@ from bert_jax.data.readers.sources import Texts
 from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
 
-PLAIN_SHARE = 50  # plain Python gets every so-manieth review
-H200_TOKENS, H200_CORES = 250_000, 16  # what BERT-large takes a second on one, at best, and its share of a machine
-TOKENIZING = "tokenizing, no word met before"
-BATCHING = "batching, with those two"
-MEMORY = 96 << 20  # bytes beyond the start of the process
+PLAIN_EVERY = 50  # plain Python reads every 50th review
+MOST_BATCHES = 40
+H200_TOKENS = 250_000  # tokens/s that BERT-large trains on one, at best
+H200_CORES = 16  # cores per GPU of a usual machine
+MEMORY_LIMIT = 96 * MEBI  # beyond the start of the process
+
+TOKENIZING = "tokenizing, empty word cache"
+BATCHING = "batching (assembly, masking)"
+PLAIN_TOKENIZING = "plain Python: tokenizing"
+PLAIN_PAIRS = "plain Python: pairing and masking"
 
 
-class Ours:
-    """The stages of this project, each as a function of what the one before has left."""
+class PackageStages:
+    """The stages of this project, each a method that works on the results of the previous one."""
 
     def __init__(self, texts: list[str], tokenizer: Tokenizer, length: int) -> None:
-        self.texts, self.tokenizer = texts, tokenizer
+        self.texts = texts
+        self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
         self.settings = BatchSettings(length)
         self.split()
@@ -62,11 +68,14 @@ class Ours:
         self.pair()
         self.pack()
         self.rows = PretrainingRows(self.store, self.vocabulary, self.settings)
-        self.batches = min(self.rows.per_pass // BATCH, 40)
-        self.taken = [self.rows.pairs(np.arange(n * BATCH, (n + 1) * BATCH)) for n in range(self.batches)]
-        self.lay_out()
-        self.pairs = sum(int(in_row.sum()) for _, in_row in self.taken)
-        self.tokens = sum(int((batch["attention_mask"] != 0).sum()) for batch in self.inputs)
+        self.batches = min(self.rows.per_pass // BATCH_SIZE, MOST_BATCHES)
+        self.pairs_of_batches = [self.rows.pairs(self.row_numbers(number)) for number in range(self.batches)]
+        self.assemble()
+        self.num_pairs = sum(int(in_row.sum()) for _, in_row in self.pairs_of_batches)
+        self.num_tokens = sum(int((batch["attention_mask"] != 0).sum()) for batch in self.inputs)
+
+    def row_numbers(self, batch_number: int) -> np.ndarray:
+        return np.arange(batch_number * BATCH_SIZE, (batch_number + 1) * BATCH_SIZE)
 
     def split(self) -> None:
         self.sentences = [split_sentences(text) for text in self.texts]
@@ -77,20 +86,20 @@ class Ours:
             [ids], np.cumsum([0, *lengths]), np.cumsum([0, *map(len, self.sentences)]), fingerprint="reviews"
         )
 
-    def tokenize_anew(self) -> None:
+    def tokenize_with_empty_cache(self) -> None:
         self.tokenizer = Tokenizer(self.tokenizer.backend)
         self.tokenize()
 
     def pair(self) -> None:
-        planned = plan_pairs(self.store, max_length=self.settings.max_length, seed=0, pass_number=0)
-        self.plan = np.concatenate(list(planned))
+        plans = plan_pairs(self.store, max_length=self.settings.max_length, seed=0, pass_number=0)
+        self.plan = np.concatenate(list(plans))
 
     def pack(self) -> None:
         pack(pair_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
 
-    def lay_out(self) -> None:
+    def assemble(self) -> None:
         sizes: dict[str, int] = {"max_length": self.settings.max_length, "slots": self.settings.slots}
-        self.inputs = [build_inputs(self.store, *taken, self.vocabulary, **sizes) for taken in self.taken]
+        self.inputs = [build_inputs(self.store, *pairs, self.vocabulary, **sizes) for pairs in self.pairs_of_batches]
 
     def mask(self) -> None:
         for number, batch in enumerate(self.inputs):
@@ -100,31 +109,33 @@ class Ours:
                 self.vocabulary,
                 predictions=self.settings.predictions,
                 seed=0,
-                rows=np.arange(number * BATCH, (number + 1) * BATCH),
+                rows=self.row_numbers(number),
             )
 
     def batch(self) -> None:
-        """All that is done for a batch once its pass is planned."""
+        """Makes whole batches, once the pairs of an epoch are planned."""
         for number in range(self.batches):
-            self.rows(np.arange(number * BATCH, (number + 1) * BATCH))
+            self.rows(self.row_numbers(number))
 
 
-class Plain:
-    """The same in plain Python."""
+class PlainStages:
+    """The same stages in plain Python."""
 
     def __init__(self, sentences: list[list[str]], tokenizer: Tokenizer, length: int) -> None:
-        self.sentences, self.length = sentences, length
-        self.vocabulary = {token: number for number, token in enumerate(tokenizer.tokens)}
+        self.sentences = sentences
+        self.length = length
+        self.vocabulary = {token: token_id for token_id, token in enumerate(tokenizer.tokens)}
         self.tokenize()
         features = list(self.features())
-        self.pairs = len(features)
-        self.tokens = sum(sum(feature["attention_mask"]) for feature in features)
+        self.num_pairs = len(features)
+        self.num_tokens = sum(sum(feature["attention_mask"]) for feature in features)
+        self.corpus_tokens = sum(len(sentence) for document in self.documents for sentence in document)
 
     def tokenize(self) -> None:
         tokenize = partial(plain_recipe.tokenize, vocabulary=self.vocabulary)
         self.documents = [[tokens for tokens in map(tokenize, text) if tokens] for text in self.sentences]
 
-    def features(self):
+    def features(self) -> Iterator[dict[str, Any]]:
         predictions = BatchSettings(self.length, packing=False).predictions
         return plain_recipe.make_features(
             self.documents, self.vocabulary, max_length=self.length, predictions=predictions
@@ -135,109 +146,121 @@ class Plain:
             pass
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A function to time, and the tokens and pairs that it processes."""
+
+    run: Callable[[], Any]
+    tokens: int
+    pairs: int = 0
+
+
+def stages_of(package: PackageStages, plain: PlainStages) -> dict[str, Stage]:
+    corpus_tokens = package.store.num_tokens
+    planned_tokens = int(pair_lengths(package.plan).sum())
+    planned_pairs = len(package.plan)
+    tokens = package.num_tokens
+    pairs = package.num_pairs
+    return {
+        "sentence splitting": Stage(package.split, corpus_tokens),
+        TOKENIZING: Stage(package.tokenize_with_empty_cache, corpus_tokens),
+        "tokenizing, the same corpus again": Stage(package.tokenize, corpus_tokens),
+        "pairing": Stage(package.pair, planned_tokens, planned_pairs),
+        "packing": Stage(package.pack, planned_tokens, planned_pairs),
+        "assembly": Stage(package.assemble, tokens, pairs),
+        "masking": Stage(package.mask, tokens, pairs),
+        BATCHING: Stage(package.batch, tokens, pairs),
+        PLAIN_TOKENIZING: Stage(plain.tokenize, plain.corpus_tokens),
+        PLAIN_PAIRS: Stage(plain.make_features, plain.num_tokens, plain.num_pairs),
+    }
+
+
 def compare(length: int, rounds: int) -> None:
-    """Times every stage on one core, and writes the table."""
+    """Times every stage on one core and records the tables."""
     reviews = movie_reviews(CACHE)
     order = np.random.default_rng(0).permutation(len(reviews))
     texts: list[str] = reviews.select(order)["text"][:]
-    tokenizer = Tokenizer.train(Texts(reviews), VOCABULARY)
-    ours = Ours(texts, tokenizer, length)
-    plain = Plain(ours.sentences[::PLAIN_SHARE], tokenizer, length)
-    corpus_tokens, plain_tokens = ours.store.num_tokens, sum(len(s) for d in plain.documents for s in d)
-    planned = int(pair_lengths(ours.plan).sum())
-    # For each stage: what does it, the tokens it is given, and the pairs.
-    stages: dict[str, tuple[Callable[[], Any], int, int]] = {
-        "sentence splitting": (ours.split, corpus_tokens, 0),
-        TOKENIZING: (ours.tokenize_anew, corpus_tokens, 0),
-        "tokenizing, the same corpus again": (ours.tokenize, corpus_tokens, 0),
-        "pairing": (ours.pair, planned, len(ours.plan)),
-        "packing": (ours.pack, planned, len(ours.plan)),
-        "laying out": (ours.lay_out, ours.tokens, ours.pairs),
-        "masking": (ours.mask, ours.tokens, ours.pairs),
-        BATCHING: (ours.batch, ours.tokens, ours.pairs),
-        "plain Python: tokenizing": (plain.tokenize, plain_tokens, 0),
-        "plain Python: pairing and masking": (plain.make_features, plain.tokens, plain.pairs),
-    }
-    gc.freeze()  # the texts that lie about for this comparison are no burden in use
-    seconds = interleaved({name: stage[0] for name, stage in stages.items()}, rounds)
-    a_token = {name: statistics.median(seconds[name]) / tokens for name, (_, tokens, _) in stages.items()}
-    once = a_token[TOKENIZING], a_token["plain Python: tokenizing"]
-    again = (
-        a_token["pairing"] + a_token["packing"] + a_token[BATCHING],
-        a_token["plain Python: pairing and masking"],
-    )
-    comparisons = {
-        "tokenizing, once": once,
-        "sentence pairs, again in each pass": again,
-        "a first pass, from sentences": (once[0] + again[0], once[1] + again[1]),
-    }
+    tokenizer = Tokenizer.train(Texts(reviews), VOCAB_SIZE)
+    package = PackageStages(texts, tokenizer, length)
+    plain = PlainStages(package.sentences[::PLAIN_EVERY], tokenizer, length)
+    stages = stages_of(package, plain)
+    gc.freeze()  # the texts kept for this comparison would slow down each garbage collection
+    seconds = interleaved({name: stage.run for name, stage in stages.items()}, rounds)
+    per_token = {name: statistics.median(seconds[name]) / stage.tokens for name, stage in stages.items()}
+    filled = package.num_tokens / (package.batches * BATCH_SIZE * length)
     lines = [
-        f"{len(texts):,} film reviews, {corpus_tokens:,} tokens, {VOCABULARY:,} pieces, {length}-token rows filled to "
-        f"{ours.tokens / (ours.batches * BATCH * length):.1%}; one core",
+        f"{len(texts):,} film reviews, {package.store.num_tokens:,} tokens, vocabulary of {VOCAB_SIZE:,}, "
+        f"{length}-token rows filled to {filled:.1%}; one core",
         "",
-        "| | tokens/s | pairs/s |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {1 / a_token[name]:,.0f} | {f'{pairs / tokens / a_token[name]:,.0f}' if pairs else ''} |"
-            for name, (_, tokens, pairs) in stages.items()
-        ),
-        "",
-        "| tokens/s | bert_jax | plain Python | faster by |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {1 / mine:,.0f} | {1 / theirs:,.0f} | {theirs / mine:.1f}x |"
-            for name, (mine, theirs) in comparisons.items()
-        ),
-        "",
-        f"An H200 that takes {H200_TOKENS:,} tokens a second is fed by {H200_TOKENS * again[0]:.2f} of such a core: "
-        f"the loader's one thread is enough; {H200_CORES} cores would make {H200_CORES / again[0]:,.0f} a second.",
+        *format_tables(stages, per_token),
     ]
     record(f"Input: {length}-token rows", "\n".join(lines))
 
 
-def prove_memory(times: int) -> None:
-    """Takes a corpus `times` as large as the memory of a process through it."""
+def format_tables(stages: dict[str, Stage], per_token: dict[str, float]) -> list[str]:
+    """Returns the table of stages, and the comparison with plain Python.
+
+    Args:
+        per_token: seconds per token of each stage.
+    """
+    lines = ["| stage | tokens/s | pairs/s |", "|---|---|---|"]
+    for name, stage in stages.items():
+        pairs_per_second = f"{stage.pairs / stage.tokens / per_token[name]:,.0f}" if stage.pairs else ""
+        lines.append(f"| {name} | {1 / per_token[name]:,.0f} | {pairs_per_second} |")
+
+    every_epoch = per_token["pairing"] + per_token["packing"] + per_token[BATCHING]
+    comparisons = {
+        "tokenizing, once": (per_token[TOKENIZING], per_token[PLAIN_TOKENIZING]),
+        "sentence pairs, every epoch": (every_epoch, per_token[PLAIN_PAIRS]),
+        "first epoch, from sentences": (
+            per_token[TOKENIZING] + every_epoch,
+            per_token[PLAIN_TOKENIZING] + per_token[PLAIN_PAIRS],
+        ),
+    }
+    lines += ["", "| tokens/s | bert_jax | plain Python | speedup |", "|---|---|---|---|"]
+    for name, (package, plain) in comparisons.items():
+        lines.append(f"| {name} | {1 / package:,.0f} | {1 / plain:,.0f} | {plain / package:.1f}x |")
+    lines += [
+        "",
+        f"An H200 that trains on {H200_TOKENS:,} tokens/s needs {H200_TOKENS * every_epoch:.2f} of such a core, so the "
+        f"loader's one thread is enough; {H200_CORES} cores would make {H200_CORES / every_epoch:,.0f} tokens/s.",
+    ]
+    return lines
+
+
+def check_memory(times: int) -> None:
+    """Turns a corpus `times` as large as the memory limit into batches, in a process with that limit."""
     with tempfile.TemporaryDirectory() as folder:
-        some_tokenizer().save(folder)
-        write_reviews(Path(folder), times * MEMORY)
-        command = [sys.executable, __file__, "--limited", folder]
-        environment = {**os.environ, **SPARING}
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    record("Input: memory", answer)
+        train_tokenizer().save(folder)
+        write_corpus(Path(folder), times * MEMORY_LIMIT)
+        sentence = run_in_new_process(__file__, LOW_MEMORY, folder=folder)["sentence"]
+    record("Input: memory", sentence)
 
 
-def run_limited(folder: str) -> None:
-    """Reads, tokenizes, plans and loads the corpus in `folder` with no more than MEMORY beyond what there is now."""
+def measure(folder: str) -> dict[str, str]:
+    """Reads, tokenizes, plans and loads the corpus in `folder` within MEMORY_LIMIT beyond the present memory."""
     import resource
 
-    tokenizer, start = Tokenizer.load(folder), data_bytes()
-    resource.setrlimit(resource.RLIMIT_DATA, (start + MEMORY, start + MEMORY))
-    passage = pass_through(Path(folder), tokenizer)
-    print(
-        f"{passage.bytes / 2**20:,.0f} MiB of text, {passage.tokens:,} tokens, in a process with {MEMORY / 2**20:.0f} "
-        f"MiB beyond its start ({start / 2**20:.0f} MiB): read in {passage.reading:.0f} s, tokenized in "
-        f"{passage.tokenizing:.0f} s, a pass of {passage.rows:,} packed rows loaded in {passage.loading:.0f} s."
-    )
-
-
-def data_bytes() -> int:
-    """Returns what RLIMIT_DATA counts of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+    tokenizer = Tokenizer.load(folder)
+    start = process_memory("VmData")  # what RLIMIT_DATA counts
+    resource.setrlimit(resource.RLIMIT_DATA, (start + MEMORY_LIMIT, start + MEMORY_LIMIT))
+    done = pass_over_corpus(Path(folder), tokenizer)
+    return {
+        "sentence": f"{done.bytes / MEBI:,.0f} MiB of text, {done.tokens:,} tokens, in a process with "
+        f"{MEMORY_LIMIT / MEBI:.0f} MiB beyond its start ({start / MEBI:.0f} MiB): read in {done.reading:.0f} s, "
+        f"tokenized in {done.tokenizing:.0f} s, one epoch of {done.rows:,} packed rows loaded in {done.loading:.0f} s."
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", type=int, help="prove memory with a corpus so many times as large")
-    parser.add_argument("--limited", help=argparse.SUPPRESS)
-    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
-    options = parser.parse_args()
-    if options.limited:
-        run_limited(options.limited)
-    elif options.memory:
-        prove_memory(options.memory)
+    parser = make_parser(__doc__, length=512)
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each stage (default: 5)")
+    parser.add_argument(
+        "--memory", type=int, metavar="N", help="check memory with a corpus N times as large as the limit"
+    )
+    options = parse_options(parser, measure)
+    if options.memory:
+        check_memory(options.memory)
     else:
         compare(options.length, options.rounds)
 

@@ -1,16 +1,15 @@
-"""How pretraining would scale, told by programs that are compiled for many devices and never run.
+"""Predict how pretraining scales, from programs that are compiled for many devices and never run.
 
-For each number of devices and each way of sharing a step, `train.py`'s own step is compiled for so many virtual CPU
-devices, in a process of its own, from shapes alone. Read from the program are the matrix products and the messages of a
-device, and, by XLA's account, its memory. What they take on a GPU or a TPU follows from the figures that its maker
-gives: `fastest` is with messages wholly behind arithmetic, `in turn` with nothing at the same time. Both leave out all
-but matrix products and messages, and take peaks as sold, so they are bounds that no run passes.
+For each number of devices and each kind of sharding, the step of `train.py` is compiled for that number of virtual CPU
+devices, in a process of its own, from shapes alone. The program gives each device's matrix multiplications and
+collectives, and XLA gives its memory. The manufacturers' peak rates turn them into times on GPUs and TPUs. "Overlapped"
+hides all communication behind computation, "serial" hides nothing. Everything but matrix multiplications and
+collectives is left out, so both are lower bounds.
 
     python benchmarks/scaling.py                                   # BERT-large, 512 tokens, 8, 64 and 512 devices
-    python benchmarks/scaling.py --devices 8 -- --preset base      # what follows -- goes to train.py
+    python benchmarks/scaling.py --devices 8 -- --preset base      # flags after -- go to train.py
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -21,107 +20,111 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common.hlo import KINDS, Message, Program
-from common.timing import record
+from common.hlo import COLLECTIVES, Collective, Program
+from common.results import make_parser, record
 
 from bert_jax.pretraining.plan import amount
 
-SETTINGS = ("--preset", "large", "--dtype", "bfloat16", "--max-length", "512", "--optimizer", "lamb")
-LAYOUTS = {"data": {}, "data x fsdp 8": {"fsdp": 8}, "data x tensor 8": {"tensor": 8}}
+TRAIN_FLAGS = ("--preset", "large", "--dtype", "bfloat16", "--max-length", "512", "--optimizer", "lamb")
+MESHES = {"data": {}, "data x fsdp 8": {"fsdp": 8}, "data x tensor 8": {"tensor": 8}}
 ABOUT_PROGRAMS = (
-    "Of one device: FLOP in matrix products (and their ratio to its share of what is traced); bytes; how many messages "
-    "of each kind there are in a step, and the bytes it sends in them. Memory is that of a CPU's program, which keeps "
-    "much in float32 that others keep in bfloat16, and has no attention kernel."
+    "Per device: FLOP of the matrix multiplications (and their ratio to the traced step's FLOP divided by the number "
+    "of devices); bytes of memory; and for each collective the number per step and the bytes sent. Memory is that of a "
+    "CPU program, which keeps in float32 much that other devices keep in bfloat16, and has no attention kernel."
 )
 ABOUT_MACHINES = (
-    "Milliseconds of arithmetic at the peak as sold, of messages over the fast links and beyond them, and of a step: "
-    "with all three at once, and in turn. Everything else a step does is left out, so no run is faster. "
-    "Then tokens/s of all devices together, the share of arithmetic where all is done in turn, and the most rows that "
-    "memory holds."
+    "Milliseconds of computation at the manufacturer's peak, of communication over the fast links and beyond them, and "
+    "of a step, overlapped to serial; lower bounds, because everything else in a step is left out. Then tokens/s of "
+    "all devices together, the fraction of computation in a serial step, and the largest batch that fits in memory."
 )
 COLUMNS = (
-    "devices", "shared as", "arithmetic", "messages within", "beyond", "a step", "tokens/s", "arithmetic, in turn",
-    "rows a device", "rows",
+    "devices", "sharding", "computation, ms", "fast links, ms", "beyond, ms", "step, ms", "tokens/s",
+    "computation, serial", "most rows per device", "most rows",
 )  # fmt: skip
 DUMP = {"xla_dump_hlo_pass_re": "spmd-partitioning", "xla_dump_hlo_as_long_text": True}
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What a maker says of a device.
+class Accelerator:
+    """A manufacturer's data of a device.
 
     Attributes:
-        speed: bfloat16 FLOP/s, dense.
+        peak: dense bfloat16 FLOP/s.
         memory: bytes.
-        joined: devices that the fast links join.
-        within: bytes/s that a device can send over them.
-        between: bytes/s that it can send beyond them.
+        joined: number of devices that the fast links join.
+        fast_rate: bytes/s that a device can send over the fast links.
+        slow_rate: bytes/s that it can send beyond them.
     """
 
     name: str
-    speed: float
+    peak: float
     memory: float
     joined: int
-    within: float
-    between: float
+    fast_rate: float
+    slow_rate: float
 
-    def seconds(self, messages: Sequence[Message]) -> tuple[float, float]:
-        """Returns how long a device sends over the fast links, and beyond them.
+    def communication_seconds(self, collectives: Sequence[Collective]) -> tuple[float, float]:
+        """Returns the seconds that a device sends over the fast links and beyond them.
 
-        A group that reaches beyond is taken to do what NCCL does: first within, and beyond each device sends its part
-        alone.
+        A group that spans several nodes is reduced as by NCCL: first within each node, then each device exchanges only
+        its slice with the other nodes. With 4 devices per node, an all-reduce of 80 bytes over 8 devices sends
+        2 * 80 * 3/4 bytes over the fast links and 2 * 80/4 * 1/2 bytes beyond.
         """
-        within = between = 0.0
-        for message in messages:
-            nodes = len({device // self.joined for device in message.group})
-            near = len(message.group) / nodes
-            share = message.times * message.rounds * message.size
-            if message.kind == "collective-permute":
-                within, between = (within + share, between) if nodes == 1 else (within, between + share)
-                continue
-            within += share * (near - 1) / near
-            between += share / near * (nodes - 1) / nodes
-        return within / self.within, between / self.between
+        fast_bytes = 0.0
+        slow_bytes = 0.0
+        for collective in collectives:
+            nodes = len({device // self.joined for device in collective.group})
+            devices_per_node = len(collective.group) / nodes
+            size = collective.times * collective.phases * collective.size
+            if collective.kind != "collective-permute":
+                fast_bytes += size * (devices_per_node - 1) / devices_per_node
+                slow_bytes += size / devices_per_node * (nodes - 1) / nodes
+            elif nodes == 1:
+                fast_bytes += size
+            else:
+                slow_bytes += size
+        return fast_bytes / self.fast_rate, slow_bytes / self.slow_rate
 
 
-# H200: nvidia.com/en-us/data-center/h200 (1,979 TFLOP/s are with sparsity; NVLink's 900 GB/s are both directions) and
-# the DGX H200 user guide (eight to a node, one 400 Gb/s adapter each). TPUs: cloud.google.com/tpu/docs/v5p and /v6e
-# (links' 1,200 and 800 GB/s are both directions; the data centre's 50 Gb/s a chip, and 25.6 Tb/s a pod of 256).
-MACHINES = (
-    Machine("H200", 989e12, 141e9, 8, 450e9, 50e9),
-    Machine("TPU v5p", 459e12, 95e9, 8960, 600e9, 6.25e9),
-    Machine("TPU v6e", 918e12, 32e9, 256, 400e9, 12.5e9),
+# H200: nvidia.com/en-us/data-center/h200 (its 1,979 TFLOP/s include sparsity; NVLink's 900 GB/s are both directions)
+# and the DGX H200 user guide (eight per node, one 400 Gb/s adapter each). TPUs: cloud.google.com/tpu/docs/v5p and /v6e
+# (the links' 1,200 and 800 GB/s are both directions; data-center network 50 Gb/s per chip, and 25.6 Tb/s per pod of
+# 256).
+ACCELERATORS = (
+    Accelerator("H200", 989e12, 141e9, 8, 450e9, 50e9),
+    Accelerator("TPU v5p", 459e12, 95e9, 8960, 600e9, 6.25e9),
+    Accelerator("TPU v6e", 918e12, 32e9, 256, 400e9, 12.5e9),
 )
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step as it was compiled, on one of `devices` devices.
+class CompiledStep:
+    """A step compiled for `devices` devices, seen from one of them.
 
     Attributes:
-        rows: of a device's share of the batch.
-        length: tokens of a row.
-        counted: FLOP of the whole step where it is traced, divided by the devices.
-        held: bytes of parameters and of the optimizer's state.
-        working: bytes of all else.
+        rows: rows of the batch per device.
+        length: tokens per row.
+        traced_flop: FLOP of the whole traced step, divided by the devices.
+        state_bytes: parameters and optimizer state.
+        working_bytes: everything else.
     """
 
     devices: int
     rows: int
     length: int
     program: Program
-    counted: float
-    held: int
-    working: int
+    traced_flop: float
+    state_bytes: int
+    working_bytes: int
 
 
-def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
-    """Compiles the step of `train.py` for all devices of this process and reads it.
+def compile_step(flags: Sequence[str], mesh_sizes: dict[str, int], rows: int) -> CompiledStep:
+    """Compiles the step of `train.py` for all devices of this process and parses it.
 
     Args:
-        flags: of train.py.
-        sizes: of the mesh, `fsdp` and `tensor`.
-        rows: a device has of the batch; a tensor group has so many times its devices together.
+        flags: flags of train.py.
+        mesh_sizes: sizes of the mesh axes `fsdp` and `tensor`.
+        rows: rows per device; the devices of a tensor group share theirs.
     """
     import jax
 
@@ -130,105 +133,115 @@ def compiled(flags: Sequence[str], sizes: dict[str, int], rows: int) -> Step:
     from bert_jax.training.devices import parallel
     from bert_jax.training.devices.cost import matrix_flop, memory_of
 
-    jax.config.update("jax_enable_compilation_cache", False)  # a program that is not compiled is not written down
-    layout = parallel.make_layout("mesh", **sizes)
-    count = layout.mesh.size
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would not be dumped
+    layout = parallel.make_layout("mesh", **mesh_sizes)
+    devices = layout.mesh.size
     run = run_spec(read_settings(flags, description=""), layout)
-    batch, pure = run.batch(rows * count), run.step(run.model)
-    step: Any = layout.compile_step(pure, run.state)
+    batch = run.batch(rows * devices)
+    pure_step = run.step(run.model)
+    step: Any = layout.compile_step(pure_step, run.state)
     with tempfile.TemporaryDirectory() as folder:
         lowered = step.lower(run.state, layout.shapes(batch))
-        program = lowered.compile(compiler_options={"xla_dump_to": folder, **DUMP})
-        (text,) = Path(folder).glob("*after_spmd-partitioning*")
-        read = Program.read(text.read_text())
-    memory = memory_of(program, run.state, layout)
-    counted = matrix_flop(lambda state, batch: pure(state, batch, None), run.state, batch) / count
-    return Step(count, rows, run.length, read, counted, memory.parameters + memory.optimizer, memory.working)
+        executable = lowered.compile(compiler_options={"xla_dump_to": folder, **DUMP})
+        (dump,) = Path(folder).glob("*after_spmd-partitioning*")
+        program = Program.parse(dump.read_text())
+    memory = memory_of(executable, run.state, layout)
+    traced_flop = matrix_flop(lambda state, batch: pure_step(state, batch, None), run.state, batch) / devices
+    state_bytes = memory.parameters + memory.optimizer
+    return CompiledStep(devices, rows, run.length, program, traced_flop, state_bytes, memory.working)
 
 
-def compiled_for(devices: int, *arguments: Any) -> Step:
-    """Returns `compiled(*arguments)`, of a process that has so many devices."""
+def compile_for(devices: int, *arguments: Any) -> CompiledStep:
+    """Returns `compile_step(*arguments)` from a new process with that number of devices."""
     os.environ |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(compiled, *arguments).result()
+        return process.submit(compile_step, *arguments).result()
 
 
-def program_row(name: str, step: Step) -> str:
-    """Returns a line of the table of programs."""
-    sent = []
-    for kind in KINDS:
-        some = [message for message in step.program.messages if message.kind == kind]
-        times, size = sum(message.times for message in some), sum(message.sent for message in some)
-        sent.append(f"{times:,}: {amount(size, 'B')}" if some else "")
-    flop = f"{amount(step.program.flop, 'FLOP')} ({step.program.flop / step.counted:.3f})"
-    cells = [step.devices, name, flop, amount(step.held, "B"), amount(step.working, "B"), *sent]
-    return f"| {' | '.join(map(str, cells))} |"
+def program_row(sharding: str, step: CompiledStep) -> str:
+    """Returns a row of the table of programs."""
+    cells = [
+        str(step.devices),
+        sharding,
+        f"{amount(step.program.flop, 'FLOP')} ({step.program.flop / step.traced_flop:.3f})",
+        amount(step.state_bytes, "B"),
+        amount(step.working_bytes, "B"),
+    ]
+    for kind in COLLECTIVES:
+        found = [collective for collective in step.program.collectives if collective.kind == kind]
+        times = sum(collective.times for collective in found)
+        size = sum(collective.bytes_sent for collective in found)
+        cells.append(f"{times:,}: {amount(size, 'B')}" if found else "")
+    return f"| {' | '.join(cells)} |"
 
 
-def machine_row(name: str, step: Step, machine: Machine, bytes_a_row: float) -> str:
-    """Returns a line of a machine's table."""
-    arithmetic = step.program.flop / machine.speed
-    within, between = machine.seconds(step.program.messages)
-    turns, fastest = arithmetic + within + between, max(arithmetic, within, between)
+def machine_row(sharding: str, step: CompiledStep, machine: Accelerator, bytes_per_row: float) -> str:
+    """Returns a row of an accelerator's table."""
+    computation = step.program.flop / machine.peak
+    fast, slow = machine.communication_seconds(step.program.collectives)
+    serial = computation + fast + slow
+    overlapped = max(computation, fast, slow)
     tokens = step.devices * step.rows * step.length
-    fits = step.rows + (machine.memory - step.held - step.working) / bytes_a_row
+    free_bytes = machine.memory - step.state_bytes - step.working_bytes
+    most_rows = max(int(step.rows + free_bytes / bytes_per_row), 0)
     cells = [
         step.devices,
-        name,
-        *(f"{1e3 * seconds:.1f}" for seconds in (arithmetic, within, between)),
-        f"{1e3 * fastest:.1f} to {1e3 * turns:.1f}",
-        f"{amount(tokens / fastest, '')} to {amount(tokens / turns, '')}",
-        f"{arithmetic / turns:.0%}",
-        f"{max(int(fits), 0):,}",
-        f"{max(int(fits), 0) * step.devices:,}",
+        sharding,
+        *(f"{1e3 * seconds:.1f}" for seconds in (computation, fast, slow)),
+        f"{1e3 * overlapped:.1f} to {1e3 * serial:.1f}",
+        f"{amount(tokens / overlapped, '')} to {amount(tokens / serial, '')}",
+        f"{computation / serial:.0%}",
+        f"{most_rows:,}",
+        f"{most_rows * step.devices:,}",
     ]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def report(flags: Sequence[str], steps: dict[tuple[int, str], Step], bytes_a_row: dict[str, float]) -> str:
-    """Returns the tables as text."""
+def report(flags: Sequence[str], steps: dict[tuple[int, str], CompiledStep], bytes_per_row: dict[str, float]) -> str:
+    """Returns all tables as Markdown."""
     first = next(iter(steps.values()))
     lines = [
-        f"`train.py {' '.join(flags)}`, {first.rows} rows of {first.length} tokens a device; nothing was run.",
+        f"`train.py {' '.join(flags)}`, {first.rows} rows of {first.length} tokens per device; compiled, not run.",
         "",
         ABOUT_PROGRAMS,
         "",
-        f"| devices | shared as | FLOP | parameters, optimizer | all else | {' | '.join(KINDS)} |",
-        f"|---{'|---' * (4 + len(KINDS))}|",
-        *(program_row(name, step) for (_, name), step in steps.items()),
+        f"| devices | sharding | FLOP | parameters, optimizer | other memory | {' | '.join(COLLECTIVES)} |",
+        f"|---{'|---' * (4 + len(COLLECTIVES))}|",
+        *(program_row(sharding, step) for (_, sharding), step in steps.items()),
         "",
         ABOUT_MACHINES,
     ]
-    for machine in MACHINES:
-        sends = f"sends {amount(machine.within, 'B/s')} within {machine.joined:,} devices"
+    for machine in ACCELERATORS:
         lines += [
             "",
-            f"{machine.name}: {amount(machine.speed, 'FLOP/s')}, {amount(machine.memory, 'B')}; {sends}, "
-            f"{amount(machine.between, 'B/s')} beyond",
+            f"{machine.name}: {amount(machine.peak, 'FLOP/s')}, {amount(machine.memory, 'B')}; sends "
+            f"{amount(machine.fast_rate, 'B/s')} within {machine.joined:,} devices, "
+            f"{amount(machine.slow_rate, 'B/s')} beyond",
             "",
             f"| {' | '.join(COLUMNS)} |",
             f"|{'---|' * len(COLUMNS)}",
-            *(machine_row(name, step, machine, bytes_a_row[name]) for (_, name), step in steps.items()),
+            *(machine_row(name, step, machine, bytes_per_row[name]) for (_, name), step in steps.items()),
         ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 512])
-    parser.add_argument("--rows", type=int, default=32, help="of the batch, for each device")
-    parser.add_argument("--record", action="store_true", help="keep the results in RESULTS.md")
-    parser.add_argument("flags", nargs="*", default=SETTINGS, help="of train.py, after --")
+    parser = make_parser(__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[8, 64, 512], help="numbers of devices")
+    parser.add_argument("--rows", type=int, default=32, help="rows of the batch per device")
+    parser.add_argument("flags", nargs="*", default=TRAIN_FLAGS, help="flags of train.py, after --")
     options = parser.parse_args()
-    steps, bytes_a_row = {}, {}
+    steps = {}
+    bytes_per_row = {}
     for devices in options.devices:
-        for name, sizes in LAYOUTS.items():
-            step = steps[devices, name] = compiled_for(devices, options.flags, sizes, options.rows)
-            if name not in bytes_a_row:  # the same for any number of devices
-                more = compiled_for(devices, options.flags, sizes, 2 * options.rows)
-                bytes_a_row[name] = (more.working - step.working) / options.rows
-            print(f"{devices} devices, {name}: compiled", file=sys.stderr, flush=True)
-    record(f"Scaling on paper: {' '.join(options.flags)}", report(options.flags, steps, bytes_a_row))
+        for sharding, mesh_sizes in MESHES.items():
+            step = compile_for(devices, options.flags, mesh_sizes, options.rows)
+            steps[devices, sharding] = step
+            if sharding not in bytes_per_row:  # the same for any number of devices
+                doubled = compile_for(devices, options.flags, mesh_sizes, 2 * options.rows)
+                bytes_per_row[sharding] = (doubled.working_bytes - step.working_bytes) / options.rows
+            print(f"{devices} devices, {sharding}: compiled", file=sys.stderr, flush=True)
+    record(f"Scaling, computed: {' '.join(options.flags)}", report(options.flags, steps, bytes_per_row))
 
 
 if __name__ == "__main__":

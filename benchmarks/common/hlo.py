@@ -1,13 +1,13 @@
-"""What one device does in a step, read out of the program: its matrix products, and its messages to other devices.
+"""What one device does in a step, read from the text of an XLA program: matrix multiplications and collectives.
 
-The text is that of the program after XLA's partitioner has divided it among the devices, and before a backend makes it
-its own. That is the same whatever the devices are, and still says what later steps blur: numbers are of the dtype they
-are sent in (a CPU's program sends bfloat16 as float32), and a sum of which a device keeps only a slice is an
-all-reduce before a slice, which GPUs and TPUs make a reduce-scatter of. XLA's own cost analysis counts the body of a
-loop once; here it counts as often as the loop goes round.
+The text is the program after XLA's SPMD partitioner has divided it among the devices and before any backend compiles
+it. It is the same for all kinds of devices, and it still shows what later passes hide: arrays have the dtype they are
+sent in (a CPU's program sends bfloat16 as float32), and a sum of which each device keeps only a slice is an all-reduce
+followed by a slice, which GPUs and TPUs turn into a reduce-scatter. XLA's own cost analysis counts the body of a loop
+once; here it counts once per iteration.
 
 References: Xu et al., GSPMD, 2021, section 3. Thakur et al., Optimization of Collective Communication Operations in
-MPICH, 2005 (what each kind has to send).
+MPICH, 2005 (bytes sent by each collective).
 """
 
 import math
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "bf16": 16}  # of the others the name says it
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BITS = {"pred": 8, "bf16": 16}  # other dtypes state their bits in their names
 GRID = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
 COMPUTATION = re.compile(r"(ENTRY )?%([\w.-]+) .*\{$")
 INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\(([^)]*)\)(.*)$")
@@ -41,22 +41,22 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """The bytes of its result, all arrays of a tuple together."""
-        return sum(math.prod(shape) * bits // 8 for bits, shape in arrays(self.type))
+        """Bytes of the result, summed over the arrays of a tuple."""
+        return sum(math.prod(shape) * bits // 8 for bits, shape in array_types(self.type))
 
 
 Computation = dict[str, Instruction]
 
 
 @dataclass(frozen=True)
-class Message:
-    """One collective operation.
+class Collective:
+    """One collective operation of a step.
 
     Attributes:
-        kind: of KINDS.
+        kind: one of COLLECTIVES.
         size: bytes of the whole array that is summed, gathered, scattered or exchanged.
-        group: the devices that take part with device 0, by number.
-        times: how often it is done in a step.
+        group: ids of the devices that take part with device 0.
+        times: executions per step.
     """
 
     kind: str
@@ -65,15 +65,18 @@ class Message:
     times: int
 
     @property
-    def rounds(self) -> int:
-        """How often each device has to send its share of the array to every other."""
+    def phases(self) -> int:
+        """How often each device sends its slice of the array to all others: an all-reduce scatters, then gathers."""
         return 2 if self.kind == "all-reduce" else 1
 
     @property
-    def sent(self) -> float:
-        """The bytes that a device sends in a step, by the algorithms that send least."""
-        share = 1.0 if self.kind == "collective-permute" else (len(self.group) - 1) / len(self.group)
-        return self.times * self.rounds * self.size * share
+    def bytes_sent(self) -> float:
+        """Bytes that a device sends per step, with the algorithms that send the least.
+
+        An all-reduce of 80 bytes over 8 devices sends 2 * 80 * 7/8 = 140 bytes from each.
+        """
+        fraction = 1.0 if self.kind == "collective-permute" else (len(self.group) - 1) / len(self.group)
+        return self.times * self.phases * self.size * fraction
 
 
 @dataclass(frozen=True)
@@ -81,122 +84,129 @@ class Program:
     """What one device does in a step.
 
     Attributes:
-        flop: operations in matrix products, two for each multiplication.
-        messages: the collective operations of more than one device.
+        flop: operations of the matrix multiplications, two per multiply-add.
+        collectives: those that involve more than one device.
     """
 
     flop: float
-    messages: tuple[Message, ...]
+    collectives: tuple[Collective, ...]
 
     @classmethod
-    def read(cls, text: str) -> "Program":
-        """Reads a partitioned program.
+    def parse(cls, text: str) -> "Program":
+        """Parses a partitioned program.
 
         Raises:
-            ValueError: a loop does not say how often it goes round, or a message not who takes part in it.
+            ValueError: a loop without a constant trip count, or a collective without a known device group.
         """
-        computations, entry = parse(text)
-        flop, messages = 0.0, []
-        for computation, times in walk(computations, entry):
+        computations, entry = _parse_computations(text)
+        flop = 0.0
+        collectives = []
+        for computation, times in _walk(computations, entry):
             for name, instruction in computation.items():
                 if instruction.operation == "dot":
-                    flop += times * dot_flop(instruction, computation)
-                elif instruction.operation in KINDS:
-                    messages.append(message(name, computation, times))
-        return cls(flop, tuple(message for message in messages if len(message.group) > 1))
+                    flop += times * _dot_flop(instruction, computation)
+                elif instruction.operation in COLLECTIVES:
+                    collectives.append(_collective(name, computation, times))
+        return cls(flop, tuple(one for one in collectives if len(one.group) > 1))
 
 
-def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """Returns the computations by name, and the name of the one that the program begins with."""
+def _parse_computations(text: str) -> tuple[dict[str, Computation], str]:
+    """Returns the computations by name, and the name of the entry computation."""
     computations: dict[str, Computation] = {}
-    current, entry = "", ""
+    current = ""
+    entry = ""
     for line in text.splitlines():
-        if begun := COMPUTATION.match(line):
-            current = begun[2]
+        if header := COMPUTATION.match(line):
+            current = header[2]
             computations[current] = {}
-            entry = current if begun[1] else entry
+            if header[1]:
+                entry = current
         elif found := INSTRUCTION.match(line):
-            computations[current][found[1]] = Instruction(*found.groups()[1:])
+            name, *fields = found.groups()
+            computations[current][name] = Instruction(*fields)
     return computations, entry
 
 
-def walk(computations: dict[str, Computation], name: str, times: int = 1) -> Iterator[tuple[Computation, int]]:
-    """Yields each computation with the number of times it is run, once for each place it is called from."""
+def _walk(computations: dict[str, Computation], name: str, times: int = 1) -> Iterator[tuple[Computation, int]]:
+    """Yields each computation with the number of times it runs, once per place that calls it."""
     yield computations[name], times
     for instruction in computations[name].values():
-        rounds = trips(instruction, computations) if instruction.operation == "while" else 1
+        iterations = _trip_count(instruction, computations) if instruction.operation == "while" else 1
         for called in CALLED.findall(instruction.attributes):
-            yield from walk(computations, called, times * rounds)
+            yield from _walk(computations, called, times * iterations)
 
 
-def trips(loop: Instruction, computations: dict[str, Computation]) -> int:
-    """Returns how often a loop goes round: those that JAX writes count from 0 up to a constant of the condition."""
+def _trip_count(loop: Instruction, computations: dict[str, Computation]) -> int:
+    """Returns the iterations of a loop; JAX's loops count from 0 up to a constant in the condition."""
     condition = re.search(r"\bcondition=%([\w.-]+)", loop.attributes)
     assert condition is not None
     bounds = [x.arguments for x in computations[condition[1]].values() if x.operation == "constant"]
     if len(bounds) != 1:
-        raise ValueError(f"a loop whose condition {condition[1]} is not a count")
+        raise ValueError(f"loop condition {condition[1]} does not compare with one constant: trip count unknown")
     return int(bounds[0])
 
 
-def dot_flop(dot: Instruction, computation: Computation) -> float:
-    """Returns the operations of a matrix product."""
+def _dot_flop(dot: Instruction, computation: Computation) -> float:
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
-    ((_, left),), ((_, product),) = arrays(computation[dot.operands[0]].type), arrays(dot.type)
-    return 2.0 * math.prod(product) * math.prod(left[axis] for axis in numbers(contracted[1] if contracted else ""))
+    ((_, left),) = array_types(computation[dot.operands[0]].type)
+    ((_, result),) = array_types(dot.type)
+    inner = math.prod(left[axis] for axis in _parse_ints(contracted[1] if contracted else ""))
+    return 2.0 * math.prod(result) * inner
 
 
-def message(name: str, computation: Computation, times: int) -> Message:
-    """Returns the message that an instruction is."""
+def _collective(name: str, computation: Computation, times: int) -> Collective:
     instruction = computation[name]
-    devices, size = group(instruction.attributes), instruction.bytes
+    devices = device_group(instruction.attributes)
+    size = instruction.bytes
     kind = instruction.operation
     if kind == "reduce-scatter":
-        size *= len(devices)
-    if kind == "all-reduce" and is_scattered(name, computation, len(devices)):
+        size *= len(devices)  # the result is one device's slice
+    if kind == "all-reduce" and _is_scattered(name, computation, len(devices)):
         kind = "reduce-scatter"
-    return Message(kind, size, devices, times)
+    return Collective(kind, size, devices, times)
 
 
-def is_scattered(name: str, computation: Computation, parts: int) -> bool:
-    """Says whether of a sum over `parts` devices each keeps one part alone."""
+def _is_scattered(name: str, computation: Computation, parts: int) -> bool:
+    """Returns whether each of `parts` devices keeps only its slice of an all-reduce's result."""
     users = [user for user in computation.values() if name in user.operands]
     size = computation[name].bytes
     return bool(users) and all(user.operation == "dynamic-slice" and user.bytes * parts == size for user in users)
 
 
-def arrays(kind: str) -> list[tuple[int, tuple[int, ...]]]:
-    """Returns the arrays of a type, each as the bits of an element and its shape."""
-    return [(BITS.get(name) or int(bits), numbers(shape)) for name, bits, shape in ARRAY.findall(kind)]
+def array_types(text: str) -> list[tuple[int, tuple[int, ...]]]:
+    """Returns (bits of an element, shape) of each array in a type: `(s32[], bf16[6,5])` -> [(32, ()), (16, (6, 5))]."""
+    return [(BITS.get(dtype) or int(bits), _parse_ints(shape)) for dtype, bits, shape in ARRAY.findall(text)]
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def _parse_ints(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(",") if number)
 
 
-def group(attributes: str) -> tuple[int, ...]:
-    """Returns the group of devices that device 0 is in, from any of the ways in which XLA writes groups.
+def device_group(attributes: str) -> tuple[int, ...]:
+    """Returns the group of devices that contains device 0, from any notation that XLA has for groups.
 
-    They are a list, `{{0,1},{2,3}}`; a grid with a group a row, `[2,2]<=[4]`; or a grid with named axes and those
-    that a group reaches over, `mesh['a'=2,'b'=2] {'b'}`. A grid may be made of another one, whose axes are put into
-    another order, `[4,2]T(1,0)`. Messages that are passed on from device to device have pairs instead.
+    - A list: `{{0,1},{2,3}}` -> (0, 1).
+    - A grid with one group per row: `[2,2]<=[4]` -> (0, 1). The devices may be permuted first: `[4,2]<=[2,4]T(1,0)`
+      reshapes 0 to 7 to [2, 4], transposes to [4, 2] and takes its rows -> (0, 4).
+    - A mesh with named axes, and the axes that a group spans: `mesh['a'=2,'b'=2] {'a'}` -> (0, 2).
+    - Pairs of source and target of a collective-permute: `{{1,0},{0,5}}` -> (1, 0).
     """
     if found := re.search(rf"=mesh\[([^\]]*)\](?:, device_ids=\({GRID}\))? \{{([^}}:]*)\}}", attributes):
         axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
-        devices = grid(found[2] or str(math.prod(axes.values())), found[3]).reshape(tuple(axes.values()))
-        reached = [list(axes).index(name) for name in re.findall(r"'(\w+)'", found[4])]
-        last = np.moveaxis(devices, reached, range(-len(reached), 0))
-        rows = last.reshape(-1, math.prod(last.shape[-len(reached) :])).tolist()
+        devices = _device_grid(found[2] or str(math.prod(axes.values())), found[3]).reshape(tuple(axes.values()))
+        spanned = [list(axes).index(name) for name in re.findall(r"'(\w+)'", found[4])]
+        last = np.moveaxis(devices, spanned, range(-len(spanned), 0))
+        groups = last.reshape(-1, math.prod(last.shape[-len(spanned) :])).tolist()
     elif found := re.search(rf"replica_groups=\[(\d+),(\d+)\]<={GRID}", attributes):
-        rows = grid(found[3], found[4]).reshape(int(found[1]), int(found[2])).tolist()
+        groups = _device_grid(found[3], found[4]).reshape(int(found[1]), int(found[2])).tolist()
     elif found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", attributes):
-        rows = [numbers(row) for row in re.findall(r"\{([\d,]*)\}", found[1])]
+        groups = [_parse_ints(group) for group in re.findall(r"\{([\d,]*)\}", found[1])]
     else:
-        raise ValueError(f"a message that does not say whom it reaches:{attributes[:200]}")
-    return tuple(next((row for row in rows if 0 in row), rows[0]))
+        raise ValueError(f"collective without a known device group:{attributes[:200]}")
+    return tuple(next((group for group in groups if 0 in group), groups[0]))
 
 
-def grid(sizes: str, order: str | None) -> np.ndarray:
-    """Returns the numbers from 0 on in a grid whose axes are then put into another order."""
-    shape = numbers(sizes)
-    return np.arange(math.prod(shape)).reshape(shape).transpose(numbers(order) if order else None)
+def _device_grid(sizes: str, order: str | None) -> np.ndarray:
+    """Returns the numbers from 0 on in a grid of these sizes, its axes permuted to `order`."""
+    shape = _parse_ints(sizes)
+    return np.arange(math.prod(shape)).reshape(shape).transpose(_parse_ints(order) if order else None)

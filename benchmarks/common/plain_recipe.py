@@ -1,12 +1,12 @@
-"""BERT's input as plain Python writes it: lists, loops and one token at a time, for `input.py` to compare with.
+"""BERT's input pipeline in plain Python: lists, loops and one token at a time; the baseline of `input.py`.
 
-From text to padded features after the description of google-research's recipe: words at spaces and punctuation,
-lower-cased, without accents; the longest piece first; sentences of a document accumulate to a target length; A is a
-random prefix, B the rest or sentences of another document; a long pair loses tokens at either end of its longer side;
-15 % are masked.
+From text to padded features, following google-research's recipe: words are split at spaces and punctuation,
+lower-cased, accents removed; WordPiece takes the longest match first; sentences of a document accumulate to a target
+length; A is a random prefix, B the rest or sentences of another document; pairs that are too long lose tokens at either
+end of the longer side; 15 % of the tokens are masked.
 
-References: Devlin et al., BERT, 2018, appendix A.2; Wu et al., Google's Neural Machine Translation System, 2016 (the
-longest piece first).
+References: Devlin et al., BERT, 2018, appendix A.2; Wu et al., Google's Neural Machine Translation System, 2016
+(longest match first).
 """
 
 import random
@@ -14,12 +14,12 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-LONGEST_WORD = 100  # characters; a longer one is unknown
+MAX_WORD_LENGTH = 100  # characters; longer words become [UNK]
 Document = list[list[str]]
 
 
 def tokenize(text: str, vocabulary: dict[str, int]) -> list[str]:
-    """Splits a text into pieces of words."""
+    """Splits a text into word pieces."""
     pieces = []
     for word in split_words(text):
         pieces += split_pieces(word, vocabulary)
@@ -27,15 +27,15 @@ def tokenize(text: str, vocabulary: dict[str, int]) -> list[str]:
 
 
 def split_words(text: str) -> list[str]:
-    """Cleans a text, splits it at spaces, and each word, lower-cased and without accents, at punctuation."""
+    """Splits a cleaned text at spaces, and each lower-cased word without accents at punctuation."""
     words = []
     for word in clean(text).split():
-        words += split_at_punctuation(without_accents(word.lower()))
+        words += split_at_punctuation(strip_accents(word.lower()))
     return words
 
 
 def clean(text: str) -> str:
-    """Drops control characters, and puts spaces for white space and round Chinese characters."""
+    """Removes control characters, turns white space into spaces, and surrounds Chinese characters with spaces."""
     output = []
     for character in text:
         if character in " \t\n\r" or unicodedata.category(character) == "Zs":
@@ -47,7 +47,7 @@ def clean(text: str) -> str:
     return "".join(output)
 
 
-def without_accents(word: str) -> str:
+def strip_accents(word: str) -> str:
     return "".join(
         character for character in unicodedata.normalize("NFD", word) if unicodedata.category(character) != "Mn"
     )
@@ -55,15 +55,15 @@ def without_accents(word: str) -> str:
 
 def split_at_punctuation(word: str) -> list[str]:
     parts: list[list[str]] = []
-    begins = True
+    starts_part = True
     for character in word:
         if is_punctuation(character):
             parts.append([character])
-            begins = True
+            starts_part = True
         else:
-            if begins:
+            if starts_part:
                 parts.append([])
-            begins = False
+            starts_part = False
             parts[-1].append(character)
     return ["".join(part) for part in parts]
 
@@ -80,10 +80,11 @@ def is_chinese(character: str) -> bool:
 
 
 def split_pieces(word: str, vocabulary: dict[str, int]) -> list[str]:
-    """Takes the longest piece that the vocabulary has, again and again."""
-    if len(word) > LONGEST_WORD:
+    """Splits a word into pieces, at each point the longest one in the vocabulary."""
+    if len(word) > MAX_WORD_LENGTH:
         return ["[UNK]"]
-    pieces, start = [], 0
+    pieces = []
+    start = 0
     while start < len(word):
         for end in range(len(word), start, -1):
             piece = word[start:end] if start == 0 else "##" + word[start:end]
@@ -99,78 +100,82 @@ def split_pieces(word: str, vocabulary: dict[str, int]) -> list[str]:
 def make_features(
     documents: list[Document], vocabulary: dict[str, int], *, max_length: int, predictions: int, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yields padded features, one pair of sentences each, of one pass over the documents."""
-    draw, words = random.Random(seed), list(vocabulary)
+    """Yields padded features, one sentence pair each, of one epoch."""
+    generator = random.Random(seed)
+    words = list(vocabulary)
     for number in range(len(documents)):
-        for a, b, is_random in make_pairs(documents, number, max_length - 3, draw):
+        for a, b, is_random in make_pairs(documents, number, max_length - 3, generator):
             tokens = ["[CLS]", *a, "[SEP]", *b, "[SEP]"]
             segments = [0] * (len(a) + 2) + [1] * (len(b) + 1)
-            masked, positions, labels = mask(tokens, words, predictions, draw)
+            masked, positions, labels = mask(tokens, words, predictions, generator)
             yield pad(masked, segments, positions, labels, vocabulary, max_length, predictions) | {"label": is_random}
 
 
 def make_pairs(
-    documents: list[Document], number: int, room: int, draw: random.Random
+    documents: list[Document], number: int, room: int, generator: random.Random
 ) -> Iterator[tuple[list[str], list[str], int]]:
     document = documents[number]
-    target = draw.randint(2, room) if draw.random() < 0.1 else room
+    target = generator.randint(2, room) if generator.random() < 0.1 else room
     chunk: list[list[str]] = []
-    length = place = 0
-    while place < len(document):
-        chunk.append(document[place])
-        length += len(document[place])
-        place += 1
-        if length < target and place < len(document):
+    length = 0
+    index = 0
+    while index < len(document):
+        chunk.append(document[index])
+        length += len(document[index])
+        index += 1
+        if length < target and index < len(document):
             continue
-        split = draw.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
+        split = generator.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
         a = [token for sentence in chunk[:split] for token in sentence]
-        is_random = len(chunk) == 1 or draw.random() < 0.5
+        is_random = len(chunk) == 1 or generator.random() < 0.5
         if is_random:
-            b = random_segment(documents, number, target - len(a), draw)
-            place -= len(chunk) - split
+            b = random_segment(documents, number, target - len(a), generator)
+            index -= len(chunk) - split
         else:
             b = [token for sentence in chunk[split:] for token in sentence]
-        cut(a, b, room, draw)
+        truncate(a, b, room, generator)
         yield a, b, int(is_random)
-        chunk, length = [], 0
+        chunk = []
+        length = 0
 
 
-def random_segment(documents: list[Document], number: int, wanted: int, draw: random.Random) -> list[str]:
+def random_segment(documents: list[Document], number: int, length: int, generator: random.Random) -> list[str]:
     """Returns sentences from a random start in another document."""
     other = number
     while other == number:
-        other = draw.randrange(len(documents))
+        other = generator.randrange(len(documents))
     segment: list[str] = []
-    for sentence in documents[other][draw.randrange(len(documents[other])) :]:
+    for sentence in documents[other][generator.randrange(len(documents[other])) :]:
         segment.extend(sentence)
-        if len(segment) >= wanted:
+        if len(segment) >= length:
             break
     return segment
 
 
-def cut(a: list[str], b: list[str], room: int, draw: random.Random) -> None:
+def truncate(a: list[str], b: list[str], room: int, generator: random.Random) -> None:
     while len(a) + len(b) > room:
         longer = a if len(a) > len(b) else b
-        if draw.random() < 0.5:
+        if generator.random() < 0.5:
             del longer[0]
         else:
             longer.pop()
 
 
 def mask(
-    tokens: list[str], words: list[str], predictions: int, draw: random.Random
+    tokens: list[str], words: list[str], predictions: int, generator: random.Random
 ) -> tuple[list[str], list[int], list[str]]:
-    """Returns the tokens with some of them masked, where, and what was there."""
-    candidates = [place for place, token in enumerate(tokens) if token not in ("[CLS]", "[SEP]")]
-    draw.shuffle(candidates)
-    wanted = min(predictions, max(1, round(0.15 * len(tokens))))
-    positions, masked = sorted(candidates[:wanted]), list(tokens)
-    for place in positions:
-        if draw.random() < 0.8:
-            masked[place] = "[MASK]"
-        elif draw.random() < 0.5:
-            masked[place] = words[draw.randrange(len(words))]
-    return masked, positions, [tokens[place] for place in positions]
+    """Returns the tokens after masking, the masked positions, and the original tokens there."""
+    candidates = [position for position, token in enumerate(tokens) if token not in ("[CLS]", "[SEP]")]
+    generator.shuffle(candidates)
+    count = min(predictions, max(1, round(0.15 * len(tokens))))
+    positions = sorted(candidates[:count])
+    masked = list(tokens)
+    for position in positions:
+        if generator.random() < 0.8:
+            masked[position] = "[MASK]"
+        elif generator.random() < 0.5:
+            masked[position] = words[generator.randrange(len(words))]
+    return masked, positions, [tokens[position] for position in positions]
 
 
 def pad(

@@ -1,7 +1,7 @@
-"""Measurements that want a process of their own: of memory, and of what a process does but once.
+"""Measurements in a process of their own: memory, and one-time costs such as compilation.
 
-A script starts itself again, `apart(__file__, ...)`, and `options_of` prints in the new process what it measured as one
-line of JSON. Memory is what Linux counts for the process.
+A script starts itself again with `run_in_new_process(__file__, ...)`. In the new process `parse_options` runs the
+measurement and prints its result as one line of JSON. Memory is what Linux counts for the process.
 """
 
 import argparse
@@ -17,78 +17,83 @@ from pathlib import Path
 from typing import Any
 
 PROCESS = Path("/proc/self")
-LOOK_EVERY = 0.005  # seconds
+POLL_SECONDS = 0.005
 MEBI = 2**20
 
 
-def apart(script: str, environment: Mapping[str, str] | None = None, **settings: Any) -> dict[str, Any]:
-    """Runs `script --apart SETTINGS`, settings as JSON, in a new process; returns the JSON that it prints last."""
-    command = [sys.executable, script, "--apart", json.dumps(settings)]
+def run_in_new_process(script: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
+    """Runs `script --worker ARGUMENTS`, arguments as JSON, in a new process; returns the JSON that it prints last."""
+    command = [sys.executable, script, "--worker", json.dumps(arguments)]
     environment = {**os.environ, **(environment or {})}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def options_of(parser: argparse.ArgumentParser, measure: Callable[..., object]) -> argparse.Namespace:
-    """Returns the options of the command line. A process that `apart` started prints what `measure` finds, and ends."""
-    parser.add_argument("--apart", type=json.loads, help=argparse.SUPPRESS)
+def parse_options(parser: argparse.ArgumentParser, measure: Callable[..., object]) -> argparse.Namespace:
+    """Parses the command line; with `--worker`, prints what `measure` returns as JSON and exits."""
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.apart:
-        print(json.dumps(measure(**options.apart)))
+    if options.worker:
+        print(json.dumps(measure(**options.worker)))
         sys.exit()
     return options
 
 
-def resident(name: str) -> int:
-    """Returns bytes: VmRSS, what is resident, VmHWM, the most that has been, or RssAnon, without mapped files."""
-    found = re.search(rf"{name}:\s+(\d+) kB", (PROCESS / "status").read_text(encoding="utf-8"))
+def process_memory(field: str) -> int:
+    """Returns a field of /proc/self/status in bytes.
+
+    VmRSS is the resident memory, VmHWM its peak, RssAnon the resident memory without mapped files, VmData what
+    RLIMIT_DATA limits.
+    """
+    found = re.search(rf"{field}:\s+(\d+) kB", (PROCESS / "status").read_text(encoding="utf-8"))
     if found is None:
-        raise OSError(f"{PROCESS}/status does not say {name}: memory is measured on Linux")
+        raise OSError(f"{PROCESS}/status has no {field}: memory is measured on Linux only")
     return int(found.group(1)) * 1024
 
 
-class Peak:
-    """A `with` block; `bytes` is then how far the process's resident memory rose in it.
+class ResidentPeak:
+    """A `with` block; `bytes` is then how far the process's resident memory rose inside it.
 
-    That is the high-water mark that Linux keeps, reset when the block is entered.
+    Linux keeps that peak; entering the block resets it.
     """
 
     bytes = 0
 
-    def __enter__(self) -> "Peak":
-        give_back_freed()
-        self.start = resident("VmRSS")
+    def __enter__(self) -> "ResidentPeak":
+        _trim_heap()
+        self.start = process_memory("VmRSS")
         (PROCESS / "clear_refs").write_text("5")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bytes = resident("VmHWM") - self.start
+        self.bytes = process_memory("VmHWM") - self.start
 
 
 class PrivatePeak:
-    """A `with` block; `bytes` is then how far the process's own memory rose in it, looked at every few milliseconds.
+    """A `with` block; `bytes` is then how far the process's private memory rose inside it, polled every 5 ms.
 
-    Mapped files are left out: the kernel takes their pages away when others need the room.
+    Mapped files do not count: the kernel drops their pages when others need the memory.
     """
 
     bytes = 0
 
     def __enter__(self) -> "PrivatePeak":
-        give_back_freed()
-        self.start, self.over = resident("RssAnon"), threading.Event()
-        self.watcher = threading.Thread(target=self.watch)
-        self.watcher.start()
+        _trim_heap()
+        self.start = process_memory("RssAnon")
+        self.finished = threading.Event()
+        self.poller = threading.Thread(target=self._poll)
+        self.poller.start()
         return self
 
-    def watch(self) -> None:
-        while not self.over.wait(LOOK_EVERY):
-            self.bytes = max(self.bytes, resident("RssAnon") - self.start)
+    def _poll(self) -> None:
+        while not self.finished.wait(POLL_SECONDS):
+            self.bytes = max(self.bytes, process_memory("RssAnon") - self.start)
 
     def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self.watcher.join()
+        self.finished.set()
+        self.poller.join()
 
 
-def give_back_freed() -> None:
-    """Gives the system back what was freed, so that to use it again is a rise."""
+def _trim_heap() -> None:
+    """Returns freed memory to the system, so that allocating it again counts."""
     ctypes.CDLL(None).malloc_trim(0)

@@ -1,8 +1,8 @@
 """Where the time of compiled programs goes, by the named scopes of the code, forward and backward.
 
-`jax.profiler` writes down how long each operation took, and the programs that are alive in this process know from which
-scope it comes. Loops and calls are left out: what they hold is there by itself. Threads add up, so a share of the whole
-says more than seconds. The folder can also be opened with XProf or Perfetto.
+`jax.profiler` records how long each operation took; the programs alive in this process map each operation to its scope.
+Loops and calls are left out, because the operations inside them are recorded too. Times of all threads are added, so
+fractions of the total mean more than seconds. The folder can also be opened with XProf or Perfetto.
 """
 
 import gzip
@@ -16,16 +16,17 @@ from pathlib import Path
 import jax
 
 INSTRUCTION = re.compile(r'^ *(?:ROOT )?%?([\w.-]+) = .*metadata=\{[^}]*?op_name="([^"]*)"', re.MULTILINE)
-NUMBER = re.compile(r"\.\d+$")  # of an instruction, as in copy.38: those that XLA adds have no other name
-HOLDING = re.compile(r"(while|call|conditional)(\.|$)")  # what holds other operations
-TRANSFORMED = re.compile(r"(?:transpose|jvp|vmap)\((.*)\)")  # of a scope: transpose(jvp(encoder))
+NUMBER = re.compile(r"\.\d+$")  # the suffix of an instruction added by XLA, as in copy.38, which has no op_name
+CONTAINER = re.compile(r"(while|call|conditional)(\.|$)")  # contains other operations
+TRANSFORM = re.compile(r"(?:transpose|jvp|vmap)\((.*)\)")  # around a scope: transpose(jvp(encoder))
 NO_SCOPE = re.compile(r"|.*[().>].*|Bert.*|while|body|cond|closed_call|checkpoint|rematted_computation")
-SMALL = 0.005  # of the whole: scopes below are told together
+UNSCOPED = "no scope"
+SMALL = 0.005  # rows with a smaller fraction of the total are merged
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What was done in a scope, like `encoder/attention`, by a primitive of JAX, like `dot_general`."""
+    """One execution of a JAX primitive, such as `dot_general`, in a scope, such as `encoder/attention`."""
 
     scope: str
     backward: bool
@@ -34,7 +35,7 @@ class Operation:
 
 
 def profile(run: Callable[[], object], folder: str) -> list[Operation]:
-    """Runs what waits for its own results, leaves a profile in `folder`, and returns the operations in it."""
+    """Calls `run`, which must wait for its own results; writes a profile to `folder` and returns its operations."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with jax.profiler.trace(folder, profiler_options=options):
@@ -42,19 +43,22 @@ def profile(run: Callable[[], object], folder: str) -> list[Operation]:
     newest = max(Path(folder).rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
     with gzip.open(newest) as file:
         events = json.load(file)["traceEvents"]
-    names = op_names()
-    timed = [(event["args"], event["dur"] / 1e6) for event in events if "hlo_op" in event.get("args", {})]
-    return [
-        operation(names.get((of["hlo_module"], of["hlo_op"])) or NUMBER.sub("", of["hlo_op"]), seconds)
-        for of, seconds in timed
-        if not HOLDING.match(of["hlo_op"])
-    ]
+    op_names = _live_op_names()
+    operations = []
+    for event in events:
+        arguments = event.get("args", {})
+        instruction = arguments.get("hlo_op")
+        if instruction is None or CONTAINER.match(instruction):
+            continue
+        name = op_names.get((arguments["hlo_module"], instruction)) or NUMBER.sub("", instruction)
+        operations.append(parse_op_name(name, seconds=event["dur"] / 1e6))
+    return operations
 
 
-def op_names() -> dict[tuple[str, str], str]:
-    """Returns the op_name of each (module, instruction) of the programs that are alive.
+def _live_op_names() -> dict[tuple[str, str], str]:
+    """Returns {(module, instruction): op_name} of the programs alive in this process.
 
-    Of several modules with one name, compiled for several shapes, the last one's: their instructions are named alike.
+    Of several modules with one name, compiled for several shapes, the last counts: their instructions have equal names.
     """
     return {
         (module.name, instruction): name
@@ -64,39 +68,42 @@ def op_names() -> dict[tuple[str, str], str]:
     }
 
 
-def operation(op_name: str, seconds: float) -> Operation:
-    """Takes an op_name apart: `jit(step)/transpose(jvp(encoder))/while/body/closed_call/attention/dot_general`."""
-    *path, primitive = op_name.partition(";")[0].split("/")  # what XLA merged is told by the first
-    scope = "/".join(part for part in map(plain, path) if not NO_SCOPE.fullmatch(part))
-    return Operation(scope or "elsewhere", "transpose(" in op_name, primitive, seconds)
+def parse_op_name(op_name: str, seconds: float) -> Operation:
+    """Splits an op_name such as `jit(step)/transpose(jvp(encoder))/while/body/closed_call/attention/dot_general`.
+
+    That one is a `dot_general` of the backward pass in the scope `encoder/attention`.
+    """
+    # XLA joins the names of fused operations with semicolons; the first one counts.
+    *path, primitive = op_name.partition(";")[0].split("/")
+    scopes = [part for part in map(_without_transforms, path) if not NO_SCOPE.fullmatch(part)]
+    return Operation("/".join(scopes) or UNSCOPED, "transpose(" in op_name, primitive, seconds)
 
 
-def plain(part: str) -> str:
-    """Returns the scope under its transformations."""
-    while found := TRANSFORMED.fullmatch(part):
+def _without_transforms(part: str) -> str:
+    while found := TRANSFORM.fullmatch(part):
         part = found[1]
     return part
 
 
-def table(operations: Iterable[Operation]) -> list[str]:
-    """Returns two tables of Markdown: the shares of the scopes, forward and backward, and of the primitives."""
-    scopes: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    primitives: dict[str, list[float]] = defaultdict(lambda: [0.0])
-    for one in operations:
-        scopes[one.scope][one.backward] += one.seconds
-        primitives[one.primitive][0] += one.seconds
+def tables(operations: Iterable[Operation]) -> list[str]:
+    """Returns two Markdown tables: fractions of the total by scope, forward and backward, and by primitive."""
+    by_scope: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    by_primitive: dict[str, list[float]] = defaultdict(lambda: [0.0])
+    for operation in operations:
+        by_scope[operation.scope][operation.backward] += operation.seconds
+        by_primitive[operation.primitive][0] += operation.seconds
     return [
-        *["| scope | forward | backward |", "|---|---|---|", *shares(scopes), ""],
-        *["| operation | share |", "|---|---|", *shares(primitives)],
+        *["| scope | forward | backward |", "|---|---|---|", *_fraction_rows(by_scope), ""],
+        *["| operation | of the total |", "|---|---|", *_fraction_rows(by_primitive)],
     ]
 
 
-def shares(seconds: dict[str, list[float]]) -> list[str]:
-    """Returns lines of the columns' shares of the whole, the largest first."""
-    whole = sum(map(sum, seconds.values()))
-    large = {name: some for name, some in seconds.items() if sum(some) >= SMALL * whole}
-    small = [some for name, some in seconds.items() if name not in large]
-    rows = sorted(large.items(), key=lambda row: -sum(row[1]))
+def _fraction_rows(seconds: dict[str, list[float]]) -> list[str]:
+    """Returns one row per name with each column's fraction of the total, largest first; small ones are merged."""
+    total = sum(map(sum, seconds.values()))
+    rows = sorted(seconds.items(), key=lambda row: -sum(row[1]))
+    large = [(name, columns) for name, columns in rows if sum(columns) >= SMALL * total]
+    small = [columns for _, columns in rows[len(large) :]]
     if small:
-        rows.append((f"{len(small)} smaller ones", [sum(column) for column in zip(*small, strict=True)]))
-    return [f"| {name} | {' | '.join(f'{second / whole:.1%}' for second in some)} |" for name, some in rows]
+        large.append((f"{len(small)} smaller", [sum(column) for column in zip(*small, strict=True)]))
+    return [f"| {name} | {' | '.join(f'{value / total:.1%}' for value in columns)} |" for name, columns in large]

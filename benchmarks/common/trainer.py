@@ -1,13 +1,14 @@
-"""Fine-tuning as users of PyTorch do it: the `Trainer` of transformers, fed as its official examples feed it.
+"""Fine-tuning with the `Trainer` of transformers, as its official examples `run_glue.py`, `run_ner.py`, `run_qa.py` do.
 
-Texts and tagged sentences are padded to the longest of their batch, questions to 384 tokens, as `run_glue.py`,
-`run_ner.py` and `run_qa.py` have it by default; where a score is wanted and not a speed, questions are padded to the
-longest too, which changes rounding alone. The learning rate goes as in finetune.py. Answers are scored by this
-project's scorers, which count what the official ones count.
+By default texts and tagged sentences are padded to the longest of their batch and questions to 384 tokens, as in those
+examples. When scores are measured and not speed, questions too are padded to the longest, which changes only rounding.
+The learning-rate schedule is that of finetune.py. Predictions are scored by this project's metrics, which agree with
+the official scripts.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,21 @@ from bert_jax.metrics.spans import WindowLogits, predict_answers
 from bert_jax.metrics.squad import best_thresholds, score_answers, totals
 from bert_jax.training.optimizers import make_schedule
 
-IGNORED = -100
+IGNORED_LABEL = -100
 Features = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Peer:
+class TrainerTask:
     """A task as transformers trains it.
 
     Attributes:
         model: the class to load.
-        options: what the class is told besides, the names of classes too.
-        train, dev: encoded.
+        options: keyword arguments for loading it, such as the names of the classes.
+        train: encoded training examples.
+        dev: encoded held-out examples.
         collator: pads features and makes a batch of them.
-        score: of the logits for `dev`.
+        score: computes the metric from the logits for `dev`.
     """
 
     model: Any
@@ -49,11 +51,13 @@ class Peer:
 
 
 class Trainer(transformers.Trainer):
-    """The Trainer, at the learning rate that finetune.py has at each step: BERT's line to zero runs from step 0, the
-    Trainer's own from the end of the warm-up, which comes to a tenth more learning.
+    """The Trainer with the learning rate of finetune.py at each step.
+
+    BERT's linear decay to zero starts at step 0, the Trainer's own at the end of the warm-up; the sum of the Trainer's
+    own rates would be a tenth larger.
 
     Attributes:
-        batches: those of finetune.py, for all epochs, in place of its own; it is to train for one epoch then.
+        batches: batches of finetune.py for all epochs, instead of the Trainer's own; then train for one epoch.
     """
 
     batches: Sequence[Batch] | None = None
@@ -64,7 +68,7 @@ class Trainer(transformers.Trainer):
         return torch.utils.data.DataLoader(
             self.batches,  # pyright: ignore[reportArgumentType]
             batch_size=None,
-            collate_fn=lambda batch: self.data_collator(features_of(batch)),
+            collate_fn=lambda batch: self.data_collator(features_of_batch(batch)),
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -76,7 +80,7 @@ class Trainer(transformers.Trainer):
 
 
 def make_trainer(
-    peer: Peer,
+    task: TrainerTask,
     source: str,
     *,
     learning_rate: float,
@@ -87,7 +91,7 @@ def make_trainer(
     max_steps: int = -1,
     callback: transformers.TrainerCallback | None = None,
 ) -> Trainer:
-    """Returns a Trainer with the defaults of finetune.py: the rate at each step, decay of weights, clipping."""
+    """Returns a Trainer with the defaults of finetune.py: learning-rate schedule, weight decay, gradient clipping."""
     transformers.set_seed(seed)
     transformers.utils.logging.set_verbosity_error()
     arguments = transformers.TrainingArguments(
@@ -107,53 +111,64 @@ def make_trainer(
         disable_tqdm=True,
     )
     return Trainer(
-        peer.model.from_pretrained(source, **peer.options),
+        task.model.from_pretrained(source, **task.options),
         arguments,
-        train_dataset=peer.train,  # pyright: ignore[reportArgumentType]
-        data_collator=peer.collator,
+        train_dataset=task.train,  # pyright: ignore[reportArgumentType]
+        data_collator=task.collator,
         callbacks=[callback] if callback else None,
     )
 
 
-def features_of(batch: Batch) -> Features:
-    """Returns the sequences of a batch [B, 1, T] of finetune.py and one seed, each by itself, as PyTorch has it."""
+def features_of_batch(batch: Batch) -> Features:
+    """Returns the sequences of a batch of finetune.py, of one seed, each as a separate example for transformers.
+
+    Arrays are [B, 1, T], or [B, 1, S] with one entry per sequence. A packed row with the mask 1 1 1 2 2 0 becomes an
+    example of three tokens and one of two; positions of answers then count from the sequence's own first token.
+    """
     rows = {name: array[:, 0] for name, array in batch.items()}
     features = []
-    for number, mask in enumerate(rows["attention_mask"]):
-        for slot in range(mask.max()):
-            inside = mask == slot + 1
+    for row, mask in enumerate(rows["attention_mask"]):
+        for sequence in range(mask.max()):
+            inside = mask == sequence + 1
             first = int(inside.argmax())
-            one = {name: rows[name][number][inside].tolist() for name in ("input_ids", "token_type_ids")}
-            one["attention_mask"] = [1] * len(one["input_ids"])
+            example = {name: rows[name][row][inside].tolist() for name in ("input_ids", "token_type_ids")}
+            example["attention_mask"] = [1] * len(example["input_ids"])
             if "start_positions" in rows:
-                one |= {name: int(rows[name][number, slot]) - first for name in ("start_positions", "end_positions")}
+                for name in ("start_positions", "end_positions"):
+                    example[name] = int(rows[name][row, sequence]) - first
             elif rows["labels"].shape == rows["input_ids"].shape:
-                known = rows["weights"][number] > 0
-                one["labels"] = np.where(known, rows["labels"][number], IGNORED)[inside].tolist()
+                labels = np.where(rows["weights"][row] > 0, rows["labels"][row], IGNORED_LABEL)
+                example["labels"] = labels[inside].tolist()
             else:
-                one["label"] = int(rows["labels"][number, slot])
-            features.append(one)
+                example["label"] = int(rows["labels"][row, sequence])
+            features.append(example)
     return features
 
 
-def score(peer: Peer, source: str, threads: int, batches: Sequence[Batch] | None = None, **options: Any) -> float:
-    """Trains, and returns the score of the last epoch.
+def train_and_score(
+    task: TrainerTask, source: str, threads: int, batches: Sequence[Batch] | None = None, **options: Any
+) -> float:
+    """Trains, and returns the score after the last epoch.
 
     Args:
+        threads: threads of PyTorch.
         batches: see `Trainer`.
+        **options: of `make_trainer`.
     """
     torch.set_num_threads(threads)
-    trainer = make_trainer(replace(peer, collator=replace(peer.collator, padding="longest")), source, **options)
+    trainer = make_trainer(replace(task, collator=replace(task.collator, padding="longest")), source, **options)
     trainer.batches = batches
     trainer.train()
-    return peer.score(trainer.predict(peer.dev).predictions)  # pyright: ignore[reportArgumentType]
+    return task.score(trainer.predict(task.dev).predictions)  # pyright: ignore[reportArgumentType]
 
 
-def classification(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
-    """Texts with a class each, scored by accuracy; see `run_glue.py`."""
+def classification(source: str, train: str, dev: str, max_length: int = 128) -> TrainerTask:
+    """Texts with one class each, scored by accuracy; see `run_glue.py`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    examples, held_out = read_texts(train), read_texts(dev)
+    examples = read_texts(train)
+    held_out = read_texts(dev)
     names = sorted({str(example.label) for example in examples})
+    gold = [names.index(str(example.label)) for example in held_out]
 
     def encode(some) -> Features:
         return [
@@ -161,49 +176,53 @@ def classification(source: str, train: str, dev: str, max_length: int = 128) -> 
             for one in some
         ]
 
-    return Peer(
+    return TrainerTask(
         transformers.AutoModelForSequenceClassification,
         {"id2label": dict(enumerate(names))},
         encode(examples),
         encode(held_out),
         transformers.DataCollatorWithPadding(tokenizer),
-        lambda logits: float(np.mean(logits.argmax(axis=-1) == [names.index(str(one.label)) for one in held_out])),
+        lambda logits: float(np.mean(logits.argmax(axis=-1) == gold)),
     )
 
 
-def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
-    """Sentences with a tag for each word, scored by the F1 of entities; the first piece speaks; see `run_ner.py`."""
+def tagging(source: str, train: str, dev: str, max_length: int = 128) -> TrainerTask:
+    """Sentences with one tag per word, predicted at its first piece, scored by entity F1; see `run_ner.py`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    examples, held_out = read_tagged(train), read_tagged(dev)
+    examples = read_tagged(train)
+    held_out = read_tagged(dev)
     names = sorted({tag for example in examples for tag in example.tags or ()})
 
     def encode(some) -> tuple[Features, list[dict[int, int]]]:
-        """Returns the sentences encoded, and of each {place of a first piece: its word}; some words have no piece."""
-        features, places = [], []
+        """Returns the encoded sentences and, for each, {position of a word's first piece: index of the word}."""
+        features = []
+        first_pieces = []
         for one in some:
             encoding = tokenizer(list(one.words), is_split_into_words=True, truncation=True, max_length=max_length)
             words = encoding.word_ids()
-            pairs = enumerate(zip(words, [None, *words], strict=False))
-            places.append({place: word for place, (word, before) in pairs if word is not None and word != before})
-            labels = [IGNORED] * len(words)
-            for place, word in places[-1].items():
-                labels[place] = names.index(one.tags[word])
+            labels = [IGNORED_LABEL] * len(words)
+            firsts = {}
+            for position, word in enumerate(words):
+                if word is not None and (position == 0 or word != words[position - 1]):
+                    firsts[position] = word
+                    labels[position] = names.index(one.tags[word])
             features.append({**encoding, "labels": labels})
-        return features, places
+            first_pieces.append(firsts)
+        return features, first_pieces
 
     features, _ = encode(examples)
     held_out_features, first_pieces = encode(held_out)
 
     def entity_f1(logits: np.ndarray) -> float:
         predicted = []
-        for row, places, one in zip(logits.argmax(axis=-1), first_pieces, held_out, strict=True):
-            tags = ["O"] * len(one.words)  # also for what was cut off
-            for place, word in places.items():
-                tags[word] = names[row[place]]
+        for row, firsts, one in zip(logits.argmax(axis=-1), first_pieces, held_out, strict=True):
+            tags = ["O"] * len(one.words)  # also for words that were truncated
+            for position, word in firsts.items():
+                tags[word] = names[row[position]]
             predicted.append(tags)
         return total(count_entities(predicted, [one.tags or () for one in held_out])).f1
 
-    return Peer(
+    return TrainerTask(
         transformers.AutoModelForTokenClassification,
         {"id2label": dict(enumerate(names))},
         features,
@@ -213,78 +232,85 @@ def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Peer:
     )
 
 
-def question_answering(source: str, train: str, dev: str, max_length: int = 384, shared: int = 128) -> Peer:
+def question_answering(source: str, train: str, dev: str, max_length: int = 384, overlap: int = 128) -> TrainerTask:
     """Questions of SQuAD, scored by F1, for v2.0 at its best threshold; see `run_qa.py`.
 
-    Its windows share 128 tokens, as `run_qa.py` has it by default, while those of finetune.py begin 128 tokens apart,
-    as `run_squad.py` had it: long contexts are read in fewer windows here.
+    Windows overlap by 128 tokens, the default of `run_qa.py`; those of finetune.py start 128 tokens apart, as in
+    `run_squad.py`, so long contexts have fewer windows here.
     """
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    (examples, _), (held_out, _) = read_questions(train), read_questions(dev)
+    examples, _ = read_questions(train)
+    held_out, _ = read_questions(dev)
 
-    def windows(some: list[Question]) -> Any:
+    def encode(questions: list[Question]) -> Any:
         return tokenizer(
-            [one.question.lstrip() for one in some],
-            [one.context for one in some],
+            [question.question.lstrip() for question in questions],
+            [question.context for question in questions],
             truncation="only_second",
             max_length=max_length,
-            stride=shared,
+            stride=overlap,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
 
-    def inputs(encoding: Any, number: int) -> dict[str, Any]:
-        return {name: encoding[name][number] for name in ("input_ids", "attention_mask", "token_type_ids")}
-
-    learned, asked = windows(examples), windows(held_out)
+    train_windows = encode(examples)
+    dev_windows = encode(held_out)
     features = []
-    for number, question in enumerate(learned["overflow_to_sample_mapping"]):
-        start, end = answer_in(learned, number, examples[question])
-        features.append(inputs(learned, number) | {"start_positions": start, "end_positions": end})
-
-    def f1(logits: tuple[np.ndarray, np.ndarray]) -> float:
-        found: list[list[WindowLogits]] = [[] for _ in held_out]
-        for number, question in enumerate(asked["overflow_to_sample_mapping"]):
-            begin, end = context_of(asked, number)
-            starts, ends = (values[number].astype(np.float64) for values in logits)
-            characters = np.array(asked["offset_mapping"][number][begin:end])
-            found[question].append(
-                WindowLogits(starts[begin:end], ends[begin:end], (starts[0], ends[0]), characters.reshape(-1, 2))
-            )
-        golds = {one.id: [answer.text for answer in one.answers] for one in held_out}
-        version_2 = any(one.impossible for one in held_out)
-        answers = predict_answers(golds, [one.context for one in held_out], found, null_answer=version_2)
-        if version_2:
-            return best_thresholds(answers.texts, golds, answers.null_odds)["best_f1"]
-        return totals(score_answers(answers.texts, golds, version_2=False), golds)["f1"]
-
-    return Peer(
+    for window, question in enumerate(train_windows["overflow_to_sample_mapping"]):
+        start, end = _answer_tokens(train_windows, window, examples[question])
+        features.append(_model_inputs(train_windows, window) | {"start_positions": start, "end_positions": end})
+    return TrainerTask(
         transformers.AutoModelForQuestionAnswering,
         {},
         features,
-        [inputs(asked, number) for number in range(len(asked["input_ids"]))],
+        [_model_inputs(dev_windows, window) for window in range(len(dev_windows["input_ids"]))],
         transformers.DataCollatorWithPadding(tokenizer, padding="max_length", max_length=max_length),
-        f1,
+        partial(_answer_f1, dev_windows, held_out),
     )
 
 
-def context_of(windows: Any, number: int) -> tuple[int, int]:
-    """Returns where the context begins and ends in a window."""
-    sequence = np.array([-1 if part is None else part for part in windows.sequence_ids(number)])
+def _answer_f1(windows: Any, questions: list[Question], logits: tuple[np.ndarray, np.ndarray]) -> float:
+    """Returns the F1 of the answers that the logits of all windows predict."""
+    windows_of_question: list[list[WindowLogits]] = [[] for _ in questions]
+    for window, question in enumerate(windows["overflow_to_sample_mapping"]):
+        begin, end = _context_tokens(windows, window)
+        start_logits, end_logits = (values[window].astype(np.float64) for values in logits)
+        characters = np.array(windows["offset_mapping"][window][begin:end]).reshape(-1, 2)
+        no_answer = (start_logits[0], end_logits[0])  # at [CLS]
+        windows_of_question[question].append(
+            WindowLogits(start_logits[begin:end], end_logits[begin:end], no_answer, characters)
+        )
+    golds = {question.id: [answer.text for answer in question.answers] for question in questions}
+    contexts = [question.context for question in questions]
+    version_2 = any(question.impossible for question in questions)
+    answers = predict_answers(golds, contexts, windows_of_question, null_answer=version_2)
+    if version_2:
+        return best_thresholds(answers.texts, golds, answers.null_odds)["best_f1"]
+    return totals(score_answers(answers.texts, golds, version_2=False), golds)["f1"]
+
+
+def _model_inputs(windows: Any, window: int) -> dict[str, Any]:
+    return {name: windows[name][window] for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def _context_tokens(windows: Any, window: int) -> tuple[int, int]:
+    """Returns the first token of the context in a window, and the one after its last."""
+    sequence = np.array([-1 if part is None else part for part in windows.sequence_ids(window)])
     inside = np.flatnonzero(sequence == 1)
     return int(inside[0]), int(inside[-1]) + 1
 
 
-def answer_in(windows: Any, number: int, question: Question) -> tuple[int, int]:
-    """Returns the first and the last token of the answer in a window; [CLS] twice where it does not hold it."""
-    begin, end = context_of(windows, number)
-    offsets = windows["offset_mapping"][number]
+def _answer_tokens(windows: Any, window: int, question: Question) -> tuple[int, int]:
+    """Returns the first and the last token of the answer in a window; (0, 0), [CLS], if it is not all there."""
     if not question.answers:
         return 0, 0
+    begin, end = _context_tokens(windows, window)
+    offsets = windows["offset_mapping"][window]
     answer = question.answers[0]
-    first, last = answer.start, answer.start + len(answer.text)
-    if offsets[begin][0] > first or offsets[end - 1][1] < last:
+    first_character = answer.start
+    last_character = answer.start + len(answer.text)
+    if offsets[begin][0] > first_character or offsets[end - 1][1] < last_character:
         return 0, 0
-    start = max(i for i in range(begin, end) if offsets[i][0] <= first)
-    stop = min(i for i in range(begin, end) if offsets[i][1] >= last)
+    start = max(i for i in range(begin, end) if offsets[i][0] <= first_character)
+    stop = min(i for i in range(begin, end) if offsets[i][1] >= last_character)
     return start, stop

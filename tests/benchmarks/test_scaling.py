@@ -1,9 +1,9 @@
-"""What is read out of a program that was compiled for many devices, against what has to be in it."""
+"""The FLOP and collectives parsed from programs for many devices, compared with the known counts."""
 
 import pytest
 import scaling
 from common import hlo
-from common.hlo import Message, Program
+from common.hlo import Collective, Program
 
 CLOSE = 0.01
 V, D, L = 80, 32, 3
@@ -50,25 +50,25 @@ ENTRY %main (p: bf16[8,3], q: (s32[], bf16[6,5])) -> bf16[2,3] {
 """
 
 
-def test_a_program_is_read():
-    """What is in a loop counts as often as it goes round; a sum of which each device keeps its part is scattered."""
-    program = Program.read(TEXT)
+def test_flop_and_collectives_are_parsed():
+    """A loop's body counts once per iteration; an all-reduce of which each device keeps a slice is a reduce-scatter."""
+    program = Program.parse(TEXT)
     assert program.flop == 7 * 2 * 6 * 4 * 5
-    assert program.messages == (
-        Message("reduce-scatter", 2 * 8 * 3, (0, 1, 2, 3), 1),
-        Message("all-reduce", 2 * 8 * 3, (0, 2), 1),
-        Message("all-gather", 2 * 5 * 4, (0, 1), 7),
+    assert program.collectives == (
+        Collective("reduce-scatter", 2 * 8 * 3, (0, 1, 2, 3), 1),
+        Collective("all-reduce", 2 * 8 * 3, (0, 2), 1),
+        Collective("all-gather", 2 * 5 * 4, (0, 1), 7),
     )
-    assert [message.sent for message in program.messages] == [36, 48, 7 * 20]
+    assert [collective.bytes_sent for collective in program.collectives] == [36, 48, 7 * 20]
 
 
-def test_a_loop_without_a_count_is_refused():
-    with pytest.raises(ValueError, match="a loop whose condition condition is not a count"):
-        Program.read(TEXT.replace("s32[] constant(7)", "s32[] parameter(1)"))
+def test_a_loop_without_a_trip_count_is_an_error():
+    with pytest.raises(ValueError, match="loop condition condition does not compare with one constant"):
+        Program.parse(TEXT.replace("s32[] constant(7)", "s32[] parameter(1)"))
 
 
 @pytest.mark.parametrize(
-    ("written", "group"),
+    ("notation", "group"),
     [
         ("replica_groups={{0,3},{1,2}}", (0, 3)),
         ("replica_groups=[2,4]<=[8]", (0, 1, 2, 3)),
@@ -79,61 +79,65 @@ def test_a_loop_without_a_count_is_refused():
         ("source_target_pairs={{1,0},{0,5}}", (1, 0)),
     ],
 )
-def test_who_takes_part(written, group):
-    assert hlo.group(f", channel_id=3, {written}") == group
+def test_device_groups_are_parsed(notation, group):
+    assert hlo.device_group(f", channel_id=3, {notation}") == group
 
 
-def test_a_message_without_a_group_is_refused():
-    with pytest.raises(ValueError, match="does not say whom it reaches: replica_groups=mesh"):
-        hlo.group(" replica_groups=mesh['a'=8] {'a':(1)2}")
+def test_a_collective_without_a_device_group_is_an_error():
+    with pytest.raises(ValueError, match="collective without a known device group: replica_groups=mesh"):
+        hlo.device_group(" replica_groups=mesh['a'=8] {'a':(1)2}")
 
 
-def test_beyond_the_fast_links_a_device_sends_its_part_alone():
-    machine = scaling.Machine("M", 1.0, 1.0, joined=4, within=10.0, between=1.0)
-    everyone = Message("all-reduce", 80, tuple(range(8)), times=3)
-    assert machine.seconds([everyone]) == pytest.approx((3 * 2 * 80 * 3 / 4 / 10, 3 * 2 * 20 * 1 / 2 / 1))
-    near, far = Message("all-gather", 80, (0, 1), 1), Message("all-gather", 80, (0, 4), 1)
-    assert machine.seconds([near, far]) == pytest.approx((4, 40))
-    passed = [Message("collective-permute", 80, pair, 1) for pair in ((0, 1), (0, 5))]
-    assert machine.seconds(passed) == pytest.approx((8, 80))
+def test_beyond_the_fast_links_a_device_sends_only_its_slice():
+    machine = scaling.Accelerator("M", 1.0, 1.0, joined=4, fast_rate=10.0, slow_rate=1.0)
+    all_devices = Collective("all-reduce", 80, tuple(range(8)), times=3)
+    assert machine.communication_seconds([all_devices]) == pytest.approx(
+        (3 * 2 * 80 * 3 / 4 / 10, 3 * 2 * 20 * 1 / 2 / 1)
+    )
+    near = Collective("all-gather", 80, (0, 1), 1)
+    far = Collective("all-gather", 80, (0, 4), 1)
+    assert machine.communication_seconds([near, far]) == pytest.approx((4, 40))
+    permutes = [Collective("collective-permute", 80, pair, 1) for pair in ((0, 1), (0, 5))]
+    assert machine.communication_seconds(permutes) == pytest.approx((8, 80))
 
 
 @pytest.fixture(scope="module")
 def steps():
-    """train.py's step for eight devices, shared in each of the ways."""
-    return {name: scaling.compiled(FLAGS, sizes, rows=2) for name, sizes in scaling.LAYOUTS.items()}
+    """The step of train.py for eight devices, with each kind of sharding."""
+    return {name: scaling.compile_step(FLAGS, sizes, rows=2) for name, sizes in scaling.MESHES.items()}
 
 
-def sent(step, kind):
-    return sum(message.sent for message in step.program.messages if message.kind == kind)
+def bytes_sent(step, kind):
+    return sum(one.bytes_sent for one in step.program.collectives if one.kind == kind)
 
 
-def test_devices_share_the_arithmetic(steps):
-    """With `tensor` all devices of a group do the same in the dense layers of the heads: much, of so small a model."""
+def test_flop_are_divided_among_the_devices(steps):
+    """With `tensor`, all devices of a group repeat the dense layers of the heads: a large part of so small a model."""
     for name, step in steps.items():
-        assert step.program.flop == pytest.approx(step.counted, rel=0.1 if "tensor" in name else CLOSE)
+        assert step.program.flop == pytest.approx(step.traced_flop, rel=0.1 if "tensor" in name else CLOSE)
 
 
 def test_data_parallelism_sends_the_gradients(steps):
-    """Each sum over 8 devices is sent in 2 x 7 eighths. The gradient of the embeddings comes twice, from both ends."""
+    """An all-reduce over 8 devices sends 2 x 7/8 of its bytes. The embeddings have two gradients: input and decoder."""
     step = steps["data"]
-    gradients = step.held / 3 + 4 * V * D
-    assert sent(step, "all-reduce") == pytest.approx(2 * 7 / 8 * gradients, rel=CLOSE)
-    assert sent(step, "all-reduce") == sum(message.sent for message in step.program.messages)
+    gradients = step.state_bytes / 3 + 4 * V * D
+    assert bytes_sent(step, "all-reduce") == pytest.approx(2 * 7 / 8 * gradients, rel=CLOSE)
+    assert bytes_sent(step, "all-reduce") == sum(one.bytes_sent for one in step.program.collectives)
 
 
 def test_fsdp_gathers_parameters_and_scatters_gradients(steps):
-    whole, step = steps["data"], steps["data x fsdp 8"]
-    assert step.held < whole.held / 8 * 1.3
+    whole = steps["data"]
+    step = steps["data x fsdp 8"]
+    assert step.state_bytes < whole.state_bytes / 8 * 1.3
     kernels = 4 * L * (4 * D * D + 2 * D * 40)
-    assert sent(step, "all-gather") > 7 / 8 * 2 * kernels  # forward and backward
-    assert sent(step, "reduce-scatter") > 7 / 8 * kernels
-    assert sent(step, "all-reduce") < sent(whole, "all-reduce") / 4
+    assert bytes_sent(step, "all-gather") > 7 / 8 * 2 * kernels  # forward and backward
+    assert bytes_sent(step, "reduce-scatter") > 7 / 8 * kernels
+    assert bytes_sent(step, "all-reduce") < bytes_sent(whole, "all-reduce") / 4
 
 
-def test_the_tables_hold_every_way_and_machine(steps):
+def test_the_report_has_every_sharding_and_accelerator(steps):
     steps = {(step.devices, name): step for name, step in steps.items()}
-    text = scaling.report(FLAGS, steps, dict.fromkeys(scaling.LAYOUTS, 1e6))
-    for machine in scaling.MACHINES:
+    text = scaling.report(FLAGS, steps, dict.fromkeys(scaling.MESHES, 1e6))
+    for machine in scaling.ACCELERATORS:
         assert f"\n{machine.name}: " in text
-    assert text.count("\n| 8 | data x fsdp 8 | ") == 1 + len(scaling.MACHINES)
+    assert text.count("\n| 8 | data x fsdp 8 | ") == 1 + len(scaling.ACCELERATORS)

@@ -1,4 +1,4 @@
-"""What a soak takes for a fault; and two lives of one, seconds long."""
+"""What a soak test reports as a failure; and a soak test of two segments, a few seconds long."""
 
 import math
 import sys
@@ -11,81 +11,87 @@ LOGGED = list(range(10, 210, 10))
 MEBI = 2**20
 
 
-def lives(memory=lambda life, second: 700, files=lambda life, second: 16, *, count=5, seconds=30):
-    """Lives with so much memory, in MiB, and so many open files a second."""
+def segments(memory=lambda segment, second: 700, files=lambda segment, second: 16, *, count=5, seconds=30):
+    """Segments with the given memory, in MiB, and number of open files at each second."""
     return [
-        soak.Life(
-            began=0,
-            memory=[round(memory(life, second) * MEBI) for second in range(seconds)],
-            files=[files(life, second) for second in range(seconds)],
+        soak.Segment(
+            first_step=0,
+            memory=[round(memory(segment, second) * MEBI) for second in range(seconds)],
+            files=[files(segment, second) for second in range(seconds)],
         )
-        for life in range(count)
+        for segment in range(count)
     ]
 
 
-def faults(lives, steps=LOGGED):
-    return soak.Verdict.of(steps, lives).faults()
+def failures(segments, steps=LOGGED):
+    return soak.SoakResult.of(steps, segments).failures()
 
 
-def test_what_stays_as_it_is_has_no_fault():
+def test_constant_memory_and_files_with_noise_pass():
     random = np.random.default_rng(0)
-    noisy = lives(lambda life, second: 700 + random.uniform(-20, 20), lambda life, second: 16 + 9 * (second % 3))
-    assert faults(noisy) == []
+    noisy = segments(
+        lambda segment, second: 700 + random.uniform(-20, 20), lambda segment, second: 16 + 9 * (second % 3)
+    )
+    assert failures(noisy) == []
 
 
-def test_warming_up_and_one_life_that_is_odd_are_no_growth():
-    def memory(life, second):
-        return 700 + 300 * (life == 2) * (second > 20) - 200 * (second < 8)
+def test_warmup_and_a_single_outlier_pass():
+    def memory(segment, second):
+        return 700 + 300 * (segment == 2) * (second > 20) - 200 * (second < 8)
 
-    assert faults(lives(memory)) == []
-
-
-def test_what_grows_in_every_life_is_named():
-    assert faults(lives(memory=lambda life, second: 500 + 10 * second)) == ["memory grows by 15.5% within a life"]
-    assert faults(lives(files=lambda life, second: 16 + second)) == ["open files grow by 38.5% within a life"]
+    assert failures(segments(memory)) == []
 
 
-def test_what_grows_from_life_to_life_is_named():
-    grown = ["memory grew by 20.0% from the first life to the last"]
-    assert faults(lives(memory=lambda life, second: 500 + 25 * life)) == grown
-    assert faults(lives(memory=lambda life, second: 600 - 25 * life)) == []
+def test_growth_in_every_segment_fails():
+    assert failures(segments(memory=lambda segment, second: 500 + 10 * second)) == [
+        "memory grows by 15.5% within a segment"
+    ]
+    assert failures(segments(files=lambda segment, second: 16 + second)) == [
+        "open files grow by 38.5% within a segment"
+    ]
+
+
+def test_growth_from_segment_to_segment_fails():
+    expected = ["memory grew by 20.0% from the first segment to the last"]
+    assert failures(segments(memory=lambda segment, second: 500 + 25 * segment)) == expected
+    assert failures(segments(memory=lambda segment, second: 600 - 25 * segment)) == []
 
 
 @pytest.mark.parametrize("steps", [LOGGED[:7] + LOGGED[8:], LOGGED[:7] + LOGGED[6:], LOGGED[1:]])
-def test_a_step_that_is_missing_or_there_twice_is_a_fault(steps):
-    assert faults(lives(), steps) == ["metrics.jsonl has gaps or duplicates"]
+def test_missing_or_duplicate_steps_fail(steps):
+    assert failures(segments(), steps) == ["metrics.jsonl has gaps or duplicates"]
 
 
-def test_lives_too_short_to_tell_are_not_judged():
-    verdict = soak.Verdict.of(LOGGED, lives(memory=lambda life, second: 500 + 100 * second, seconds=7))
-    assert math.isnan(verdict.memory)
-    assert verdict.faults() == []
+def test_growth_of_short_segments_is_unknown_and_passes():
+    result = soak.SoakResult.of(LOGGED, segments(memory=lambda segment, second: 500 + 100 * second, seconds=7))
+    assert math.isnan(result.memory_growth)
+    assert result.failures() == []
 
 
-def test_a_fault_is_the_exit_code_and_the_folder_goes_either_way(monkeypatch, tmp_path):
+def test_failures_set_the_exit_code_and_the_folder_is_always_removed(monkeypatch, tmp_path):
     monkeypatch.setattr(soak.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["soak.py"])
 
-    def ends_by_itself(*given):
+    def run_ends(*arguments):
         raise SystemExit("the run ended by itself: 1")
 
-    for soaked, code in ((lambda *given: [], 0), (lambda *given: ["memory"], 1), (ends_by_itself, "the run ended")):
-        monkeypatch.setattr(soak, "soak", soaked)
+    for replacement, code in ((lambda *_: [], 0), (lambda *_: ["memory"], 1), (run_ends, "the run ended")):
+        monkeypatch.setattr(soak, "soak", replacement)
         with pytest.raises(SystemExit, match=str(code)):
             soak.main()
         assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_and_goes_on_passes(monkeypatch, tmp_path, capsys):
-    """Each call is one life; the second finds the run of the first."""
+def test_a_run_that_is_killed_and_resumed_passes(monkeypatch, tmp_path, capsys):
+    """Each call runs one segment; the second resumes the run of the first."""
     monkeypatch.setattr(sys, "argv", ["soak.py"])
     monkeypatch.setattr(soak, "MODEL", [*soak.MODEL, "--checkpoint-every", "4"])
     for _ in range(2):
         assert soak.soak(tmp_path, minutes=0.001, interval=2.0) == []
-    said = capsys.readouterr().out
-    first, second = (line for line in said.splitlines() if line.startswith("  1: "))
+    output = capsys.readouterr().out
+    first, second = (line for line in output.splitlines() if line.startswith("  1: "))
     assert "steps 0 to" in first
     assert "steps 0 to" not in second
-    assert said.count("gapless, no duplicates") == 2
-    assert said.count("Nothing is lost, and nothing piles up.") == 2
+    assert output.count("no gaps, no duplicates") == 2
+    assert output.count("Passed: nothing is lost, and nothing accumulates.") == 2

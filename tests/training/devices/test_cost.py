@@ -176,8 +176,8 @@ def test_memory_is_within_a_fifth_of_what_a_step_takes():
     """The benchmark plans a step and then takes it, in a process of its own, whose resident memory rises that far."""
     as_usual = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     environment = os.environ | as_usual | {"PYTHONPATH": str(ROOT)}
-    case = {"task": "a train step", "case": "bert_jax, remat none", "preset": "mini", "rows": 16, "length": 128}
-    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--apart", json.dumps(case)]
+    case = {"task": "train step", "case": "bert_jax, remat none", "preset": "mini", "rows": 16, "length": 128}
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--worker", json.dumps(case)]
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     figures = json.loads(done.stdout)
     np.testing.assert_allclose(figures["planned"], figures["peak"], rtol=WITHIN)
