@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 
-# A proxy would stand between the processes, which find one another by host name.
+# The processes connect to each other by host name; a proxy would intercept that.
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
 
 status=0
@@ -25,7 +25,7 @@ srun --kill-on-bad-exit=1 .venv/bin/python train.py \
     --optimizer lamb --learning-rate 6e-3 --warmup-steps 2000 --steps 7038 --decay-steps 7038 \
     --batch-size 65536 --accumulate 32 --quiet || status=$?
 
-# 143: three minutes before its time was up the run was asked to end, and has saved.
+# 143: the run got SIGTERM three minutes before the time limit, saved and exited.
 if [ "$status" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Pretrains BERT-large on every host of a TPU pod slice: TPU=my-slice ZONE=us-east5-a examples/launch/tpu-pod.sh
-# The repository is in ~/bert_jax on each host, with `pip install -e '.[tpu]'`, and /shared is mounted on all of them.
-# Nothing starts it again: a run that was told to end has saved, and goes on by the same command when the slice is back.
+# Requirements: the repository in ~/bert_jax on each host, installed with `pip install -e '.[tpu]'`; /shared mounted everywhere.
+# There is no automatic restart: an interrupted run has saved; run this command again when the slice is available.
 set -euo pipefail
 : "${TPU:?the name of the slice}" "${ZONE:?its zone}"
 
