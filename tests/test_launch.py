@@ -1,4 +1,4 @@
-"""The launch files, checked as far as possible without a cluster."""
+"""The launch files, as far as a machine without a cluster can check them."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
 KUBERNETES = "1.33"
-# Fields that indexed pods need to find each other; the schemas check all other fields.
+# What indexed pods need to find one another; what else there is and how it is spelt, schemas say.
 REQUIRED = {
     "Service": ["metadata.name", "spec.clusterIP", "spec.selector.job-name", "spec.ports"],
     "Job": ["metadata.name", "spec.completionMode", "spec.completions", "spec.parallelism", "spec.template.spec"],
@@ -26,11 +26,11 @@ NAME = {"type": "string", "pattern": "^[a-z]([a-z0-9-]*[a-z0-9])?$"}
 
 
 def strict(*, required=(), **properties):
-    """Returns the schema of an object that has these fields and no others."""
+    """The schema of an object that has these fields and no others."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-# https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/: the fields that a training run may need.
+# https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/: of its fields those that a training run may want.
 JOBSET = strict(
     required=["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
@@ -63,13 +63,13 @@ VERSIONS = {"Service": "v1", "Job": "batch/v1", "JobSet": "jobset.x-k8s.io/v1alp
 
 def look_up(document, path):
     for name in path.split("."):
-        assert name in document, f"{document.get('kind', '')} has no {path}"
+        assert name in document, f"{document.get('kind', '')} lacks {path}"
         document = document[name]
     return document
 
 
 def accepted(flags):
-    """Returns the settings of the flags, read and checked as train.py does."""
+    """Lets train.py's own parser and checks read the flags."""
     settings = read_settings(flags, description="")
     check(settings)
     assert settings.processes.distributed
@@ -78,7 +78,7 @@ def accepted(flags):
 
 
 def flags_of(script):
-    """Returns the arguments of train.py in a script; shell variables are replaced by a path."""
+    """What stands behind train.py in a script, the shell's variables replaced by something."""
     text = re.sub(r"\\\n", " ", script.read_text())
     (line,) = (line for line in text.splitlines() if "train.py" in line and not line.startswith("#"))
     words = shlex.split(line.split("train.py", 1)[1].split("||")[0])
@@ -93,14 +93,14 @@ def test_scripts_are_valid_and_their_flags_exist(script):
 
 
 def test_slurm_starts_one_task_for_each_gpu():
-    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (LAUNCH / "slurm.sh").read_text(), re.MULTILINE))
-    assert options["ntasks-per-node"] == options["gpus-per-node"]
-    devices = int(options["nodes"]) * int(options["gpus-per-node"])
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (LAUNCH / "slurm.sh").read_text(), re.MULTILINE))
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
+    devices = int(asked["nodes"]) * int(asked["gpus-per-node"])
     assert accepted(flags_of(LAUNCH / "slurm.sh")).training.batch_size % devices == 0
 
 
 def validate(text):
-    """Raises ValidationError if Kubernetes or JobSet would reject one of the documents."""
+    """Raises ValidationError where Kubernetes, or JobSet, would not take the documents as they stand."""
     for document in yaml.safe_load_all(text):
         if document["kind"] != "JobSet":
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -112,12 +112,12 @@ def validate(text):
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_match_the_schemas(manifest):
+def test_manifests_are_what_the_schemas_say(manifest):
     validate(manifest.read_text())
 
 
 @pytest.mark.parametrize(
-    ("manifest", "correct", "wrong"),
+    ("manifest", "right", "wrong"),
     [
         ("job", "clusterIP: None", "clusterIp: None"),
         ("job", "port: 8476", "port: none"),
@@ -132,15 +132,15 @@ def test_manifests_match_the_schemas(manifest):
         ("jobset", "claimName:", "claim:"),
     ],
 )
-def test_a_misspelled_key_is_rejected(manifest, correct, wrong):
+def test_a_misspelt_key_is_found(manifest, right, wrong):
     text = (LAUNCH / f"kubernetes-{manifest}.yaml").read_text()
-    assert correct in text
+    assert right in text
     with pytest.raises(jsonschema.ValidationError):
-        validate(text.replace(correct, wrong))
+        validate(text.replace(right, wrong))
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_have_the_fields_that_indexed_pods_need(manifest):
+def test_manifests_hold_what_indexed_pods_need(manifest):
     documents = {document["kind"]: document for document in yaml.safe_load_all(manifest.read_text())}
     for kind, document in documents.items():
         assert document["apiVersion"] == VERSIONS[kind]
@@ -163,11 +163,11 @@ def test_manifests_have_the_fields_that_indexed_pods_need(manifest):
 
 
 def check_job(job, host):
-    """Checks an indexed job whose pods find process 0 at `host`."""
+    """An indexed job whose pods find process 0 at `host`."""
     assert job["completionMode"] == "Indexed"
     assert job["completions"] == job["parallelism"]
     pod = look_up(job, "template.spec")
-    assert pod["restartPolicy"] in ("Never", "OnFailure")  # a Job accepts no others
+    assert pod["restartPolicy"] in ("Never", "OnFailure")  # a Job takes no other
     (container,) = pod["containers"]
     assert {"name", "image", "command", "args"} <= container.keys()
     assert container["command"][-1] == "train.py"
