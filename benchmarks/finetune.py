@@ -191,7 +191,7 @@ def run_instead_of_training(run: Callable[..., None], arguments: list[str]) -> N
         run(*positional, **keywords)
         raise TrainingReached
 
-    with mock.patch.object(program, "train", train), contextlib.suppress(TrainingReached):
+    with mock.patch("bert_jax.finetuning.trainer.train", train), contextlib.suppress(TrainingReached):
         program.main([*arguments, "--overwrite", "--quiet"])
 
 

@@ -1,16 +1,21 @@
-"""The settings of fine-tuning: frozen dataclasses that are the command line of finetune.py and the record of a run.
+"""The settings of fine-tuning: four groups of frozen dataclasses, which a run's training.json records.
 
-References: Devlin et al., BERT, 2018, appendix A.3 (rates, batches, epochs).
+The groups `run`, `training` and `reports` are the same for all tasks; the group `data` is the task's, see
+`bert_jax.tasks`. The names of fields are unique across groups.
+
+References: Devlin et al., BERT, 2018, appendix A.3 (learning rates, batch sizes, epochs).
 """
 
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Union
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from functools import cache, partial
+from typing import Annotated, Any, Literal, Self, Union
 
 import tyro
 
+from bert_jax.tasks import TASKS, TaskData
 from bert_jax.training.runs.folder import SETTINGS, recorded_settings
 from bert_jax.training.settings import Record, as_record, from_record
 
@@ -20,31 +25,34 @@ class Run:
     """The run"""
 
     model: str
-    """What to start from: the folder of a run of train.py, one in Hugging Face's layout, or a name on its hub."""
+    """Model to start from: the folder of a pretraining run, a Hugging Face folder, or a name on the hub."""
     output: str = "runs/finetuned"
-    """The run's folder, for what is evaluated or predicted too; one that holds another run is left alone."""
+    """Folder of the run. An existing run is neither continued nor replaced unless --resume or --overwrite is given."""
     do: Literal["train", "evaluate", "predict"] = "train"
-    """Train on --train; or evaluate --model on --dev; or predict --dev, which needs no labels then."""
+    """Train on --train; evaluate --model on --dev; or predict --dev, which needs no labels then."""
     resume: bool = False
-    """Go on with the run in --output; begin it where there is none."""
+    """Continue the run in --output, or begin it if there is none."""
     overwrite: bool = False
     """Replace the run in --output."""
     seed: int = 0
-    """Decides the new head's parameters, the order of the data and dropout."""
+    """Random seed of the new head, the order of the data and dropout."""
     seeds: int = 1
-    """How many seeds to train in one program, --seed and those after it; the best one is kept."""
+    """Number of seeds to train together: --seed and the ones after it. The best one is kept."""
     from_scratch: bool = False
-    """Take the model's architecture and vocabulary, but new parameters: what is pretraining worth?"""
+    """Use the model's architecture and vocabulary with random weights, to measure what pretraining is worth."""
     sweep: bool = False
-    """Try all of --sweep-learning-rates, --sweep-batch-sizes and --sweep-epochs, and keep the best."""
+    """Train every combination of --sweep-learning-rates, --sweep-batch-sizes and --sweep-epochs; keep the best."""
     sweep_learning_rates: tuple[float, ...] = (2e-5, 3e-5, 5e-5)
+    """Learning rates of --sweep."""
     sweep_batch_sizes: tuple[int, ...] = (16, 32)
+    """Batch sizes of --sweep."""
     sweep_epochs: tuple[int, ...] = (2, 3, 4)
+    """Numbers of epochs of --sweep."""
 
     @property
-    def labelled(self) -> bool:
-        """Whether what is known of the data held out is looked at."""
-        return self.do != "predict"
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds that are trained together."""
+        return tuple(range(self.seed, self.seed + self.seeds))
 
 
 @dataclass(frozen=True)
@@ -52,61 +60,65 @@ class Training:
     """Training"""
 
     epochs: int = 3
+    """Passes over the training data."""
     batch_size: int = 32
-    """Examples an update, over all devices."""
+    """Examples per update, over all devices."""
     learning_rate: float = 3e-5
-    """The highest learning rate."""
+    """Peak learning rate."""
     warmup_share: float = 0.1
-    """The share of all steps in which the learning rate rises."""
+    """Fraction of all steps during which the learning rate rises."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the learning rate after warm-up."""
     optimizer: Literal["adamw", "bert_adamw", "lamb"] = "adamw"
+    """adamw; bert_adamw: without bias correction, as in the original BERT; or lamb, for large batches."""
     weight_decay: float = 0.01
+    """Weight decay of kernels and embeddings; biases and layer norms have none."""
     clip_norm: float = 1.0
-    """The largest global norm of a gradient; 0 = any."""
+    """Gradient clipping by global norm; 0 disables it."""
     accumulate: int = 1
-    """Micro-batches the batch is computed in, one after another; the gradient is the same, but each draws dropout masks
-    of its own. A run that goes on may have more or fewer.
+    """Micro-batches per update, computed one after another to save memory. The gradient is the same, but dropout masks
+    differ. May change on --resume.
     """
     layer_decay: float = 1.0
-    """What each layer multiplies the learning rate of the layer above by."""
+    """Factor of each layer's learning rate relative to the layer above it."""
     freeze: int | None = None
-    """Leave the embeddings and so many of the lowest layers as they are (0: the embeddings alone)."""
+    """Freeze the embeddings and this many of the lowest layers (0: only the embeddings)."""
     lora_rank: int = 0
-    """Train low-rank adapters of this rank beside the encoder's kernels, and the head, instead of the whole model."""
+    """Train only the head and low-rank adapters (LoRA) of this rank on the encoder's kernels; 0 trains everything."""
     lora_alpha: float = 16.0
-    """The adapters' scale is this over their rank."""
+    """LoRA scale: adapters are multiplied by lora_alpha / lora_rank."""
     dropout: float | None = None
-    """Dropout in the encoder and before the head; None = as the model has it."""
+    """Dropout rate in the encoder and before the head; None keeps the model's."""
     attention_probs_dropout_prob: float | None = None
-    """Dropout of attention weights; None = as --dropout, or as the model has it."""
+    """Dropout rate of attention weights; None = --dropout, or the model's."""
     pack: bool = True
-    """Put several short examples in a row, where they do not see each other; else each has a row of its own."""
+    """Pack several short examples into a row, without attention between them; otherwise one example per row."""
     patience: int = 0
-    """Stop after so many evaluations without a better one; 0 = never."""
+    """Stop after this many evaluations without improvement; 0 disables early stopping."""
     eval_every: int = 0
-    """Steps between evaluations; 0 = once an epoch."""
+    """Steps between evaluations; 0 = once per epoch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The dtype of computation; parameters are float32."""
+    """dtype of computation; parameters are always float32."""
     remat: Literal["auto", "none", "dots", "full"] = "auto"
-    """What the backward pass computes again instead of keeping it in memory: nothing, all but matrix products, or whole
-    layers; auto: dots on a CPU, whose memory is slower than its arithmetic, and none elsewhere.
+    """What the backward pass recomputes instead of storing it: nothing, everything except matrix products (dots), or
+    whole layers (full). auto: dots on CPUs, where memory is slower than arithmetic, none elsewhere.
     """
     attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
-    """How attention is computed: by plain matrix products, a kernel's name, or the first kernel that is right here.
-    Kernels have no dropout of attention weights.
+    """Attention implementation: plain matrix products, a kernel, or (auto) the first kernel that is correct on this
+    machine. Kernels do not support dropout of attention weights.
     """
     random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
-    """The generator of dropout: a hash of each element's place; JAX's own, which costs more; or the hardware's, whose
-    masks depend on the number of devices and on the seeds that are trained together.
+    """Random number generator of dropout: a hash of each element's position; JAX's default, which is slower; or the
+    hardware's, whose masks depend on the number of devices and on the seeds that are trained together.
     """
     parallel: Literal["mesh", "pmap"] = "mesh"
-    """How the devices share a step: mesh = data x fsdp x tensor, by jax.jit; pmap = rows alone, by jax.pmap."""
+    """How devices share a step: mesh = data x fsdp x tensor (jax.jit); pmap = data parallelism only (jax.pmap)."""
     fsdp: int = 1
-    """Devices to split rows, parameters and optimizer state over; groups of so many hold copies of one another."""
+    """Devices over which rows, parameters and optimizer state are sharded."""
     tensor: int = 1
-    """Devices to split heads and inner layers over."""
+    """Devices over which attention heads and feed-forward layers are sharded."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """Where a loss or a gradient is not finite: stop, all seeds; or skip that update, of that seed."""
+    """On a loss or gradient that is not finite: stop all seeds, or skip that seed's update."""
 
 
 @dataclass(frozen=True)
@@ -116,170 +128,86 @@ class Reports:
     log_every: int = 10
     """Steps between rows of metrics.jsonl."""
     mistakes: int = 20
-    """How many of the most confident mistakes are listed."""
+    """Number of most confident mistakes to list."""
     quiet: bool = False
-    """No progress bar."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Data"""
-
-    train: str | None = None
-    """A file, or the name of a dataset on the Hugging Face hub (name:config), to train on."""
-    dev: str | None = None
-    """The same, to evaluate or to predict."""
-    train_split: str = "train"
-    """The split of a dataset on the hub to train on."""
-    dev_split: str = "validation"
-    encoding: str = "utf-8"
-    """The encoding of files."""
-
-    usual_length: ClassVar[int] = 128
-
-
-@dataclass(frozen=True)
-class Texts(Files):
-    """Data: csv, tsv, jsonl, parquet, a dataset on the hub or GLUE; default: 2,000 film reviews, a fifth held out"""
-
-    text_column: str | None = None
-    """The column of the text; default: what such columns are usually called."""
-    pair_column: str | None = None
-    """The column of the second text of a pair."""
-    label_column: str | None = None
-    header: bool = True
-    """Whether the first line of a csv or tsv names its columns; else they are 1, 2 and so on."""
-    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
-        "single_label_classification"
-    )
-    label_separator: str = ","
-    """What stands between the labels of a text that may have several."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: examples of rare classes count for more, so that every class has the same weight."""
-    label_smoothing: float = 0.0
-    """The share of a label's probability that is spread over all classes."""
-    glue: str | None = None
-    """A task of GLUE instead of --train and --dev."""
-    glue_folder: str | None = None
-    """Where GLUE's own files are, as in FOLDER/MRPC/train.tsv; default: the hub."""
-    max_length: int = 0
-    """The most tokens of an example; what is longer is cut. 0 = 128; to evaluate and to predict, what the model was
-    trained with.
-    """
-
-
-@dataclass(frozen=True)
-class Tagged(Files):
-    """Data: CoNLL, jsonl, parquet or a dataset on the hub"""
-
-    word_column: str | None = None
-    """The column of the words: a name, or in CoNLL a number from 1."""
-    tag_column: str | None = None
-    """The column of the tags; in CoNLL the last."""
-    max_length: int = 0
-    """Tokens of a window; a longer sentence is read in several. 0 = 128; to evaluate and to predict, what the model was
-    trained with.
-    """
-    overlap: int = 32
-    """Tokens that neighbouring windows share, at most half of them."""
-    label_smoothing: float = 0.0
-    """The share of a tag's probability that is spread over all tags."""
-
-
-@dataclass(frozen=True)
-class Squad(Files):
-    """Data: SQuAD v1.1 or v2.0 in its own JSON, or rows of jsonl, parquet or a dataset on the hub"""
-
-    usual_length: ClassVar[int] = 384
-    max_length: int = 0
-    """Tokens of a window: question and a part of the context. 0 = 384; to evaluate and to predict, what the model was
-    trained with.
-    """
-    stride: int = 128
-    """Tokens from the start of a window to that of the next."""
-    max_question_length: int = 64
-    """Tokens of a question; what is longer is cut."""
-    max_answer_length: int = 30
-    """Tokens of an answer."""
-    version_2: bool = False
-    """Whether there may be no answer. It is so anyway where there is a threshold, and, to train and to evaluate, where
-    some question says that there is none.
-    """
-    n_best: int = 20
-    """Answers written to nbest_predictions.json."""
-    null_threshold: float | None = None
-    """There is no answer where its logit is above the best answer's by more than this. Default: what scores best on
-    --dev, which the model keeps; to evaluate and to predict, what it keeps. A model that keeps none is evaluated by
-    what scores best, and predicts by 0.
-    """
-
-
-@dataclass(frozen=True)
-class Choices(Files):
-    """Data: csv, jsonl, parquet or a dataset on the hub in the format of SWAG"""
-
-    text_column: str | None = None
-    """The column of the text; default: what such columns are usually called."""
-    lead_column: str | None = None
-    """The column of what every choice begins with; default: sent2 beside sent1."""
-    choice_columns: tuple[str, ...] = ()
-    """The columns of the choices, or the one that holds lists of them; default: ending0, ending1 and so on."""
-    label_column: str | None = None
-    """The column of the right choice's number, from 0, or its letter, from A; default: label."""
-    max_length: int = 0
-    """The most tokens of the text with one of its choices; what is longer is cut. 0 = 128; to evaluate and to predict,
-    what the model was trained with.
-    """
+    """Hide the progress bar."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all kinds of tasks have; the data are of one of four kinds"""
+    """The settings of a run"""
 
     run: Run
-    data: Files
+    data: TaskData
     training: Training
     reports: Reports = field(default_factory=Reports)
 
+    @property
+    def task(self) -> str:
+        """The name of the task in `TASKS`."""
+        return next(name for name, data in TASKS.items() if type(self.data) is data)
 
-@dataclass(frozen=True)
-class Classification(Settings):
-    """Classes, labels that may hold together, or scores, of texts or of pairs of texts"""
+    def replace(self, **changes: Any) -> Self:
+        """Returns the settings with some fields changed, whichever group they are in: `replace(epochs=2)`.
 
-    data: Texts = field(default_factory=Texts)
-    training: Training = field(default_factory=Training)
+        Raises:
+            ValueError: there is no such field.
+        """
+        groups = {}
+        for group in fields(self):
+            values = getattr(self, group.name)
+            own = {one.name: changes.pop(one.name) for one in fields(values) if one.name in changes}
+            groups[group.name] = replace(values, **own)
+        if changes:
+            raise ValueError(f"`{min(changes)}` is not a setting of {self.task}")
+        return replace(self, **groups)
 
+    def with_length(self, trained: int | None = None) -> Self:
+        """Returns the settings with `max_length` set: the given, else the `trained`, else the default length."""
+        return self.replace(max_length=self.data.max_length or trained or self.data.default_length)
 
-@dataclass(frozen=True)
-class Tokens(Settings):
-    """A tag for every word: named entities, parts of speech"""
-
-    data: Tagged = field(default_factory=Tagged)
-    training: Training = field(default_factory=lambda: Training(learning_rate=5e-5))
-
-
-@dataclass(frozen=True)
-class QuestionAnswering(Settings):
-    """Answers that are spans of a context: SQuAD v1.1 and v2.0"""
-
-    data: Squad = field(default_factory=Squad)
-    training: Training = field(default_factory=lambda: Training(epochs=2))
-
-
-@dataclass(frozen=True)
-class MultipleChoice(Settings):
-    """The right one of several continuations: SWAG"""
-
-    data: Choices = field(default_factory=Choices)
-    training: Training = field(default_factory=lambda: Training(learning_rate=5e-5, batch_size=16))
+    def as_record(self) -> Record:
+        """Returns the settings as training.json holds them, with the name of the task."""
+        return {"task": {"name": self.task}, **as_record(self)}
 
 
-KINDS: dict[str, type[Settings]] = {
-    "classification": Classification,
-    "tokens": Tokens,
-    "squad": QuestionAnswering,
-    "multiple-choice": MultipleChoice,
-}
+@cache
+def settings_type(task: str) -> type[Settings]:
+    """Returns the type of a task's settings: `Settings` with the task's data group and its training defaults.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    data = TASKS[task]
+    kind = make_dataclass(
+        data.__name__.replace("Data", "Settings"),
+        [
+            ("data", data, field(default_factory=data)),
+            ("training", Training, field(default_factory=partial(Training, **data.training_defaults))),
+        ],
+        bases=(Settings,),
+        frozen=True,
+    )
+    kind.__doc__ = data.summary
+    return kind
+
+
+def make_settings(task: str, *, model: str, **changes: Any) -> Settings:
+    """Returns the settings of a task: its defaults, and some fields changed, whichever group they are in.
+
+    Args:
+        task: a name in `TASKS`: `classification`, `tokens`, `squad` or `multiple-choice`.
+        model: a model's folder or its name on the hub.
+
+    Raises:
+        ValueError: there is no such task, or no such field.
+    """
+    kind: Any = settings_type(task)
+    return kind(run=Run(model)).replace(**changes)
+
+
 MAY_CHANGE_ON_RESUME = (
     "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "accumulate", "remat", "attention", "parallel",
     "fsdp", "tensor", "on_nan",
@@ -287,39 +215,24 @@ MAY_CHANGE_ON_RESUME = (
 
 
 def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
-    """Returns a command line's settings; a run that goes on takes those it began with as defaults."""
+    """Returns a command line's settings; with --resume, those of the run are the defaults."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--output", default="runs/finetuned")
     first.add_argument("--resume", action="store_true")
     chosen, _ = first.parse_known_args(arguments)
     recorded = recorded_settings(chosen.output) if chosen.resume else None
     commands = []
-    for name, kind in KINDS.items():
+    for name in TASKS:
+        kind = settings_type(name)
         default: dict[str, Any] = {}
         if recorded is not None and recorded.get("task") == {"name": name}:
             default["default"] = from_record(kind, recorded, os.path.join(chosen.output, SETTINGS))
-        summary = (kind.__doc__ or "").splitlines()[0]
-        options = tyro.conf.subcommand(name, description=summary, prefix_name=False, **default)
+        options = tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False, **default)
         commands.append(Annotated[kind, options])
     kinds: Any = Union[tuple(commands)]  # noqa: UP007
-    settings = tyro.cli(
+    return tyro.cli(
         tyro.conf.OmitArgPrefixes[kinds],
         args=arguments,
         prog="finetune.py",
         description=description,
     )
-    return with_length(settings, None) if settings.run.do == "train" else settings
-
-
-def with_length(settings: Settings, trained: int | None) -> Settings:
-    """Returns the settings with a length: the one asked for, else `trained`, else the usual one of such a task."""
-    data: Any = settings.data
-    return replace(settings, data=replace(data, max_length=data.max_length or trained or data.usual_length))
-
-
-def record_of(settings: Settings) -> Record:
-    """Returns the settings as training.json holds them, with the name of the kind of task."""
-    return {
-        "task": {"name": next(name for name, kind in KINDS.items() if type(settings) is kind)},
-        **as_record(settings),
-    }

@@ -1,4 +1,4 @@
-"""What several trainings come to side by side: the seeds of one, and the combinations of a sweep.
+"""Comparison of several trainings: the seeds of one, and the combinations of a sweep.
 
 References: Devlin et al., BERT, 2018, appendix A.3 (the grid); Mosbach et al., On the Stability of Fine-tuning BERT,
 2021 (seeds that collapse).
@@ -7,100 +7,119 @@ References: Devlin et al., BERT, 2018, appendix A.3 (the grid); Mosbach et al., 
 import itertools
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from bert_jax.finetuning.model import Best, evaluations
+from bert_jax.finetuning.model import BestModel, seed_evaluations
 from bert_jax.finetuning.settings import Settings
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.runs.checkpoints import CHECKPOINTS
 from bert_jax.training.runs.metrics import as_line
 
-REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # what stays of a combination that is not the best
-NEVER = -math.inf  # the score of what never had one
+REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # kept of a combination that is not the best
+NO_SCORE = -math.inf  # the score of a seed whose metric was never a number
 
 
-def compare_seeds(metric: str, run: Path, best: Best) -> None:
-    """Prints each seed's best score, their mean and deviation, and which of them collapsed to one class."""
-    scores, steps, collapsed = best.selection.best, best.selection.step, collapsed_seeds(run, best)
+class Training(Protocol):
+    """One training of a sweep."""
+
+    settings: Settings
+
+    def train(self, run: Path) -> BestModel: ...
+
+
+def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
+    """Prints each seed's best score, their mean and standard deviation, and which of them collapsed to one class."""
+    scores, collapsed = best.selection.best, collapsed_seeds(run, best)
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed:")
-    for place, seed in enumerate(best.seeds):
-        if scores[place] == NEVER:
+    for index, seed in enumerate(best.seeds):
+        if scores[index] == NO_SCORE:
             print(f"  seed {seed:>3}  its score was never a number")
             continue
-        note = "  collapsed: it gives one answer to everything" if collapsed[place] else ""
-        kept = "  kept" if place == int(scores.argmax()) else ""
-        print(f"  seed {seed:>3}  {scores[place]:.4f}  step {steps[place]:,}{kept}{note}")
+        note = "  collapsed: it predicts the same for all examples" if collapsed[index] else ""
+        kept = "  kept" if index == int(scores.argmax()) else ""
+        print(f"  seed {seed:>3}  {scores[index]:.4f}  step {best.selection.step[index]:,}{kept}{note}")
     if len(scores) > 1:
-        deviation = spread(scores)
+        deviation = standard_deviation(scores)
         print(f"  mean {scores.mean():.4f}, standard deviation {deviation:.4f}, best {scores.max():.4f}")
 
 
-def collapsed_seeds(run: Path, best: Best) -> np.ndarray:
-    """Returns, bool [K], which seeds gave one answer to everything where they were best."""
-    rows = {row["step"]: row for row in evaluations(run, best.seeds)}
-    found = [rows.get(step, {}).get("eval_collapsed") for step in best.selection.step.tolist()]
-    return np.array([values is not None and values[place] > 0 for place, values in enumerate(found)])
+def collapsed_seeds(run: Path, best: BestModel) -> np.ndarray:
+    """Returns, bool [K], which seeds predicted the same for all examples at their best evaluation."""
+    by_step = {row["step"]: row for row in seed_evaluations(run, best.seeds)}
+    found = [by_step.get(step, {}).get("eval_collapsed") for step in best.selection.step.tolist()]
+    return np.array([values is not None and values[index] > 0 for index, values in enumerate(found)])
 
 
-def spread(scores: np.ndarray) -> float:
-    """Returns the standard deviation of seeds' scores; NaN for a single one, or where one has none."""
+def standard_deviation(scores: np.ndarray) -> float:
+    """Returns the standard deviation of the seeds' scores; NaN for a single seed, or if one has no score."""
     return float(scores.std(ddof=1)) if len(scores) > 1 and np.isfinite(scores).all() else math.nan
 
 
-def sweep(settings: Settings, run: Path, metric: str, fit: Callable[[Settings, Path], Best]) -> None:
-    """Trains every combination of learning rate, batch size and epochs; ranks them and keeps the best one's model.
+def combinations(settings: Settings) -> list[Settings]:
+    """Returns the settings of each training of a sweep; without a sweep, the settings alone.
 
-    Args:
-        fit: trains as settings say, into a folder.
+    Example: the learning rates (2e-5, 3e-5), the batch sizes (16,) and the epochs (2, 3) are four trainings.
+    """
+    run = settings.run
+    if not run.sweep:
+        return [settings]
+    grid = itertools.product(run.sweep_learning_rates, run.sweep_batch_sizes, run.sweep_epochs)
+    return [settings.replace(learning_rate=rate, batch_size=size, epochs=epochs) for rate, size, epochs in grid]
+
+
+def sweep(trainings: Sequence[Training], run: Path, metric: str) -> None:
+    """Runs the trainings of a sweep, ranks them, and keeps the model of the best one.
 
     Raises:
-        NotFinite: no combination came to a score.
+        NotFinite: no training has a score.
     """
-    grid, table = settings.run, []
-    combinations = list(itertools.product(grid.sweep_learning_rates, grid.sweep_batch_sizes, grid.sweep_epochs))
-    for number, (rate, size, epochs) in enumerate(combinations, 1):
-        asked = {"learning_rate": rate, "batch_size": size, "epochs": epochs}
+    table: list[dict[str, Any]] = []
+    for number, training in enumerate(trainings, 1):
+        values = training.settings.training
+        rate, size, epochs = values.learning_rate, values.batch_size, values.epochs
         folder = run / "sweep" / f"{rate:g}-{size}-{epochs}"
         folder.mkdir(parents=True)
-        print(f"\n{number} of {len(combinations)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
-        row: dict[str, Any] = {"mean": NEVER, "deviation": math.nan, "best": NEVER, "collapsed": 0, **asked}
+        print(f"\n{number} of {len(trainings)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
+        row: dict[str, Any] = {"mean": NO_SCORE, "deviation": math.nan, "best": NO_SCORE, "collapsed": 0}
+        row |= {"learning_rate": rate, "batch_size": size, "epochs": epochs}
         try:
-            found = fit(replace(settings, training=replace(settings.training, **asked)), folder)
-            scores = found.selection.best
-            row |= {"mean": float(scores.mean()), "deviation": spread(scores), "best": float(scores.max())}
-            row["collapsed"] = int(collapsed_seeds(folder, found).sum())
+            best = training.train(folder)
+            scores = best.selection.best
+            row["mean"] = float(scores.mean())
+            row["deviation"] = standard_deviation(scores)
+            row["best"] = float(scores.max())
+            row["collapsed"] = int(collapsed_seeds(folder, best).sum())
         except NotFinite as error:
-            print(f"{error}: it is ranked last")
-        shutil.rmtree(folder / CHECKPOINTS)  # nothing of a sweep goes on
+            print(f"{error}: ranked last")
+        shutil.rmtree(folder / CHECKPOINTS)  # a sweep cannot be resumed
         table.append(row | {"folder": str(folder.relative_to(run))})
         table.sort(key=lambda row: -row["mean"])
-        for loser in table[1:]:
-            leave_reports(run / loser["folder"])
-    show(table, metric, grid.seeds)
-    if table[0]["mean"] == NEVER:
-        raise NotFinite("every combination of the sweep ended in numbers that are not finite: try lower learning rates")
+        for loser in table[1:]:  # at most one model is on the disk at any time
+            keep_reports(run / loser["folder"])
+    print_ranking(table, metric, trainings[0].settings.run.seeds)
+    if table[0]["mean"] == NO_SCORE:
+        raise NotFinite("no combination of the sweep has a finite score: try lower learning rates")
     (run / "sweep.jsonl").write_text("".join(map(as_line, table)), encoding="utf-8")
     shutil.copytree(run / table[0]["folder"], run, dirs_exist_ok=True)
 
 
-def show(table: list[dict[str, Any]], metric: str, seeds: int) -> None:
+def print_ranking(table: Sequence[dict[str, Any]], metric: str, seeds: int) -> None:
     """Prints the combinations of a sweep, the best first."""
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed")
     print("    mean  deviation    best  learning rate  batch size  epochs")
     for row in table:
-        asked = f"{row['learning_rate']:13g}  {row['batch_size']:10}  {row['epochs']:6}"
+        combination = f"{row['learning_rate']:13g}  {row['batch_size']:10}  {row['epochs']:6}"
         note = f"  {row['collapsed']} of {seeds} seeds collapsed" if row["collapsed"] else ""
         deviation = f"{row['deviation']:9.4f}" if np.isfinite(row["deviation"]) else f"{'-':>9}"
-        print(f"{row['mean']:8.4f}  {deviation}{row['best']:8.4f}  {asked}{note}")
+        print(f"{row['mean']:8.4f}  {deviation}{row['best']:8.4f}  {combination}{note}")
 
 
-def leave_reports(folder: Path) -> None:
-    """Deletes all but the reports of a training."""
+def keep_reports(folder: Path) -> None:
+    """Deletes everything of a training except its reports."""
     for path in folder.iterdir():
         if path.name not in REPORTS:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

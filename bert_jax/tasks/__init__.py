@@ -1,10 +1,16 @@
-"""The tasks that a BERT is fine-tuned on: what is learned of an example, and what an answer is worth."""
+"""The tasks that BERT is fine-tuned on, one file each; `bert_jax.tasks.base` describes how to add one."""
 
-from bert_jax.tasks.base import Part, Task
-from bert_jax.tasks.classification import Classification
-from bert_jax.tasks.evaluation import Evaluator, of_seed
-from bert_jax.tasks.multiple_choice import MultipleChoice
-from bert_jax.tasks.question_answering import QuestionAnswering
-from bert_jax.tasks.tagging import Tagging
+from bert_jax.tasks.base import TaskData
+from bert_jax.tasks.classification import ClassificationData
+from bert_jax.tasks.multiple_choice import MultipleChoiceData
+from bert_jax.tasks.question_answering import QuestionAnsweringData
+from bert_jax.tasks.tagging import TaggingData
 
-__all__ = ["Classification", "Evaluator", "MultipleChoice", "Part", "QuestionAnswering", "Tagging", "Task", "of_seed"]
+TASKS: dict[str, type[TaskData]] = {
+    "classification": ClassificationData,
+    "tokens": TaggingData,
+    "squad": QuestionAnsweringData,
+    "multiple-choice": MultipleChoiceData,
+}
+
+__all__ = ["TASKS", "TaskData"]

@@ -1,32 +1,44 @@
-"""What fine-tuning asks of a task.
+"""What a program needs from a task, and how to add one.
 
-A task knows its examples, how they are encoded, what is learned of them, and what an answer is worth. It knows nothing
-of steps, seeds or devices.
+A task is one file of this folder, with two classes:
+
+- the data's settings, a frozen dataclass that extends `TaskData`. Its fields are the options of the command; it checks
+  them, reads and encodes the data, and returns the task;
+- the task itself, a `Task`: its model and objective, and how logits are decoded, scored, written and reported.
+
+`bert_jax.tasks.TASKS` maps the name of the command to the first. A task knows nothing of steps, seeds or devices.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.models import Bert
+from bert_jax.tasks.source import ModelSource
 from bert_jax.training.objectives import Objective
+from bert_jax.training.settings import LONGEST_ROW, require_at_least, require_at_most
 
-Answers = Mapping[str, np.ndarray]  # {"logits": [n, ...]}, of sequences or of tokens, in the order of the features
+Do = Literal["train", "evaluate", "predict"]
+Logits = Mapping[str, np.ndarray]  # {"logits": [n, ...]}, per sequence or per token, in the order of the features
+TRAIN = "train"  # the name of the training split
+LISTED_LABELS = 20  # label names on the screen
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A part of the data, encoded.
+class Split:
+    """A split of the data, encoded.
 
     Attributes:
-        name: empty for the part that decides which model is the best; otherwise it comes before the names of scores.
+        name: `train`, empty for the held-out split that selects the best model, or the name of another held-out split.
         examples: as they were read.
-        features: the same as sequences, with targets where there are labels.
-        labelled: whether it is known what is right.
+        features: the same examples as sequences, with targets if there are labels.
+        labelled: whether labels are known.
     """
 
     name: str
@@ -35,58 +47,190 @@ class Part:
     labelled: bool = True
 
     @property
+    def title(self) -> str:
+        """The name for messages."""
+        return self.name or "dev"
+
+    @property
     def file_prefix(self) -> str:
-        """What the names of files begin with."""
+        """The prefix of file names and metric names."""
         return f"{self.name}_" if self.name else ""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The encoded labels, one per example."""
+        return self.features.of_sequences["labels"][:: self.features.group]
 
-class Task(Protocol):
-    """A kind of task with its data.
 
-    `decode` makes of logits what `score`, `predictions` and `report` go by, once for all three of them.
+class Task(ABC):
+    """A task whose data has been read: it knows its labels.
+
+    `decode` turns logits into what `compute_metrics`, `predictions` and `report` share.
 
     Attributes:
-        model: the class with the head that is needed.
-        per_token: whether the model answers for each token, not for each sequence.
+        model: the model class with the head of the task.
+        per_token: whether the model predicts for each token, not for each sequence.
     """
 
     model: ClassVar[type[Bert]]
-    per_token: ClassVar[bool]
+    per_token: ClassVar[bool] = False
 
     @property
-    def changes(self) -> dict[str, Any]:
-        """What the head asks of the config, such as `label_names`."""
-        ...
-
-    @property
+    @abstractmethod
     def metric(self) -> str:
-        """The score that decides which model is the best; the higher the better."""
-        ...
+        """The metric that selects the best model; higher is better."""
 
-    def objective(self, model: Bert, *, learning: bool = True) -> Objective:
-        """Returns what a step minimises or, where nothing is learned, what is measured: no label is smoothed then."""
-        ...
+    @property
+    def config_changes(self) -> dict[str, Any]:
+        """The config fields that the head needs, such as `label_names`."""
+        return {}
 
-    def decode(self, part: Part, answers: Answers) -> Any:
-        """Returns what the model's answers to a part say."""
-        ...
+    def tuned_config(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Returns the config fields that an evaluation tuned, such as a threshold; `metrics` are `eval_...`."""
+        return {}
 
-    def score(self, part: Part, found: Any) -> dict[str, float]:
-        """Returns the scores of a part whose labels are known; `collapsed` is 1 where everything gets one answer."""
-        ...
+    @abstractmethod
+    def objective(self, model: Bert, *, training: bool = True) -> Objective:
+        """Returns the objective of a step. Evaluation (`training=False`) does not smooth labels."""
 
-    def predictions(self, part: Part, found: Any) -> Iterator[dict[str, Any]]:
-        """Yields what is predicted for each example, in their order, as JSON holds it."""
-        ...
+    @abstractmethod
+    def decode(self, split: Split, logits: Logits) -> Any:
+        """Returns what the logits of a split say."""
 
-    def report(self, folder: Path, part: Part, found: Any) -> list[str]:
-        """Leaves pictures, tables and files of the task's own in a folder; returns what to say of them, by line.
+    @abstractmethod
+    def compute_metrics(self, split: Split, decoded: Any) -> dict[str, float]:
+        """Returns the metrics of a labelled split; `collapsed` is 1 if all predictions are the same."""
 
-        Where labels are not known, nothing is said of mistakes.
+    @abstractmethod
+    def predictions(self, split: Split, decoded: Any) -> Iterator[dict[str, Any]]:
+        """Yields the prediction for each example as JSON, in the order of the examples."""
+
+    @abstractmethod
+    def report(self, folder: Path, split: Split, decoded: Any, *, mistakes: int) -> list[str]:
+        """Writes pictures, tables and the task's own files; returns lines for the screen.
+
+        Args:
+            mistakes: the number of mistakes to list; of an unlabelled split none are.
         """
-        ...
 
 
-def labels_of(part: Part) -> np.ndarray:
-    """Returns the examples' labels as numbers."""
-    return part.features.of_sequences["labels"][:: part.features.group]
+class Unused(NamedTuple):
+    """Settings that have no effect under a condition, and why: `reason` completes "`name` ..."."""
+
+    condition: bool
+    names: Iterable[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A task and its encoded splits; the first held-out split selects the best model."""
+
+    task: Task
+    splits: list[Split]
+
+    @property
+    def train(self) -> Split | None:
+        """The training split; None unless a model is trained."""
+        return next((split for split in self.splits if split.name == TRAIN), None)
+
+    @property
+    def held_out(self) -> list[Split]:
+        """The splits to evaluate or to predict."""
+        return [split for split in self.splits if split.name != TRAIN]
+
+    @property
+    def fingerprints(self) -> dict[str, str | None]:
+        """A hash of the training data and one of the held-out data; None unless a model is trained."""
+        if self.train is None:
+            return {"training data": None, "held-out data": None}
+        return {"training data": fingerprint([self.train]), "held-out data": fingerprint(self.held_out)}
+
+
+def fingerprint(splits: Sequence[Split]) -> str:
+    """Returns a hash of the content of splits: ids, lengths and targets."""
+    digest = hashlib.sha256()
+    for features in (split.features for split in splits):
+        targets = features.of_sequences | features.of_tokens | features.positions
+        for array in (features.sequences.ids, features.sequences.offsets, *targets.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Data"""
+
+    # The docstring of a class is the title of its options in --help, that of a field is the option's help text. The
+    # class variables are: `summary`, one line about the command; `model`, the model class that the task trains;
+    # `default_length`, of `max_length`; `training_defaults`, training settings whose default differs for this task.
+
+    train: str | None = None
+    """Training data: a file, or a dataset on the Hugging Face hub (name:config)."""
+    dev: str | None = None
+    """Data to evaluate or to predict: a file or a dataset, like --train."""
+    train_split: str = "train"
+    """Split of a hub dataset to train on."""
+    dev_split: str = "validation"
+    """Split of a hub dataset to evaluate or to predict."""
+    encoding: str = "utf-8"
+    """Encoding of text files."""
+    max_length: int = 0
+    """Maximum number of tokens per sequence; longer texts are cut or read in windows. 0 = 128 (squad: 384) for
+    training, and the length the model was trained with for evaluate and predict.
+    """
+
+    summary: ClassVar[str]
+    model: ClassVar[type[Bert]]
+    default_length: ClassVar[int] = 128
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def check(self, do: Do) -> None:
+        """Raises ValueError for impossible values; the message names the field."""
+        require_at_least(0, self, "max_length")
+        require_at_most(LONGEST_ROW, self, "max_length")
+
+    def unused(self, do: Do) -> list[Unused]:
+        """Returns the task's settings that have no effect."""
+        return []
+
+    def check_files(self, do: Do) -> None:
+        """Raises ValueError if there is no data to train on, to evaluate or to predict."""
+        if do == "train" and self.train is None:
+            raise ValueError("`train`: a file or a dataset to train on is needed")
+        if self.dev is None:
+            purpose = "predict" if do == "predict" else "evaluate on"
+            raise ValueError(f"`dev`: a file or a dataset to {purpose} is needed")
+
+    @property
+    def evaluates_on_training_data(self) -> bool:
+        """Whether `dev` is the same file, or the same split of a hub dataset, as `train`."""
+        same_split = self.train_split == self.dev_split or Path(self.train or "").is_file()
+        return self.train is not None and self.train == self.dev and same_split
+
+    def sources(self, do: Do) -> list[tuple[str, str, str]]:
+        """Returns the files or datasets to read: (name of the split here, source, split of a hub dataset)."""
+        dev = ("", str(self.dev), self.dev_split)
+        return [(TRAIN, str(self.train), self.train_split), dev] if do == "train" else [dev]
+
+    def prepare(self, source: ModelSource, do: Do) -> PreparedData:
+        """Reads and encodes the data, and prints what was guessed, cut or left out.
+
+        Args:
+            source: the model to start from; without training, its labels are the task's.
+
+        Raises:
+            OSError, ValueError: data that is missing or wrong, with file and line.
+        """
+        data = self.read_and_encode(source, do)
+        print("; ".join(f"{split.title}: {len(split.examples):,} examples" for split in data.splits))
+        if data.train is not None and self.evaluates_on_training_data:
+            print("`dev` is the same data as `train`: the metrics measure memorization")
+        if names := data.task.config_changes.get("label_names"):
+            more = ", ..." if len(names) > LISTED_LABELS else ""
+            print(f"{len(names):,} labels: {', '.join(names[:LISTED_LABELS])}{more}")
+        return data
+
+    def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
+        """Reads and encodes the data; see `prepare`."""
+        raise NotImplementedError

@@ -1,72 +1,227 @@
-"""Texts, or pairs of texts, with a class each, with labels that may hold together, or with scores.
+"""Classification: texts or pairs of texts with one class, any number of labels, or scores.
 
 References: Devlin et al., BERT, 2018, section 4.1.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_texts
 from bert_jax.data.readers.examples import TextExample
-from bert_jax.data.readers.labels import encode_labels
-from bert_jax.metrics.classification import (
-    classification_scores,
-    collapsed,
-    confusion,
-    predict,
-    sigmoid,
-    softmax,
-    worst_mistakes,
-)
+from bert_jax.data.readers.glue import GlueTask, glue_task, read_glue
+from bert_jax.data.readers.labels import label_names
+from bert_jax.data.readers.movie_reviews import labelled_reviews
+from bert_jax.data.readers.texts import find_text_columns, read_texts
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.tasks.base import Answers, Part, labels_of
-from bert_jax.tasks.reports import draw_confusion, draw_scores, list_mistakes, list_worst
+from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, Unused
+from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
+from bert_jax.tasks.reports import note_first, note_labels, note_truncated
+from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
+from bert_jax.training.settings import require_share
 
-METRICS = {
-    "single_label_classification": "accuracy",
-    "multi_label_classification": "f1",
-    "regression": "pearson",
-}
+Examples = dict[str, list[TextExample]]  # by the name of their split
+FILE_FIELDS = (
+    "train", "dev", "text_column", "pair_column", "label_column", "header", "encoding", "train_split", "dev_split",
+    "problem_type", "label_separator",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassificationData(TaskData):
+    """Data: csv, tsv, jsonl, parquet, a hub dataset or GLUE; default: 2,000 film reviews, a fifth of them held out"""
+
+    text_column: str | None = None
+    """Column of the text; default: a usual name such as text or sentence."""
+    pair_column: str | None = None
+    """Column of the second text of a pair."""
+    label_column: str | None = None
+    """Column of the label; default: a usual name such as label."""
+    header: bool = True
+    """Whether the first line of a csv or tsv file names the columns; otherwise they are named 1, 2, ..."""
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
+        "single_label_classification"
+    )
+    """One class per text, any number of labels per text, or scores."""
+    label_separator: str = ","
+    """Separator between the labels of one text, for multi_label_classification."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: weight examples so that every class has the same total weight."""
+    label_smoothing: float = 0.0
+    """Fraction of each label's probability that is spread over all classes."""
+    glue: str | None = None
+    """A GLUE task (cola, sst2, mrpc, ...), instead of --train and --dev."""
+    glue_folder: str | None = None
+    """Folder of GLUE's own files, such as FOLDER/MRPC/train.tsv; default: the hub."""
+
+    summary: ClassVar[str] = "Classify texts or pairs of texts: one class, any number of labels, or scores"
+    model: ClassVar[type[Bert]] = BertForSequenceClassification
+
+    def check(self, do: Do) -> None:
+        super().check(do)
+        require_share(self, "label_smoothing")
+        if not self.label_separator:
+            raise ValueError("`label_separator` must not be empty")
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that the settings ask for; GLUE has its own."""
+        return PROBLEMS[glue_task(self.glue).problem_type if self.glue else self.problem_type]
+
+    def unused(self, do: Do) -> list[Unused]:
+        reviews = self.glue is None and self.train is None and self.dev is None
+        not_single = f"is only used for {SINGLE_LABEL.name}, not for {self.problem.name}"
+        return [
+            Unused(self.glue is not None, FILE_FIELDS, "is not used with `glue`, which sets the data and the problem"),
+            Unused(self.glue is None, ["glue_folder"], "is only used with `glue`"),
+            Unused(reviews, FILE_FIELDS, "is only used with `train` and `dev`, not for the film reviews"),
+            Unused(self.problem is not SINGLE_LABEL, ["label_smoothing", "class_weights"], not_single),
+            Unused(
+                do == "train" and self.problem is not MULTI_LABEL,
+                ["label_separator"],
+                f"is only used with `problem_type={MULTI_LABEL.name}`",
+            ),
+        ]
+
+    def check_files(self, do: Do) -> None:
+        reviews = do != "predict" and self.train is None and self.dev is None
+        if not reviews and self.glue is None:
+            super().check_files(do)
+
+    def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
+        examples, task = (self._read_glue if self.glue else self._read_files)(source, do)
+        if do == "train":
+            task = task.with_labels_of(examples[TRAIN], source)
+            note_labels(task.names, len(examples[TRAIN]))
+        splits = []
+        for name, some in examples.items():
+            split, cut = task.encode(
+                name,
+                some,
+                source.tokenizer,
+                max_length=self.max_length,
+                labelled=do != "predict",
+                balanced=name == TRAIN and self.class_weights == "balanced",
+            )
+            note_truncated(cut, len(some), f"examples of {split.title}", self.max_length)
+            empty = [example.where for example in some if not example.text.strip()]
+            note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
+            splits.append(split)
+        return PreparedData(task, splits)
+
+    def _read_glue(self, source: ModelSource, do: Do) -> tuple[Examples, "Classification"]:
+        """Reads a GLUE task: the examples of each split, and the task."""
+        glue = glue_task(str(self.glue))
+        kind = "test" if do == "predict" else "validation"
+        held_out = [split for split in glue.files if split.startswith(kind)]
+        if not held_out:
+            raise ValueError(f"{glue.name} has no {kind} split; its splits are {', '.join(glue.files)}")
+        examples: Examples = {}
+        for split in (["train"] if do == "train" else []) + held_out:
+            # The first held-out split selects the best model and has an empty name. MNLI has a second one:
+            # validation_matched -> "", validation_mismatched -> "mismatched".
+            name = split if split == "train" else "" if split == held_out[0] else split.removeprefix(f"{kind}_")
+            examples[name], skipped = read_glue(glue.config, split, self.glue_folder)
+            note_first(skipped, "rows left out")
+        names = glue.labels if do == "train" else glue_label_order(glue, source)
+        return examples, Classification(
+            glue.problem_type, names, best_by=glue.metrics[0], smoothing=self.label_smoothing
+        )
+
+    def _read_files(self, source: ModelSource, do: Do) -> tuple[Examples, "Classification"]:
+        """Reads `train` and `dev`, or the film reviews: the examples of each split, and the task."""
+        names = () if do == "train" else source.label_names
+        if self.dev is None:
+            train, held_out = labelled_reviews()
+            task = Classification(SINGLE_LABEL.name, names, smoothing=self.label_smoothing)
+            return {TRAIN: train, "": held_out} if do == "train" else {"": held_out}, task
+        problem = self.problem if do == "train" else self._problem_of(source)
+        columns: dict[str, Any] = {
+            "text_column": self.text_column,
+            "pair_column": self.pair_column,
+            "label_column": self.label_column,
+            "encoding": self.encoding,
+            "header": self.header,
+            "guess_label": do != "predict",
+        }
+        examples: Examples = {}
+        for name, path, split in self.sources(do):
+            found = find_text_columns(path, split=split, **columns)
+            texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
+            print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
+            if name == TRAIN:
+                names = found.classes or ()
+            examples[name] = read_texts(
+                path, problem_type=problem.name, label_separator=self.label_separator, split=split, **columns
+            )
+        if problem is REGRESSION:
+            values = 1 if do == "train" else source.config.num_labels
+            return examples, Classification(problem.name, values=values, smoothing=self.label_smoothing)
+        return examples, Classification(problem.name, names, smoothing=self.label_smoothing)
+
+    def _problem_of(self, source: ModelSource) -> Problem:
+        """Returns the problem that a trained model solves."""
+        config = source.config
+        name = config.problem_type or (REGRESSION.name if config.num_labels == 1 else self.problem_type)
+        if self.problem_type not in (name, SINGLE_LABEL.name):
+            raise ValueError(f"`problem_type={self.problem_type}`: {source.folder} is a model for {name}")
+        return PROBLEMS[name]
 
 
 @dataclass(frozen=True, eq=False)
-class Classification:
-    """Sequences with labels of a `problem_type`.
+class Classification(Task):
+    """Sequences with labels of one `problem_type`.
 
     Attributes:
-        problem_type: one of Hugging Face's.
-        names: of the classes, in the order of their ids; none for scores.
-        values: how many scores an example has.
-        metric: what decides which model is the best.
-        smoothing: of labels, see `losses.cross_entropy`.
-        mistakes: how many are listed.
+        problem_type: a key of `PROBLEMS`.
+        names: of the classes, in the order of their ids; empty for regression.
+        values: the number of scores per example, for regression.
+        best_by: the metric that selects the best model; empty = that of the problem.
+        smoothing: of labels, see `bert_jax.functional.losses.cross_entropy`.
     """
 
     problem_type: str
     names: tuple[str, ...] = ()
     values: int = 1
-    metric: str = ""
+    best_by: str = ""
     smoothing: float = 0.0
-    mistakes: int = 20
 
     model: ClassVar[type[Bert]] = BertForSequenceClassification
-    per_token: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if not self.metric:
-            object.__setattr__(self, "metric", METRICS[self.problem_type])
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def problem(self) -> Problem:
+        return PROBLEMS[self.problem_type]
+
+    @property
+    def metric(self) -> str:
+        return self.best_by or self.problem.metric
+
+    @property
+    def outputs(self) -> int:
+        """C, the number of logits per example."""
+        return len(self.names) or self.values
+
+    @property
+    def config_changes(self) -> dict[str, Any]:
         labels = {"label_names": self.names} if self.names else {"num_labels": self.values, "label_names": None}
         return {"problem_type": self.problem_type, **labels}
+
+    def with_labels_of(self, examples: Sequence[TextExample], source: ModelSource) -> "Classification":
+        """Returns the task with the labels of its training examples, in the order of the model's if it has them all."""
+        if self.problem is REGRESSION:
+            first = examples[0].label
+            return replace(self, values=len(first) if isinstance(first, tuple) else 1)
+        used: set[Any] = set()
+        for example in examples:
+            used |= set(example.label) if isinstance(example.label, tuple) else {example.label}
+        given = self.names or source.reusable_labels(self.model, used)
+        return replace(self, names=label_names(examples, given))
 
     def encode(
         self,
@@ -77,126 +232,63 @@ class Classification:
         max_length: int,
         labelled: bool = True,
         balanced: bool = False,
-    ) -> tuple[Part, int]:
-        """Encodes a part of the data; also returns how many examples were cut.
+    ) -> tuple[Split, int]:
+        """Encodes a split; also returns the number of truncated examples.
 
         Args:
-            labelled: whether labels are known; else they weigh nothing.
-            balanced: whether the classes weigh the same, however many examples each has.
+            labelled: whether labels are known; otherwise every weight is 0.
+            balanced: whether all classes have the same total weight. With labels [0, 0, 0, 1] the weights are
+                4 / (3 * 2) for class 0 and 4 / (1 * 2) for class 1: 2 in total for each.
         """
         sequences, cut = encode_texts(examples, tokenizer, max_length=max_length)
         weights = np.full(len(examples), float(labelled), np.float32)
-        labels: np.ndarray
         if labelled:
-            labels = encode_labels(examples, self.names, self.problem_type)
-        elif self.problem_type == "single_label_classification":
-            labels = np.zeros(len(examples), np.int32)
+            labels = self.problem.encode(examples, self.names)
         else:
-            labels = np.zeros((len(examples), len(self.names) or self.values), np.float32)
-        if labels.ndim == 2 and labels.shape[1] != (len(self.names) or self.values):
+            labels = self.problem.placeholder_labels(len(examples), self.outputs)
+        if labels.ndim == 2 and labels.shape[1] != self.outputs:
             raise ValueError(f"{examples[0].where}: wanted {self.values} score(s) a text, found {labels.shape[1]}")
         if balanced:
             counts = np.bincount(labels, minlength=len(self.names))
-            weights = (len(labels) / (np.maximum(counts, 1) * np.count_nonzero(counts)))[labels].astype(np.float32)
-        return Part(name, examples, Features(sequences, {"labels": labels, "weights": weights}), labelled), cut
+            present = np.count_nonzero(counts)
+            weights = (len(labels) / (np.maximum(counts, 1) * present))[labels].astype(np.float32)
+        return Split(name, examples, Features(sequences, {"labels": labels, "weights": weights}), labelled), cut
 
-    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
-        smoothing = self.smoothing if learning else 0.0
+    def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
+        smoothing = self.smoothing if training else 0.0
         return objectives.classification(model, problem_type=self.problem_type, smoothing=smoothing)
 
-    def decode(self, part: Part, answers: Answers) -> np.ndarray:
-        return answers["logits"]
+    def decode(self, split: Split, logits: Logits) -> np.ndarray:
+        return logits["logits"]
 
-    def score(self, part: Part, found: np.ndarray) -> dict[str, float]:
-        labels = labels_of(part)
-        scores = classification_scores(found, labels, self.problem_type)
-        if self.problem_type != "regression":
-            scores["collapsed"] = float(collapsed(predict(found, self.problem_type), labels))
-        return scores
+    def compute_metrics(self, split: Split, decoded: np.ndarray) -> dict[str, float]:
+        return self.problem.compute_metrics(decoded, split.labels)
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Returns what is predicted, float [n, C]: probabilities, or scores."""
-        logits = np.asarray(logits, np.float64)
-        if self.problem_type == "regression":
-            return logits
-        if self.problem_type == "multi_label_classification":
-            return sigmoid(logits)
-        return softmax(logits)
+    def predictions(self, split: Split, decoded: np.ndarray) -> Iterator[dict[str, Any]]:
+        for example, row in zip(split.examples, self.problem.activation(decoded).tolist(), strict=True):
+            texts = {"text": example.text} if example.pair is None else {"text": example.text, "pair": example.pair}
+            gold = {} if example.label is None else {"gold": example.label}
+            yield texts | self.problem.prediction(row, self.names) | gold
 
-    def predictions(self, part: Part, found: np.ndarray) -> Iterator[dict[str, Any]]:
-        for example, row in zip(part.examples, self.probabilities(found).tolist(), strict=True):
-            told: dict[str, Any] = {"text": example.text}
-            if example.pair is not None:
-                told["pair"] = example.pair
-            if self.problem_type == "regression":
-                told["score"] = row[0] if len(row) == 1 else row
-            else:
-                if self.problem_type == "single_label_classification":
-                    told |= {"label": self.names[int(np.argmax(row))], "score": max(row)}
-                else:
-                    told["labels"] = [name for name, share in zip(self.names, row, strict=True) if share > 0.5]
-                told["probabilities"] = dict(zip(self.names, row, strict=True))
-            yield told if example.label is None else told | {"gold": example.label}
-
-    def report(self, folder: Path, part: Part, found: np.ndarray) -> list[str]:
-        if not part.labelled:
+    def report(self, folder: Path, split: Split, decoded: np.ndarray, *, mistakes: int) -> list[str]:
+        if not split.labelled:
             return []
-        labels, found = labels_of(part), self.probabilities(found)
-        path = folder / f"{part.file_prefix}mistakes.md"
-        if self.problem_type == "regression":
-            draw_scores(folder / f"{part.file_prefix}scores.png", labels[:, 0], found[:, 0])
-            said = f"mean absolute error {np.abs(found - labels).mean():.4f}; the largest errors are"
-            columns = ("error", "predicted", "label", "text", "where")
-            return list_worst(path, columns, self.farthest(part, found, labels), said=said)
-        if self.problem_type == "multi_label_classification":
-            wrong, rows = int(((found > 0.5) != labels).any(axis=1).sum()), self.wrong_decisions(part, found, labels)
-            columns = ("probability", "label", "is right", "text", "where")
-        else:
-            taken = confusion(found.argmax(axis=1), labels, len(self.names))
-            draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
-            wrong, rows = int(taken.sum() - taken.trace()), self.wrong_classes(part, found, labels)
-            columns = ("probability", "predicted", "label", "text", "where")
-        return list_mistakes(path, columns, rows, wrong=wrong, of=len(labels))
-
-    def wrong_classes(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
-        """Returns the most confident mistakes among classes, a row each."""
-        return [
-            (
-                f"{wrong.probability:.3f}",
-                self.names[wrong.predicted],
-                self.names[wrong.label],
-                *told(part.examples[wrong.row]),
-            )
-            for wrong in worst_mistakes(found, labels, self.mistakes)
-        ]
-
-    def wrong_decisions(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
-        """Returns the most confident mistakes among decisions for or against a label, a row each."""
-        sure = np.where((found > 0.5) == labels, -1.0, np.abs(found - 0.5))
-        order = np.argsort(-sure, axis=None, kind="stable")[: min(self.mistakes, int((sure >= 0).sum()))]
-        return [
-            (
-                f"{found[row, label]:.3f}",
-                self.names[label],
-                "yes" if labels[row, label] else "no",
-                *told(part.examples[row]),
-            )
-            for row, label in zip(*np.unravel_index(order, sure.shape), strict=True)
-        ]
-
-    def farthest(self, part: Part, found: np.ndarray, labels: np.ndarray) -> list[tuple[str, ...]]:
-        """Returns the scores that are farthest from what they should be, a row each."""
-        errors = np.abs(found - labels).max(axis=1)
-        return [
-            (f"{errors[row]:.3f}", listed(found[row]), listed(labels[row]), *told(part.examples[row]))
-            for row in np.argsort(-errors, kind="stable")[: self.mistakes]
-        ]
+        return self.problem.report(folder, split, self.problem.activation(decoded), self.names, mistakes=mistakes)
 
 
-def told(example: TextExample) -> tuple[str, str]:
-    """Returns an example's text and its place."""
-    return example.text if example.pair is None else f"{example.text} / {example.pair}", example.where
+def glue_label_order(glue: GlueTask, source: ModelSource) -> tuple[str, ...]:
+    """Returns GLUE's label names in the order of the model's, which may differ from GLUE's.
 
-
-def listed(scores: np.ndarray) -> str:
-    return ", ".join(f"{score:.3f}" for score in scores)
+    Raises:
+        ValueError: the model has other labels.
+    """
+    wanted = max(len(glue.labels), 1)
+    if source.config.num_labels != wanted:
+        raise ValueError(f"{source.folder} has {source.config.num_labels} labels, {glue.name} has {wanted}")
+    names = source.config.label_names
+    if names is None or not glue.labels:
+        return glue.labels
+    known = {name.lower(): name for name in glue.labels}
+    if {name.lower() for name in names} != known.keys():
+        raise ValueError(f"label mismatch: model has [{', '.join(names)}], {glue.name} has [{', '.join(glue.labels)}]")
+    return tuple(known[name.lower()] for name in names)

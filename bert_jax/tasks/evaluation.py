@@ -1,120 +1,143 @@
-"""The answers of K seeds at once to what was held out, and their scores."""
+"""Evaluation of one or more seeds on held-out splits: logits in the order of the examples, and metrics.
 
-from collections.abc import Collection, Sequence
-from typing import Any
+Axes: K seeds, B rows, S sequences in a row, T tokens, n sequences or tokens of a split.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bert_jax.data.finetuning.batches import Layout, Placement, evaluation_batches
 from bert_jax.models import Bert
-from bert_jax.tasks.base import Answers, Part, Task
-from bert_jax.training import seeds
+from bert_jax.tasks.base import Logits, Split, Task
 from bert_jax.training.devices import parallel
+from bert_jax.training.devices.compilations import CompilationCounter
+from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.steps import prediction_step
 
 
-class Evaluator:
-    """Evaluates K seeds on every part that was held out.
-
-    Args:
-        parts: the first decides which model is the best.
-        model: what answers.
-        params: its parameter tree, or the tree's shapes.
-        learning: the parts of the tree that have an axis of seeds in front.
-        rows: how examples become rows, `num_rows` of them a batch.
-        layout: where the batches lie.
+class SplitOutputs(NamedTuple):
+    """The outputs of one seed for a split.
 
     Attributes:
-        shapes: rows x tokens that were compiled.
+        logits: {name: [n, ...]}, in the order of the features.
+        means: the mean of each metric that the objective computes, `loss` among them.
+    """
+
+    logits: Logits
+    means: dict[str, float]
+
+
+class Evaluator:
+    """Evaluates the seeds of an ensemble on held-out splits.
+
+    Args:
+        splits: the first selects the best model.
+        params: the parameter tree of the ensemble, or its shapes.
+        rows: how examples become rows.
+        num_rows: the number of rows of a batch.
+        layout: the devices of the batches.
+
+    Attributes:
+        predict: the compiled model, which counts its compilations by the shape of `input_ids`.
     """
 
     def __init__(
         self,
         task: Task,
-        parts: Sequence[Part],
+        splits: Sequence[Split],
         model: Bert,
         params: Any,
-        learning: Collection[str],
+        ensemble: SeedEnsemble,
         rows: Layout,
         *,
         num_rows: int,
         layout: parallel.MeshLayout,
     ) -> None:
-        self.task, self.parts, self.rows, self.num_rows, self.layout = task, parts, rows, num_rows, layout
-        self.shapes: set[tuple[int, ...]] = set()
-        objective = task.objective(model, learning=False)
+        self.task = task
+        self.splits = splits
+        self.ensemble = ensemble
+        self.rows = rows
+        self.num_rows = num_rows
+        self.layout = layout
+        step = partial(prediction_step, objective=task.objective(model, training=False))
+        self.predict = CompilationCounter(layout.compile_evaluation(ensemble.evaluate(step), params))
 
-        def step(params: Any, batch: Any, axis: str | None = None) -> Any:
-            self.shapes.add(batch["input_ids"].shape)  # runs only while it is traced
-            return prediction_step(params, batch, axis, objective=objective)
-
-        self.answer = layout.compile_evaluation(seeds.answers_of_all(step, learning), params)
-
-    def scores(self, params: Any) -> dict[str, np.ndarray]:
-        """Returns the scores of all seeds, [K] each, named `eval_...`."""
+    def metrics(self, params: Any) -> dict[str, np.ndarray]:
+        """Returns the metrics of all seeds, float [K] each, named `eval_...`."""
         row: dict[str, np.ndarray] = {}
-        for part in self.parts:
-            answers, measures = self.gather(params, part)
-            found = [self.task.decode(part, of_seed(answers, place)) for place in range(len(measures["loss"]))]
-            scores = [self.task.score(part, one) for one in found]
-            table = {"loss": measures["loss"]} | {name: np.array([one[name] for one in scores]) for name in scores[0]}
-            row |= {f"eval_{part.file_prefix}{name}": values for name, values in table.items()}
+        for split in self.splits:
+            by_seed = []
+            for outputs in self.outputs(params, split):
+                decoded = self.task.decode(split, outputs.logits)
+                by_seed.append({"loss": outputs.means["loss"]} | self.task.compute_metrics(split, decoded))
+            for name in by_seed[0]:
+                row[f"eval_{split.file_prefix}{name}"] = np.array([metrics[name] for metrics in by_seed])
         return row
 
-    def gather(self, params: Any, part: Part) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Returns the answers to every example of a part, each once, and the means of their measures.
+    def outputs(self, params: Any, split: Split) -> list[SplitOutputs]:
+        """Returns each seed's outputs for a split.
 
-        The next batch is made and dispatched before the answers to the one before are fetched.
-
-        Returns:
-            {name: [K, sequences or tokens, ...]}, in the order of the features, and {name: [K]}.
+        The next batch is built and dispatched before the results of the previous one are fetched.
         """
-        gathering = PredictionBuffer(part, per_token=self.task.per_token)
+        buffers = [PredictionBuffer(split, per_token=self.task.per_token) for _ in self.ensemble.seeds]
         pending = None
-        for batch, placement in evaluation_batches(part.features, self.rows, num_rows=self.num_rows):
-            results = self.answer(params, self.layout.device_put(batch))
+        for batch, placement in evaluation_batches(split.features, self.rows, num_rows=self.num_rows):
+            results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
-                gathering.take(*pending)
+                add_results(buffers, *pending)
             pending = results, placement
         if pending is not None:
-            gathering.take(*pending)
-        return gathering.answers, gathering.means()
+            add_results(buffers, *pending)
+        return [SplitOutputs(buffer.logits, buffer.means()) for buffer in buffers]
 
 
 class PredictionBuffer:
-    """Answers of batches, each put in its place among those to the whole part."""
+    """The logits of one seed for a split, filled batch by batch."""
 
-    def __init__(self, part: Part, *, per_token: bool) -> None:
-        sequences = part.features.sequences
-        self.per_token, self.group = per_token, part.features.group
-        self.size = len(sequences.ids) if per_token else len(part.features)
-        self.answers: dict[str, np.ndarray] = {}
+    def __init__(self, split: Split, *, per_token: bool) -> None:
+        sequences = split.features.sequences
+        self.per_token = per_token
+        self.group = split.features.group
+        self.size = len(sequences.ids) if per_token else len(split.features)
+        self.logits: dict[str, np.ndarray] = {}
         self.totals: dict[str, np.ndarray] = {}
 
-    def take(self, results: Any, placement: Placement) -> None:
-        """Takes in a batch's ({name: [K, B, ...]}, {name: (sum [K], weight [K])})."""
+    def add(self, logits: Logits, metrics: Mapping[str, Any], placement: Placement) -> None:
+        """Adds the results of one batch.
+
+        Args:
+            logits: {name: [B, T, ...] per token, [B, S, ...] per sequence, or [B / C, C] for groups of C sequences}.
+            metrics: {name: (sum, weight)}.
+        """
         if self.per_token:
-            target, source = placement.tokens, (placement.token_rows, placement.token_columns)
+            target = placement.tokens
+            source = (placement.token_rows, placement.token_columns)
         elif self.group > 1:
+            # Groups of 3: the sequences [6, 7, 8, 0, 1, 2] are the examples [2, 0], in rows 0 and 1 of the logits.
             target = placement.sequences[:: self.group] // self.group
             source = (np.arange(len(target)),)
         else:
-            target, source = placement.sequences, (placement.rows, placement.slots)
-        answers, measures = jax.device_get(results)
-        for name, pair in measures.items():
+            target = placement.sequences
+            source = (placement.rows, placement.slots)
+        for name, pair in metrics.items():
             self.totals[name] = self.totals.get(name, 0.0) + np.array(pair, np.float64)
-        for name, values in answers.items():
-            if name not in self.answers:
-                shape = (len(values), self.size, *values.shape[1 + len(source) :])
-                self.answers[name] = np.zeros(shape, values.dtype)
-            self.answers[name][:, target] = values[:, *source]
+        for name, values in logits.items():
+            if name not in self.logits:
+                self.logits[name] = np.zeros((self.size, *values.shape[len(source) :]), values.dtype)
+            self.logits[name][target] = values[source]
 
-    def means(self) -> dict[str, np.ndarray]:
-        """Returns {name: [K]}, 0 where nothing was weighed."""
-        return {name: total / np.where(weight > 0, weight, 1.0) for name, (total, weight) in self.totals.items()}
+    def means(self) -> dict[str, float]:
+        """Returns sum / weight of each metric; 0 if the weight is 0."""
+        return {name: float(total / (weight if weight > 0 else 1.0)) for name, (total, weight) in self.totals.items()}
 
 
-def of_seed(answers: Answers, place: int) -> dict[str, np.ndarray]:
-    """Returns the answers of one of the K seeds."""
-    return {name: values[place] for name, values in answers.items()}
+def add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
+    """Fetches the results of one batch, [K, ...] each, and adds them to the seeds' buffers."""
+    logits, metrics = jax.device_get(results)
+    for index, buffer in enumerate(buffers):
+        of_seed = {name: (total[index], weight[index]) for name, (total, weight) in metrics.items()}
+        buffer.add({name: values[index] for name, values in logits.items()}, of_seed, placement)

@@ -1,11 +1,11 @@
-"""A text and several ways in which it may go on, one of them right.
+"""Multiple choice: a text and several continuations, one of them right.
 
-Each choice is a sequence of its own with a score of its own; the softmax is over the choices of an example.
+Each choice is a separate sequence with one score; the softmax is over the choices of an example.
 
 References: Zellers et al., SWAG, 2018; Devlin et al., BERT, 2018, section 4.4.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,38 +14,75 @@ import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_choices
+from bert_jax.data.readers.choices import find_choice_columns, read_choices
 from bert_jax.data.readers.examples import ChoiceExample
 from bert_jax.data.readers.labels import no_label
 from bert_jax.metrics.classification import collapsed, softmax, worst_mistakes
 from bert_jax.models import Bert, BertForMultipleChoice
-from bert_jax.tasks.base import Answers, Part, labels_of
-from bert_jax.tasks.reports import list_mistakes
+from bert_jax.tasks.base import Do, Logits, PreparedData, Split, Task, TaskData
+from bert_jax.tasks.problems import SINGLE_LABEL
+from bert_jax.tasks.reports import list_mistakes, note_truncated
+from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
 
-PROBLEM = "single_label_classification"
+
+@dataclass(frozen=True)
+class MultipleChoiceData(TaskData):
+    """Data: csv, jsonl, parquet or a hub dataset in the format of SWAG"""
+
+    text_column: str | None = None
+    """Column of the text; default: a usual name such as sent1 or question."""
+    lead_column: str | None = None
+    """Column of the text that every choice begins with; default: sent2 if the text is in sent1."""
+    choice_columns: tuple[str, ...] = ()
+    """Columns of the choices, or the one column with lists of them; default: ending0, ending1, ..."""
+    label_column: str | None = None
+    """Column of the right choice: its number from 0 or its letter from A; default: label."""
+
+    summary: ClassVar[str] = "Choose the right one of several continuations: SWAG"
+    model: ClassVar[type[Bert]] = BertForMultipleChoice
+    training_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-5, "batch_size": 16}
+
+    def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
+        task, splits = MultipleChoice(), []
+        for name, path, split in self.sources(do):
+            examples = self._read(path, split, guess_label=do != "predict")
+            encoded, cut = task.encode(
+                name, examples, source.tokenizer, max_length=self.max_length, labelled=do != "predict"
+            )
+            choices = len(examples) * encoded.features.group
+            note_truncated(cut, choices, f"choices of {encoded.title}", self.max_length)
+            splits.append(encoded)
+        if len({split.features.group for split in splits}) > 1:
+            raise ValueError(f"{self.train} and {self.dev} do not have the same number of choices")
+        return PreparedData(task, splits)
+
+    def _read(self, path: str, split: str, *, guess_label: bool) -> list[ChoiceExample]:
+        columns: dict[str, Any] = {
+            "text_column": self.text_column,
+            "lead_column": self.lead_column,
+            "choice_columns": self.choice_columns,
+            "label_column": self.label_column,
+            "encoding": self.encoding,
+            "guess_label": guess_label,
+        }
+        found = find_choice_columns(path, split=split, **columns)
+        lead = f", which continue {found.lead!r}" if found.lead else ""
+        label = f"label in {found.label!r}" if found.label else "no label"
+        print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{lead}, {label}")
+        return read_choices(path, split=split, **columns)
 
 
 @dataclass(frozen=True, eq=False)
-class MultipleChoice:
-    """Examples of C choices each.
-
-    Attributes:
-        mistakes: how many are listed.
-    """
-
-    mistakes: int = 20
+class MultipleChoice(Task):
+    """Examples of C choices each."""
 
     model: ClassVar[type[Bert]] = BertForMultipleChoice
-    per_token: ClassVar[bool] = False
 
     @property
     def metric(self) -> str:
         return "accuracy"
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        return {}
 
     def encode(
         self,
@@ -55,47 +92,52 @@ class MultipleChoice:
         *,
         max_length: int,
         labelled: bool = True,
-    ) -> tuple[Part, int]:
-        """Encodes a part of the data; also returns how many sequences were cut.
+    ) -> tuple[Split, int]:
+        """Encodes a split; also returns the number of truncated sequences.
 
         Raises:
-            ValueError: an example without a label, where labels are known.
+            ValueError: an example without a label, although labels are known.
         """
         for example in examples:
             if labelled and example.label is None:
                 raise no_label(example)
         sequences, cut = encode_choices(examples, tokenizer, max_length=max_length)
         choices = len(examples[0].choices)
+        # One label per sequence, so that a batch can be cut between any two examples: two examples of three choices
+        # with the labels 2 and 0 have [2, 2, 2, 0, 0, 0].
         labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)
         weights = np.full(len(labels), float(labelled), np.float32)
         features = Features(sequences, {"labels": labels, "weights": weights}, group=choices)
-        return Part(name, examples, features, labelled), cut
+        return Split(name, examples, features, labelled), cut
 
-    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
-        return objectives.classification(model, problem_type=PROBLEM)
+    def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
+        return objectives.classification(model, problem_type=SINGLE_LABEL.name)
 
-    def decode(self, part: Part, answers: Answers) -> np.ndarray:
-        return softmax(answers["logits"])
+    def decode(self, split: Split, logits: Logits) -> np.ndarray:
+        return softmax(logits["logits"])  # [n, C]
 
-    def score(self, part: Part, found: np.ndarray) -> dict[str, float]:
-        chosen, labels = found.argmax(axis=1), labels_of(part)
+    def compute_metrics(self, split: Split, decoded: np.ndarray) -> dict[str, float]:
+        chosen, labels = decoded.argmax(axis=1), split.labels
         return {"accuracy": float((chosen == labels).mean()), "collapsed": float(collapsed(chosen, labels))}
 
-    def predictions(self, part: Part, found: np.ndarray) -> Iterator[dict[str, Any]]:
-        for example, row in zip(part.examples, found.tolist(), strict=True):
+    def predictions(self, split: Split, decoded: np.ndarray) -> Iterator[dict[str, Any]]:
+        for example, row in zip(split.examples, decoded.tolist(), strict=True):
             chosen = int(np.argmax(row))
-            told = {"text": example.text, "choice": chosen, "score": row[chosen], "probabilities": row}
-            yield told if example.label is None else told | {"gold": example.label}
+            prediction = {"text": example.text, "choice": chosen, "score": row[chosen], "probabilities": row}
+            yield prediction if example.label is None else prediction | {"gold": example.label}
 
-    def report(self, folder: Path, part: Part, found: np.ndarray) -> list[str]:
-        if not part.labelled:
+    def report(self, folder: Path, split: Split, decoded: np.ndarray, *, mistakes: int) -> list[str]:
+        if not split.labelled:
             return []
-        labels, rows = labels_of(part), []
-        for wrong in worst_mistakes(found, labels, self.mistakes):
-            example = part.examples[wrong.row]
-            said, right = example.choices[wrong.predicted], example.choices[wrong.label]
-            rows.append((f"{wrong.probability:.3f}", said, right, example.text, example.where))
-        path = folder / f"{part.file_prefix}mistakes.md"
-        wrong = int((found.argmax(axis=1) != labels).sum())
-        columns = ("probability", "predicted", "right", "text", "where")
-        return list_mistakes(path, columns, rows, wrong=wrong, of=len(labels))
+        rows = []
+        for wrong in worst_mistakes(decoded, split.labels, mistakes):
+            example = split.examples[wrong.row]
+            predicted, right = example.choices[wrong.predicted], example.choices[wrong.label]
+            rows.append((f"{wrong.probability:.3f}", predicted, right, example.text, example.where))
+        return list_mistakes(
+            folder / f"{split.file_prefix}mistakes.md",
+            ("probability", "predicted", "right", "text", "where"),
+            rows,
+            wrong=int((decoded.argmax(axis=1) != split.labels).sum()),
+            total=len(split.labels),
+        )

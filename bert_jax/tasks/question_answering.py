@@ -1,10 +1,11 @@
-"""Questions about a context, answered by a span of it, or by nothing.
+"""Question answering: answers that are spans of a context, or no answer; SQuAD v1.1 and v2.0.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; Rajpurkar et al., SQuAD, 2016 and 2018.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,58 +15,135 @@ import numpy as np
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.questions import QuestionSequences, encode_questions
 from bert_jax.data.readers.examples import Question
+from bert_jax.data.readers.questions import read_questions
 from bert_jax.metrics.classification import collapsed
 from bert_jax.metrics.spans import Predictions, predict_answers
 from bert_jax.metrics.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.models import Bert, BertForQuestionAnswering
-from bert_jax.tasks.base import Answers, Part
-from bert_jax.tasks.reports import list_mistakes
+from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
+from bert_jax.tasks.reports import list_mistakes, note_first
+from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
+from bert_jax.training.settings import require_at_least
 
-NOTHING = "(no answer)"  # in the table of mistakes
-NULL_THRESHOLD = "null_threshold"  # among the scores, and in config.json
+NO_ANSWER = "(no answer)"  # in the table of mistakes
 
 
-class Replies(NamedTuple):
-    """Answers to the questions of a part, by the questions' ids.
+@dataclass(frozen=True)
+class QuestionAnsweringData(TaskData):
+    """Data: SQuAD v1.1 or v2.0 as its own JSON, or rows of jsonl, parquet or a hub dataset"""
 
-    Attributes:
-        likeliest: the answers as if there were one to each question, the next best, and the odds that there is none.
-        texts: the final answers, empty where there is none.
-        threshold: the null odds above which there is none; None where there is always one.
-        best: see `best_thresholds`; empty where it is not known what is right, and where there is always an answer.
+    stride: int = 128
+    """Tokens between the starts of neighbouring windows of a context."""
+    max_question_length: int = 64
+    """Maximum number of tokens of a question; longer questions are cut."""
+    max_answer_length: int = 30
+    """Maximum number of tokens of a predicted answer."""
+    version_2: bool = False
+    """Allow unanswerable questions (SQuAD 2.0). Implied by --null-threshold or by any question marked is_impossible."""
+    n_best: int = 20
+    """Number of answers per question in nbest_predictions.json."""
+    null_threshold: float | None = None
+    """Predict no answer if its score exceeds the best span's by more than this. Training tunes it on --dev and saves it
+    in config.json; evaluate and predict read it from there (0 if absent).
     """
 
-    likeliest: Predictions
+    default_length: ClassVar[int] = 384
+    summary: ClassVar[str] = "Answer questions by a span of a context: SQuAD v1.1 and v2.0"
+    model: ClassVar[type[Bert]] = BertForQuestionAnswering
+    training_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 2}
+
+    def check(self, do: Do) -> None:
+        super().check(do)
+        require_at_least(1, self, "stride", "max_question_length", "max_answer_length", "n_best")
+        if 0 < self.max_length < self.max_question_length + 4:  # [CLS], two [SEP], and a token of the context
+            raise ValueError(
+                f"`max_length={self.max_length}` leaves no room for a context next to "
+                f"`max_question_length={self.max_question_length}` and the special tokens"
+            )
+        if self.null_threshold is not None and not math.isfinite(self.null_threshold):
+            raise ValueError(f"`null_threshold` must be a finite number, got {self.null_threshold}")
+
+    def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
+        questions: dict[str, list[Question]] = {}
+        for name, path, split in self.sources(do):
+            questions[name], notes = read_questions(path, split=split, encoding=self.encoding)
+            note_first(notes, f"answers of {name or 'dev'} moved or not found")
+        threshold = self.null_threshold
+        if threshold is None and do != "train":
+            threshold = source.config.null_threshold  # tuned in training
+        version_2 = self.version_2 or threshold is not None
+        if do != "predict":  # predictions must not depend on labels
+            version_2 = version_2 or any(one.impossible for some in questions.values() for one in some)
+        task = QuestionAnswering(version_2, self.max_answer_length, self.n_best, threshold)
+        splits = []
+        for name, some in questions.items():
+            split, windows = task.encode(
+                name,
+                some,
+                source.tokenizer,
+                max_length=self.max_length,
+                stride=self.stride,
+                max_question_length=self.max_question_length,
+                labelled=do != "predict",
+                trainable_only=name == TRAIN,
+            )
+            self._note_lost(some, windows, split)
+            splits.append(split)
+        return PreparedData(task, splits)
+
+    def _note_lost(self, questions: Sequence[Question], windows: QuestionSequences, split: Split) -> None:
+        """Prints how many questions cannot be trained on, or are not read in full."""
+        answered = np.array([bool(question.answers) for question in questions])
+        not_trained = " and are not trained on" if split.name == TRAIN else ""
+        for flags, description in (
+            (answered & ~windows.found, f"have an answer that matches no tokens{not_trained}"),
+            (answered & windows.found & ~windows.whole, f"have an answer longer than a window{not_trained}"),
+            (windows.cut, f"were cut to {self.max_question_length} tokens"),
+            (windows.apart, f"leave windows of less than `stride` ({self.stride}) tokens, which do not overlap"),
+        ):
+            count = int(np.sum(flags))
+            if count:
+                print(f"{count:,} of {len(questions):,} questions of {split.title} {description}")
+
+
+class Answers(NamedTuple):
+    """Predicted answers to the questions of a split, by question id.
+
+    Attributes:
+        spans: the best answers as if every question had one, and the odds of no answer.
+        texts: the final answers; empty for no answer.
+        threshold: the odds above which there is no answer; None if every question has one.
+        best: see `best_thresholds`; empty if labels are unknown or every question has an answer.
+    """
+
+    spans: Predictions
     texts: dict[str, str]
     threshold: float | None
     best: dict[str, float]
 
-    def share(self, name: str) -> float:
-        """Returns the probability of a final answer; 0 where it is not among the best."""
-        best = self.likeliest.n_best[name]
-        return next((one["probability"] for one in best if one["text"] == self.texts[name]), 0.0)
+    def probability(self, question: str) -> float:
+        """Returns the probability of a final answer; 0 if it is not among the n best."""
+        candidates = self.spans.n_best[question]
+        return next((one["probability"] for one in candidates if one["text"] == self.texts[question]), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
-class QuestionAnswering:
-    """Questions of SQuAD v1.1, or of v2.0, where a context may not hold the answer.
+class QuestionAnswering(Task):
+    """Questions of SQuAD v1.1, or of v2.0, where the context may hold no answer.
 
     Attributes:
-        version_2: whether there may be no answer.
+        version_2: whether a question may have no answer.
         max_answer_length: in tokens.
-        n_best: answers written to nbest_predictions.json.
-        null_threshold: the null odds above which there is no answer; None = what scores best where the right answers
-            are known, and else 0.
-        mistakes: how many are listed.
+        n_best: the number of answers per question in nbest_predictions.json.
+        null_threshold: the odds above which there is no answer; None = the best one if labels are known, else 0.
     """
 
     version_2: bool
     max_answer_length: int = 30
     n_best: int = 20
     null_threshold: float | None = None
-    mistakes: int = 20
 
     model: ClassVar[type[Bert]] = BertForQuestionAnswering
     per_token: ClassVar[bool] = True
@@ -74,9 +152,9 @@ class QuestionAnswering:
     def metric(self) -> str:
         return "best_f1" if self.version_2 else "f1"
 
-    @property
-    def changes(self) -> dict[str, Any]:
-        return {}
+    def tuned_config(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        threshold = metrics.get("eval_null_threshold")
+        return {} if threshold is None else {"null_threshold": float(threshold)}
 
     def encode(
         self,
@@ -88,115 +166,122 @@ class QuestionAnswering:
         stride: int,
         max_question_length: int,
         labelled: bool = True,
-        learnable: bool = False,
-    ) -> tuple[Part, QuestionSequences]:
-        """Encodes a part of the data; also returns all of its windows.
+        trainable_only: bool = False,
+    ) -> tuple[Split, QuestionSequences]:
+        """Encodes a split; also returns all of its windows.
 
         Args:
-            labelled: whether right answers must be known; else they are not looked at.
-            learnable: leave out the windows of questions whose answer the tokens do not hold, or no window as a whole.
+            labelled: whether answers must be known; otherwise they are ignored.
+            trainable_only: leave out questions whose answer matches no tokens or does not fit into a window.
 
         Raises:
-            ValueError: a question without an answer where there must be one, with its place; nothing to learn from.
+            ValueError: a question without an answer that is not marked as impossible, with its place; no question is
+                left to train on.
         """
         for question in questions if labelled else ():
-            if not is_known(question):
-                raise ValueError(f"{question.where}: no answer, and it is not said that there is none")
+            if not has_label(question):
+                raise ValueError(f"{question.where}: question has no answers and is_impossible is not set")
         windows = encode_questions(
             questions, tokenizer, max_length=max_length, stride=stride, max_question_length=max_question_length
         )
-        chosen = windows.learnable() if learnable else windows
+        chosen = windows.learnable() if trainable_only else windows
         if not len(chosen):
-            why = "no answer is where it is said to be, or no window holds it"
+            why = "no answer is at its answer_start, or no window holds it"
             raise ValueError(f"{questions[0].where} to {questions[-1].where}: {why}")
         weights = (chosen.found & chosen.whole)[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         features = Features(chosen, {"weights": weights}, positions=positions)
-        return Part(name, questions, features, labelled and all(map(is_known, questions))), windows
+        return Split(name, questions, features, labelled and all(map(has_label, questions))), windows
 
-    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
+    def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         return objectives.question_answering(model)
 
-    def decode(self, part: Part, answers: Answers) -> Replies:
-        windows = part.features.sequences
+    def decode(self, split: Split, logits: Logits) -> Answers:
+        windows = split.features.sequences
         assert isinstance(windows, QuestionSequences)
-        found = predict_answers(
-            [question.id for question in part.examples],
-            [question.context for question in part.examples],
-            windows.window_logits(answers["start_logits"], answers["end_logits"]),
+        spans = predict_answers(
+            [question.id for question in split.examples],
+            [question.context for question in split.examples],
+            windows.window_logits(logits["start_logits"], logits["end_logits"]),
             n_best=self.n_best,
             max_answer_length=self.max_answer_length,
             null_answer=self.version_2,
         )
         if not self.version_2:
-            return Replies(found, found.texts, None, {})
-        best, threshold = {}, self.null_threshold
-        if part.labelled:
-            known = found.texts, golds_of(part), found.null_odds
-            best = best_thresholds(*known)
-            threshold = threshold_between(*known) if threshold is None else threshold
+            return Answers(spans, spans.texts, None, {})
+        best: dict[str, float] = {}
+        threshold = self.null_threshold
+        if split.labelled:
+            scored = spans.texts, gold_answers(split), spans.null_odds
+            best = best_thresholds(*scored)
+            threshold = threshold_between(*scored) if threshold is None else threshold
         threshold = threshold or 0.0
-        return Replies(found, found.above(threshold), threshold, best)
+        return Answers(spans, spans.above(threshold), threshold, best)
 
-    def score(self, part: Part, found: Replies) -> dict[str, float]:
-        """Returns what the final answers are worth and, where there may be none, the threshold that they keep to."""
-        golds = golds_of(part)
-        scores = totals(score_answers(found.texts, golds, version_2=self.version_2), golds)
-        if found.threshold is None:
-            return scores
-        there_is_one = np.array([bool(gold) for gold in golds.values()])
-        alike = collapsed(np.array(list(found.texts.values())), there_is_one)
-        return {**scores, **found.best, NULL_THRESHOLD: found.threshold, "collapsed": float(alike)}
+    def compute_metrics(self, split: Split, decoded: Answers) -> dict[str, float]:
+        """Returns the metrics of the final answers and, if there may be no answer, the threshold behind them."""
+        golds = gold_answers(split)
+        metrics = totals(score_answers(decoded.texts, golds, version_2=self.version_2), golds)
+        if decoded.threshold is None:
+            return metrics
+        answerable = np.array([bool(gold) for gold in golds.values()])
+        same = collapsed(np.array(list(decoded.texts.values())), answerable)
+        return {**metrics, **decoded.best, "null_threshold": decoded.threshold, "collapsed": float(same)}
 
-    def predictions(self, part: Part, found: Replies) -> Iterator[dict[str, Any]]:
-        for question in part.examples:
-            text = found.texts[question.id]
-            row = {"id": question.id, "question": question.question, "answer": text, "score": found.share(question.id)}
+    def predictions(self, split: Split, decoded: Answers) -> Iterator[dict[str, Any]]:
+        for question in split.examples:
+            row: dict[str, Any] = {
+                "id": question.id,
+                "question": question.question,
+                "answer": decoded.texts[question.id],
+                "score": decoded.probability(question.id),
+            }
             if self.version_2:
-                row["null_odds"] = found.likeliest.null_odds[question.id]
+                row["null_odds"] = decoded.spans.null_odds[question.id]
             gold = [answer.text for answer in question.answers]
-            yield row | {"gold": gold} if gold or part.labelled else row
+            yield row | {"gold": gold} if gold or split.labelled else row
 
-    def report(self, folder: Path, part: Part, found: Replies) -> list[str]:
-        files: dict[str, Any] = {"predictions": found.texts, "nbest_predictions": found.likeliest.n_best}
+    def report(self, folder: Path, split: Split, decoded: Answers, *, mistakes: int) -> list[str]:
+        files: dict[str, Any] = {"predictions": decoded.texts, "nbest_predictions": decoded.spans.n_best}
         if self.version_2:
-            files["null_odds"] = found.likeliest.null_odds
+            files["null_odds"] = decoded.spans.null_odds
         for name, content in files.items():
-            (folder / f"{part.file_prefix}{name}.json").write_text(
-                json.dumps(content, indent=4) + "\n", encoding="utf-8"
+            path = folder / f"{split.file_prefix}{name}.json"
+            path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in SQuAD's format"]
+        if decoded.threshold is not None:
+            lines.append(
+                "no answer is predicted if its score exceeds the best span's by more than "
+                f"{decoded.threshold:.4f} (`null_threshold`)"
             )
-        lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in the format of SQuAD"]
-        if found.threshold is not None:
-            odds = f"{found.threshold:.4f}"
-            lines.append(f"no answer where its logit is above the best one's by more than {odds} (--null-threshold)")
-        return [*lines, *self.worst(folder, part, found)] if part.labelled else lines
+        return lines + self._list_worst(folder, split, decoded, mistakes) if split.labelled else lines
 
-    def worst(self, folder: Path, part: Part, found: Replies) -> list[str]:
-        """Writes the most confident of the answers that share no word with a right one; returns what to say of them."""
-        golds = golds_of(part)
-        scores = score_answers(found.texts, golds, version_2=self.version_2)
-        wrong = [(found.share(one.id), one) for one in part.examples if scores[one.id].f1 == 0]
-        wrong.sort(key=lambda one: -one[0])
+    def _list_worst(self, folder: Path, split: Split, decoded: Answers, mistakes: int) -> list[str]:
+        """Writes the most confident answers that share no word with a right one; returns lines for the screen."""
+        golds = gold_answers(split)
+        scores = score_answers(decoded.texts, golds, version_2=self.version_2)
+        wrong = [(decoded.probability(one.id), one) for one in split.examples if scores[one.id].f1 == 0]
+        wrong.sort(key=lambda pair: -pair[0])
         rows = [
             (
-                f"{share:.3f}",
-                found.texts[one.id] or NOTHING,
-                " | ".join(dict.fromkeys(golds[one.id])) or NOTHING,
+                f"{probability:.3f}",
+                decoded.texts[one.id] or NO_ANSWER,
+                " | ".join(dict.fromkeys(golds[one.id])) or NO_ANSWER,
                 one.question,
                 one.where,
             )
-            for share, one in wrong[: self.mistakes]
+            for probability, one in wrong[:mistakes]
         ]
-        path = folder / f"{part.file_prefix}mistakes.md"
+        path = folder / f"{split.file_prefix}mistakes.md"
         columns = ("probability", "predicted", "right", "question", "where")
-        return list_mistakes(path, columns, rows, wrong=len(wrong), of=len(golds))
+        return list_mistakes(path, columns, rows, wrong=len(wrong), total=len(golds))
 
 
-def golds_of(part: Part) -> dict[str, list[str]]:
-    """Returns the right answers by the questions' ids; none for a question that has no answer."""
-    return {question.id: [answer.text for answer in question.answers] for question in part.examples}
+def gold_answers(split: Split) -> dict[str, list[str]]:
+    """Returns the right answers by question id; an empty list if there is no answer."""
+    return {question.id: [answer.text for answer in question.answers] for question in split.examples}
 
 
-def is_known(question: Question) -> bool:
-    """Says whether it is known what is right, be it that there is no answer."""
+def has_label(question: Question) -> bool:
+    """Returns whether the answer is known, or it is known that there is none."""
     return bool(question.answers) or question.impossible

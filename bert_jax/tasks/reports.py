@@ -1,51 +1,67 @@
-"""What a person looks at after training: confusions and scores as pictures, mistakes as a table."""
+"""Reports for people: pictures of confusions and scores, tables of mistakes, and notes about the data that was read."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bert_jax.text.tokenizer import valid_text
 
-SHOWN, SAID = 200, 60  # characters of a text in a table, and on the screen
-FEW = 3  # mistakes on the screen
-LEGIBLE = 60  # classes of a picture that has names and numbers; one for each of a thousand would fill the memory
-BAR = "\\|"  # what a cell of a table has for a bar
+TABLE_WIDTH = 200  # characters of a cell in a Markdown table
+SCREEN_WIDTH = 60  # the same on the screen
+SCREEN_ROWS = 3  # mistakes on the screen
+MOST_CLASSES = 30  # in a picture of the confusion matrix: more names and counts than this cannot be read
+NAME_WIDTH = 24  # characters of a class name in a picture
+ESCAPED_BAR = "\\|"  # `|` inside a cell of a Markdown table
+
+
+# Pictures
 
 
 def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Draws how often each class (a row) was taken for which (a column), with names and numbers where they are few.
+    """Draws a confusion matrix with class names and counts.
+
+    Of more than `MOST_CLASSES` classes it shows those with the most mistakes, counted as label and as prediction.
 
     Args:
-        counts: int [C, C], labels by predictions.
+        counts: int [C, C]; rows are labels, columns are predictions.
+        names: of the C classes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    size = 3 + 0.5 * min(len(names), LEGIBLE)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(names) <= LEGIBLE:
-        for row, column in np.argwhere(counts):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=color, fontsize=8)
-        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(names)), names, parse_math=False)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of each label's examples
+    shown = most_confused(counts, MOST_CLASSES)
+    size = 3 + 0.45 * len(shown)  # inches
+    figure, axes = new_figure(size)
+    axes.imshow(fractions[np.ix_(shown, shown)], cmap="Blues", vmin=0, vmax=1)
+    for row, label in enumerate(shown):
+        for column, prediction in enumerate(shown):
+            if count := counts[label, prediction]:
+                color = "white" if fractions[label, prediction] > 0.5 else "black"
+                text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
+                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    ticks = [shorten(names[int(label)], NAME_WIDTH) for label in shown]
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(ticks)), ticks, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
+    if len(shown) < len(names):
+        axes.set_title(f"the {len(shown)} of {len(names):,} classes with the most mistakes")
     figure.savefig(path, dpi=110)
 
 
-def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Draws predicted scores over the labels, [n] each."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def most_confused(counts: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the ids of the `limit` classes with the most mistakes, ascending; all classes if there are no more.
 
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    Example: with counts [[5, 2, 0], [0, 9, 0], [0, 1, 8]] the mistakes per class, as label or as prediction, are
+    [2, 3, 1]; a limit of 2 keeps the classes 0 and 1.
+    """
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:limit])
+
+
+def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Draws predicted scores over labels, float [n] each."""
+    figure, axes = new_figure(5)
     axes.scatter(labels, predicted, s=6, alpha=0.5)
     ends = [min(labels.min(), predicted.min()), max(labels.max(), predicted.max())]
     axes.plot(ends, ends, color="grey", linewidth=1)
@@ -54,35 +70,82 @@ def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
     figure.savefig(path, dpi=110)
 
 
+def new_figure(size: float) -> tuple[Any, Any]:
+    """Returns a square matplotlib figure of `size` inches and its axes, without touching pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(size, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+# Tables
+
+
 def list_mistakes(
-    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrong: int, of: int
+    path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrong: int, total: int
 ) -> list[str]:
-    """Writes the most confident mistakes as a table in Markdown, and returns what to say of them, the first few too.
+    """Writes the most confident mistakes as a Markdown table; returns lines for the screen.
 
     Args:
-        rows: one for each of them, the surest first.
-        wrong, of: how many mistakes there are in all, among how many.
+        rows: one per mistake, the most confident first.
+        wrong: the number of all mistakes.
+        total: the number of all predictions.
     """
-    return list_worst(path, columns, rows, said=f"{wrong:,} of {of:,} are wrong; the most confident mistakes are")
+    return write_table(
+        path, columns, rows, summary=f"{wrong:,} of {total:,} are wrong; the most confident mistakes are"
+    )
 
 
-def list_worst(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, said: str) -> list[str]:
-    """Writes rows as a table in Markdown, and returns what is `said` of them, the first few of them too."""
-    path.write_text(table(columns, rows), encoding="utf-8")
-    return [f"{said} in {path}", *(f"  {'  '.join(shortened(cell, SAID) for cell in row)}" for row in rows[:FEW])]
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown; long texts are shortened."""
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(shortened(cell, SHOWN).replace('|', BAR) for cell in cells)} |\n"
-
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, summary: str) -> list[str]:
+    """Writes rows as a Markdown table; returns lines for the screen: the summary with the path, and the first rows."""
     rule = f"|{'---|' * len(columns)}\n"
-    return line(columns) + rule + "".join(map(line, rows))
+    table = table_line(columns) + rule + "".join(map(table_line, rows))
+    path.write_text(table, encoding="utf-8")
+    return [
+        f"{summary} in {path}",
+        *(f"  {'  '.join(shorten(cell, SCREEN_WIDTH) for cell in row)}" for row in rows[:SCREEN_ROWS]),
+    ]
 
 
-def shortened(text: str, length: int) -> str:
-    """Returns a text in one line of up to `length` characters."""
+def table_line(cells: Sequence[str]) -> str:
+    """Returns one line of a Markdown table; long cells are shortened."""
+    return f"| {' | '.join(shorten(cell, TABLE_WIDTH).replace('|', ESCAPED_BAR) for cell in cells)} |\n"
+
+
+def shorten(text: str, length: int) -> str:
+    """Returns a text as one line of up to `length` characters, with an ellipsis if it was cut."""
     text = " ".join(valid_text(text).split())
     return text if len(text) <= length else f"{text[:length]} ..."
+
+
+# Notes about the data
+
+
+def note_first(notes: Sequence[Any], description: str) -> None:
+    """Prints the number of notes, with the first as an example; nothing if there are none."""
+    if notes:
+        print(f"{len(notes):,} {description}, such as {notes[0]}")
+
+
+def note_truncated(cut: int, count: int, description: str, max_length: int) -> None:
+    """Prints how many examples were truncated, if any."""
+    if cut:
+        print(f"{cut:,} of {count:,} {description} are longer than `max_length` ({max_length} tokens) and were cut")
+
+
+def note_labels(names: Sequence[str], count: int) -> None:
+    """Warns about classes that look like scores (fractions) or like texts (too many for `count` examples)."""
+    if all(map(is_number, names)) and not all(float(name).is_integer() for name in names):
+        print("the labels are fractional numbers; `problem_type=regression` treats them as scores")
+    elif len(names) > max(10, count / 2):
+        print(f"{len(names):,} labels for {count:,} examples: is `label_column` the right column?")
+
+
+def is_number(text: str) -> bool:
+    """Returns whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,9 +1,9 @@
-"""Words with a tag each: named entities and the like.
+"""Tagging: a tag for every word of a sentence, such as named entities or parts of speech.
 
 References: Devlin et al., BERT, 2018, section 5.3; Tjong Kim Sang, De Meulder, CoNLL-2003 (entities by exact span).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -13,35 +13,91 @@ import numpy as np
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.tags import IGNORED, TaggedSequences, encode_tagged
 from bert_jax.data.readers.examples import TaggedExample
+from bert_jax.data.readers.labels import label_names
+from bert_jax.data.readers.tagged import find_tag_columns, read_tagged
 from bert_jax.metrics.classification import collapsed, confusion, softmax
 from bert_jax.metrics.entities import OUTSIDE, count_entities, total
 from bert_jax.models import Bert, BertForTokenClassification
-from bert_jax.tasks.base import Answers, Part
+from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
 from bert_jax.tasks.reports import draw_confusion, list_mistakes
+from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
+from bert_jax.training.settings import require_at_least, require_share
+
+
+@dataclass(frozen=True)
+class TaggingData(TaskData):
+    """Data: CoNLL, jsonl, parquet or a hub dataset"""
+
+    word_column: str | None = None
+    """Column of the words: a name, or in CoNLL files a number from 1; default: tokens or words, in CoNLL the first."""
+    tag_column: str | None = None
+    """Column of the tags; default: a usual name such as ner_tags, in CoNLL files the last."""
+    overlap: int = 32
+    """Tokens that neighbouring windows of a long sentence share, at most half of a window."""
+    label_smoothing: float = 0.0
+    """Fraction of each tag's probability that is spread over all tags."""
+
+    summary: ClassVar[str] = "Tag every word: named entities, parts of speech"
+    model: ClassVar[type[Bert]] = BertForTokenClassification
+    training_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-5}
+
+    def check(self, do: Do) -> None:
+        super().check(do)
+        require_at_least(0, self, "overlap")
+        require_share(self, "label_smoothing")
+
+    def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
+        examples = {name: self._read(path, split) for name, path, split in self.sources(do)}
+        if do == "train":
+            used: set[str | None] = set()
+            for example in examples[TRAIN]:
+                used |= {None} if example.tags is None else set(example.tags)
+            names = label_names(examples[TRAIN], source.reusable_labels(self.model, used))
+        else:
+            names = source.label_names
+        task = Tagging(names, self.label_smoothing)
+        splits = []
+        for name, some in examples.items():
+            split, lost = task.encode(
+                name,
+                some,
+                source.tokenizer,
+                max_length=self.max_length,
+                overlap=self.overlap,
+                labelled=do != "predict",
+            )
+            if lost:
+                print(f"{lost:,} words of {split.title} have no token and are not trained on")
+            splits.append(split)
+        return PreparedData(task, splits)
+
+    def _read(self, path: str, split: str) -> list[TaggedExample]:
+        columns = {"word_column": self.word_column, "tag_column": self.tag_column, "encoding": self.encoding}
+        words, tags = find_tag_columns(path, split=split, **columns)
+        print(f"{path}: words in {words!r}, " + (f"tags in {tags!r}" if tags else "no tags"))
+        return read_tagged(path, split=split, **columns)
 
 
 class Tags(NamedTuple):
-    """What is predicted for each word of each sentence: the tag's name, and its probability, float64 [words]."""
+    """The predicted tag of each word of each sentence, and its probability, float64 [words]."""
 
     names: list[list[str]]
     scores: list[np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Tagging:
+class Tagging(Task):
     """Sentences of words with tags.
 
     Attributes:
         names: of the tags, in the order of their ids.
-        smoothing: of labels, see `losses.cross_entropy`.
-        mistakes: how many are listed.
+        smoothing: of labels, see `bert_jax.functional.losses.cross_entropy`.
     """
 
     names: tuple[str, ...]
     smoothing: float = 0.0
-    mistakes: int = 20
 
     model: ClassVar[type[Bert]] = BertForTokenClassification
     per_token: ClassVar[bool] = True
@@ -51,12 +107,12 @@ class Tagging:
         return "f1"
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def config_changes(self) -> dict[str, Any]:
         return {"label_names": self.names}
 
     @property
-    def missing(self) -> int:
-        """The tag of a word that has no piece to speak for it."""
+    def default_tag(self) -> int:
+        """The id of the tag for words without a token, such as those of control characters."""
         return self.names.index(OUTSIDE) if OUTSIDE in self.names else 0
 
     def encode(
@@ -68,79 +124,82 @@ class Tagging:
         max_length: int,
         overlap: int,
         labelled: bool = True,
-    ) -> tuple[Part, int]:
-        """Encodes a part of the data; also returns how many words have no piece and are not learned of.
+    ) -> tuple[Split, int]:
+        """Encodes a split; also returns the number of words without a token, which are not trained on.
 
         Args:
-            labelled: whether tags must be known; else they are not looked at.
+            labelled: whether tags must be known; otherwise they are ignored.
 
         Raises:
-            ValueError: a sentence without tags, or with one that is none of the names, with its place.
+            ValueError: a sentence without tags or with an unknown tag, with its place.
         """
         untagged = next((example for example in examples if example.tags is None), None)
         if labelled and untagged is not None:
             raise ValueError(f"{untagged.where}: no tags")
-        asked = examples if labelled else [replace(example, tags=None) for example in examples]
-        sequences = encode_tagged(asked, tokenizer, names=self.names, max_length=max_length, overlap=overlap)
+        to_encode = examples if labelled else [replace(example, tags=None) for example in examples]
+        sequences = encode_tagged(to_encode, tokenizer, names=self.names, max_length=max_length, overlap=overlap)
+        # Only the first token of a word has a label; the others are ignored: "playing" -> play ##ing -> [3, IGNORED].
         known = sequences.labels != IGNORED
         targets = {"labels": np.where(known, sequences.labels, 0), "weights": known.astype(np.float32)}
-        return Part(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.unspoken
+        return Split(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.unspoken
 
-    def objective(self, model: Bert, *, learning: bool = True) -> objectives.Objective:
-        return objectives.tagging(model, smoothing=self.smoothing if learning else 0.0)
+    def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
+        return objectives.tagging(model, smoothing=self.smoothing if training else 0.0)
 
-    def decode(self, part: Part, answers: Answers) -> Tags:
-        sequences = part.features.sequences
+    def decode(self, split: Split, logits: Logits) -> Tags:
+        sequences = split.features.sequences
         assert isinstance(sequences, TaggedSequences)
-        numbers = sequences.by_sentence(answers["logits"].argmax(axis=-1), self.missing)
-        names = [[self.names[number] for number in sentence.tolist()] for sentence in numbers]
-        return Tags(names, sequences.by_sentence(softmax(answers["logits"]).max(axis=-1), 0))
+        ids = sequences.by_sentence(logits["logits"].argmax(axis=-1), self.default_tag)
+        names = [[self.names[tag] for tag in sentence.tolist()] for sentence in ids]
+        return Tags(names, sequences.by_sentence(softmax(logits["logits"]).max(axis=-1), 0))
 
-    def score(self, part: Part, found: Tags) -> dict[str, float]:
-        gold = [example.tags for example in part.examples]
-        counts = total(count_entities(found.names, gold))
-        guesses, truths = (self.numbers(some) for some in (found.names, gold))
+    def compute_metrics(self, split: Split, decoded: Tags) -> dict[str, float]:
+        gold = [example.tags for example in split.examples]
+        counts = total(count_entities(decoded.names, gold))
+        predicted, labels = self._ids(decoded.names), self._ids(gold)
         return {
             "f1": counts.f1,
             "precision": counts.precision,
             "recall": counts.recall,
-            "accuracy": float((guesses == truths).mean()) if len(truths) else 0.0,
-            "collapsed": float(collapsed(guesses, truths)),
+            "accuracy": float((predicted == labels).mean()) if len(labels) else 0.0,
+            "collapsed": float(collapsed(predicted, labels)),
         }
 
-    def numbers(self, tags: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the ids of the tags of all sentences, int [words]."""
-        ids = {name: number for number, name in enumerate(self.names)}
+    def _ids(self, tags: Sequence[Sequence[str]]) -> np.ndarray:
+        """Returns the ids of the tags of all sentences, int64 [words]."""
+        ids = {name: index for index, name in enumerate(self.names)}
         return np.array([ids[tag] for sentence in tags for tag in sentence], np.int64)
 
-    def predictions(self, part: Part, found: Tags) -> Iterator[dict[str, Any]]:
-        for example, tags, sure in zip(part.examples, found.names, found.scores, strict=True):
-            told = {"words": list(example.words), "tags": tags, "scores": sure.tolist()}
-            yield told if example.tags is None else told | {"gold": list(example.tags)}
+    def predictions(self, split: Split, decoded: Tags) -> Iterator[dict[str, Any]]:
+        for example, tags, scores in zip(split.examples, decoded.names, decoded.scores, strict=True):
+            row = {"words": list(example.words), "tags": tags, "scores": scores.tolist()}
+            yield row if example.tags is None else row | {"gold": list(example.tags)}
 
-    def report(self, folder: Path, part: Part, found: Tags) -> list[str]:
-        if not part.labelled:
+    def report(self, folder: Path, split: Split, decoded: Tags, *, mistakes: int) -> list[str]:
+        if not split.labelled:
             return []
-        gold = [example.tags for example in part.examples]
-        counts = count_entities(found.names, gold)
-        taken = confusion(self.numbers(found.names), self.numbers(gold), len(self.names))
-        draw_confusion(folder / f"{part.file_prefix}confusion.png", taken, self.names)
-        lines = [f"{'entities':>20}  precision  recall      f1  there are"]
-        for kind, count in counts.items():
-            lines.append(f"{kind:>20}  {count.precision:9.3f}  {count.recall:6.3f}  {count.f1:6.3f}  {count.gold:9,}")
-        path = folder / f"{part.file_prefix}mistakes.md"
-        columns = ("probability", "predicted", "tag", "word", "sentence", "where")
-        wrong, of = int(taken.sum() - taken.trace()), int(taken.sum())
-        return [*lines, *list_mistakes(path, columns, self.worst(part, found), wrong=wrong, of=of)]
+        gold = [example.tags for example in split.examples]
+        matrix = confusion(self._ids(decoded.names), self._ids(gold), len(self.names))
+        draw_confusion(folder / f"{split.file_prefix}confusion.png", matrix, self.names)
+        lines = [f"{'entities':>20}  precision  recall      f1      gold"]
+        for kind, count in count_entities(decoded.names, gold).items():
+            lines.append(f"{kind:>20}  {count.precision:9.3f}  {count.recall:6.3f}  {count.f1:6.3f}  {count.gold:8,}")
+        return lines + list_mistakes(
+            folder / f"{split.file_prefix}mistakes.md",
+            ("probability", "predicted", "tag", "word", "sentence", "where"),
+            self._worst(split, decoded)[:mistakes],
+            wrong=int(matrix.sum() - matrix.trace()),
+            total=int(matrix.sum()),
+        )
 
-    def worst(self, part: Part, found: Tags) -> list[tuple[str, ...]]:
-        """Returns the most confident mistakes, a row each."""
+    def _worst(self, split: Split, decoded: Tags) -> list[tuple[str, ...]]:
+        """Returns all mistakes, one row per word, the most confident first."""
         wrong = []
-        for example, tags, scores in zip(part.examples, found.names, found.scores, strict=True):
+        for example, tags, scores in zip(split.examples, decoded.names, decoded.scores, strict=True):
             words = zip(example.words, tags, scores.tolist(), example.tags, strict=True)
             wrong += [(score, tag, gold, word, example) for word, tag, score, gold in words if tag != gold]
         wrong.sort(key=lambda row: -row[0])
         return [
             (f"{score:.3f}", tag, gold, word, " ".join(example.words), example.where)
-            for score, tag, gold, word, example in wrong[: self.mistakes]
+            for score, tag, gold, word, example in wrong
         ]

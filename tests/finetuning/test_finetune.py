@@ -1,4 +1,4 @@
-"""finetune.py as people use it: each kind of task, what a run leaves, how it goes on, and what it says to bad input."""
+"""The fine-tuning program: each task, the files of a run, resuming, and refusals to replace a run."""
 
 import json
 import shutil
@@ -108,7 +108,7 @@ def twins(run):
     return run("classification", "twins", *SHORT, *DROPOUT, "--seeds", "2", "--seed", "4")
 
 
-def test_seeds_are_told_apart_and_the_best_is_kept(twins):
+def test_each_seed_has_its_metrics_and_the_best_is_kept(twins):
     rows = [row for row in small.rows(twins) if "eval_loss" in row]
     assert [(row["step"], row["seed"]) for row in rows[:4]] == [(3, 4), (3, 5), (6, 4), (6, 5)]
     assert rows[0]["eval_loss"] != rows[1]["eval_loss"]
@@ -118,7 +118,7 @@ def test_seeds_are_told_apart_and_the_best_is_kept(twins):
     assert {path.name for path in (twins / "seeds").iterdir()} == {"4", "5"}
 
 
-def test_a_seed_comes_to_what_it_comes_to_alone(twins, run):
+def test_a_seed_learns_what_it_learns_alone(twins, run):
     alone = run("classification", "alone", *SHORT, *DROPOUT, "--seed", "5")
     assert_same_tensors(alone, twins / "seeds" / "5", SAME_AFTER_STEPS)
     together = [row for row in small.rows(twins) if row["seed"] == 5 and "loss" in row]
@@ -128,7 +128,7 @@ def test_a_seed_comes_to_what_it_comes_to_alone(twins, run):
     assert small.rows(masked)[0]["loss"] != together[0]["loss"]
 
 
-def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, run, monkeypatch):
+def test_a_run_that_was_killed_and_interrupted_resumes_bitwise(twins, run, monkeypatch):
     done = 0
 
     def advance(self):
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_and_then_told_to_end_goes_on_to_the_bit(twins, ru
     assert small.predictions(killed) == small.predictions(twins)
 
 
-def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to_the_bit(twins, place, capsys):
+def test_a_run_with_a_damaged_newest_checkpoint_resumes_bitwise_from_the_one_before(twins, place, capsys):
     damaged = shutil.copytree(twins, place / "damaged")
     assert {path.name for path in (damaged / "checkpoints").iterdir()} >= {"9", "12"}
     largest = max((damaged / "checkpoints" / "12" / "state").rglob("*"), key=lambda path: path.stat().st_size)
@@ -173,14 +173,14 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to
     finetune("classification", damaged, "--resume")
     said = capsys.readouterr().out
     assert "moved to" in said
-    assert "going on from step 9 of 12" in said
+    assert "resuming from step 9 of 12" in said
     for folder in (".", "seeds/4", "seeds/5"):
         assert_same_tensors(damaged / folder, twins / folder)
     assert without_clock(small.rows(damaged)) == without_clock(small.rows(twins))
     assert json.loads((damaged / "best.json").read_text()) == json.loads((twins / "best.json").read_text())
 
 
-def test_a_run_goes_on_with_its_own_settings_and_data_alone(twins, place):
+def test_a_run_resumes_only_with_its_own_settings_and_data(twins, place):
     finetune("classification", twins, "--resume", "--accumulate", "2")  # is at its end; the rest is in training.json
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.02, now learning_rate is 0\.5"):
         finetune("classification", twins, "--resume", "--learning-rate", "0.5")
@@ -216,7 +216,7 @@ def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, 
     )
 
 
-def test_adapters_leave_the_base_alone_and_are_merged(run, place, capsys):
+def test_adapters_change_only_kernels_and_are_merged(run, place, capsys):
     flags = ["--lora-rank", "2", "--patience", "1", "--eval-every", "1", "--warmup-share", "0"]
     run_with = run("classification", "adapters", *SHORT, *flags, "--epochs", "9")
     before, after = tensors(place / "model"), tensors(run_with)
@@ -227,14 +227,17 @@ def test_adapters_leave_the_base_alone_and_are_merged(run, place, capsys):
     evaluations = [row for row in small.rows(run_with) if "eval_loss" in row]
     scores = [row["eval_accuracy"] for row in evaluations]
     assert len(scores) < 27  # it stopped early, after one evaluation without a better one
-    assert f"stopped after step {len(scores)} of 27: no better accuracy in 1 evaluation(s)" in capsys.readouterr().out
+    assert (
+        f"stopped early after step {len(scores)} of 27: accuracy did not improve in 1 evaluation(s)"
+        in capsys.readouterr().out
+    )
     assert [later > earlier for earlier, later in pairwise(scores)] == [True] * (len(scores) - 2) + [False]
     assert json.loads((run_with / "scores.json").read_text())["accuracy"] == pytest.approx(max(scores))
     finetune("classification", run_with, "--resume")  # nothing is left to do
     assert [row for row in small.rows(run_with) if "eval_loss" in row] == evaluations
 
 
-def test_frozen_layers_do_not_move_by_a_bit_in_bfloat16(run, place):
+def test_frozen_layers_do_not_change_in_bfloat16(run, place):
     frozen = run("classification", "frozen", *SHORT, "--freeze", "1", "--dtype", "bfloat16", "--weight-decay", "0.5",
                  "--layer-decay", "0.5", "--label-smoothing", "0.1", "--class-weights", "balanced")  # fmt: skip
     before, after = tensors(place / "model"), tensors(frozen)
@@ -245,7 +248,7 @@ def test_frozen_layers_do_not_move_by_a_bit_in_bfloat16(run, place):
     assert json.loads((frozen / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_words_are_tagged_as_the_pipeline_tags_them(run, place):
+def test_tags_are_those_of_the_pipeline(run, place):
     tagged = run("tokens", "tagged", *SHORT, "--pack", "--max-length", "8", "--overlap", "2")
     assert json.loads((tagged / "config.json").read_text())["id2label"] == {"0": "B-person", "1": "B-place", "2": "O"}
     assert json.loads((tagged / "scores.json").read_text()).keys() == {
@@ -268,7 +271,7 @@ def test_words_are_tagged_as_the_pipeline_tags_them(run, place):
 
 
 @pytest.mark.parametrize("data", [".json", "-v2.json"])
-def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
+def test_answers_are_those_of_the_pipeline(run, place, data):
     flags = ["--batch-size", "16", "--learning-rate", "1e-2", "--max-length", "48", "--max-question-length", "12"]
     asked = run("squad", f"asked{data}", *flags, "--epochs", "1", data=data)
     answers, found = json.loads((asked / "predictions.json").read_text()), small.predictions(asked)
@@ -303,7 +306,7 @@ def test_questions_are_answered_as_the_pipeline_answers_them(run, place, data):
         assert answer(question=one["question"], context=paragraph["context"])["answer"] == one["answer"]
 
 
-def test_choices_are_made_as_the_pipeline_makes_them(run, place):
+def test_choices_are_those_of_the_pipeline(run, place):
     chosen = run("multiple-choice", "chosen", *SHORT, "--epochs", "1", on=2)
     found = small.predictions(chosen)
     assert len(found) == 13
@@ -333,7 +336,7 @@ def test_choices_are_made_as_the_pipeline_makes_them(run, place):
 @pytest.mark.parametrize(
     ("problem", "labels"), [("regression", ["0.5", "1.5"]), ("multi_label_classification", ["dull", "dull,long"])]
 )
-def test_scores_and_several_labels_are_learned_and_predicted(run, place, problem, labels):
+def test_regression_and_several_labels_are_trained_and_predicted(run, place, problem, labels):
     for name in ("train", "dev"):
         data = (place / f"{name}.tsv").read_text()
         for number in (0, 1):
@@ -357,7 +360,7 @@ def test_scores_and_several_labels_are_learned_and_predicted(run, place, problem
     assert found[0] == found[1]
     other = "regression" if problem != "regression" else "multi_label_classification"
     asked = ["--do", "evaluate", "--problem-type", other, "--max-length", "32"]
-    with pytest.raises(ValueError, match=f"--problem-type {other}: .* is made for {problem}"):
+    with pytest.raises(ValueError, match=f"`problem_type={other}`: .* is a model for {problem}"):
         run("classification", "other", *asked, model=problem, data=f"-{problem}.tsv")
 
 
@@ -372,7 +375,7 @@ def test_predicting_needs_no_labels_and_skips_no_row(run, place, reviewed):
     assert not {"scores.json", "confusion.png", "mistakes.md"} & {path.name for path in folder.iterdir()}
 
 
-def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
+def test_a_sweep_ranks_its_combinations_on_both_splits_of_mnli(place):
     names = ["entailment", "neutral", "contradiction"]
     random = np.random.default_rng(0)
     for file, count in (("train", 24), ("dev_matched", 7), ("dev_mismatched", 9)):
@@ -409,7 +412,7 @@ def test_a_sweep_ranks_what_it_tried_on_both_halves_of_mnli(place):
     assert json.loads((turned / "scores.json").read_text())["accuracy"] == scores["accuracy"]
 
 
-def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tmp_path, capsys):
+def test_notes_about_few_long_and_empty_examples(place, tmp_path, capsys):
     texts = ["a film was lovely and it was great", "it was \ud800 dull"] * 2 + [" "]
     few = [json.dumps({"text": text, "label": "no" if "dull" in text else "yes"}) for text in texts]
     (tmp_path / "few.jsonl").write_text("\n".join(few))
@@ -417,21 +420,21 @@ def test_fewer_examples_than_a_batch_and_no_example_that_fits_are_told(place, tm
              tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack", "--resume")  # fmt: skip
     said = capsys.readouterr().out
     assert f"1 of 5 examples of train have an empty text, such as {tmp_path / 'few.jsonl'}:5" in said
-    assert "--dev is --train" in said
-    assert "2 of 5 examples of train are longer than --max-length 6 tokens and were cut" in said
+    assert "`dev` is the same data as `train`" in said
+    assert "2 of 5 examples of train are longer than `max_length` (6 tokens) and were cut" in said
     assert "text in 'text', label in 'label'" in said
-    assert f"no checkpoint in {tmp_path / 'run'} to go on from: beginning with step 0" in said
+    assert f"no checkpoint in {tmp_path / 'run'} to resume from: starting at step 0" in said
     assert "2 labels: no, yes" in said
     assert "compiled for rows x tokens: training 32 x 6; evaluation 32 x 6" in said
     assert [one["text"] for one in small.predictions(tmp_path / "run")] == texts
 
 
-def test_a_run_is_left_alone_where_it_is_not_to_be_replaced(reviewed, run, place):
+def test_a_run_is_not_replaced_unasked(reviewed, run, place):
     before = (reviewed / "training.json").read_text(), small.rows(reviewed)
     with pytest.raises(FileExistsError, match="holds a run already"):
         run("classification", "reviewed", *SHORT)
-    with pytest.raises(ValueError, match="--freeze 9: the model has 2 layers"):
+    with pytest.raises(ValueError, match="`freeze=9`: the model has 2 layers"):
         run("classification", "reviewed", *SHORT, "--overwrite", "--freeze", "9")
-    with pytest.raises(ValueError, match="holds the --model that is asked for"):
+    with pytest.raises(ValueError, match="contains the model to start from"):
         run("classification", "reviewed", *SHORT, "--overwrite", model="reviewed")
     assert before == ((reviewed / "training.json").read_text(), small.rows(reviewed))

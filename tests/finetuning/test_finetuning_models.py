@@ -1,4 +1,4 @@
-"""The model to start from: which head is kept, which is new, and what learns."""
+"""The model to start from: which head is kept, which is new, what is trained, and which model is the best."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,14 @@ import small_finetuning as small
 
 from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.glue import glue_task
-from bert_jax.finetuning.data import kept_names, names_of_glue, prepare
-from bert_jax.finetuning.model import Best, Source, dropouts, make_start
-from bert_jax.finetuning.settings import read_settings, with_length
+from bert_jax.finetuning import make_settings
+from bert_jax.finetuning.model import BestModel, dropout_rates, initial_parameters, make_ensemble
 from bert_jax.interop.loading import LoadedBert, load
-from bert_jax.tasks import Classification, QuestionAnswering, Tagging
+from bert_jax.models import BertForSequenceClassification, BertForTokenClassification
+from bert_jax.tasks.classification import Classification, glue_label_order
+from bert_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringData
+from bert_jax.tasks.source import ModelSource
+from bert_jax.tasks.tagging import Tagging
 from bert_jax.text.tokenizer import Tokenizer
 
 NAMES = ("contradiction", "entailment", "neutral")
@@ -22,7 +25,7 @@ NAMES = ("contradiction", "entailment", "neutral")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model that tells three classes apart."""
+    """A classifier of three classes."""
     return small.make_model(
         tmp_path_factory.mktemp("model"), "BertForSequenceClassification", num_labels=3, label_names=NAMES
     )
@@ -30,142 +33,161 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(folder):
-    return Source.find(str(folder))
+    return ModelSource.find(str(folder))
 
 
 def classes(*names):
     return Classification("single_label_classification", names)
 
 
-def begin(folder, *flags):
-    return read_settings(["classification", "--model", str(folder), *flags], description="")
+def load_for(source, task, **options):
+    return source.load(task.model, task.config_changes, **options)
 
 
-def test_the_very_same_head_is_kept_and_any_other_is_new(source):
-    assert not source.load(classes(*NAMES)).new_parts
+def settings(folder, **fields):
+    return make_settings("classification", model=str(folder), **fields)
+
+
+def test_the_same_head_is_kept_and_any_other_is_new(source):
+    assert not load_for(source, classes(*NAMES)).new_parts
     for other in (classes(*NAMES[::-1]), classes("a", "b"), Classification("regression")):
-        bert = source.load(other)
+        bert = load_for(source, other)
         assert bert.new_parts == {"classifier"}
         assert bert.params["classifier"]["bias"].shape == (len(other.names) or 1,)
-    assert source.load(QuestionAnswering(True)).new_parts == {"span"}
-    assert source.load(Tagging(("O", "B"))).new_parts == {"classifier"}
+    assert load_for(source, QuestionAnswering(True)).new_parts == {"span"}
+    assert load_for(source, Tagging(("O", "B"))).new_parts == {"classifier"}
 
 
-def test_texts_are_as_long_as_asked_for_as_in_training_or_as_usual(folder, source, tmp_path):
+def test_max_length_is_the_given_the_trained_or_the_default_length(folder, source, tmp_path):
     for length, wanted in ((None, None), (20, 20), (source.config.max_position_embeddings, None)):
-        bert = source.load(classes(*NAMES))
+        bert = load_for(source, classes(*NAMES))
         tokenizer = Tokenizer(bert.tokenizer.backend, length)
         LoadedBert(bert.model, bert.params, tokenizer).save_pretrained(tmp_path / str(length))
-        assert Source.find(str(tmp_path / str(length))).trained_length == wanted
-    asked = begin(folder, "--do", "evaluate", "--dev", "d")
-    assert with_length(asked, 20).data.max_length == 20
-    assert with_length(asked, None).data.max_length == begin(folder).data.max_length == 128
-    assert with_length(begin(folder, "--do", "evaluate", "--max-length", "30"), 20).data.max_length == 30
-    assert read_settings(["squad", "--model", "m"], description="").data.max_length == 384
+        assert ModelSource.find(str(tmp_path / str(length))).trained_length == wanted
+    default = settings(folder, do="evaluate", dev="d")
+    assert default.with_length(20).data.max_length == 20
+    assert default.with_length().data.max_length == 128
+    assert default.replace(max_length=30).with_length(20).data.max_length == 30
+    assert make_settings("squad", model="m").with_length().data.max_length == 384
 
 
-def test_what_is_to_answer_must_have_been_trained(source):
+def test_evaluation_needs_a_trained_head(source):
     with (
         pytest.warns(UserWarning, match="newly initialised"),
-        pytest.raises(ValueError, match="has no span: it is to be trained first"),
+        pytest.raises(ValueError, match="has no trained span: fine-tune it first"),
     ):
-        source.load(QuestionAnswering(True), trained=True)
+        load_for(source, QuestionAnswering(True), trained=True)
 
 
-def test_names_of_labels_are_kept_where_they_are_enough():
+def test_label_names_of_the_model_are_kept_if_they_include_those_of_the_data(source):
+    head = BertForSequenceClassification
+    assert source.reusable_labels(head, {"neutral", "entailment"}) == NAMES
+    assert source.reusable_labels(head, {"neutral", "other"}) is None
+    assert source.reusable_labels(BertForTokenClassification, {"neutral"}) is None
     examples = [TextExample("a", None, label, "t:1") for label in ("neutral", "entailment")]
-    assert kept_names(examples, NAMES) == NAMES
-    assert kept_names(examples, ("neutral", "other")) is None
-    assert kept_names(examples, None) is None
+    assert classes().with_labels_of(examples, source).names == NAMES
+    others = [TextExample("a", None, label, "t:1") for label in ("neutral", "other")]
+    assert classes().with_labels_of(others, source).names == ("neutral", "other")
 
 
-def test_labels_of_glue_come_in_the_order_of_the_model(source):
-    assert names_of_glue(glue_task("mnli"), source) == NAMES
+def test_labels_of_glue_are_in_the_order_of_the_model(source):
+    assert glue_label_order(glue_task("mnli"), source) == NAMES
     unnamed = replace(source, config=replace(source.config, label_names=None))
-    assert names_of_glue(glue_task("mnli"), unnamed) == glue_task("mnli").labels
-    with pytest.raises(ValueError, match="has 3 labels, SST-2 2"):
-        names_of_glue(glue_task("sst2"), source)
+    assert glue_label_order(glue_task("mnli"), unnamed) == glue_task("mnli").labels
+    with pytest.raises(ValueError, match="has 3 labels, SST-2 has 2"):
+        glue_label_order(glue_task("sst2"), source)
     others = replace(source, config=replace(source.config, label_names=("a", "b", "c")))
-    with pytest.raises(ValueError, match="tells a, b, c apart, MNLI entailment, neutral, contradiction"):
-        names_of_glue(glue_task("mnli"), others)
+    with pytest.raises(
+        ValueError, match=r"label mismatch: model has \[a, b, c\], MNLI has \[entailment, neutral, contradiction\]"
+    ):
+        glue_label_order(glue_task("mnli"), others)
 
 
-def test_attention_may_have_a_dropout_of_its_own(folder):
-    one, other = ["--dropout", "0.3"], ["--attention-probs-dropout-prob", "0"]
+def test_attention_may_have_another_dropout_rate(folder):
+    one, other = {"dropout": 0.3}, {"attention_probs_dropout_prob": 0.0}
     everywhere = {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.3, "attention_probs_dropout_prob": 0.3}
-    assert dropouts(begin(folder).training) == {}
-    assert dropouts(begin(folder, *one).training) == everywhere
-    assert dropouts(begin(folder, *other).training) == {"attention_probs_dropout_prob": 0}
-    assert dropouts(begin(folder, *one, *other).training) == everywhere | {"attention_probs_dropout_prob": 0}
+    assert dropout_rates(settings(folder).training) == {}
+    assert dropout_rates(settings(folder, **one).training) == everywhere
+    assert dropout_rates(settings(folder, **other).training) == {"attention_probs_dropout_prob": 0}
+    assert dropout_rates(settings(folder, **one, **other).training) == everywhere | {"attention_probs_dropout_prob": 0}
 
 
 @pytest.mark.parametrize(
-    ("flags", "still"),
+    ("fields", "frozen"),
     [
-        ([], set()),
-        (["--freeze", "0"], {"embeddings"}),
-        (["--freeze", "1"], {"embeddings"}),
-        (["--freeze", "2"], {"embeddings", "encoder"}),
-        (["--lora-rank", "2"], {"embeddings", "encoder"}),
+        ({}, set()),
+        ({"freeze": 0}, {"embeddings"}),
+        ({"freeze": 1}, {"embeddings"}),
+        ({"freeze": 2}, {"embeddings", "encoder"}),
+        ({"lora_rank": 2}, {"embeddings", "encoder"}),
     ],
 )
-def test_what_does_not_learn_is_there_once_for_all_seeds(folder, source, flags, still):
-    bert = source.load(classes("a", "b"))
-    start = make_start(begin(folder, *flags, "--seeds", "3", "--seed", "5"), bert)
-    assert set(start.frozen) == still
-    assert start.learning | still == {*bert.params, *({"adapters"} if "--lora-rank" in flags else ())}
-    assert {len(leaf) for leaf in jax.tree.leaves(start.params)} == {3}
-    heads = np.asarray(start.params["classifier"]["kernel"])
+def test_frozen_parts_exist_once_for_all_seeds(folder, source, fields, frozen):
+    bert = load_for(source, classes("a", "b"))
+    chosen = settings(folder, **fields, seeds=3, seed=5)
+    ensemble = make_ensemble(chosen, bert)
+    params, shared = initial_parameters(chosen, bert, ensemble)
+    assert set(shared) == frozen
+    assert set(params) == ensemble.trained
+    assert ensemble.trained | frozen == {*bert.params, *({"adapters"} if "lora_rank" in fields else ())}
+    assert {len(leaf) for leaf in jax.tree.leaves(params)} == {3}
+    heads = np.asarray(params["classifier"]["kernel"])
     assert len({head.tobytes() for head in heads}) == 3
-    alone = make_start(begin(folder, *flags, "--seed", "6"), bert)
-    jax.tree.map(lambda one, all_three: np.testing.assert_array_equal(one[0], all_three[1]), alone.params, start.params)
+    one_seed = settings(folder, **fields, seed=6)
+    alone, _ = initial_parameters(one_seed, bert, make_ensemble(one_seed, bert))
+    jax.tree.map(lambda one, all_three: np.testing.assert_array_equal(one[0], all_three[1]), alone, params)
 
 
-def test_a_model_of_a_later_step_than_the_checkpoint_is_replaced_by_the_repeat(folder, source, tmp_path):
-    settings = begin(folder, "--seeds", "2", "--seed", "5", "--patience", "3")
-    bert = source.load(classes(*NAMES))
+def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, source, tmp_path):
+    chosen = settings(folder, seeds=2, seed=5, patience=3, max_length=32)
+    task = Tagging(NAMES)  # its metric is f1
+    bert = load_for(source, classes(*NAMES))
     params = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), bert.params)
 
-    def best():
-        return Best(tmp_path, settings, bert.model, bert.tokenizer, metric="eval_f1")
+    def make_best():
+        return BestModel(tmp_path, chosen, bert.model, bert.tokenizer, task, make_ensemble(chosen, bert))
 
-    def take(best, step, *scores):
+    def update(best, step, *scores):
         row = {"eval_f1": np.array(scores)}
-        best.take(step, row, jax.tree.map(lambda leaf: leaf * step, params), set(params))
+        best.update(step, row, jax.tree.map(lambda leaf: leaf * step, params))
 
-    first = best()
-    take(first, 1, 0.5, 0.5)
-    take(first, 2, 0.1, np.nan)
-    memory = json.loads(json.dumps(first.memory()))
-    take(first, 3, 0.4, 0.7)  # its checkpoint was not saved any more
-    again = best()
-    again.recall(memory)
-    assert (again.selection.best.tolist(), again.selection.waited.tolist()) == ([0.5, -np.inf], [1, 1])
-    take(again, 3, 0.4, 0.2)
-    assert again.selection.step.tolist() == [1, 3]
-    again.keep()
+    killed = make_best()
+    update(killed, 1, 0.5, 0.5)
+    update(killed, 2, 0.1, np.nan)
+    state = json.loads(json.dumps(killed.state()))
+    update(killed, 3, 0.4, 0.7)  # killed before the checkpoint of step 3
+    resumed = make_best()
+    resumed.load_state(state)
+    assert (resumed.selection.best.tolist(), resumed.selection.waited.tolist()) == ([0.5, -np.inf], [1, 1])
+    update(resumed, 3, 0.4, 0.2)
+    assert resumed.selection.step.tolist() == [1, 3]
+    resumed.export()
     np.testing.assert_array_equal(load(tmp_path).params["pooler"]["kernel"], bert.params["pooler"]["kernel"])
     third = load(tmp_path / "seeds" / "6").params["pooler"]["kernel"]
     np.testing.assert_array_equal(third, 3 * bert.params["pooler"]["kernel"])
 
 
-def test_from_scratch_takes_nothing_that_was_learned(folder, source):
-    bert = source.load(classes(*NAMES))
-    start = make_start(begin(folder, "--from-scratch"), bert)
-    for new, old in zip(jax.tree.leaves(start.params), jax.tree.leaves(bert.params), strict=True):
+def test_from_scratch_draws_all_parameters(folder, source):
+    bert = load_for(source, classes(*NAMES))
+    chosen = settings(folder, from_scratch=True)
+    params, _ = initial_parameters(chosen, bert, make_ensemble(chosen, bert))
+    for new, old in zip(jax.tree.leaves(params), jax.tree.leaves(bert.params), strict=True):
         constant = np.ptp(np.asarray(old)) == 0  # biases and scales
         assert constant or (np.asarray(new[0]) != np.asarray(old)).any()
 
 
-def test_a_threshold_of_no_answer_says_that_there_may_be_none(folder, source, write):
+def test_a_null_threshold_implies_version_2(folder, source, write):
     data = write("asked.jsonl", '{"question": "where ?", "context": "anna lives in paris"}\n')
-    lengths = ["--max-question-length", "12", "--max-length", "32"]
-    flags = ["squad", "--model", str(folder), "--dev", data, "--do", "predict", *lengths]
-    for more, wanted in (([], False), (["--null-threshold", "1.5"], True)):
-        assert prepare(read_settings([*flags, *more], description=""), source).task.version_2 is wanted
+    for threshold, version_2 in ((None, False), (1.5, True)):
+        questions = QuestionAnsweringData(
+            dev=str(data), max_question_length=12, max_length=32, null_threshold=threshold
+        )
+        task = questions.prepare(source, "predict").task
+        assert isinstance(task, QuestionAnswering)
+        assert task.version_2 is version_2
 
 
-def test_what_of_questions_cannot_be_learned_of_is_told(folder, source, write, capsys):
+def test_questions_that_cannot_be_trained_on_are_counted(folder, source, write, capsys):
     """Answers moved, not found, in characters of no token and longer than a window; questions cut; windows apart."""
     long = " ".join(small.OTHER * 3)
     asked = [
@@ -180,15 +202,15 @@ def test_what_of_questions_cannot_be_learned_of_is_told(folder, source, write, c
         for i, (question, context, text, start) in enumerate(asked)
     ]
     path = write("asked.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    flags = ["squad", "--model", str(folder), "--train", path, "--dev", path, "--max-question-length", "7"]
-    prepared = prepare(read_settings([*flags, "--max-length", "24"], description=""), source)
+    data = QuestionAnsweringData(train=str(path), dev=str(path), max_question_length=7, max_length=24)
+    prepared = data.prepare(source, "train")
     said = capsys.readouterr().out
     for name in ("train", "dev"):
-        lost = ", and are not learned of" if name == "train" else ""
+        lost = " and are not trained on" if name == "train" else ""
         assert f"2 answers of {name} moved or not found, such as {path}:1" in said
-        assert f"2 of 5 questions of {name} have an answer that no run of tokens holds{lost}\n" in said
-        assert f"1 of 5 questions of {name} have an answer that no window holds whole{lost}\n" in said
+        assert f"2 of 5 questions of {name} have an answer that matches no tokens{lost}\n" in said
+        assert f"1 of 5 questions of {name} have an answer longer than a window{lost}\n" in said
         assert f"1 of 5 questions of {name} were cut to 7 tokens" in said
-        assert f"1 of 5 questions of {name} leave less than --stride 128 tokens of room" in said
+        assert f"1 of 5 questions of {name} leave windows of less than `stride` (128) tokens" in said
     assert prepared.train is not None
     assert set(prepared.train.features.sequences.questions.tolist()) == {0, 4}

@@ -1,6 +1,6 @@
-"""Fine-tuning on eight devices leads to the parameters of one: of every kind of head, of two seeds trained together.
+"""Fine-tuning on eight devices gives the parameters of one device, for every kind of head and two seeds together.
 
-Rows are packed, and each seed has an order of its own.
+Rows are packed, and each seed has its own order of the data.
 """
 
 import itertools
@@ -17,12 +17,13 @@ from pretraining_batches import CONFIG
 from bert_jax import models
 from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
-from bert_jax.finetuning.program import mesh_of
-from bert_jax.finetuning.settings import read_settings
-from bert_jax.training import objectives, seeds
+from bert_jax.finetuning import make_settings
+from bert_jax.finetuning.trainer import evaluation_layout
+from bert_jax.training import objectives
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.optimizers import make_optimizer, make_schedule
+from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.steps import train_step
 
 SAME_PARAMETERS = 1e-5
@@ -76,13 +77,14 @@ def trained(layout, kind, config, together=SEEDS):
     model = head(config)
     create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
     params = jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together)))
-    state = seeds.create(params, OPTIMIZER, seeds=together)
+    ensemble = SeedEnsemble(together, frozenset(params))
+    state = ensemble.create(params, OPTIMIZER)
     state = jax.device_put(state, layout.shardings(state))
     step = partial(train_step, objective=objective(model), optimizer=OPTIMIZER)
-    counted_step = CompilationCounter(layout.compile_step(seeds.together(step), state))
+    counted_step = CompilationCounter(layout.compile_step(ensemble.step(step), state))
     for number in range(STEPS):
-        state, figures = counted_step(state, layout.device_put(plan(kind, together)(number)))
-        jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
+        state, metrics = counted_step(state, layout.device_put(plan(kind, together)(number)))
+        jax.block_until_ready(metrics)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
     assert set(counted_step.shapes.values()) == {1}
     assert len(counted_step.shapes) == 1 or together != SEEDS
@@ -120,12 +122,12 @@ def test_eight_devices_lead_to_the_parameters_of_one(layout, kind):
     assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
 
 
-def test_evaluation_is_shared_as_the_flags_say():
-    asked = read_settings(["squad", "--model", "m", "--fsdp", "2", "--tensor", "2"], description="")
-    assert dict(mesh_of(asked).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+def test_evaluation_is_sharded_like_training():
+    settings = make_settings("squad", model="m", fsdp=2, tensor=2)
+    assert dict(evaluation_layout(settings).mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
-def test_so_they_do_with_dropout_on_a_mesh():
+def test_eight_devices_lead_to_the_parameters_of_one_with_dropout():
     """A mask is a function of the seed's key, wherever its rows are. Under pmap each device draws masks of its own."""
     got, wanted = trained(parallel.make_layout(fsdp=4), "classes", DROPPING), trained_on_one_device("classes", DROPPING)
     assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
@@ -135,7 +137,7 @@ def test_so_they_do_with_dropout_on_a_mesh():
 
 
 @pytest.mark.parametrize(("kind", "config"), [("classes", DROPPING), ("tags", STILL), ("spans", STILL)])
-def test_a_seed_in_packed_rows_comes_to_what_it_comes_to_alone(kind, config):
+def test_a_seed_in_packed_rows_learns_what_it_learns_alone(kind, config):
     """With dropout too: rows of padding behind a seed's own do not move its masks."""
     together = trained_on_one_device(kind, config)
     for place, seed in enumerate(SEEDS):

@@ -1,4 +1,4 @@
-"""Real data through the whole of fine-tuning: read, encoded with a released model's vocabulary, and learned from."""
+"""Real data in fine-tuning: read, encoded with the vocabulary of a released model, and trained on."""
 
 import json
 from importlib.util import find_spec
@@ -8,9 +8,8 @@ import pytest
 from shared_data import shared_file
 from small_finetuning import finetune, predictions
 
-from bert_jax.finetuning.data import prepare
-from bert_jax.finetuning.model import Source
-from bert_jax.finetuning.settings import read_settings
+from bert_jax.finetuning import make_settings
+from bert_jax.tasks.source import ModelSource
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +29,24 @@ def minilm():
         ("squad", "squad/dev-v1.1.json", 1578, None),
     ],
 )
-def test_nothing_of_the_data_is_lost(minilm, capsys, kind, file, count, names):
+def test_no_example_is_lost(minilm, capsys, kind, file, count, names):
     path = shared_file(file)
-    flags = [kind, "--model", minilm, "--train", path, "--dev", path]
-    prepared = prepare(read_settings(flags, description=""), Source.find(minilm))
+    settings = make_settings(kind, model=minilm, train=path, dev=path).with_length()
+    prepared = settings.data.prepare(ModelSource.find(minilm), "train")
     assert prepared.train is not None
     assert len(prepared.train.examples) == len(prepared.held_out[0].examples) == count
     assert f"train: {count:,} examples; dev: {count:,} examples" in capsys.readouterr().out
     if names is not None:
-        assert prepared.task.changes["label_names"] == names
+        assert prepared.task.config_changes["label_names"] == names
     if kind == "tokens":
-        assert len(prepared.task.changes["label_names"]) == 13  # six kinds, begun and gone on with, and O
+        assert len(prepared.task.config_changes["label_names"]) == 13  # six kinds, begun and gone on with, and O
     if kind == "squad":  # every answer is found in the tokens of some window
         features = prepared.train.features
         found = features.positions["start_positions"] > 0
         assert len(set(features.sequences.questions[found].tolist())) == count
 
 
-def test_a_frozen_model_tells_films_apart(minilm, tmp_path):
+def test_a_frozen_model_learns_to_classify_films(minilm, tmp_path):
     chosen = {}
     for name, count in (("train", 513), ("dev", 129)):
         lines = Path(shared_file(f"sst2/{name}.tsv")).read_text(encoding="utf-8").splitlines(keepends=True)

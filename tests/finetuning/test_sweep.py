@@ -1,13 +1,14 @@
-"""Seeds and combinations side by side: what is printed, what is kept, what is deleted."""
+"""Comparison of seeds and of the combinations of a sweep: what is printed, kept and deleted."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bert_jax.finetuning.settings import read_settings
-from bert_jax.finetuning.sweep import compare_seeds, sweep
+from bert_jax.finetuning import make_settings
+from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.seeds import Selection
 
@@ -15,7 +16,7 @@ SEEDS = (4, 5, 6)
 
 
 def best_of(folder, *evaluations):
-    """What training would return, and the rows it would leave: each evaluation is the seeds' (accuracy, collapsed)."""
+    """What training returns, and the rows it writes; each evaluation is a pair (accuracy, collapsed) per seed."""
     selection, lines = Selection("eval_accuracy", len(SEEDS)), []
     for step, figures in enumerate(evaluations, 1):
         selection.improved(step, {"eval_accuracy": np.array([accuracy for accuracy, _ in figures])})
@@ -27,42 +28,43 @@ def best_of(folder, *evaluations):
     return SimpleNamespace(selection=selection, seeds=SEEDS)
 
 
-def test_seeds_are_told_with_mean_deviation_and_those_that_collapsed(tmp_path, capsys):
+def test_seeds_are_listed_with_their_mean_deviation_and_collapse(tmp_path, capsys):
     best = best_of(tmp_path, [(0.5, 0.0), (0.5, 1.0), (0.8, 1.0)], [(0.7, 0.0), (0.5, 0.0), (0.9, 0.0)])
     compare_seeds("accuracy", tmp_path, best)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "accuracy, best evaluation of each seed:",
         "  seed   4  0.7000  step 2",
-        "  seed   5  0.5000  step 1  collapsed: it gives one answer to everything",
+        "  seed   5  0.5000  step 1  collapsed: it predicts the same for all examples",
         "  seed   6  0.9000  step 2  kept",
         "  mean 0.7000, standard deviation 0.2000, best 0.9000",
     ]
 
 
-def test_a_seed_that_never_had_a_score_is_told(tmp_path, capsys):
+def test_a_seed_without_a_score_is_listed(tmp_path, capsys):
     best = best_of(tmp_path, [(float("nan"), 0.0), (0.5, 0.0), (0.6, 0.0)])
     compare_seeds("accuracy", tmp_path, best)
     assert "  seed   4  its score was never a number" in capsys.readouterr().out
 
 
-@pytest.fixture
-def settings():
-    grid = [
-        "--sweep",
-        "--sweep-learning-rates",
-        "1e-5",
-        "2e-5",
-        "3e-5",
-        "--sweep-batch-sizes",
-        "8",
-        "--sweep-epochs",
-        "1",
-    ]
-    return read_settings(["classification", "--model", "m", "--seed", "4", "--seeds", "3", *grid], description="")
+SETTINGS = make_settings(
+    "classification",
+    model="m",
+    seed=4,
+    seeds=3,
+    sweep=True,
+    sweep_learning_rates=(1e-5, 2e-5, 3e-5),
+    sweep_batch_sizes=(8,),
+    sweep_epochs=(1,),
+)
+
+
+def trainings(train):
+    """The trainings of the sweep; each calls `train(settings, folder)`."""
+    return [SimpleNamespace(settings=one, train=partial(train, one)) for one in combinations(SETTINGS)]
 
 
 def fit(settings, folder):
-    """Leaves what training leaves; the second of three rates is the best, the third fails."""
+    """Writes what training writes; the second of three rates is the best, the third fails."""
     rate = settings.training.learning_rate
     for place in (folder, *(folder / "seeds" / str(seed) for seed in SEEDS)):
         place.mkdir(parents=True, exist_ok=True)
@@ -77,8 +79,8 @@ def fit(settings, folder):
     return best_of(folder, [(0.5, 1.0), (0.5, 1.0), (0.8, 0.0)])
 
 
-def test_a_sweep_tells_deviation_and_collapse_and_keeps_the_models_of_the_best_alone(settings, tmp_path, capsys):
-    sweep(settings, tmp_path, "accuracy", fit)
+def test_a_sweep_ranks_its_combinations_and_keeps_only_the_models_of_the_best(tmp_path, capsys):
+    sweep(trainings(fit), tmp_path, "accuracy")
     said = capsys.readouterr().out.splitlines()[-4:]
     assert said[0].split() == ["mean", "deviation", "best", "learning", "rate", "batch", "size", "epochs"]
     assert said[1].split() == ["0.8000", "0.1000", "0.9000", "2e-05", "8", "1"]
@@ -98,10 +100,10 @@ def test_a_sweep_tells_deviation_and_collapse_and_keeps_the_models_of_the_best_a
         }  # fmt: skip
 
 
-def test_a_sweep_without_a_score_is_told(settings, tmp_path):
+def test_a_sweep_without_a_score_fails(tmp_path):
     def fail(settings, folder):
         (folder / "checkpoints").mkdir()
         raise NotFinite("step 1: loss nan")
 
-    with pytest.raises(NotFinite, match="every combination of the sweep ended in numbers that are not finite"):
-        sweep(settings, tmp_path, "accuracy", fail)
+    with pytest.raises(NotFinite, match="no combination of the sweep has a finite score"):
+        sweep(trainings(fail), tmp_path, "accuracy")

@@ -1,25 +1,58 @@
-"""Pictures and tables that anything may stand in: names like formulas, bars, broken characters, a thousand classes."""
+"""Pictures, tables and notes for any content: names like formulas, bars, broken characters, a thousand classes."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from bert_jax.tasks.reports import LEGIBLE, draw_confusion, list_mistakes
+from bert_jax.tasks.base import TaskData
+from bert_jax.tasks.reports import MOST_CLASSES, draw_confusion, list_mistakes, most_confused, note_labels
 
 
-@pytest.mark.parametrize("count", [3, LEGIBLE + 40])
+@pytest.mark.parametrize("count", [3, MOST_CLASSES + 40])
 def test_confusions_of_many_classes_are_pictures_of_a_bounded_size(tmp_path, count):
     names = ["$\\nothing$", *map(str, range(1, count))]
     draw_confusion(tmp_path / "confusion.png", np.eye(count, dtype=np.int64) * 7, names)
     assert 300 < max(imread(tmp_path / "confusion.png").shape) < 4_000
 
 
-def test_a_table_has_a_line_for_each_mistake_whatever_stands_in_it(tmp_path):
+def test_the_classes_with_the_most_mistakes_are_shown():
+    counts = np.diag([5, 9, 8, 7])
+    counts[0, 1], counts[2, 1], counts[3, 0] = 2, 1, 3
+    # Mistakes as label and as prediction: class 0 has 2 + 3, class 1 has 2 + 1, class 2 has 1, class 3 has 3.
+    assert most_confused(counts, 2).tolist() == [0, 1]
+    assert most_confused(counts, 3).tolist() == [0, 1, 3]
+    assert most_confused(counts, 9).tolist() == [0, 1, 2, 3]
+
+
+def test_a_table_has_one_line_per_mistake_for_any_content(tmp_path):
     rows = [("0.9", "a | b\nc", "broken \ud800", "long " * 99)]
-    lines = list_mistakes(tmp_path / "mistakes.md", ("p", "q", "r", "s"), rows, wrong=1, of=7)
+    lines = list_mistakes(tmp_path / "mistakes.md", ("p", "q", "r", "s"), rows, wrong=1, total=7)
     table = (tmp_path / "mistakes.md").read_text(encoding="utf-8").splitlines()
     assert len(table) == 3
     assert table[2].startswith("| 0.9 | a \\| b c | broken \ufffd | long long")
     assert table[2].endswith(" ... |")
     assert lines[0].startswith("1 of 7 are wrong")
     "\n".join(lines).encode()
+
+
+def test_classes_that_look_like_scores_or_like_texts_are_noted(capsys):
+    for names in (("1", "2"), ("1.5", "many"), ("nan", "0.5"), ("0.5", "1")):
+        note_labels(names, 9)
+    assert capsys.readouterr().out.count("problem_type=regression") == 1
+    for count in (22, 21):
+        note_labels([f"text {number}" for number in range(11)], count)
+    assert capsys.readouterr().out == "11 labels for 21 examples: is `label_column` the right column?\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "splits", "same"),
+    [("a.tsv", "a.tsv", "two", True), ("a.tsv", "b.tsv", "one", False), ("hub", "hub", "two", False),
+     ("hub", "hub", "one", True), (None, None, "one", False)],
+)  # fmt: skip
+def test_evaluating_on_the_training_data_is_noted(tmp_path, monkeypatch, train, dev, splits, same):
+    monkeypatch.chdir(tmp_path)
+    Path("a.tsv").touch()
+    data = TaskData(train, dev, train_split="x", dev_split="x" if splits == "one" else "y")
+    assert data.evaluates_on_training_data == same

@@ -1,4 +1,4 @@
-"""What answers are worth: scores, predictions in the order of the input, and what a person looks at."""
+"""The four tasks: metrics, predictions in the order of the input, and reports."""
 
 import json
 import math
@@ -12,11 +12,14 @@ from bert_jax.config import BertConfig
 from bert_jax.data.readers.examples import Answer, ChoiceExample, Question, TaggedExample, TextExample
 from bert_jax.functional import losses
 from bert_jax.models import Outputs
-from bert_jax.tasks import Classification, MultipleChoice, QuestionAnswering, Tagging, of_seed
+from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.multiple_choice import MultipleChoice
+from bert_jax.tasks.question_answering import QuestionAnswering
+from bert_jax.tasks.tagging import Tagging
 from bert_jax.text.tokenizer import Tokenizer
 
 SAME_IN_FLOAT32 = 1e-6
-SURE = 9.0
+CONFIDENT = 9.0
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +38,20 @@ def logits(*rows):
 # Classes
 
 
-def test_classes_are_scored_told_and_listed(words, tmp_path):
-    task = Classification("single_label_classification", ("bad", "fair", "good"), mistakes=2)
-    part, _ = task.encode("", texts("good", "bad", "fair", "bad"), words, max_length=9)
+def test_classes_are_scored_predicted_and_listed(words, tmp_path):
+    task = Classification("single_label_classification", ("bad", "fair", "good"))
+    split, _ = task.encode("", texts("good", "bad", "fair", "bad"), words, max_length=9)
     answers = logits([0, 0, 2], [0, 4, 0], [0, 1, 0], [0, 0, 3])
-    assert task.score(part, answers)["accuracy"] == 0.5
-    assert task.score(part, answers)["collapsed"] == 0.0
-    assert task.score(part, logits(*[[1, 0, 0]] * 4))["collapsed"] == 1.0
-    rows = list(task.predictions(part, answers))
+    assert task.compute_metrics(split, answers)["accuracy"] == 0.5
+    assert task.compute_metrics(split, answers)["collapsed"] == 0.0
+    assert task.compute_metrics(split, logits(*[[1, 0, 0]] * 4))["collapsed"] == 1.0
+    rows = list(task.predictions(split, answers))
     assert [(row["text"], row["label"], row["gold"]) for row in rows] == [
         ("film 0", "good", "good"), ("film 1", "fair", "bad"), ("film 2", "fair", "fair"), ("film 3", "good", "bad"),
     ]  # fmt: skip
     assert rows[1]["score"] == pytest.approx(math.exp(4) / (math.exp(4) + 2))
     assert rows[1]["probabilities"].keys() == {"bad", "fair", "good"}
-    lines = task.report(tmp_path, part, answers)
+    lines = task.report(tmp_path, split, answers, mistakes=2)
     assert lines[0].startswith("2 of 4 are wrong")
     table = (tmp_path / "mistakes.md").read_text().splitlines()
     assert [line.split(" | ")[1:] for line in table[2:]] == [
@@ -57,16 +60,16 @@ def test_classes_are_scored_told_and_listed(words, tmp_path):
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 
 
-def test_labels_may_hold_together(words, tmp_path):
-    task = Classification("multi_label_classification", ("dull", "loud", "long"), mistakes=9)
+def test_a_text_may_have_several_labels(words, tmp_path):
+    task = Classification("multi_label_classification", ("dull", "loud", "long"))
     examples = texts(("loud",), (), ("dull", "long"))
-    part, _ = task.encode("other", examples, words, max_length=9)
+    split, _ = task.encode("other", examples, words, max_length=9)
     answers = logits([-1, 2, -3], [-1, -1, 5], [1, -1, 1])
-    assert [row["labels"] for row in task.predictions(part, answers)] == [["loud"], ["long"], ["dull", "long"]]
-    scores = task.score(part, answers)
+    assert [row["labels"] for row in task.predictions(split, answers)] == [["loud"], ["long"], ["dull", "long"]]
+    scores = task.compute_metrics(split, answers)
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert scores["f1"] == pytest.approx(6 / 7)
-    lines = task.report(tmp_path, part, answers)
+    lines = task.report(tmp_path, split, answers, mistakes=9)
     assert lines[0].startswith("1 of 3 are wrong")
     table = (tmp_path / "other_mistakes.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[1:4] for line in table] == [["long", "no", "film 1"]]
@@ -77,15 +80,15 @@ def test_scores_may_be_several(words, tmp_path, values):
     labels = np.array([[0.5, 2.0], [1.5, -1.0], [4.0, 0.0]], np.float32)[:, :values]
     task = Classification("regression", values=values)
     given = [float(row[0]) if values == 1 else tuple(map(float, row)) for row in labels]
-    part, _ = task.encode("", texts(*given), words, max_length=9)
-    assert task.changes == {"problem_type": "regression", "num_labels": values, "label_names": None}
+    split, _ = task.encode("", texts(*given), words, max_length=9)
+    assert task.config_changes == {"problem_type": "regression", "num_labels": values, "label_names": None}
     answers = labels * 2 + 1
-    assert task.score(part, answers)["pearson"] == pytest.approx(1)
-    assert [row["score"] for row in task.predictions(part, answers)] == [
+    assert task.compute_metrics(split, answers)["pearson"] == pytest.approx(1)
+    assert [row["score"] for row in task.predictions(split, answers)] == [
         row[0] if values == 1 else row for row in (labels * 2 + 1).tolist()
     ]
     error = np.abs(labels + 1).mean()
-    assert task.report(tmp_path, part, answers)[0].startswith(
+    assert task.report(tmp_path, split, answers, mistakes=9)[0].startswith(
         f"mean absolute error {error:.4f}; the largest errors are"
     )
     assert (tmp_path / "mistakes.md").read_text().splitlines()[2].startswith("| 5.000 | 9.000")
@@ -94,40 +97,40 @@ def test_scores_may_be_several(words, tmp_path, values):
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
-def test_what_has_no_labels_is_predicted_and_weighs_nothing(words, tmp_path, problem):
+def test_unlabelled_texts_are_predicted_and_have_no_weight(words, tmp_path, problem):
     task = Classification(problem, () if problem == "regression" else ("a", "b"))
-    part, _ = task.encode("", texts(None, None), words, max_length=9, labelled=False)
-    assert not part.features.of_sequences["weights"].any()
+    split, _ = task.encode("", texts(None, None), words, max_length=9, labelled=False)
+    assert not split.features.of_sequences["weights"].any()
     answers = logits(*[[1.0] if problem == "regression" else [1.0, 2.0]] * 2)
-    rows = list(task.predictions(part, answers))
+    rows = list(task.predictions(split, answers))
     assert len(rows) == 2
     assert "gold" not in rows[0]
-    assert task.report(tmp_path, part, answers) == []
+    assert task.report(tmp_path, split, answers, mistakes=9) == []
     assert not list(tmp_path.iterdir())
 
 
-def test_balanced_classes_weigh_the_same(words):
+def test_balanced_classes_have_the_same_total_weight(words):
     task = Classification("single_label_classification", ("a", "b", "c"))
-    part, _ = task.encode("train", texts("a", "b", "a", "a", "b", "c"), words, max_length=9, balanced=True)
-    weights, labels = part.features.of_sequences["weights"], part.features.of_sequences["labels"]
+    split, _ = task.encode("train", texts("a", "b", "a", "a", "b", "c"), words, max_length=9, balanced=True)
+    weights, labels = split.features.of_sequences["weights"], split.features.of_sequences["labels"]
     assert [weights[labels == label].sum() for label in range(3)] == pytest.approx([2, 2, 2])
 
 
-def test_labels_are_smoothed_for_learning_alone(words):
+def test_labels_are_smoothed_only_in_training(words):
     given = {"labels": np.array([[0]]), "weights": np.ones((1, 1), np.float32)}
     outputs = Outputs(logits=logits([[9.0, -9.0]]))
     names = ("bad", "good")
     for task in (Classification("single_label_classification", names, smoothing=0.2), Tagging(names, smoothing=0.2)):
-        learned, measured = (
+        trained, evaluated = (
             float(
-                task.objective(task.model(BertConfig()), learning=learning).compute_metrics(outputs, given)["loss"][0]
+                task.objective(task.model(BertConfig()), training=training).compute_metrics(outputs, given)["loss"][0]
             )
-            for learning in (True, False)
+            for training in (True, False)
         )
-        assert learned > 1 > 1e-6 > measured
+        assert trained > 1 > 1e-6 > evaluated
 
 
-def test_class_weights_and_smoothing_are_those_of_pytorch():
+def test_class_weights_and_smoothing_agree_with_pytorch():
     torch = of_torch_extra("torch")
     random = np.random.default_rng(0)
     scores, labels = random.normal(size=(11, 3)).astype(np.float32), random.integers(3, size=11)
@@ -142,52 +145,52 @@ def test_class_weights_and_smoothing_are_those_of_pytorch():
 # Words
 
 
-def tag_logits(part, *tags):
+def tag_logits(split, *tags):
     """Logits that are high for a tag of each word."""
-    sequences = part.features.sequences
+    sequences = split.features.sequences
     logits = np.zeros((len(sequences.ids), max(tags) + 1), np.float32)
     speaks = np.flatnonzero(sequences.words >= 0)
-    logits[speaks, np.array(tags)[sequences.words[speaks]]] = SURE
+    logits[speaks, np.array(tags)[sequences.words[speaks]]] = CONFIDENT
     return {"logits": logits}
 
 
-def test_tags_are_scored_by_entities_and_told_by_words(words, tmp_path):
+def test_tags_are_scored_by_entity_and_predicted_by_word(words, tmp_path):
     task = Tagging(("B-x", "I-x", "O"))
     examples = [
         TaggedExample(("film", "was", "very", "film"), ("B-x", "O", "O", "B-x"), "c:1"),
         TaggedExample(("plot",), ("O",), "c:6"),
         TaggedExample(("it", "was"), ("B-x", "I-x"), "c:8"),
     ]
-    part, unspoken = task.encode("", examples, words, max_length=5, overlap=1)
-    assert unspoken == 0
-    found = task.decode(part, tag_logits(part, 0, 2, 2, 2, 2, 0, 1))  # the last entity and the first are right
-    scores = task.score(part, found)
+    split, lost = task.encode("", examples, words, max_length=5, overlap=1)
+    assert lost == 0
+    found = task.decode(split, tag_logits(split, 0, 2, 2, 2, 2, 0, 1))  # the last entity and the first are right
+    scores = task.compute_metrics(split, found)
     assert scores == pytest.approx({"f1": 0.8, "precision": 1.0, "recall": 2 / 3, "accuracy": 6 / 7, "collapsed": 0})
-    rows = list(task.predictions(part, found))
+    rows = list(task.predictions(split, found))
     assert [row["tags"] for row in rows] == [["B-x", "O", "O", "O"], ["O"], ["B-x", "I-x"]]
     assert [row["words"] for row in rows] == [list(example.words) for example in examples]
     assert all(0.99 < score <= 1 for row in rows for score in row["scores"])
-    lines = task.report(tmp_path, part, found)
+    lines = task.report(tmp_path, split, found, mistakes=9)
     assert lines[1].split() == ["x", "1.000", "0.667", "0.800", "3"]
     assert lines[2].startswith("1 of 7 are wrong")
     assert "film was very film | c:1" in (tmp_path / "mistakes.md").read_text()
-    outside = task.decode(part, tag_logits(part, *[2] * 7))
-    assert task.score(part, outside) == pytest.approx(
+    outside = task.decode(split, tag_logits(split, *[2] * 7))
+    assert task.compute_metrics(split, outside) == pytest.approx(
         {"f1": 0, "precision": 0, "recall": 0, "accuracy": 3 / 7, "collapsed": 1}
     )
 
 
-def test_words_are_tagged_whether_or_not_their_tags_are_known(words, tmp_path):
+def test_words_are_tagged_with_and_without_known_tags(words, tmp_path):
     task = Tagging(("B-x", "O"))
     examples = [TaggedExample(("film", "was"), ("B-city", "O"), "c:1"), TaggedExample(("plot",), None, "c:4")]
     with pytest.raises(ValueError, match="c:4: no tags"):
         task.encode("", examples, words, max_length=9, overlap=1)
-    part, _ = task.encode("", examples, words, max_length=9, overlap=1, labelled=False)
-    assert not part.features.of_tokens["weights"].any()
-    found = task.decode(part, tag_logits(part, 0, 1, 1))
-    rows = list(task.predictions(part, found))
+    split, _ = task.encode("", examples, words, max_length=9, overlap=1, labelled=False)
+    assert not split.features.of_tokens["weights"].any()
+    found = task.decode(split, tag_logits(split, 0, 1, 1))
+    rows = list(task.predictions(split, found))
     assert [(row["tags"], row.get("gold")) for row in rows] == [(["B-x", "O"], ["B-city", "O"]), (["O"], None)]
-    assert task.report(tmp_path, part, found) == []
+    assert task.report(tmp_path, split, found, mistakes=9) == []
 
 
 # Questions
@@ -198,33 +201,33 @@ def question(number, context, *answers, impossible=False):
     return Question(f"q{number}", "where ?", context, given, impossible, f"s: question q{number}")
 
 
-def spans(part, *places):
+def spans(split, *places):
     """Logits that are high at the first and last token of a place; None stands for no answer."""
-    sequences = part.features.sequences
+    sequences = split.features.sequences
     starts, ends = np.zeros((2, len(sequences.ids)), np.float32)
     for window, place in enumerate(places):
         first, last = (0, 0) if place is None else place
         begin = sequences.offsets[window] + (0 if place is None else sequences.second[window])
-        starts[begin + first] = ends[begin + last] = SURE
+        starts[begin + first] = ends[begin + last] = CONFIDENT
     return {"start_logits": starts, "end_logits": ends}
 
 
 def encode(task, words, questions, **options):
-    part, _ = task.encode("", questions, words, max_length=32, stride=9, max_question_length=5, **options)
-    return part
+    split, _ = task.encode("", questions, words, max_length=32, stride=9, max_question_length=5, **options)
+    return split
 
 
-def test_answers_are_scored_and_written_as_squad_has_them(words, tmp_path):
+def test_answers_are_scored_and_written_in_the_format_of_squad(words, tmp_path):
     questions = [
         question(0, "the film was in paris", "paris"),
         question(1, "it was very lovely", "very", "very lovely"),
     ]
     task = QuestionAnswering(version_2=False, n_best=3)
-    part = encode(task, words, questions)
-    answers = task.decode(part, spans(part, (4, 4), (0, 1)))
-    assert task.score(part, answers) == {"exact_match": 0.5, "f1": 0.5}
-    assert [row["answer"] for row in task.predictions(part, answers)] == ["paris", "it was"]
-    task.report(tmp_path, part, answers)
+    split = encode(task, words, questions)
+    answers = task.decode(split, spans(split, (4, 4), (0, 1)))
+    assert task.compute_metrics(split, answers) == {"exact_match": 0.5, "f1": 0.5}
+    assert [row["answer"] for row in task.predictions(split, answers)] == ["paris", "it was"]
+    task.report(tmp_path, split, answers, mistakes=9)
     assert json.loads((tmp_path / "predictions.json").read_text()) == {"q0": "paris", "q1": "it was"}
     nbest = json.loads((tmp_path / "nbest_predictions.json").read_text())
     assert [len(some) for some in nbest.values()] == [3, 3]
@@ -233,79 +236,74 @@ def test_answers_are_scored_and_written_as_squad_has_them(words, tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [None, 20.0])
-def test_the_threshold_of_no_answer_is_searched_or_given(words, tmp_path, threshold):
+def test_the_null_threshold_is_tuned_or_given(words, tmp_path, threshold):
     questions = [
         question(0, "the film was in paris", "paris"), question(1, "it was very lovely", impossible=True),
         question(2, "the plot was in paris", "paris"),
     ]  # fmt: skip
     task = QuestionAnswering(version_2=True, null_threshold=threshold)
-    part = encode(task, words, questions)
-    answers = spans(part, (4, 4), (0, 0), (4, 4))
-    first = part.features.sequences.offsets[:-1]
+    split = encode(task, words, questions)
+    answers = spans(split, (4, 4), (0, 0), (4, 4))
+    first = split.features.sequences.offsets[:-1]
     if threshold is not None:
         answers["start_logits"][first] = 99.0
-        assert task.score(part, task.decode(part, answers))["collapsed"] == 1  # no answer to anything
-    answers["start_logits"][first] = np.array([20, 25, 15]) - SURE
-    answers = task.decode(part, answers)
-    scores = task.score(part, answers)
+        assert task.compute_metrics(split, task.decode(split, answers))["collapsed"] == 1  # no answer to anything
+    answers["start_logits"][first] = np.array([20, 25, 15]) - CONFIDENT
+    answers = task.decode(split, answers)
+    scores = task.compute_metrics(split, answers)
     assert scores["best_f1"] == 1.0
     assert scores["collapsed"] == 0
-    texts = [row["answer"] for row in task.predictions(part, answers)]
+    texts = [row["answer"] for row in task.predictions(split, answers)]
     assert texts == (["paris", "", "paris"] if threshold is None else ["paris", "it", "paris"])
     assert scores["f1"] == pytest.approx(1 if threshold is None else 2 / 3)  # of the texts that are written
     assert scores["null_threshold"] == answers.threshold
-    lines = task.report(tmp_path, part, answers)
-    assert "--null-threshold" in lines[1]
+    lines = task.report(tmp_path, split, answers, mistakes=9)
+    assert "null_threshold" in lines[1]
     assert json.loads((tmp_path / "null_odds.json").read_text()).keys() == {"q0", "q1", "q2"}
 
 
-def test_where_it_is_best_never_to_answer_nothing_is_answered(words, tmp_path):
+def test_nothing_is_answered_if_that_scores_best(words, tmp_path):
     questions = [question(i, "it was very lovely", impossible=True) for i in range(2)]
     questions.append(question(2, "the plot was in paris", "paris"))
     task = QuestionAnswering(version_2=True)
-    part = encode(task, words, questions)
-    found = task.decode(part, spans(part, (0, 0), (0, 0), (1, 1)))  # wrong, and all odds below 0
-    scores = task.score(part, found)
+    split = encode(task, words, questions)
+    found = task.decode(split, spans(split, (0, 0), (0, 0), (1, 1)))  # wrong, and all odds below 0
+    scores = task.compute_metrics(split, found)
     assert scores["best_f1_threshold"] == 0
     assert set(found.texts.values()) == {""}
     assert scores["f1"] == scores["best_f1"] == pytest.approx(2 / 3)
     assert scores["collapsed"] == 1
-    task.report(tmp_path, part, found)
+    task.report(tmp_path, split, found, mistakes=9)
     assert "| (no answer) | paris |" in (tmp_path / "mistakes.md").read_text()
 
 
-def test_answers_that_are_not_known_are_predicted_alone(words, tmp_path):
+def test_questions_without_known_answers_are_only_predicted(words, tmp_path):
     task = QuestionAnswering(version_2=True)
     unknown = [question(0, "the film was in paris")]
-    with pytest.raises(ValueError, match="s: question q0: no answer, and it is not said that there is none"):
+    with pytest.raises(ValueError, match="s: question q0: question has no answers and is_impossible is not set"):
         encode(task, words, unknown)
-    part = encode(task, words, unknown, labelled=False)
-    found = task.decode(part, spans(part, (1, 1)))
-    assert [row["answer"] for row in task.predictions(part, found)] == ["film"]
-    task.report(tmp_path, part, found)
+    split = encode(task, words, unknown, labelled=False)
+    found = task.decode(split, spans(split, (1, 1)))
+    assert [row["answer"] for row in task.predictions(split, found)] == ["film"]
+    task.report(tmp_path, split, found, mistakes=9)
     assert not (tmp_path / "mistakes.md").exists()
 
 
 # Choices
 
 
-def test_choices_are_scored_told_and_listed(words, tmp_path):
+def test_choices_are_scored_predicted_and_listed(words, tmp_path):
     examples = [
         ChoiceExample(f"it was {i}", ("lovely", "great", "long"), label, f"c:{i}") for i, label in enumerate((2, 0))
     ]
     task = MultipleChoice()
-    part, _ = task.encode("", examples, words, max_length=12)
-    answers = task.decode(part, {"logits": logits([0, 0, 3], [0, 5, 0])})
-    assert task.score(part, answers) == {"accuracy": 0.5, "collapsed": 0}
-    first = task.decode(part, {"logits": logits([3, 0, 1], [5, 0, 1])})
-    assert task.score(part, first) == {"accuracy": 0.5, "collapsed": 1}
-    assert [(row["text"], row["choice"], row["gold"]) for row in task.predictions(part, answers)] == [
+    split, _ = task.encode("", examples, words, max_length=12)
+    answers = task.decode(split, {"logits": logits([0, 0, 3], [0, 5, 0])})
+    assert task.compute_metrics(split, answers) == {"accuracy": 0.5, "collapsed": 0}
+    first = task.decode(split, {"logits": logits([3, 0, 1], [5, 0, 1])})
+    assert task.compute_metrics(split, first) == {"accuracy": 0.5, "collapsed": 1}
+    assert [(row["text"], row["choice"], row["gold"]) for row in task.predictions(split, answers)] == [
         ("it was 0", 2, 2), ("it was 1", 1, 0),
     ]  # fmt: skip
-    assert task.report(tmp_path, part, answers)[0].startswith("1 of 2 are wrong")
+    assert task.report(tmp_path, split, answers, mistakes=9)[0].startswith("1 of 2 are wrong")
     assert "| great | lovely | it was 1 | c:1 |" in (tmp_path / "mistakes.md").read_text()
-
-
-def test_answers_of_a_seed_are_its_own():
-    answers = {"logits": np.arange(12).reshape(3, 2, 2)}
-    np.testing.assert_array_equal(of_seed(answers, 1)["logits"], [[4, 5], [6, 7]])

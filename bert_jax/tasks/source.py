@@ -1,0 +1,102 @@
+"""The model that fine-tuning starts from, before its weights are read: config, tokenizer, and whether its head fits."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_jax.config import BertConfig
+from bert_jax.interop import huggingface
+from bert_jax.interop.heads import architecture
+from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
+from bert_jax.models import Bert
+from bert_jax.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's folder, read except for the weights.
+
+    Attributes:
+        architecture: the model class that config.json names, or None.
+    """
+
+    folder: Path
+    config: BertConfig
+    architecture: str | None
+    tokenizer: Tokenizer
+
+    @classmethod
+    def find(cls, name: str) -> "ModelSource":
+        """Finds a model by folder or hub name.
+
+        Raises:
+            OSError: there is no such model, or it cannot be fetched.
+            ValueError: it is not a BERT, or has no vocabulary.
+        """
+        folder = locate(name)
+        config, named = huggingface.read_config(folder)
+        tokenizer = read_vocabulary(folder, config)
+        if tokenizer is None:
+            raise ValueError(f"{folder}: no vocabulary here; wanted tokenizer.json or vocab.txt")
+        return cls(folder, config, named, tokenizer)
+
+    @property
+    def trained_length(self) -> int | None:
+        """The sequence length of the model's fine-tuning; None if it is not recorded or is all positions."""
+        length = self.tokenizer.max_length
+        return length if length is not None and length < self.config.max_position_embeddings else None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The model's label names; LABEL_0, LABEL_1, ... if it has none."""
+        return self.config.label_names or tuple(f"LABEL_{index}" for index in range(self.config.num_labels))
+
+    def reusable_labels(self, model: type[Bert], used: Collection[Any]) -> tuple[str, ...] | None:
+        """Returns the label names of the model's head if the head is of this kind and they include all `used` labels.
+
+        Training then keeps the head instead of initialising a new one. Otherwise returns None.
+        """
+        names = self.config.label_names if self.architecture == architecture(model) else None
+        return names if names is not None and set(used) <= set(names) else None
+
+    def has_head(self, model: type[Bert], changes: Mapping[str, Any]) -> bool:
+        """Returns whether the model was trained for exactly this task, so that its head can be kept.
+
+        Args:
+            model: the model class of the task.
+            changes: the config fields that the task sets, such as `label_names`; see `Task.config_changes`.
+        """
+        if self.architecture != architecture(model):
+            return False
+        config = self.config
+        return not changes or (
+            config.problem_type in (None, changes.get("problem_type"))
+            and config.label_names == changes.get("label_names")
+            and config.num_labels == changes.get("num_labels", config.num_labels)
+        )
+
+    def load(
+        self, model: type[Bert], changes: Mapping[str, Any], *, trained: bool = False, **more_changes: Any
+    ) -> LoadedBert:
+        """Reads the weights, float32, with the head of a task: the trained one if it fits, else a new one.
+
+        Args:
+            model, changes: see `has_head`.
+            trained: whether the head must have been trained already.
+            **more_changes: to the config, such as dropout rates.
+
+        Raises:
+            ValueError: `trained`, but there is no such head; or files are broken.
+        """
+        new_head = not trained and not self.has_head(model, changes)
+        bert = load(
+            self.folder,
+            head=architecture(model),
+            new_head=new_head,
+            dtype="float32",
+            **{**changes, **more_changes},
+        )
+        if trained and bert.new_parts:
+            raise ValueError(f"{self.folder} has no trained {', '.join(sorted(bert.new_parts))}: fine-tune it first")
+        return bert
