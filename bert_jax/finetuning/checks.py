@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from bert_jax.finetuning.settings import Run, Settings, Training, make_settings
+from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.interop.heads import architecture
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
@@ -13,37 +13,42 @@ from bert_jax.training.settings import require_at_least, require_positive, requi
 SEED_LIMIT = 2**32  # keys are made of 32 bits
 SWEPT = ("learning_rate", "batch_size", "epochs")
 SWEEP_FIELDS = ("sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs")
-INFERENCE_FIELDS = {"batch_size", "pack", "dtype", "attention", "fsdp", "tensor"}  # of the training group
+INFERENCE_FIELDS = {"batch_size", "pack", "dtype", "attention", "fsdp", "tensor"}  # also used without training
 
 
 def check(settings: Settings) -> None:
     """Raises ValueError for settings that cannot work; the message names the field."""
-    run, training, reports = settings.run, settings.training, settings.reports
+    run = settings.run
+    training = settings.training
     require_at_least(1, run, "seeds")
     require_at_least(0, run, "seed")
     if run.seed + run.seeds > SEED_LIMIT:
         raise ValueError(f"`seed={run.seed}` is too high: seeds must be below 2**32")
-    require_at_least(1, training, "epochs", "batch_size", "accumulate", "fsdp", "tensor")
-    require_at_least(0, training, "lora_rank", "patience", "eval_every", "freeze", "weight_decay", "clip_norm")
-    require_positive(training, "learning_rate", "layer_decay", "lora_alpha")
+    require_at_least(1, training, "epochs", "batch_size")
+    require_at_least(0, training, "lora_rank", "patience", "eval_every", "freeze")
+    require_positive(training, "layer_decay", "lora_alpha")
+    require_positive(settings.optimizer, "learning_rate")
+    require_at_least(0, settings.optimizer, "weight_decay", "clip_norm")
+    require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
     require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
-    require_at_least(1, reports, "log_every")
-    require_at_least(0, reports, "mistakes")
-    check_combinations(run, training)
+    require_at_least(1, settings.reports, "log_every")
+    require_at_least(0, settings.reports, "mistakes")
+    check_combinations(settings)
     settings.data.check(run.do)
     check_unused(settings)
     settings.data.check_files(run.do)
 
 
-def check_combinations(run: Run, training: Training) -> None:
+def check_combinations(settings: Settings) -> None:
     """Raises ValueError for settings that contradict each other."""
+    run = settings.run
+    training = settings.training
+    run.check()
     if training.lora_rank and training.freeze is not None:
         raise ValueError("`lora_rank` cannot be combined with `freeze`: it trains only the adapters and the head")
     if run.from_scratch and (training.lora_rank or training.freeze is not None):
         other = "lora_rank" if training.lora_rank else "freeze"
         raise ValueError(f"`from_scratch` cannot be combined with `{other}`: frozen weights would stay random")
-    if run.resume and run.overwrite:
-        raise ValueError("`resume` cannot be combined with `overwrite`: continue the run or replace it")
     if run.sweep:
         if run.resume:
             raise ValueError("`sweep` cannot be combined with `resume`: a sweep always starts from the beginning")
@@ -73,22 +78,24 @@ def check_unused(settings: Settings) -> None:
 
 def unused(settings: Settings) -> list[Unused]:
     """Returns the settings that have no effect, whatever the task."""
-    run, training = settings.run, settings.training
-    training_only = [one.name for one in fields(training) if one.name not in INFERENCE_FIELDS]
-    training_only += ["resume", "sweep", "from_scratch", "seed", "seeds", "log_every"]
+    run = settings.run
+    groups = (settings.training, settings.optimizer, settings.devices)
+    training_only = [one.name for group in groups for one in fields(group) if one.name not in INFERENCE_FIELDS]
+    training_only += ["resume", "begin", "sweep", "from_scratch", "seed", "seeds", "log_every"]
     training_only += ["train", "train_split", "label_smoothing", "class_weights"]
     return [
         Unused(run.do != "train", training_only, f"is only used for training, not with `do={run.do}`"),
         Unused(run.do == "predict", ["mistakes"], "is only used if labels are known, not with `do=predict`"),
         Unused(not run.sweep, SWEEP_FIELDS, "is only used with `sweep`"),
         Unused(run.sweep, SWEPT, "is not used with `sweep`, which has its own values"),
-        Unused(not training.lora_rank, ["lora_alpha"], "is only used with `lora_rank`"),
+        Unused(not settings.training.lora_rank, ["lora_alpha"], "is only used with `lora_rank`"),
     ]
 
 
 def check_model(settings: Settings, source: ModelSource) -> None:
     """Raises ValueError for a model that does not fit the settings; names the field, or what the model is."""
-    run, training, config = settings.run, settings.training, source.config
+    run = settings.run
+    config = source.config
     output, folder = Path(run.output).resolve(), source.folder.resolve()
     if output == folder or output in folder.parents:
         raise ValueError(f"`output={run.output}` contains the model to start from: choose another folder")
@@ -98,10 +105,12 @@ def check_model(settings: Settings, source: ModelSource) -> None:
     length = settings.data.max_length
     if length > config.max_position_embeddings:  # sinusoidal positions too: they are saved as a table of that size
         raise ValueError(f"`max_length={length}` exceeds the model's {config.max_position_embeddings} positions")
-    if (training.freeze or 0) > config.num_hidden_layers:
-        raise ValueError(f"`freeze={training.freeze}`: the model has {config.num_hidden_layers} layers")
-    if config.num_attention_heads % training.tensor:
-        raise ValueError(f"`tensor={training.tensor}` does not divide the model's {config.num_attention_heads} heads")
+    freeze = settings.training.freeze or 0
+    if freeze > config.num_hidden_layers:
+        raise ValueError(f"`freeze={freeze}`: the model has {config.num_hidden_layers} layers")
+    tensor = settings.devices.tensor
+    if config.num_attention_heads % tensor:
+        raise ValueError(f"`tensor={tensor}` does not divide the model's {config.num_attention_heads} heads")
 
 
 def check_pairs(source: ModelSource, splits: Iterable[Split]) -> None:

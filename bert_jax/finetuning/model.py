@@ -85,20 +85,21 @@ def initial_parameters(
 
 
 def optimizer_and_schedule(
-    training: Training, steps: int, num_layers: int
+    settings: Settings, steps: int, num_layers: int
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Returns the optimizer and its learning rate schedule."""
+    training = settings.training
     schedule = make_schedule(
-        training.schedule,
-        peak=training.learning_rate,
+        settings.optimizer.schedule,
+        peak=settings.optimizer.learning_rate,
         warmup_steps=round(training.warmup_share * steps),
         decay_steps=steps,
     )
     optimizer = make_optimizer(
-        training.optimizer,
+        settings.optimizer.optimizer,
         schedule,
-        weight_decay=training.weight_decay,
-        clip_norm=training.clip_norm or None,
+        weight_decay=settings.optimizer.weight_decay,
+        clip_norm=settings.optimizer.clip_norm or None,
         depth=Depth(num_layers, training.layer_decay, training.freeze),
     )
     return optimizer, schedule

@@ -43,11 +43,12 @@ def finetune(settings: Settings) -> TrainedRun:
         NotFinite: a loss or a gradient became NaN or infinite.
         Interrupted: a signal asked the run to end. It has saved a checkpoint; `resume=True` continues.
     """
-    run, training = settings.run, settings.training
+    run = settings.run
+    devices = settings.devices
     if run.do == "train":
         settings = settings.with_length()
     check(settings)
-    layout = parallel.make_layout(training.parallel, fsdp=training.fsdp, tensor=training.tensor)
+    layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
     options = {
         "resume": run.resume,
         "overwrite": run.overwrite,
@@ -63,7 +64,9 @@ def finetune(settings: Settings) -> TrainedRun:
     check_model(settings, source)
     data = settings.data.prepare(source, run.do)
     check_pairs(source, data.splits)
-    bert = source.load(data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(training))
+    bert = source.load(
+        data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(settings.training)
+    )
     trainers = []
     if run.do == "train":
         trainers = [Trainer(one, data, bert, layout) for one in combinations(settings)]

@@ -1,7 +1,6 @@
-"""The settings of fine-tuning: four groups of frozen dataclasses, which a run's training.json records.
+"""The settings of fine-tuning: groups of frozen dataclasses, which a run's training.json records.
 
-The groups `run`, `training` and `reports` are the same for all tasks; the group `data` is the task's, see
-`bert_jax.tasks`. The names of fields are unique across groups.
+The group `data` is the task's, see `bert_jax.tasks`; the other groups are the same for all tasks.
 
 References: Devlin et al., BERT, 2018, appendix A.3 (learning rates, batch sizes, epochs).
 """
@@ -9,31 +8,28 @@ References: Devlin et al., BERT, 2018, appendix A.3 (learning rates, batch sizes
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Literal, Self, Union
 
 import tyro
 
 from bert_jax.tasks import TASKS, TaskData
+from bert_jax.training import settings as shared
 from bert_jax.training.runs.folder import SETTINGS, recorded_settings
-from bert_jax.training.settings import Record, as_record, from_record
+from bert_jax.training.settings import Devices, GroupedSettings, Optimizer, Record, as_record, from_record
 
 
 @dataclass(frozen=True)
-class Run:
-    """The run"""
+class Run(shared.Run):
+    """Run"""
 
-    model: str
+    model: str = field(kw_only=True)
     """Model to start from: the folder of a pretraining run, a Hugging Face folder, or a name on the hub."""
     output: str = "runs/finetuned"
-    """Folder of the run. An existing run is neither continued nor replaced unless --resume or --overwrite is given."""
+    """Folder of the run. A folder that holds another run is not changed."""
     do: Literal["train", "evaluate", "predict"] = "train"
     """Train on --train; evaluate --model on --dev; or predict --dev, which needs no labels then."""
-    resume: bool = False
-    """Continue the run in --output, or begin it if there is none."""
-    overwrite: bool = False
-    """Replace the run in --output."""
     seed: int = 0
     """Random seed of the new head, the order of the data and dropout."""
     seeds: int = 1
@@ -63,22 +59,8 @@ class Training:
     """Passes over the training data."""
     batch_size: int = 32
     """Examples per update, over all devices."""
-    learning_rate: float = 3e-5
-    """Peak learning rate."""
     warmup_share: float = 0.1
     """Fraction of all steps during which the learning rate rises."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Shape of the learning rate after warm-up."""
-    optimizer: Literal["adamw", "bert_adamw", "lamb"] = "adamw"
-    """adamw; bert_adamw: without bias correction, as in the original BERT; or lamb, for large batches."""
-    weight_decay: float = 0.01
-    """Weight decay of kernels and embeddings; biases and layer norms have none."""
-    clip_norm: float = 1.0
-    """Gradient clipping by global norm; 0 disables it."""
-    accumulate: int = 1
-    """Micro-batches per update, computed one after another to save memory. The gradient is the same, but dropout masks
-    differ. May change on --resume.
-    """
     layer_decay: float = 1.0
     """Factor of each layer's learning rate relative to the layer above it."""
     freeze: int | None = None
@@ -99,68 +81,33 @@ class Training:
     """Steps between evaluations; 0 = once per epoch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of computation; parameters are always float32."""
-    remat: Literal["auto", "none", "dots", "full"] = "auto"
-    """What the backward pass recomputes instead of storing it: nothing, everything except matrix products (dots), or
-    whole layers (full). auto: dots on CPUs, where memory is slower than arithmetic, none elsewhere.
-    """
-    attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
-    """Attention implementation: plain matrix products, a kernel, or (auto) the first kernel that is correct on this
-    machine. Kernels do not support dropout of attention weights.
-    """
-    random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
-    """Random number generator of dropout: a hash of each element's position; JAX's default, which is slower; or the
-    hardware's, whose masks depend on the number of devices and on the seeds that are trained together.
-    """
-    parallel: Literal["mesh", "pmap"] = "mesh"
-    """How devices share a step: mesh = data x fsdp x tensor (jax.jit); pmap = data parallelism only (jax.pmap)."""
-    fsdp: int = 1
-    """Devices over which rows, parameters and optimizer state are sharded."""
-    tensor: int = 1
-    """Devices over which attention heads and feed-forward layers are sharded."""
     on_nan: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop all seeds, or skip that seed's update."""
 
 
 @dataclass(frozen=True)
-class Reports:
+class Reports(shared.Reports):
     """Reports"""
 
-    log_every: int = 10
-    """Steps between rows of metrics.jsonl."""
     mistakes: int = 20
     """Number of most confident mistakes to list."""
-    quiet: bool = False
-    """Hide the progress bar."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(GroupedSettings):
     """The settings of a run"""
 
     run: Run
     data: TaskData
-    training: Training
+    training: Training = field(default_factory=Training)
+    optimizer: Optimizer = field(default_factory=partial(Optimizer, learning_rate=3e-5))
+    devices: Devices = field(default_factory=Devices)
     reports: Reports = field(default_factory=Reports)
 
     @property
     def task(self) -> str:
         """The name of the task in `TASKS`."""
         return next(name for name, data in TASKS.items() if type(self.data) is data)
-
-    def replace(self, **changes: Any) -> Self:
-        """Returns the settings with some fields changed, whichever group they are in: `replace(epochs=2)`.
-
-        Raises:
-            ValueError: there is no such field.
-        """
-        groups = {}
-        for group in fields(self):
-            values = getattr(self, group.name)
-            own = {one.name: changes.pop(one.name) for one in fields(values) if one.name in changes}
-            groups[group.name] = replace(values, **own)
-        if changes:
-            raise ValueError(f"`{min(changes)}` is not a setting of {self.task}")
-        return replace(self, **groups)
 
     def with_length(self, trained: int | None = None) -> Self:
         """Returns the settings with `max_length` set: the given, else the `trained`, else the default length."""
@@ -181,12 +128,12 @@ def settings_type(task: str) -> type[Settings]:
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
     data = TASKS[task]
+    # The groups of `Settings` with their defaults for this task; `model` has none, so `run` stays as it is.
+    defaults = Settings(Run(model=""), data()).replace(**data.training_defaults)
+    groups = [(one.name, getattr(defaults, one.name)) for one in fields(Settings) if one.name != "run"]
     kind = make_dataclass(
         data.__name__.replace("Data", "Settings"),
-        [
-            ("data", data, field(default_factory=data)),
-            ("training", Training, field(default_factory=partial(Training, **data.training_defaults))),
-        ],
+        [(name, type(group), field(default=group)) for name, group in groups],
         bases=(Settings,),
         frozen=True,
     )
@@ -205,13 +152,10 @@ def make_settings(task: str, *, model: str, **changes: Any) -> Settings:
         ValueError: there is no such task, or no such field.
     """
     kind: Any = settings_type(task)
-    return kind(run=Run(model)).replace(**changes)
+    return kind(run=Run(model=model)).replace(**changes)
 
 
-MAY_CHANGE_ON_RESUME = (
-    "output", "resume", "overwrite", "log_every", "mistakes", "quiet", "accumulate", "remat", "attention", "parallel",
-    "fsdp", "tensor", "on_nan",
-)  # fmt: skip
+MAY_CHANGE_ON_RESUME = (*shared.MAY_CHANGE_ON_RESUME, "mistakes")
 
 
 def read_settings(arguments: Sequence[str], *, description: str) -> Settings:

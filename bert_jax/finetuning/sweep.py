@@ -79,8 +79,9 @@ def sweep(trainings: Sequence[Training], run: Path, metric: str) -> None:
     """
     table: list[dict[str, Any]] = []
     for number, training in enumerate(trainings, 1):
-        values = training.settings.training
-        rate, size, epochs = values.learning_rate, values.batch_size, values.epochs
+        rate = training.settings.optimizer.learning_rate
+        size = training.settings.training.batch_size
+        epochs = training.settings.training.epochs
         folder = run / "sweep" / f"{rate:g}-{size}-{epochs}"
         folder.mkdir(parents=True)
         print(f"\n{number} of {len(trainings)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")

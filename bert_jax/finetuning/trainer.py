@@ -60,12 +60,12 @@ class Trainer:
         self.layout = layout
         self.task = data.task
         self.features = data.train.features
-        self.rows = choose_rows(settings, data.splits, bert, layout.shards * training.accumulate)
+        self.rows = choose_rows(settings, data.splits, bert, layout.shards * settings.devices.accumulate)
         self.plan = TrainingPlan(self.features, self.rows, training.batch_size, settings.run.all_seeds)
         self.steps = training.epochs * self.plan.steps_per_epoch
         self.config = training_config(training, bert.config)
         self.kernel = attention_kernel(
-            training.attention, self.config, self.rows, self.features, layout, seeds=settings.run.seeds
+            settings.devices.attention, self.config, self.rows, self.features, layout, seeds=settings.run.seeds
         )
 
     def train(self, run: Path) -> BestModel:
@@ -78,7 +78,7 @@ class Trainer:
         settings = self.settings
         bert = self.bert
         ensemble = make_ensemble(settings, bert)
-        model = type(bert.model)(self.config, remat=settings.training.remat, frozen=settings.training.freeze)
+        model = type(bert.model)(self.config, remat=settings.devices.remat, frozen=settings.training.freeze)
         new = ", ".join(sorted(new_parts(settings, bert))) or "nothing"
         print(f"{settings.run.model}: {bert!r}; newly initialised: {new}")
         state, step = self._build(ensemble, model)
@@ -139,22 +139,22 @@ class Trainer:
 
         The initial parameters are local to this function: once it returns, the state alone holds them.
         """
-        training = self.settings.training
-        optimizer, schedule = optimizer_and_schedule(training, self.steps, self.config.num_hidden_layers)
+        devices = self.settings.devices
+        optimizer, schedule = optimizer_and_schedule(self.settings, self.steps, self.config.num_hidden_layers)
         given: Any = [
             jax.device_put(tree, self.layout.shardings(tree))
             for tree in initial_parameters(self.settings, self.bert, ensemble)
         ]
         state = self.layout.create(
-            lambda given: ensemble.create(given[0], optimizer, frozen=given[1], random_bits=training.random_bits), given
+            lambda given: ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits), given
         )
         step = partial(
             train_step,
             objective=self.task.objective(model.clone(kernel=self.kernel)),
             optimizer=optimizer,
             schedule=schedule,
-            accumulate=training.accumulate,
-            skip=training.on_nan == "skip",
+            accumulate=devices.accumulate,
+            skip=self.settings.training.on_nan == "skip",
         )
         return state, CompilationCounter(self.layout.compile_step(ensemble.step(step), state))
 
@@ -227,7 +227,7 @@ def make_evaluator(
     """
     layout = evaluation_layout(settings)
     features = data.held_out[0].features
-    attention = "plain" if settings.training.attention == "plain" else "auto"
+    attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
     kernel = attention_kernel(attention, config, rows, features, layout, seeds=len(ensemble))
     return Evaluator(
@@ -244,7 +244,7 @@ def make_evaluator(
 
 def evaluation_layout(settings: Settings) -> parallel.MeshLayout:
     """Returns the mesh that shares an evaluation, also if training uses pmap."""
-    return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.training.fsdp, tensor=settings.training.tensor))
+    return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.devices.fsdp, tensor=settings.devices.tensor))
 
 
 def attention_kernel(

@@ -65,7 +65,7 @@ def trainings(train):
 
 def fit(settings, folder):
     """Writes what training writes; the second of three rates is the best, the third fails."""
-    rate = settings.training.learning_rate
+    rate = settings.optimizer.learning_rate
     for place in (folder, *(folder / "seeds" / str(seed) for seed in SEEDS)):
         place.mkdir(parents=True, exist_ok=True)
         (place / "model.safetensors").write_text(f"{rate:g}")
