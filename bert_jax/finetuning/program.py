@@ -93,8 +93,8 @@ def evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fol
     ensemble = SeedEnsemble((settings.run.seed,), frozenset(bert.params))  # of one
     params = jax.tree.map(lambda leaf: leaf[None], bert.params)
     held_out = PreparedData(data.task, data.held_out)  # the training split decides nothing here
-    rows = choose_rows(settings, held_out.splits, bert, evaluation_layout(settings).shards)
-    evaluator = make_evaluator(settings, held_out, model, params, ensemble, rows)
+    row_format = choose_rows(settings, held_out.splits, bert, evaluation_layout(settings).shards)
+    evaluator = make_evaluator(settings, held_out, model, params, ensemble, row_format)
     metrics: dict[str, float] = {}
     for split in held_out.splits:
         [outputs] = evaluator.outputs(params, split)

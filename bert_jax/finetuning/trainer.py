@@ -1,6 +1,7 @@
 """Training in fine-tuning: the model, state and step of all seeds, resuming, and the call of the loop."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import BertConfig
-from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
+from bert_jax.data.finetuning.batches import BatchShape, Features, RowFormat, TrainingBatches
 from bert_jax.data.prefetch import Batches
 from bert_jax.finetuning.model import (
     BestModel,
@@ -60,12 +61,16 @@ class Trainer:
         self.layout = layout
         self.task = data.task
         self.features = data.train.features
-        self.rows = choose_rows(settings, data.splits, bert, layout.shards * settings.devices.accumulate)
-        self.plan = TrainingPlan(self.features, self.rows, training.batch_size, settings.run.all_seeds)
-        self.steps = training.epochs * self.plan.steps_per_epoch
+        self.ensemble = make_ensemble(settings, bert)
+        self.row_format = choose_rows(settings, data.splits, bert, layout.shards * settings.devices.accumulate)
+        self.batches = [
+            TrainingBatches(self.features, self.row_format, training.batch_size, seed) for seed in self.ensemble.seeds
+        ]
+        self.steps_per_epoch = self.batches[0].steps_per_epoch
+        self.steps = training.epochs * self.steps_per_epoch
         self.config = training_config(training, bert.config)
         self.kernel = attention_kernel(
-            settings.devices.attention, self.config, self.rows, self.features, layout, seeds=settings.run.seeds
+            settings.devices.attention, self.config, self.row_format, self.features, layout, seeds=settings.run.seeds
         )
 
     def train(self, run: Path) -> BestModel:
@@ -77,13 +82,13 @@ class Trainer:
         """
         settings = self.settings
         bert = self.bert
-        ensemble = make_ensemble(settings, bert)
+        ensemble = self.ensemble
         model = type(bert.model)(self.config, remat=settings.devices.remat, frozen=settings.training.freeze)
         new = ", ".join(sorted(new_parts(settings, bert))) or "nothing"
         print(f"{settings.run.model}: {bert!r}; newly initialised: {new}")
-        state, step = self._build(ensemble, model)
+        state, step = self._build(model)
         evaluator = make_evaluator(
-            settings, self.data, model, jax.eval_shape(lambda: state.all_params), ensemble, self.rows
+            settings, self.data, model, jax.eval_shape(lambda: state.all_params), ensemble, self.row_format
         )
         best = BestModel(run, settings, model, bert.tokenizer, self.task, ensemble)
 
@@ -92,12 +97,12 @@ class Trainer:
             best.update(int(state.step), row, state.all_params)
             return row
 
-        every = settings.training.eval_every or self.plan.steps_per_epoch
+        every = settings.training.eval_every or self.steps_per_epoch
         with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
             state, first, owed = self._resume(state, checkpoints, best, run)
             self._describe(state)
             batches = Batches(
-                lambda number: self.plan(first + number),
+                lambda index: ensemble_batch(ensemble, self.batches, first + index),
                 count=self.steps - first,
                 position=lambda given: {"batch": first + given, "best": best.state()},
             )
@@ -134,7 +139,7 @@ class Trainer:
         best.export()
         return best
 
-    def _build(self, ensemble: SeedEnsemble, model: Bert) -> tuple[TrainState, CompilationCounter]:
+    def _build(self, model: Bert) -> tuple[TrainState, CompilationCounter]:
         """Returns the initial state on the devices, and the compiled step of all seeds.
 
         The initial parameters are local to this function: once it returns, the state alone holds them.
@@ -143,10 +148,11 @@ class Trainer:
         optimizer, schedule = optimizer_and_schedule(self.settings, self.steps, self.config.num_hidden_layers)
         given: Any = [
             jax.device_put(tree, self.layout.shardings(tree))
-            for tree in initial_parameters(self.settings, self.bert, ensemble)
+            for tree in initial_parameters(self.settings, self.bert, self.ensemble)
         ]
         state = self.layout.create(
-            lambda given: ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits), given
+            lambda given: self.ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits),
+            given,
         )
         step = partial(
             train_step,
@@ -156,7 +162,7 @@ class Trainer:
             accumulate=devices.accumulate,
             skip=self.settings.training.on_nan == "skip",
         )
-        return state, CompilationCounter(self.layout.compile_step(ensemble.step(step), state))
+        return state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
 
     def _resume(
         self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
@@ -173,7 +179,7 @@ class Trainer:
 
     def _describe(self, state: TrainState) -> None:
         """Prints the size of the training: steps, parameters, rows."""
-        settings, rows, seeds = self.settings, self.rows, self.settings.run.seeds
+        settings, rows, seeds = self.settings, self.row_format, self.settings.run.seeds
         trained = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // seeds
         frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
         print(
@@ -204,9 +210,21 @@ class Trainer:
         )
 
 
-def choose_rows(settings: Settings, splits: list[Split], bert: LoadedBert, shards: int) -> Layout:
+def ensemble_batch(ensemble: SeedEnsemble, sources: Sequence[TrainingBatches], index: int) -> dict[str, np.ndarray]:
+    """Returns a training batch of all seeds, [B, K, ...], of which each seed's `sources` entry builds its own [B, ...].
+
+    Each seed has its own order of the data and packs its own rows. Example: of K = 2 seeds one packs its examples into
+    7 rows of 40 tokens, the other into 8 rows. The batch is [8, 2, 40]; the first seed's last row is padding.
+    """
+    rows = [source.rows(index) for source in sources]
+    shapes = [source.shape(some) for source, some in zip(sources, rows, strict=True)]
+    shape = BatchShape(*map(max, zip(*shapes, strict=True)))
+    return ensemble.stack_batches([source.build(some, shape) for source, some in zip(sources, rows, strict=True)])
+
+
+def choose_rows(settings: Settings, splits: list[Split], bert: LoadedBert, shards: int) -> RowFormat:
     """Returns how examples become rows: lengths, packing, and a number of rows that `shards` divides."""
-    return Layout.fitting(
+    return RowFormat.choose(
         [split.features for split in splits],
         batch_size=settings.training.batch_size,
         packed=settings.training.pack,
@@ -216,7 +234,7 @@ def choose_rows(settings: Settings, splits: list[Split], bert: LoadedBert, shard
 
 
 def make_evaluator(
-    settings: Settings, data: PreparedData, model: Bert, params: Any, ensemble: SeedEnsemble, rows: Layout
+    settings: Settings, data: PreparedData, model: Bert, params: Any, ensemble: SeedEnsemble, row_format: RowFormat
 ) -> Evaluator:
     """Returns the evaluator of the held-out splits, on a mesh of all devices.
 
@@ -229,15 +247,15 @@ def make_evaluator(
     features = data.held_out[0].features
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
-    kernel = attention_kernel(attention, config, rows, features, layout, seeds=len(ensemble))
+    kernel = attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
     return Evaluator(
         data.task,
         data.held_out,
         model.clone(config=config, kernel=kernel),
         params,
         ensemble,
-        rows,
-        num_rows=rows.usual_rows((data.train or data.held_out[0]).features, settings.training.batch_size),
+        row_format,
+        num_rows=row_format.expected_rows((data.train or data.held_out[0]).features, settings.training.batch_size),
         layout=layout,
     )
 
@@ -248,15 +266,23 @@ def evaluation_layout(settings: Settings) -> parallel.MeshLayout:
 
 
 def attention_kernel(
-    attention: str, config: BertConfig, rows: Layout, features: Features, layout: parallel.Layout, *, seeds: int
+    attention: str,
+    config: BertConfig,
+    row_format: RowFormat,
+    features: Features,
+    layout: parallel.Layout,
+    *,
+    seeds: int,
 ) -> str | None:
     """Returns the attention kernel to use for these rows, or None for plain matrix products.
 
     Raises:
         ValueError: `attention` names a kernel that cannot be used here.
     """
-    mask = rows.sample(features, CHECKED_ROWS)["attention_mask"]
-    inputs = AttentionInputs(mask, rows.slots > 1, layout.devices_in_a_program, seeds=seeds, other_lengths=rows.lengths)
+    mask = row_format.sample(features, CHECKED_ROWS)["attention_mask"]
+    inputs = AttentionInputs(
+        mask, row_format.slots > 1, layout.devices_in_a_program, seeds=seeds, other_lengths=row_format.lengths
+    )
     kernel, why = choose_kernel(attention, config, inputs)
     if jax.default_backend() == "gpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")

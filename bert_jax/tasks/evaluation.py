@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bert_jax.data.finetuning.batches import Layout, Placement, evaluation_batches
+from bert_jax.data.finetuning.batches import Placement, RowFormat, evaluation_batches
 from bert_jax.models import Bert
 from bert_jax.tasks.base import Logits, Split, Task
 from bert_jax.training.devices import parallel
@@ -37,7 +37,7 @@ class Evaluator:
     Args:
         splits: the first selects the best model.
         params: the parameter tree of the ensemble, or its shapes.
-        rows: how examples become rows.
+        row_format: how examples become rows.
         num_rows: the number of rows of a batch.
         layout: the devices of the batches.
 
@@ -52,7 +52,7 @@ class Evaluator:
         model: Bert,
         params: Any,
         ensemble: SeedEnsemble,
-        rows: Layout,
+        row_format: RowFormat,
         *,
         num_rows: int,
         layout: parallel.MeshLayout,
@@ -60,7 +60,7 @@ class Evaluator:
         self.task = task
         self.splits = splits
         self.ensemble = ensemble
-        self.rows = rows
+        self.row_format = row_format
         self.num_rows = num_rows
         self.layout = layout
         step = partial(prediction_step, objective=task.objective(model, training=False))
@@ -85,7 +85,7 @@ class Evaluator:
         """
         buffers = [PredictionBuffer(split, per_token=self.task.per_token) for _ in self.ensemble.seeds]
         pending = None
-        for batch, placement in evaluation_batches(split.features, self.rows, num_rows=self.num_rows):
+        for batch, placement in evaluation_batches(split.features, self.row_format, num_rows=self.num_rows):
             results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
                 add_results(buffers, *pending)

@@ -10,8 +10,9 @@ import small_finetuning as small
 from common import results
 from torch_extra import of_torch_extra
 
-from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
+from bert_jax.data.finetuning.batches import Features, RowFormat, TrainingBatches
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
+from bert_jax.training.seeds import SeedEnsemble
 
 BENCHMARK = Path(results.__file__).parents[1] / "finetune.py"
 
@@ -49,8 +50,10 @@ def test_the_trainer_receives_every_example_of_our_batches_unchanged(kind, packe
         },
     }
     features = Features(sequences, **targets_of_kind[kind])
-    plan = TrainingPlan(features, Layout.fitting([features], batch_size=4, packed=packed, pad_id=0), 4, (0,))
-    examples = [one for step in range(plan.steps_per_epoch) for one in trainer.features_of_batch(plan(step))]
+    source = TrainingBatches(features, RowFormat.choose([features], batch_size=4, packed=packed, pad_id=0), 4, seed=0)
+    ensemble = SeedEnsemble((0,), frozenset())
+    batches = [ensemble.stack_batches([source(index)]) for index in range(source.steps_per_epoch)]
+    examples = [one for batch in batches for one in trainer.features_of_batch(batch)]
 
     examples.sort(key=lambda one: one["input_ids"][0])
     assert len(examples) == len(lengths)

@@ -15,10 +15,10 @@ from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from pretraining_batches import CONFIG
 
 from bert_jax import models
-from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan
+from bert_jax.data.finetuning.batches import Features, RowFormat, TrainingBatches
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
 from bert_jax.finetuning import make_settings
-from bert_jax.finetuning.trainer import evaluation_layout
+from bert_jax.finetuning.trainer import ensemble_batch, evaluation_layout
 from bert_jax.training import objectives
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
@@ -67,8 +67,9 @@ def plan(kind, together=SEEDS):
             sequences, {"weights": weights[:n]}, positions={"start_positions": places, "end_positions": places}
         ),
     }[kind]
-    layout = Layout.fitting([features], batch_size=BATCH, packed=True, pad_id=1, shards=SHARDS)
-    return TrainingPlan(features, layout, BATCH, together)
+    row_format = RowFormat.choose([features], batch_size=BATCH, packed=True, pad_id=1, shards=SHARDS)
+    sources = [TrainingBatches(features, row_format, BATCH, seed) for seed in together]
+    return partial(ensemble_batch, SeedEnsemble(together, frozenset()), sources)
 
 
 def trained(layout, kind, config, together=SEEDS):

@@ -1,12 +1,12 @@
-"""Batches for fine-tuning: examples in a random order, several in a row, for several seeds at once.
+"""Batches for fine-tuning: examples in a random order, several in a row.
 
 An update takes `batch_size` examples, however many rows they fill. Which ones is a pure function of the seed and the
-number of the batch, so a position is one integer. With K seeds trained together every array is [B, K, ...]: each seed
-has an order of its own, and rows of padding make up for what it packs better than the others. That is all that a seed
-sees of the others: rows of padding change nothing, and T is the same whichever seeds are trained beside it.
+index of the batch, so a position in the data is one integer.
 
-Compiled shapes are few: a row's length is fixed and the number of rows is rounded up to a multiple, or, where examples
-are not packed, the other way round: examples of like length then come in one batch.
+Few shapes are compiled. Packed rows all have one length, and their number is rounded up to a multiple. Rows of one
+example each have a fixed number and a length that is rounded up; examples of similar length share a batch.
+
+Axes: B rows, T tokens of a row, S sequences of a row (slots), C sequences of one example (choices), n sequences.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
     from bert_jax.data.finetuning.sequences import Sequences
     from bert_jax.data.prefetch import Batch
 
-ROUNDED = 8, 32  # tokens: lengths of packed rows, and of rows with one example each, are multiples of these
-LONG = 256  # tokens: rows get no longer than that for the sake of packing alone
-ROW_COUNTS = 8  # packed rows of an average batch, counted in steps of this fraction
-SLOTS = 2.0  # slots of a packed row for each sequence that it holds on the average
+PACKED_MULTIPLE = 8  # tokens: the length of packed rows is a multiple of this
+SINGLE_MULTIPLE = 32  # tokens: the same for rows of one example each
+LONGEST_PACKED = 256  # tokens: rows get no longer than this only to pack better
+ROW_STEPS = 8  # the number of packed rows is rounded up to about 1 / ROW_STEPS of an average batch
+SLOTS_PER_SEQUENCE = 2.0  # slots of a packed row for each sequence that it holds on average
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Sequences, and what is to be learned of them.
+    """Sequences with their targets.
 
     Attributes:
         sequences: n of them.
-        of_sequences: {name: [n, ...]}; in the batch [B, S, ...].
-        of_tokens: {name: [tokens of all sequences]}; in the batch [B, T].
-        positions: {name: int [n]}, places in the sequence; in the batch [B, S], places in the row.
-        group: how many sequences, one after another, are one example (the choices of a question).
+        of_sequences: targets per sequence, {name: [n, ...]}; in a batch [B, S, ...].
+        of_tokens: targets per token, {name: [tokens of all sequences]}; in a batch [B, T].
+        positions: token positions in the sequence, {name: int [n]}; in a batch [B, S], positions in the row.
+        group: C, the number of consecutive sequences that are one example (the choices of multiple choice).
     """
 
     sequences: Sequences
@@ -56,82 +57,118 @@ class Features:
         return len(self.sequences.lengths) // self.group
 
 
+class BatchShape(NamedTuple):
+    """The shape of a batch: B rows of T tokens."""
+
+    num_rows: int
+    row_length: int
+
+
 @dataclass(frozen=True)
-class Layout:
+class RowFormat:
     """How examples become rows.
 
     Attributes:
-        row_length: T of packed rows; the most tokens of a sequence where each has a row.
-        slots: S, the most sequences in a row; 1 = each has a row of its own.
-        multiple: what the number of rows is a multiple of.
-        pad_id: fills up.
-        fewest: the least number of packed rows of a batch in training, so that rare shapes need not be compiled.
+        row_length: T of packed rows; the longest T if each sequence has its own row.
+        slots: S, the most sequences in a row; 1 = each sequence has its own row.
+        multiple: the number of rows of a batch is a multiple of this.
+        pad_id: the token id of padding.
+        min_rows: the least number of packed rows of a training batch, so that fewer shapes are compiled.
     """
 
     row_length: int
     slots: int
     multiple: int
     pad_id: int
-    fewest: int = 1
+    min_rows: int = 1
 
     @classmethod
-    def fitting(
-        cls, parts: Sequence[Features], *, batch_size: int, packed: bool, pad_id: int, shards: int = 1
-    ) -> Layout:
-        """Returns the layout that suits examples of such lengths.
+    def choose(
+        cls, splits: Sequence[Features], *, batch_size: int, packed: bool, pad_id: int, shards: int = 1
+    ) -> RowFormat:
+        """Returns the format for examples of these lengths.
 
         Args:
-            parts: the first decides how rows are filled, all of them how long a row must be.
-            packed: whether sequences may share a row; those of a group may not.
-            shards: what the number of rows must be divisible by.
+            splits: the first decides how rows are filled, all of them how long a row must be.
+            packed: whether sequences may share a row. Those of a group never do.
+            shards: the number of rows must be divisible by this.
         """
-        lengths = parts[0].sequences.lengths
-        longest, mean = max(int(part.sequences.lengths.max()) for part in parts), float(lengths.mean())
-        if not packed or parts[0].group > 1:
-            return cls(longest, 1, shards * parts[0].group, pad_id)
-        row_length = rounded_up(max(longest, min(round(4 * mean), LONG)), ROUNDED[0])
-        slots = max(1, min(batch_size, round(SLOTS * row_length / mean), row_length // int(lengths.min())))
+        lengths = splits[0].sequences.lengths
+        longest = max(int(features.sequences.lengths.max()) for features in splits)
+        if not packed or splits[0].group > 1:
+            return cls(longest, 1, shards * splits[0].group, pad_id)
+        # Example: batches of 32 examples of 20 tokens on average and at most 50. Rows have max(50, min(80, 256)) = 80
+        # tokens and 8 slots; a batch fills 8 rows on average, and its number of rows is a multiple of 1.
+        mean = float(lengths.mean())
+        row_length = round_up(max(longest, min(round(4 * mean), LONGEST_PACKED)), PACKED_MULTIPLE)
+        slots = min(batch_size, round(SLOTS_PER_SEQUENCE * row_length / mean), row_length // int(lengths.min()))
         rows = batch_size * mean / row_length
-        return cls(
-            row_length, slots, rounded_up(max(1, round(rows / ROW_COUNTS)), shards), pad_id, fewest=math.ceil(rows)
-        )
+        multiple = round_up(max(1, round(rows / ROW_STEPS)), shards)
+        return cls(row_length, max(1, slots), multiple, pad_id, min_rows=math.ceil(rows))
 
-    def usual_rows(self, features: Features, batch_size: int) -> int:
-        """Returns how many rows so many examples fill."""
+    def expected_rows(self, features: Features, batch_size: int) -> int:
+        """Returns the number of rows that `batch_size` examples of average length fill."""
         tokens = batch_size * features.group * float(features.sequences.lengths.mean())
         rows = batch_size * features.group if self.slots == 1 else -(-tokens // self.row_length)
-        return rounded_up(int(rows), self.multiple)
+        return round_up(int(rows), self.multiple)
 
-    def rows(self, lengths: np.ndarray) -> list[list[int]]:
-        """Returns for each row which of the sequences it holds."""
+    def assign_rows(self, lengths: np.ndarray) -> list[list[int]]:
+        """Returns the indices of the sequences in each row."""
         if self.slots == 1:
-            return [[i] for i in range(len(lengths))]
+            return [[index] for index in range(len(lengths))]
         return members(pack(lengths, self.row_length, slots=self.slots))
 
     def length(self, longest: int) -> int:
         """Returns T for sequences of up to `longest` tokens."""
-        return self.row_length if self.slots > 1 else min(rounded_up(longest, ROUNDED[1]), self.row_length)
+        return self.row_length if self.slots > 1 else min(round_up(longest, SINGLE_MULTIPLE), self.row_length)
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """All T that batches may have, ascending."""
-        rounded = range(ROUNDED[1], self.row_length, ROUNDED[1]) if self.slots == 1 else ()
+        rounded = range(SINGLE_MULTIPLE, self.row_length, SINGLE_MULTIPLE) if self.slots == 1 else ()
         return *rounded, self.row_length
 
     def sample(self, features: Features, num_rows: int) -> Batch:
-        """Returns up to so many rows of the greatest length, of the first sequences."""
-        some = features.sequences.lengths[: num_rows * self.slots]
-        rows = self.rows(some)[:num_rows]
-        shape = {"num_rows": len(rows), "row_length": self.row_length, "slots": self.slots, "pad_id": self.pad_id}
-        return arrange(features, rows, **shape)[0]
+        """Returns a batch of up to `num_rows` rows of the greatest length, of the first sequences."""
+        rows = self.assign_rows(features.sequences.lengths[: num_rows * self.slots])[:num_rows]
+        return self.build(features, rows, BatchShape(len(rows), self.row_length))[0]
+
+    def build(
+        self, features: Features, rows: Sequence[Sequence[int] | np.ndarray], shape: BatchShape
+    ) -> tuple[Batch, Placement]:
+        """Returns a batch [B, T] in the project's format, with targets, and where each sequence is in it.
+
+        Args:
+            rows: the indices of the sequences in each row; missing rows are padding, with weight 0.
+        """
+        sequences = features.sequences
+        chosen = np.array([index for row in rows for index in row], np.int64)
+        lengths = sequences.lengths[chosen]
+        tokens = ranges(sequences.offsets[chosen], lengths)
+        in_row = np.zeros(shape.num_rows, np.int64)
+        in_row[: len(rows)] = [len(row) for row in rows]
+        packed = PackedRows(lengths, in_row, row_length=shape.row_length, slots=self.slots)
+        batch = {
+            "input_ids": packed.scatter_tokens(sequences.ids[tokens], self.pad_id),
+            **packed.model_inputs(sequences.second[chosen]),
+        }
+        for name, values in features.of_sequences.items():
+            batch[name] = packed.scatter_sequences(values[chosen])
+        for name, values in features.of_tokens.items():
+            batch[name] = packed.scatter_tokens(values[tokens])
+        for name, values in features.positions.items():
+            batch[name] = packed.scatter_sequences((values[chosen] + packed.start).astype(np.int32))
+        return batch, Placement(chosen, packed.row, packed.slot, tokens, *np.nonzero(packed.occupied))
 
 
 class Placement(NamedTuple):
-    """Where sequences lie in a batch: int [m], and for each of their tokens, int [tokens].
+    """Where the m sequences of a batch and their tokens are, as index arrays.
 
     Attributes:
-        sequences, rows, slots: the sequences' numbers, and where each is.
-        tokens, token_rows, token_columns: the tokens' numbers among those of all sequences, and where each is.
+        sequences: int [m], the sequence's index among all sequences.
+        rows, slots: int [m], its row and slot in the batch.
+        tokens: int [tokens], the token's index among the tokens of all sequences.
+        token_rows, token_columns: int [tokens], its row and column in the batch.
     """
 
     sequences: np.ndarray
@@ -142,129 +179,105 @@ class Placement(NamedTuple):
     token_columns: np.ndarray
 
 
-def arrange(
-    features: Features,
-    rows: Sequence[Sequence[int] | np.ndarray],
-    *,
-    num_rows: int,
-    row_length: int,
-    slots: int,
-    pad_id: int,
-) -> tuple[Batch, Placement]:
-    """Arranges sequences in rows: [num_rows, row_length] in the project's format of batch, with their targets.
-
-    Args:
-        rows: for each row the numbers of its sequences; rows that lack are padding, and weigh nothing.
-    """
-    sequences = features.sequences
-    chosen = np.array([index for row in rows for index in row], np.int64)
-    lengths = sequences.lengths[chosen]
-    tokens = ranges(sequences.offsets[chosen], lengths)
-    in_row = np.zeros(num_rows, np.int64)
-    in_row[: len(rows)] = [len(row) for row in rows]
-    packed = PackedRows(lengths, in_row, row_length=row_length, slots=slots)
-    batch = {
-        "input_ids": packed.scatter_tokens(sequences.ids[tokens], pad_id),
-        **packed.model_inputs(sequences.second[chosen]),
-    }
-    for name, values in features.of_sequences.items():
-        batch[name] = packed.scatter_sequences(values[chosen])
-    for name, values in features.of_tokens.items():
-        batch[name] = packed.scatter_tokens(values[tokens])
-    for name, values in features.positions.items():
-        batch[name] = packed.scatter_sequences((values[chosen] + packed.start).astype(np.int32))
-    return batch, Placement(chosen, packed.row, packed.slot, tokens, *np.nonzero(packed.occupied))
-
-
 @dataclass(frozen=True, eq=False)
-class TrainingPlan:
-    """The batches of training by number: `plan(n)` has arrays [B, K, ...], rows of the K seeds side by side.
+class TrainingBatches:
+    """The training batches of one seed, by index: `batches(0)`, `batches(1)`, ...
+
+    Seeds that are trained together need batches of one shape: each builds its `rows` in the largest `shape` of all.
 
     Attributes:
         features: the examples.
-        layout: how they become rows.
-        batch_size: examples an update; one of an epoch has what is left.
-        seeds: K of them; a seed decides the order, anew in each epoch.
+        format: how they become rows.
+        batch_size: examples per update; one batch of an epoch has the rest.
+        seed: decides the order of the examples in each epoch.
     """
 
     features: Features
-    layout: Layout
+    format: RowFormat
     batch_size: int
-    seeds: tuple[int, ...]
+    seed: int
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.features) // self.batch_size)
 
-    def __call__(self, number: int) -> Batch:
-        layout = self.layout
-        chosen = [self.sequences(number, seed) for seed in self.seeds]
-        lengths = [self.features.sequences.lengths[some] for some in chosen]
-        rows = [layout.rows(some) for some in lengths]
-        most = self.batch_size * self.features.group if layout.slots == 1 else max(map(len, rows))
-        shape = {
-            "num_rows": rounded_up(max(most, layout.fewest), layout.multiple),
-            "row_length": layout.length(max(int(some.max()) for some in lengths)),
-            "slots": layout.slots,
-            "pad_id": layout.pad_id,
-        }
-        batches = []
-        for some, packed in zip(chosen, rows, strict=True):
-            batch, _ = arrange(self.features, [some[row] for row in packed], **shape)
-            batches.append(grouped(batch, self.features.group))
-        return {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
+    def __call__(self, index: int) -> Batch:
+        """Returns a batch in its own shape."""
+        rows = self.rows(index)
+        return self.build(rows, self.shape(rows))
 
-    def sequences(self, number: int, seed: int) -> np.ndarray:
-        """Returns the numbers of the sequences of a batch."""
-        epoch, step = divmod(number, self.steps_per_epoch)
-        order = permutation(seed, epoch, size=len(self.features))
-        if self.layout.slots == 1:
-            order = order[np.argsort(self.lengths[order], kind="stable")]
-        # The steps come in one order for all seeds, so that they agree on each batch's T.
-        part = int(permutation(epoch, size=self.steps_per_epoch)[step])
-        examples, group = order[part * self.batch_size : (part + 1) * self.batch_size], self.features.group
-        return (examples[:, None] * group + np.arange(group)[None, :]).ravel()
+    def rows(self, index: int) -> list[np.ndarray]:
+        """Returns the indices of the sequences in each row of a batch."""
+        chosen = self.sequences(index)
+        assigned = self.format.assign_rows(self.features.sequences.lengths[chosen])
+        return [chosen[row] for row in assigned]
+
+    def shape(self, rows: Sequence[np.ndarray]) -> BatchShape:
+        """Returns the shape of a batch with these rows."""
+        # A batch of the rest has the shape of a whole one.
+        needed = self.batch_size * self.features.group if self.format.slots == 1 else len(rows)
+        longest = int(self.features.sequences.lengths[np.concatenate(rows)].max())
+        num_rows = round_up(max(needed, self.format.min_rows), self.format.multiple)
+        return BatchShape(num_rows, self.format.length(longest))
+
+    def build(self, rows: Sequence[np.ndarray], shape: BatchShape) -> Batch:
+        """Returns the batch with these rows, filled up with padding to a shape."""
+        batch, _ = self.format.build(self.features, rows, shape)
+        return split_groups(batch, self.features.group)
+
+    def sequences(self, index: int) -> np.ndarray:
+        """Returns the indices of the sequences of a batch, int [m].
+
+        Example: 5 examples of C = 2 choices, batches of 2. If the order of the epoch is [3, 0, 4, 1, 2] and this is
+        its second batch, the examples are [4, 1], and their sequences [8, 9, 2, 3].
+        """
+        epoch, step = divmod(index, self.steps_per_epoch)
+        order = permutation(self.seed, epoch, size=len(self.features))
+        if self.format.slots == 1:  # examples of similar length share a batch
+            order = order[np.argsort(self._rounded_lengths[order], kind="stable")]
+        # The order of the steps does not depend on the seed, so that all seeds agree on each batch's T.
+        position = int(permutation(epoch, size=self.steps_per_epoch)[step])
+        examples = order[position * self.batch_size : (position + 1) * self.batch_size]
+        return expand_groups(examples, self.features.group)
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """T of a row for each example, in units that rows are rounded to."""
+    def _rounded_lengths(self) -> np.ndarray:
+        """The length of each example's row, in units of `SINGLE_MULTIPLE`."""
         longest = self.features.sequences.lengths.reshape(-1, self.features.group).max(axis=1)
-        return (-(-longest // ROUNDED[1])).astype(np.int16)
+        return (-(-longest // SINGLE_MULTIPLE)).astype(np.int16)
 
 
 @functools.lru_cache(maxsize=64)
 def permutation(*key: int, size: int) -> np.ndarray:
-    """Returns the numbers below `size` in an order that the key decides."""
+    """Returns the integers below `size` in a random order that the key decides."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
 
-def evaluation_batches(features: Features, layout: Layout, *, num_rows: int) -> Iterator[tuple[Batch, Placement]]:
-    """Yields every sequence once, in batches of `num_rows` rows, the last one filled up with padding.
+def evaluation_batches(features: Features, format: RowFormat, *, num_rows: int) -> Iterator[tuple[Batch, Placement]]:
+    """Yields every sequence once, in batches of `num_rows` rows; the last one is filled up with padding.
 
-    Sequences of like length come together where each has a row of its own.
+    If each sequence has its own row, sequences of similar length share a batch.
     """
     lengths, group = features.sequences.lengths, features.group
-    num_rows = rounded_up(max(num_rows, group), group)
-    rows = layout.rows(lengths)
-    if layout.slots == 1:
+    num_rows = round_up(max(num_rows, group), group)
+    rows = format.assign_rows(lengths)
+    if format.slots == 1:
         examples = np.argsort(lengths.reshape(-1, group).max(axis=1), kind="stable")
-        rows = [[i] for i in (examples[:, None] * group + np.arange(group)[None, :]).ravel().tolist()]
+        rows = [[index] for index in expand_groups(examples, group).tolist()]
     for first in range(0, len(rows), num_rows):
         some = rows[first : first + num_rows]
-        longest = int(max(lengths[i] for row in some for i in row))
-        batch, placement = arrange(
-            features,
-            some,
-            num_rows=num_rows,
-            row_length=layout.length(longest),
-            slots=layout.slots,
-            pad_id=layout.pad_id,
-        )
-        yield grouped(batch, group), placement
+        longest = int(max(lengths[index] for row in some for index in row))
+        batch, placement = format.build(features, some, BatchShape(num_rows, format.length(longest)))
+        yield split_groups(batch, group), placement
 
 
-def grouped(batch: Batch, group: int) -> Batch:
-    """Returns a batch of rows [N * C, T] as examples of C rows each: inputs [N, C, T], targets [N]."""
+def expand_groups(examples: np.ndarray, group: int) -> np.ndarray:
+    """Returns the indices of the sequences of examples: [4, 1] in groups of 2 -> [8, 9, 2, 3]."""
+    return (examples[:, None] * group + np.arange(group)[None, :]).ravel()
+
+
+def split_groups(batch: Batch, group: int) -> Batch:
+    """Returns a batch of rows [n * C, T] as n examples of C rows each: inputs [n, C, T], targets [n]."""
     if group == 1:
         return batch
     inputs = {
@@ -276,6 +289,6 @@ def grouped(batch: Batch, group: int) -> Batch:
     return inputs | targets
 
 
-def rounded_up(number: int, multiple: int) -> int:
-    """Returns the least multiple that is not below the number."""
+def round_up(number: int, multiple: int) -> int:
+    """Returns the least multiple that is at least `number`."""
     return -(-number // multiple) * multiple

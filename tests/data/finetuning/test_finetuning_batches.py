@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pretraining_batches import CONFIG
 
 from bert_jax import models
-from bert_jax.data.finetuning.batches import Features, Layout, TrainingPlan, arrange, evaluation_batches
+from bert_jax.data.finetuning.batches import BatchShape, Features, RowFormat, TrainingBatches, evaluation_batches
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
 from bert_jax.training import objectives
 
@@ -38,20 +38,17 @@ def features(lengths, *, group=1, seed=0):
     )
 
 
-def layout_of(some, *, batch_size=4, packed=True, shards=1):
-    return Layout.fitting([some], batch_size=batch_size, packed=packed, pad_id=PAD, shards=shards)
-
-
-def of_one_seed(batch):
-    return {name: values[:, 0] for name, values in batch.items()}
+def row_format(some, *, batch_size=4, packed=True, shards=1):
+    return RowFormat.choose([some], batch_size=batch_size, packed=packed, pad_id=PAD, shards=shards)
 
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 13), min_size=1, max_size=12), st.integers(0, 99))
 def test_a_batch_holds_each_token_and_each_target_at_its_place(lengths, seed):
     some = features(lengths, seed=seed)
-    rows = Layout(29, 3, 1, PAD).rows(some.sequences.lengths)
-    batch, placement = arrange(some, rows, num_rows=len(rows) + 2, row_length=29, slots=3, pad_id=PAD)
+    packing = RowFormat(29, 3, 1, PAD)
+    rows = packing.assign_rows(some.sequences.lengths)
+    batch, placement = packing.build(some, rows, BatchShape(len(rows) + 2, 29))
     assert sorted(placement.sequences.tolist()) == list(range(len(lengths)))
     seen = np.zeros((len(rows) + 2, 29), bool)
     for number, row, slot in zip(placement.sequences, placement.rows, placement.slots, strict=True):
@@ -83,68 +80,72 @@ LENGTHS = np.random.default_rng(3).integers(3, 12, 23)
 def test_every_example_is_trained_on_once_an_epoch(packed, group):
     some = features(np.random.default_rng(3).integers(3, 90, 23 * group), group=group)
     some.of_sequences["labels"] = np.repeat(np.arange(23, dtype=np.int32), group)
-    plan = TrainingPlan(some, layout_of(some, packed=packed), 4, (5,))
+    batches = TrainingBatches(some, row_format(some, packed=packed), 4, 5)
     orders = []
     for epoch in range(2):
-        batches = [of_one_seed(plan(epoch * plan.steps_per_epoch + step)) for step in range(plan.steps_per_epoch)]
-        chosen = [batch["labels"][batch["weights"] > 0].tolist() for batch in batches]
+        first = epoch * batches.steps_per_epoch
+        made = [batches(first + step) for step in range(batches.steps_per_epoch)]
+        chosen = [batch["labels"][batch["weights"] > 0].tolist() for batch in made]
         assert sorted(number for numbers in chosen for number in numbers) == list(range(23))
-        assert sorted(map(len, chosen)) == [3, 4, 4, 4, 4, 4]  # one batch has what is left
+        assert sorted(map(len, chosen)) == [3, 4, 4, 4, 4, 4]  # one batch has the rest
         orders.append([tuple(numbers) for numbers in chosen])
     assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_seed_sees_of_the_others_nothing_but_rows_of_padding(packed):
+def test_seeds_differ_in_their_examples_and_a_larger_shape_adds_only_padding(packed):
     some = features(np.random.default_rng(3).integers(3, 90, 31))
-    layout = layout_of(some, packed=packed)
-    together, alone = (TrainingPlan(some, layout, 4, seeds) for seeds in ((7, 8, 9), (8,)))
-    for number in range(2 * alone.steps_per_epoch):
-        whole, one = together(number), of_one_seed(alone(number))
-        for name, values in one.items():
-            np.testing.assert_array_equal(whole[name][: len(values), 1], values, err_msg=name)
-        assert not whole["attention_mask"][len(one["labels"]) :, 1].any()
-        assert (whole["input_ids"][:, 0] != whole["input_ids"][:, 1]).any()
+    one, other = (TrainingBatches(some, row_format(some, packed=packed), 4, seed) for seed in (7, 8))
+    for index in range(2 * one.steps_per_epoch):
+        rows = one.rows(index)
+        shape = one.shape(rows)
+        assert shape.row_length == other.shape(other.rows(index)).row_length
+        batch, larger = one(index), one.build(rows, shape._replace(num_rows=shape.num_rows + 2))
+        for name, values in batch.items():
+            np.testing.assert_array_equal(larger[name][: len(values)], values, err_msg=name)
+        assert not larger["attention_mask"][len(batch["labels"]) :].any()
+        assert not larger["weights"][len(batch["labels"]) :].any()
+        assert not np.array_equal(one.sequences(index), other.sequences(index))
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_shapes_are_few(packed):
     lengths = np.random.default_rng(3).integers(3, 120, 400)
     some = features(lengths)
-    plan = TrainingPlan(some, layout_of(some, batch_size=16, packed=packed, shards=2), 16, (0, 1))
-    shapes = {plan(number)["input_ids"].shape for number in range(3 * plan.steps_per_epoch)}
+    batches = TrainingBatches(some, row_format(some, batch_size=16, packed=packed, shards=2), 16, 0)
+    shapes = {batches(index)["input_ids"].shape for index in range(3 * batches.steps_per_epoch)}
     assert len(shapes) <= 4
     assert all(rows % 2 == 0 for rows, *_ in shapes)
 
 
 def test_packing_leaves_little_padding():
     some = features(np.random.default_rng(3).integers(5, 60, 400))
-    plan = TrainingPlan(some, layout_of(some, batch_size=32), 32, (0,))
-    masks = [plan(number)["attention_mask"] != 0 for number in range(plan.steps_per_epoch - 1)]
+    batches = TrainingBatches(some, row_format(some, batch_size=32), 32, 0)
+    masks = [batches(index)["attention_mask"] != 0 for index in range(batches.steps_per_epoch - 1)]
     assert sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks) > 0.86
 
 
-def test_a_batch_of_what_is_left_has_no_shape_of_its_own():
+def test_a_batch_of_the_rest_has_the_shape_of_a_whole_one():
     some = features(np.random.default_rng(3).integers(5, 60, 33))
-    plan = TrainingPlan(some, layout_of(some, batch_size=32), 32, (0,))
-    whole, left = plan(0), plan(1)
-    assert left["weights"].astype(bool).sum() == 1
-    assert left["input_ids"].shape == whole["input_ids"].shape
+    batches = TrainingBatches(some, row_format(some, batch_size=32), 32, 0)
+    whole, rest = batches(0), batches(1)
+    assert rest["weights"].astype(bool).sum() == 1
+    assert rest["input_ids"].shape == whole["input_ids"].shape
 
 
 def test_groups_fill_whole_shards():
     """Three choices on eight devices: each device has whole examples."""
     some = features(LENGTHS[:21], group=3)
-    plan = TrainingPlan(some, layout_of(some, batch_size=4, shards=8), 4, (0,))
-    assert plan(0)["input_ids"].shape[:3] == (8, 1, 3)
-    assert plan(0)["labels"].shape == (8, 1)
+    batches = TrainingBatches(some, row_format(some, batch_size=4, shards=8), 4, 0)
+    assert batches(0)["input_ids"].shape[:2] == (8, 3)
+    assert batches(0)["labels"].shape == (8,)
 
 
 @pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
 def test_an_evaluation_takes_every_sequence_once(packed, group):
     some = features(np.random.default_rng(3).integers(3, 90, 33), group=group)
     found = []
-    for batch, placement in evaluation_batches(some, layout_of(some, packed=packed), num_rows=6):
+    for batch, placement in evaluation_batches(some, row_format(some, packed=packed), num_rows=6):
         assert len(batch["input_ids"]) == 6 // group
         found += placement.sequences.tolist()
     assert sorted(found) == list(range(33))
@@ -155,12 +156,11 @@ def test_an_evaluation_takes_every_sequence_once(packed, group):
 def rows_alone_and_packed(some):
     """The same sequences, one a row and packed."""
     lengths = some.sequences.lengths
-    alone, _ = arrange(
-        some, [[i] for i in range(len(lengths))], num_rows=len(lengths), row_length=12, slots=1, pad_id=PAD
-    )
-    rows = Layout(29, 4, 1, PAD).rows(lengths)
+    single, packing = RowFormat(12, 1, 1, PAD), RowFormat(29, 4, 1, PAD)
+    alone, _ = single.build(some, single.assign_rows(lengths), BatchShape(len(lengths), 12))
+    rows = packing.assign_rows(lengths)
     assert max(map(len, rows)) > 2
-    packed, placement = arrange(some, rows, num_rows=len(rows) + 1, row_length=29, slots=4, pad_id=PAD)
+    packed, placement = packing.build(some, rows, BatchShape(len(rows) + 1, 29))
     return alone, packed, placement
 
 
@@ -219,7 +219,7 @@ def test_packed_questions_are_those_of_one_a_row():
 def test_impossible_batches_have_no_figures_but_finite_ones():
     """A slot that no sequence takes points at the first token, and weighs nothing."""
     some = features([5])
-    batch, _ = arrange(some, [[0]], num_rows=3, row_length=29, slots=4, pad_id=PAD)
+    batch, _ = RowFormat(29, 4, 1, PAD).build(some, [[0]], BatchShape(3, 29))
     batch["end_positions"] = batch["start_positions"]
     objective = objectives.question_answering(models.BertForQuestionAnswering(CONFIG))
     _, value, gradients = losses(objective, batch)
