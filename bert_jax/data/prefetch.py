@@ -1,7 +1,7 @@
-"""Batches made ahead of time, in a thread or in worker processes, while the device is busy with the one before.
+"""Prefetching: batches are made in a thread or in worker processes while the device computes the previous one.
 
-Workers live as long as the process that they work for: a Ctrl-C, or a supervisor's SIGTERM, reaches the whole group of
-processes, and the run that is to save before it ends needs its batches until then.
+Workers ignore Ctrl-C and SIGTERM, which reach the whole process group: a run that saves a checkpoint before it stops
+needs its batches until then. They end when their parent process is gone.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 Batch = dict[str, np.ndarray]
 PREFETCHED_BATCHES = 8
 ENDLESS = 2**62
-REQUESTS_TO_END = {signal.SIGINT, signal.SIGTERM}
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Batches:
-    """The batches make(0), make(1), ... Close it, or use it in a `with`.
+    """Iterates over the batches make(0), make(1), ... Close it, or use it in a `with` statement.
 
     Args:
-        make: a pure function of the batch's number; workers need to be able to pickle it.
-        count: how many there are.
-        position: what `state` says when so many have been given out.
-        num_workers: processes that make batches; 0 = a thread does. The batches are the same.
+        make: a pure function of the batch's number; picklable if there are workers.
+        count: number of batches.
+        position: maps the number of batches returned so far to the result of `state`.
+        num_workers: processes that make batches; with 0 a thread does. The batches are the same.
     """
 
     def __init__(
@@ -46,14 +46,15 @@ class Batches:
         position: Callable[[int], dict[str, Any]],
         num_workers: int = 0,
     ) -> None:
-        self._position, self._given = position, 0
+        self._position = position
+        self._returned = 0
         reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES)
         dataset = grain.MapDataset.range(count).map(make).to_iter_dataset(reading)
         if num_workers:
             _mark_flags_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
             dataset = dataset.mp_prefetch(workers, _end_with_parent).map(_copy)
-        self._iterator = _iterate(dataset, _deaf_children() if num_workers else nullcontext())
+        self._iterator = _iterate(dataset, _children_ignoring_stop_signals() if num_workers else nullcontext())
         self._close = weakref.finalize(self, self._iterator.close)  # at exit too
 
     def __iter__(self) -> Iterator[Batch]:
@@ -61,12 +62,12 @@ class Batches:
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
-        self._given += 1
+        self._returned += 1
         return batch
 
     def state(self) -> dict[str, Any]:
-        """The position in the data, from which another iterator can go on."""
-        return self._position(self._given)
+        """Returns the position in the data, from which another iterator can continue."""
+        return self._position(self._returned)
 
     def close(self) -> None:
         self._close()
@@ -79,12 +80,13 @@ class Batches:
 
 
 def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None]) -> Generator[Batch, None, None]:
-    """Goes through `dataset`, and leaves nothing of its iterator behind: its parts refer to one another, and those that
-    Python meets only on its way out report errors.
+    """Yields the batches of a dataset and then collects its iterator.
+
+    The iterator's parts refer to each other. Those that Python finds only at exit would print errors.
     """
     iterator = iter(dataset)
     try:
-        with starting:  # workers start when they are asked for the first time
+        with starting:  # workers start with the first batch
             batch = next(iterator, None)
         while batch is not None:
             yield batch
@@ -96,13 +98,13 @@ def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None])
 
 
 @contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes that are started in here, from this thread or from threads that are, get no request to end.
+def _children_ignoring_stop_signals() -> Iterator[None]:
+    """Blocks Ctrl-C and SIGTERM for processes that are started in this context, by this thread or threads it starts.
 
-    A thread's mask of signals is inherited. This process still gets them, in a thread that was there before, or later.
+    The signal mask of a thread is inherited. This process still gets the signals, in its other threads.
     """
-    resource_tracker.ensure_running()  # its start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS_TO_END)
+    resource_tracker.ensure_running()  # its start would reset the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -110,7 +112,7 @@ def _deaf_children() -> Iterator[None]:
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
-    """Ends this worker when its parent is gone, however that went; it would wait for ever to be asked for batches."""
+    """Ends this worker when its parent is gone, even if it was killed; otherwise the worker would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -122,12 +124,12 @@ def _end_with_parent(worker: int, workers: int) -> None:
 
 
 def _copy(batch: Batch) -> Batch:
-    """Frees the shared memory that a worker's arrays lie in, rather than having a device read them while it goes."""
+    """Copies a batch out of the shared memory of a worker, which may be reused while a device still reads it."""
     return {name: np.array(values) for name, values in batch.items()}
 
 
 def _mark_flags_as_parsed() -> None:
-    """Tells absl, whose flags grain's workers read, that there is no command line for it to parse."""
+    """Marks absl's flags as parsed: grain's workers read them, and there is no command line for absl here."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

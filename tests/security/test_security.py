@@ -158,7 +158,7 @@ def test_files_of_a_tokenized_corpus_that_do_not_fit_together_are_refused(tmp_pa
     for offsets in ([0, 1, 1 << 40], [5, 9], [0.0, 9.0], [[0], [9]]):
         (folder / "sentence_offsets.npy").unlink()
         np.save(folder / "sentence_offsets.npy", np.array(offsets))
-        with pytest.raises(ValueError, match="do not fit together; delete it"):
+        with pytest.raises(ValueError, match="do not match; delete it"):
             TokenStore.open(folder)
 
 

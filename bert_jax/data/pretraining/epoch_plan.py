@@ -1,7 +1,7 @@
 """One pass over the corpus as a table: its sentence pairs, and which of them share a row.
 
-Pairs are packed block by block, from their lengths alone, in an order of their own. A table may be larger than memory:
-it is then kept in files that are mapped and go with it.
+Pairs are packed block by block, from their lengths alone, in a random order, so that neighbours in the corpus rarely
+meet in a row. A table may be larger than memory: it is then kept in memory-mapped temporary files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bert_jax.data.pretraining.token_store import TokenStore
 
-PACKING = 1  # sets the random numbers of packing apart from those of planning
+PACKING = 1  # seeds the packing of a block independently of its planning
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,14 @@ class EpochPlan:
         return len(self.offsets) - 1
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the pairs of rows [B], PAIR [N], and how many are in each, int64 [B]."""
-        first, in_row = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        before = np.cumsum(in_row) - in_row
-        return self.pairs[np.repeat(first - before, in_row) + np.arange(in_row.sum())], in_row
+        """Returns the pairs of the rows [B], PAIR [N], and the number of pairs in each row, int64 [B].
+
+        Rows 5 and 2 with 2 and 3 pairs: first 12 4, in_row 2 3, shift 12 2, so pairs 12 13 4 5 6.
+        """
+        first = self.offsets[rows]
+        in_row = self.offsets[rows + 1] - first
+        shift = first - (np.cumsum(in_row) - in_row)  # from the index in the batch to the index in the plan
+        return self.pairs[np.repeat(shift, in_row) + np.arange(in_row.sum())], in_row
 
 
 def plan_rows(
@@ -61,23 +65,24 @@ def plan_rows(
     """Plans the pairs of a pass (see `plan_pairs`) and packs them in rows of `max_length` tokens.
 
     Args:
-        slots: the most pairs in a row; with 1 each has a row of its own, in the order of the corpus.
-        cache_dir: where to keep the plan, 25 bytes a pair and 8 a row, in files that are mapped and go with the plan;
-            without it the plan is in memory.
+        slots: maximum number of pairs in a row; with 1 each pair has a row, in the order of the corpus.
+        cache_dir: folder for the plan, 25 bytes a pair and 8 a row, in memory-mapped files that are deleted with the
+            plan. None keeps the plan in memory.
 
     Raises:
-        ValueError: as `plan_pairs`.
+        ValueError: see `plan_pairs`.
     """
     blocks = plan_pairs(
         store, max_length=max_length, short_probability=short_probability, seed=seed, pass_number=pass_number
     )
-    pairs, offsets = _Column(PAIR, cache_dir), _Column(np.dtype(np.int64), cache_dir)
+    pairs = _Column(PAIR, cache_dir)
+    offsets = _Column(np.dtype(np.int64), cache_dir)
     offsets.append(np.zeros(1, np.int64))
     planned = 0
-    for number, block in enumerate(blocks):
-        seeds = np.random.SeedSequence((seed, pass_number, number, PACKING))
-        numbers, in_row = _pack_block(pair_lengths(block), max_length, slots, seeds)
-        pairs.append(block[numbers])
+    for index, block in enumerate(blocks):
+        seeds = np.random.SeedSequence((seed, pass_number, index, PACKING))
+        order, in_row = _pack_block(pair_lengths(block), max_length, slots, seeds)
+        pairs.append(block[order])
         offsets.append(planned + np.cumsum(in_row))
         planned += len(block)
     return EpochPlan(pairs.array(), offsets.array())
@@ -86,7 +91,7 @@ def plan_rows(
 def _pack_block(
     lengths: np.ndarray, row_length: int, slots: int, seeds: np.random.SeedSequence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pairs' numbers [N] row by row, and how many are in each row."""
+    """Returns the indices of the pairs, [N], row by row, and the number of pairs in each row."""
     if slots == 1:
         return np.arange(len(lengths)), np.ones(len(lengths), np.int64)
     order = np.random.Generator(np.random.Philox(seeds)).permutation(len(lengths))
@@ -95,10 +100,11 @@ def _pack_block(
 
 
 class _Column:
-    """An array that grows, in memory or in a file without a name."""
+    """An array that grows, in memory or in an unnamed temporary file."""
 
     def __init__(self, dtype: np.dtype, folder: str | os.PathLike[str] | None) -> None:
-        self._dtype, self._file = dtype, self._open(folder)
+        self._dtype = dtype
+        self._file = self._open(folder)
 
     @staticmethod
     def _open(folder: str | os.PathLike[str] | None) -> IO[bytes]:
@@ -111,7 +117,7 @@ class _Column:
         self._file.write(values.tobytes())
 
     def array(self) -> np.ndarray:
-        """Returns what was appended, and takes no more."""
+        """Returns all appended values; nothing can be appended afterwards."""
         if isinstance(self._file, io.BytesIO):
             return np.frombuffer(self._file.getbuffer(), self._dtype)
         with self._file:

@@ -1,12 +1,15 @@
-"""Batches for pretraining: from a store of tokens to dicts of arrays, masked anew in every pass.
+"""Batches for pretraining: from a token store to dicts of arrays, with new masks in every pass.
 
-Training is an endless sequence of rows, 0, 1, 2, ... What a row holds is a pure function of the settings and its
-number: which pass it lies in, which row of that pass' plan the shuffle puts there, with one sentence pair or several
-packed together, which tokens are masked. So a position is one integer. It means the same for any number of processes
-and workers, and training goes on from it.
+Training reads an endless sequence of rows 0, 1, 2, ... The content of a row is a pure function of the settings and its
+number, so the position in the data is one integer. It means the same for any number of processes and workers, and a
+resumed run continues from it. With `rows_per_pass` 1000, row 2345 is made like this:
+    pass    2345 // 1000 = 2: `plan_rows` plans the sentence pairs of pass 2 and packs them into rows.
+    row     2345 % 1000 = 345: the shuffle of pass 2 maps index 345 to, say, row 812 of that plan.
+    pairs   row 812 holds, say, pairs 2431, 2432 and 2433 of the plan; `build_inputs` copies their tokens.
+    masks   `mask_tokens` draws the random numbers of row 2345, not 812: in the next pass the masks are different.
 
-A pass has as many rows as the first one. Later plans are a little longer or shorter by chance (0.2 % for half a million
-pairs, less for more): of a longer one some rows, at random, are not shown; of a shorter one some are shown twice.
+Every pass has as many rows as the first one. Later plans are slightly longer or shorter by chance (0.2 % for half a
+million pairs, less for more): of a longer plan some random rows are not shown, of a shorter one some are shown twice.
 """
 
 from __future__ import annotations
@@ -42,12 +45,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What a pretraining row looks like.
+    """What the rows of pretraining contain.
 
     Attributes:
-        max_length: T, the tokens of a row, and the most of a sentence pair.
+        max_length: T, tokens of a row, and maximum number of tokens of a sentence pair.
         packing: put several pairs in a row where they fit.
-        max_predictions: the most of a pair; None is as many as `masked_share` asks for.
+        masked_share: fraction of the tokens to predict.
+        max_predictions: maximum number of masked tokens of a pair; None sets no limit beside `masked_share`.
+        whole_word_masking: mask all pieces of a word or none.
+        short_probability: probability that a document's pairs aim at a random, shorter length.
+        seed: decides pairs, packing, order and masks.
     """
 
     max_length: int = 128
@@ -61,11 +68,11 @@ class BatchSettings:
     def __post_init__(self) -> None:
         check_lengths(self.max_length, self.short_probability)
         if not 0 < self.masked_share <= 1:
-            raise ValueError(f"masked_share must lie in (0, 1], found {self.masked_share}")
+            raise ValueError(f"`masked_share` must lie in (0, 1], got {self.masked_share}")
         if self.max_predictions is not None and self.max_predictions < 1:
-            raise ValueError(f"max_predictions must be at least 1, found {self.max_predictions}")
+            raise ValueError(f"`max_predictions` must be at least 1, got {self.max_predictions}")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must lie in [0, 2**32), found {self.seed}")
+            raise ValueError(f"`seed` must lie in [0, 2**32), got {self.seed}")
 
     @property
     def slots(self) -> int:
@@ -79,7 +86,7 @@ class BatchSettings:
         return min(enough, self.slots * (self.max_predictions or enough))
 
     def blank(self, rows: int) -> Batch:
-        """Returns a batch of zeros with the shapes and dtypes of any other, which takes no memory."""
+        """Returns a batch of zeros with the shapes and dtypes of every batch; it takes no memory."""
         widths = {"masked": self.predictions, "next": self.slots, "cls": self.slots}
         return {
             name: np.broadcast_to(np.zeros((), dtype), (rows, widths.get(name.split("_")[0], self.max_length)))
@@ -102,23 +109,23 @@ def training_batches(
     """Returns the endless batches of training from row `start_row` on.
 
     Args:
-        vocabulary: the tokenizer that the store was made with, or what masking needs to know of it.
-        batch_size: rows of the global batch; a process gets its share of each, in the order of the processes.
-        num_workers: processes that make batches; with 0 a thread does. The batches are the same. A script that asks
-            for workers needs the usual `if __name__ == "__main__":`.
-        cache_dir: a folder for the plans, see `plan_rows`; without one they stay in memory.
+        vocabulary: the tokenizer that the store was made with, or its `Vocabulary`.
+        batch_size: rows of the global batch; process i of n gets the i-th n-th of each batch.
+        num_workers: processes that make batches; with 0 a thread does. The batches are the same. A script with workers
+            needs the usual `if __name__ == "__main__":`.
+        cache_dir: folder for the plans, see `plan_rows`; None keeps them in memory.
 
     Raises:
-        ValueError: for sizes that do not fit, fewer than two documents, or, from the iterator, an id of the corpus
-            beyond the vocabulary.
+        ValueError: an impossible size, fewer than two documents, or, from the iterator, a token id of the corpus that
+            is not in the vocabulary.
     """
     if start_row < 0:
-        raise ValueError(f"start_row must not be negative, found {start_row}")
+        raise ValueError(f"`start_row` must be at least 0, got {start_row}")
     if num_workers < 0:
-        raise ValueError(f"num_workers must not be negative, found {num_workers}")
+        raise ValueError(f"`num_workers` must be at least 0, got {num_workers}")
     rows = PretrainingRows(store, Vocabulary.of(vocabulary), settings, cache_dir)
-    share = _Share(rows, start_row, ENDLESS, batch_size, process_index, process_count)
-    return PretrainingBatches(share, num_workers)
+    make = _ProcessBatches(rows, start_row, ENDLESS, batch_size, process_index, process_count)
+    return PretrainingBatches(make, num_workers)
 
 
 def evaluation_batches(
@@ -132,37 +139,37 @@ def evaluation_batches(
     process_count: int = 1,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> PretrainingBatches:
-    """Returns every pair of the first pass once, in a random order, or `limit_rows` of them; always the same masks.
+    """Returns the rows of the first pass once, in a random order, or `limit_rows` of them; always with the same masks.
 
-    The last batch is filled up with rows of padding that count for nothing: their weights and attention are all 0.
-    Arguments and errors are those of `training_batches`.
+    The last batch is filled up with rows of padding, whose weights and attention mask are all 0. Arguments and errors
+    are those of `training_batches`.
     """
     if limit_rows is not None and limit_rows < 1:
-        raise ValueError(f"limit_rows must be at least 1, found {limit_rows}")
+        raise ValueError(f"`limit_rows` must be at least 1, got {limit_rows}")
     rows = PretrainingRows(store, Vocabulary.of(vocabulary), settings, cache_dir)
     end = min(rows.per_pass, limit_rows or rows.per_pass)
-    return PretrainingBatches(_Share(rows, 0, end, batch_size, process_index, process_count))
+    return PretrainingBatches(_ProcessBatches(rows, 0, end, batch_size, process_index, process_count))
 
 
 class PretrainingBatches(Batches):
-    """The batches of one process' share.
+    """An iterator over the batches of one process.
 
     Attributes:
-        rows_per_pass: rows that make one pass over the corpus.
+        rows_per_pass: rows of one pass over the corpus.
     """
 
-    def __init__(self, share: _Share, num_workers: int = 0) -> None:
-        self.rows_per_pass = share.rows.per_pass
+    def __init__(self, make: _ProcessBatches, num_workers: int = 0) -> None:
+        self.rows_per_pass = make.rows.per_pass
         super().__init__(
-            share,
-            count=-(-(share.end - share.first) // share.batch_size),
-            position=lambda given: {"row": share.first + given * share.batch_size},
+            make,
+            count=-(-(make.end - make.first) // make.batch_size),
+            position=lambda batches: {"row": make.first + batches * make.batch_size},
             num_workers=num_workers,
         )
 
 
 class PretrainingRows:
-    """The rows of pretraining by number: `rows(numbers [B])` is their batch."""
+    """The rows of pretraining by number: `rows(numbers)`, int [B], is the batch of these rows."""
 
     def __init__(
         self,
@@ -171,13 +178,13 @@ class PretrainingRows:
         settings: BatchSettings,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._arguments = store, vocabulary, settings, cache_dir
+        self._arguments = (store, vocabulary, settings, cache_dir)
         self._pass = functools.lru_cache(maxsize=2)(self._plan_pass)
         self.per_pass = len(self._pass(0))
         self.pad_id = vocabulary.pad_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PretrainingRows, self._arguments  # a worker plans, or maps, the passes itself
+        return PretrainingRows, self._arguments  # a worker plans the passes itself
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         store, vocabulary, settings, _ = self._arguments
@@ -197,13 +204,14 @@ class PretrainingRows:
         return inputs | masked
 
     def pairs(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the pairs of rows int [B], PAIR [N], and how many are in each, int64 [B]."""
+        """Returns the pairs of the rows [B], PAIR [N], and the number of pairs in each row, int64 [B]."""
         found = [(np.zeros(0, PAIR), np.zeros(0, np.int64))]
         for pass_number, group in itertools.groupby(numbers.tolist(), lambda number: number // self.per_pass):
             plan = self._pass(pass_number)
-            places = np.array(list(group)) % self.per_pass % len(plan)
-            order = np.random.SeedSequence((self._arguments[2].seed, pass_number))
-            found.append(plan.take(shuffled(places, len(plan), order)))
+            # A plan shorter than the first one shows its first rows again.
+            indices = np.array(list(group)) % self.per_pass % len(plan)
+            seeds = np.random.SeedSequence((self._arguments[2].seed, pass_number))
+            found.append(plan.take(shuffled(indices, len(plan), seeds)))
         pairs, in_row = zip(*found, strict=True)
         return np.concatenate(pairs), np.concatenate(in_row)
 
@@ -221,8 +229,11 @@ class PretrainingRows:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """One process' share of the global batches of rows first to end - 1: `share(n)` is its part of batch n."""
+class _ProcessBatches:
+    """Makes a process' slice of the global batches of rows first <= r < end: `make(n)` is its slice of batch n.
+
+    With `batch_size` 8 and 2 processes batch 3 has rows first + 24 to first + 31, and process 1 makes the last four.
+    """
 
     rows: PretrainingRows
     first: int
@@ -233,21 +244,22 @@ class _Share:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}")
         if self.batch_size % self.process_count:
-            raise ValueError(f"batch_size {self.batch_size} is not divisible by process_count {self.process_count}")
+            raise ValueError(f"`batch_size` {self.batch_size} is not divisible by {self.process_count} processes")
         if not 0 <= self.process_index < self.process_count:
-            raise ValueError(f"process_index {self.process_index} is not one of {self.process_count} processes")
+            raise ValueError(f"`process_index` must lie in [0, {self.process_count}), got {self.process_index}")
 
     def __call__(self, number: int) -> Batch:
         size = self.batch_size // self.process_count
         first = self.first + number * self.batch_size + self.process_index * size
         batch = self.rows(np.arange(first, min(first + size, self.end)))
-        return {name: self._fill_up(name, values, size) for name, values in batch.items()}
+        return {name: self._pad(name, values, size) for name, values in batch.items()}
 
-    def _fill_up(self, name: str, values: np.ndarray, size: int) -> np.ndarray:
+    def _pad(self, name: str, values: np.ndarray, size: int) -> np.ndarray:
+        """Adds rows of padding to the last batch."""
         if len(values) == size:
             return values
-        filler = self.rows.pad_id if name == "input_ids" else 0
+        fill = self.rows.pad_id if name == "input_ids" else 0
         widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
-        return np.pad(values, widths, constant_values=filler)
+        return np.pad(values, widths, constant_values=fill)

@@ -1,13 +1,24 @@
-"""Choose the tokens a masked language model has to predict, and what the model sees in their place.
+"""Masking for the masked language model: chooses the tokens to predict and replaces them in the inputs.
 
-Of the tokens of a sequence 15 % are chosen; of those 80 % become [MASK], 10 % another token, 10 % stay. Each sequence
-of a packed row has its own share. What happens to a row depends on the seed and the row's number alone, so it is the
-same in any batch, worker or process, and it is another in the next pass, where the row has another number (RoBERTa's
-dynamic masking).
+15 % of the tokens of a sequence are chosen; of those 80 % become [MASK], 10 % a random token, 10 % stay as they are.
+Each sequence of a packed row gets its own 15 %. The masks of a row depend only on the seed and the row's number, so
+they are the same in any batch, worker or process, and different in the next pass, where the row has another number
+(dynamic masking, RoBERTa).
 
-References: Devlin et al., BERT, 2018, section 3.1; Liu et al., RoBERTa, 2019, section 4.1; whole-word masking after
-google-research/bert. Departures: the random token is drawn from the vocabulary without its special tokens, [UNK] is
-never asked for, and a word that a cut left at the beginning of a segment does not join the segment before.
+One row, `masked_share` 0.3, whole words. The budget is round(0.3 * 7 tokens) = 2.
+    column       0      1    2   3         4       5      6
+    input_ids    [CLS]  the  un  ##believ  ##able  story  [SEP]
+    maskable     0      1    1   1         1       1      0
+    word_starts  0      1    1   0         0       1      0
+    turn         1.9    1.6  1.2 1.8       1.1     1.4    1.3     random in [0, 1), plus the number of the sequence
+Words in the order of their turns: `un ##believ ##able` has 3 tokens, more than 2, and is skipped; `story` is taken;
+`the` is taken. masked_positions = 1 5.
+
+Axes: B rows, T tokens of a row, P predictions of a row, N sequences of the batch, W words of the batch, V vocabulary.
+
+References: Devlin et al., BERT, 2018, section 3.1; Liu et al., RoBERTa, 2019, section 4.1; whole-word masking as in
+google-research/bert. Departures: random tokens are drawn from the vocabulary without its special tokens, [UNK] is
+never predicted, and a word cut off at the beginning of a segment does not join the word before it.
 """
 
 import math
@@ -17,25 +28,27 @@ from typing import Any
 
 import numpy as np
 
-MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
-SHORTEST = 5  # tokens of a sequence: [CLS], one, [SEP], another, [SEP]
+from bert_jax.data.pretraining.pair_planning import SHORTEST_PAIR
+
+MASK_FRACTION = 0.8
+RANDOM_FRACTION = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """What data needs to know of a tokenizer; the tokenizer's own attributes of the same names."""
+    """The attributes of a tokenizer that batches depend on: small enough to send to a worker process."""
 
     vocab_size: int
     pad_id: int
     cls_id: int
     sep_id: int
     mask_id: int
-    special_ids: np.ndarray  # int [any]
-    continuation: np.ndarray  # bool [V], the piece goes on with the word before it ("##ing")
+    special_ids: np.ndarray  # int, any number
+    continuation: np.ndarray  # bool [V], the piece continues a word ("##ing")
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Vocabulary":
-        """Takes the attributes from a tokenizer, and leaves the rest of it behind."""
+        """Copies the attributes of a tokenizer."""
         return cls(**{field.name: getattr(tokenizer, field.name) for field in fields(cls)})
 
     @cached_property
@@ -45,14 +58,14 @@ class Vocabulary:
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
-        """Int32 [any], all others."""
+        """Int32, the ids of all other tokens."""
         return np.flatnonzero(~self.special).astype(np.int32)
 
 
 def predictions_per_row(max_length: int, masked_share: float, slots: int = 1) -> int:
-    """Returns P, slots enough for the predictions of a row of `max_length` tokens with up to `slots` sequences."""
-    # Each of several sequences rounds its number up, by a half or, where it would come to nothing, to one.
-    rounding = max(0.5, 1 - masked_share * SHORTEST) * slots if slots > 1 else 0.0
+    """Returns P, enough predictions for a row of `max_length` tokens with up to `slots` sequences."""
+    # With several sequences each budget may be rounded up: by a half, or from less than one to one.
+    rounding = max(0.5, 1 - masked_share * SHORTEST_PAIR) * slots if slots > 1 else 0.0
     return max(1, min(max_length, math.ceil(masked_share * max_length + rounding)))
 
 
@@ -68,45 +81,42 @@ def mask_tokens(
     seed: int,
     rows: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Masks each sequence of a batch: min(most, max(1, round(share x length))) tokens, or all there are if fewer.
+    """Masks round(masked_share * length) tokens of each sequence, at least 1 and at most `max_predictions`.
 
     Args:
         input_ids: int32 [B, T], sequences with their special tokens, then padding.
         attention_mask: int32 [B, T], the number of the sequence in its row, ascending from 1; 0 is padding.
-        predictions: P, the slots of a row; what its sequences want beyond them is left out.
-        max_predictions: the most tokens masked in a sequence; None is P.
-        whole_words: take the pieces of a word together, and skip a word that would pass the number; a sequence may
-            then end below it.
-        seed, rows: row `rows[b]` (int [B]) of `seed` has masks of its own.
+        predictions: P, the slots of a row; predictions beyond them are dropped.
+        max_predictions: maximum number of masked tokens of a sequence; None is P.
+        whole_words: mask all pieces of a word or none; words larger than the rest of the budget are skipped.
+        seed: with `rows`, decides the masks.
+        rows: int [B], the number of each row in training.
 
     Returns:
-        input_ids int32 [B, T] masked; masked_positions (ascending), masked_labels int32 [B, P] and masked_weights
-        float32 [B, P], all 0 where there is nothing to predict.
+        input_ids int32 [B, T] masked; masked_positions (ascending) and masked_labels int32 [B, P] and masked_weights
+        float32 [B, P], all 0 in unused slots.
     """
-    (B, T), P = input_ids.shape, predictions
-    order, action, replacement = np.split(_draw(seed, rows, T + 2 * P), [T, T + P], axis=1)
-    candidate = ~vocabulary.special[input_ids]
-    starts = candidate.copy()
+    B, T = input_ids.shape
+    P = predictions
+    order, action, replacement = np.split(_uniform(seed, rows, T + 2 * P), [T, T + P], axis=1)  # [B, T], 2 x [B, P]
+    maskable = ~vocabulary.special[input_ids]  # [B, T]
+    word_starts = maskable.copy()
     if whole_words:
-        starts[:, 1:] &= ~(vocabulary.continuation[input_ids[:, 1:]] & candidate[:, :-1])
+        word_starts[:, 1:] &= ~(vocabulary.continuation[input_ids[:, 1:]] & maskable[:, :-1])
+    sequence, length = _number_sequences(attention_mask)
+    budget = np.maximum(1, np.rint(masked_share * length).astype(int))  # [N]
+    budget = np.minimum(budget, P if max_predictions is None else max_predictions)
+    cells = _choose(word_starts, maskable, sequence, order + attention_mask, budget)
 
-    S = int(attention_mask.max(initial=0))
-    sequence = attention_mask + np.arange(B)[:, None] * (S + 1)  # in the whole batch
-    length = np.bincount(sequence.ravel(), minlength=B * (S + 1))
-    most = P if max_predictions is None else max_predictions
-    wanted = np.minimum(most, np.maximum(1, np.rint(masked_share * length).astype(int)))
-    row, place = np.divmod(_choose(starts, candidate, sequence, order + attention_mask, wanted), T)
-
-    slot = np.arange(row.size) - np.searchsorted(row, np.arange(B))[row]
-    row, place, slot = row[slot < P], place[slot < P], slot[slot < P]
-    labels = input_ids[row, place]
-    ordinary = vocabulary.ordinary_ids
-    others = ordinary[(replacement[row, slot] * ordinary.size).astype(int)]
-    drawn = action[row, slot]
+    row, column = np.divmod(cells, T)
+    slot = np.arange(row.size) - np.searchsorted(row, np.arange(B))[row]  # counts from 0 in each row
+    fits = slot < P
+    row = row[fits]
+    column = column[fits]
+    slot = slot[fits]
+    labels = input_ids[row, column]
     masked = input_ids.astype(np.int32)
-    masked[row, place] = np.where(
-        drawn < MASK_SHARE, vocabulary.mask_id, np.where(drawn < MASK_SHARE + RANDOM_SHARE, others, labels)
-    )
+    masked[row, column] = _replace(labels, action[row, slot], replacement[row, slot], vocabulary)
 
     def in_slots(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
         table = np.zeros((B, P), dtype)
@@ -115,15 +125,19 @@ def mask_tokens(
 
     return {
         "input_ids": masked,
-        "masked_positions": in_slots(place, np.int32),
+        "masked_positions": in_slots(column, np.int32),
         "masked_labels": in_slots(labels, np.int32),
         "masked_weights": in_slots(np.ones(row.size), np.float32),
     }
 
 
-def _draw(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns uniform numbers, float64 [B, count]: those of row r are the r-th part of one stream."""
-    blocks = -(-count // 4)  # Philox counts blocks of four numbers
+def _uniform(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns uniform numbers in [0, 1), float64 [B, count], which depend on the seed and the row's number only.
+
+    They are slices of one random stream: row r has the numbers from `r * count`, rounded up to a multiple of 4, on.
+    Consecutive rows are drawn in one call.
+    """
+    blocks = -(-count // 4)  # Philox's counter counts blocks of four numbers
     draws = np.empty((len(rows), 4 * blocks))
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     for part, first in zip(np.split(draws, breaks), np.split(rows, breaks), strict=True):
@@ -132,37 +146,71 @@ def _draw(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
     return draws[:, :count]
 
 
+def _number_sequences(attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the sequences of a batch: [B, T] with each token's sequence, and [N] with their lengths.
+
+    Every row gets as many numbers as the fullest row needs, one more for its padding, so some sequences are empty.
+    """
+    B, _ = attention_mask.shape
+    per_row = int(attention_mask.max(initial=0)) + 1
+    sequence = attention_mask + np.arange(B)[:, None] * per_row
+    return sequence, np.bincount(sequence.ravel(), minlength=B * per_row)
+
+
+def _replace(labels: np.ndarray, action: np.ndarray, replacement: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Returns what the model sees instead of the labels: [MASK], a random token or the label itself."""
+    random_ids = vocabulary.ordinary_ids[(replacement * vocabulary.ordinary_ids.size).astype(int)]
+    kept_or_random = np.where(action < MASK_FRACTION + RANDOM_FRACTION, random_ids, labels)
+    return np.where(action < MASK_FRACTION, vocabulary.mask_id, kept_or_random)
+
+
 def _choose(
-    starts: np.ndarray, candidate: np.ndarray, sequence: np.ndarray, turn: np.ndarray, wanted: np.ndarray
+    word_starts: np.ndarray, maskable: np.ndarray, sequence: np.ndarray, turn: np.ndarray, budget: np.ndarray
 ) -> np.ndarray:
-    """Takes words of each sequence in turn, skipping those that would pass its `wanted` tokens.
+    """Chooses words of each sequence in the order of their turns, as long as they fit into the budget.
 
     Args:
-        starts: bool [B, T], where words begin.
-        candidate: bool [B, T], what is part of a word.
-        sequence: int [B, T], each token's sequence in the batch; `wanted` is by them.
-        turn: float [B, T], ascending from one sequence of a row to the next.
+        word_starts: bool [B, T], where words begin.
+        maskable: bool [B, T], the tokens of words.
+        sequence: int [B, T], the sequence of each token in the batch.
+        turn: float [B, T], larger for a later sequence of the row, random within a sequence.
+        budget: int [N], maximum number of tokens of each sequence.
 
     Returns:
-        The tokens' places in the flattened batch, ascending.
+        The chosen tokens as indices into the flattened [B * T], ascending.
     """
-    B, T = starts.shape
-    places = np.argsort(np.where(starts, turn, np.inf), axis=1) + np.arange(B)[:, None] * T
-    words = places[np.arange(T) < starts.sum(axis=1, keepdims=True)]  # where they begin, sequence by sequence
-    count = np.bincount(sequence[starts], minlength=wanted.size)
-    first = np.cumsum(count) - count
-    if candidate.sum() == words.size:  # words of one token each
-        most = np.minimum(count, wanted)
-        return np.sort(words[np.repeat(first - np.cumsum(most) + most, most) + np.arange(most.sum())])
+    B, T = word_starts.shape
+    cells = np.argsort(np.where(word_starts, turn, np.inf), axis=1) + np.arange(B)[:, None] * T
+    starts = cells[np.arange(T) < word_starts.sum(axis=1, keepdims=True)]  # [W], by sequence, then by turn
+    words = np.bincount(sequence[word_starts], minlength=budget.size)  # [N], words of each sequence
+    first = np.cumsum(words) - words  # [N], index in `starts` of each sequence's first word
+    if maskable.sum() == starts.size:  # every word is one token: take the first ones
+        taken = np.minimum(words, budget)
+        within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+        return np.sort(starts[np.repeat(first, taken) + within])
+    word_of = np.cumsum(word_starts) - 1  # [B * T], the word of each token that belongs to one
+    size = np.bincount(word_of[maskable.ravel()], minlength=starts.size)  # [W], tokens of each word
+    chosen = _choose_whole_words(word_of[starts], size, first, words, budget)
+    return np.flatnonzero(maskable.ravel() & chosen[word_of])
 
-    number = np.cumsum(starts) - 1  # of each token's word, where it has one
-    size = np.bincount(number[candidate.ravel()], minlength=words.size)
-    in_turn, taken, chosen = number[words], np.zeros(wanted.size, int), np.zeros(words.size, bool)
-    for round_ in range(count.max()):
-        going = np.flatnonzero((round_ < count) & (taken < wanted))
-        if not going.size:
+
+def _choose_whole_words(
+    in_turn: np.ndarray, size: np.ndarray, first: np.ndarray, words: np.ndarray, budget: np.ndarray
+) -> np.ndarray:
+    """Returns the chosen words, bool [W]: one word of every sequence per round, skipped if it exceeds the budget.
+
+    Args:
+        in_turn: int [W], the words by sequence, then by turn.
+        size: int [W], tokens of each word.
+        first, words, budget: int [N], index of the first word in `in_turn`, number of words, number of tokens.
+    """
+    chosen = np.zeros(size.size, bool)
+    tokens = np.zeros(budget.size, int)  # [N], taken so far
+    for round_ in range(words.max()):
+        open_ = np.flatnonzero((round_ < words) & (tokens < budget))  # sequences with words and budget left
+        if not open_.size:
             break
-        word = in_turn[first[going] + round_]
-        chosen[word] = taken[going] + size[word] <= wanted[going]
-        taken[going] += size[word] * chosen[word]
-    return np.flatnonzero(candidate.ravel() & chosen[number])
+        word = in_turn[first[open_] + round_]
+        chosen[word] = tokens[open_] + size[word] <= budget[open_]
+        tokens[open_] += size[word] * chosen[word]
+    return chosen

@@ -1,4 +1,4 @@
-"""Planned sentence pairs as arrays: [CLS] A [SEP] B [SEP] in the rows of a batch, with next-sentence labels."""
+"""Turns planned sentence pairs into arrays: [CLS] A [SEP] B [SEP] in the rows of a batch, with next-sentence labels."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ if TYPE_CHECKING:
 def build_inputs(
     store: TokenStore, pairs: np.ndarray, in_row: np.ndarray, vocabulary: Vocabulary, *, max_length: int, slots: int
 ) -> dict[str, np.ndarray]:
-    """Lays out [CLS] A [SEP] B [SEP] for PAIR [N], `in_row` [B] of them in each row, with next-sentence labels [B, S].
+    """Builds the batch of PAIR [N], `in_row` [B] of them in each row, before masking.
 
     Args:
-        max_length: T, the tokens of a row.
-        slots: S, the most pairs in a row.
+        max_length: T, tokens of a row.
+        slots: S, maximum number of pairs in a row.
+
+    Returns:
+        input_ids, attention_mask, token_type_ids and position_ids int32 [B, T]; cls_positions and
+        next_sentence_labels int32 [B, S]; next_sentence_weights float32 [B, S].
 
     Raises:
-        ValueError: an id of the corpus is not in the vocabulary.
+        ValueError: a token id of the corpus is not in the vocabulary.
     """
     lengths = pair_lengths(pairs)
     rows = PackedRows(lengths, in_row, row_length=max_length, slots=slots)
+    segment_b = pairs["a_length"].astype(np.int64) + 2  # [N], after [CLS] A [SEP]
     input_ids = np.full((len(in_row), max_length), vocabulary.pad_id, np.int32)
-    for row, start, (a_start, b_start, a, b, _) in zip(
-        rows.row.tolist(), rows.start.tolist(), pairs.tolist(), strict=True
-    ):
-        second = start + a + 2  # where B begins
-        input_ids[row, start + 1 : second - 1] = store.span(a_start, a)
-        input_ids[row, second : second + b] = store.span(b_start, b)
-    _check_ids(input_ids, pairs, rows, vocabulary.vocab_size)
-    segment_b = pairs["a_length"].astype(np.int64) + 2  # [CLS] A [SEP] come before it
     input_ids[rows.row, rows.start] = vocabulary.cls_id
     input_ids[rows.row, rows.start + segment_b - 1] = vocabulary.sep_id
     input_ids[rows.row, rows.start + lengths - 1] = vocabulary.sep_id
+    # A loop, because the store is memory-mapped in chunks: each span is copied from disk straight into the batch.
+    columns = zip(rows.row.tolist(), rows.start.tolist(), pairs.tolist(), strict=True)
+    for row, start, (a_start, b_start, a_length, b_length, _) in columns:
+        a_column = start + 1
+        b_column = start + a_length + 2
+        input_ids[row, a_column : a_column + a_length] = store.span(a_start, a_length)
+        input_ids[row, b_column : b_column + b_length] = store.span(b_start, b_length)
+    _check_ids(input_ids, pairs, rows, vocabulary.vocab_size)
     return {
         "input_ids": input_ids,
         **rows.model_inputs(segment_b),
@@ -51,7 +56,7 @@ def build_inputs(
 def _check_ids(input_ids: np.ndarray, pairs: np.ndarray, rows: PackedRows, vocab_size: int) -> None:
     wrong = (input_ids < 0) | (input_ids >= vocab_size)
     if wrong.any():
-        row, place = np.argwhere(wrong)[0]
-        pair = pairs[(rows.row == row) & (rows.start <= place)][-1]
+        row, column = np.argwhere(wrong)[0]
+        pair = pairs[(rows.row == row) & (rows.start <= column)][-1]
         where = f"in the pair at tokens {pair['a_start']} and {pair['b_start']} of the corpus"
-        raise ValueError(f"token id {input_ids[row, place]} is beyond the vocabulary of {vocab_size} ({where})")
+        raise ValueError(f"token id {input_ids[row, column]} is not in the vocabulary of {vocab_size} ({where})")

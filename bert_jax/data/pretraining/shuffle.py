@@ -1,6 +1,12 @@
-"""A random order without a table: which of `count` things comes at a place is computed, however many there are.
+"""A random permutation without a table: the value at each index is computed, for any number of values.
 
-A Feistel network permutes numbers of as many bits as `count` takes; a result beyond `count` goes through it again.
+A Feistel network permutes all numbers of a fixed number of bits; a result beyond `count` goes through it again. The
+numbers 0 to 5, for example, need three bits: the network permutes 0 to 7, and where it gives 6 or 7 it is applied to
+that until it gives less than 6. So a corpus of any size is shuffled in constant memory, and resuming at a row needs no
+more than its number.
+
+grain's `MapDataset.shuffle` has a similar network, but with 32-bit indices (a large corpus has more pairs over all
+passes) and one Python call per index, where this takes arrays.
 
 References: Luby, Rackoff, How to Construct Pseudorandom Permutations, 1988; Black, Rogaway, Ciphers with Arbitrary
 Finite Domains, 2002, section 4 (cycle walking).
@@ -11,27 +17,27 @@ import numpy as np
 ROUNDS = 8
 
 
-def shuffled(places: np.ndarray, count: int, seeds: np.random.SeedSequence) -> np.ndarray:
-    """Returns which things, int64 [B], of 0 to count - 1, are at `places`, int [B], in the order that `seeds` decide.
-
-    All places together have every thing once.
-    """
+def shuffled(indices: np.ndarray, count: int, seeds: np.random.SeedSequence) -> np.ndarray:
+    """Returns the values, int64 [B], at `indices`, int [B], of a permutation of 0 to count - 1 that `seeds` decide."""
     bits = max(2, (count - 1).bit_length())
     keys = seeds.generate_state(ROUNDS, np.uint64)
-    things = _permute(places.astype(np.uint64), bits, keys)
-    while (beyond := things >= count).any():
-        things[beyond] = _permute(things[beyond], bits, keys)
-    return things.astype(np.int64)
+    values = _permute(indices.astype(np.uint64), bits, keys)
+    while (beyond := values >= count).any():
+        values[beyond] = _permute(values[beyond], bits, keys)
+    return values.astype(np.int64)
 
 
 def _permute(numbers: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
-    """Permutes the numbers of so many bits: each half in turn is masked with a function of the other."""
-    one, two = bits - bits // 2, bits // 2
-    left, right = numbers >> np.uint64(two), numbers & np.uint64((1 << two) - 1)
+    """Permutes the numbers of `bits` bits: in each round one half is XORed with a function of the other."""
+    left_bits = bits - bits // 2
+    right_bits = bits // 2
+    left = numbers >> np.uint64(right_bits)
+    right = numbers & np.uint64((1 << right_bits) - 1)
     for key in keys:
-        left, right = right, left ^ (_mix(right + key) & np.uint64((1 << one) - 1))
-        one, two = two, one
-    return left << np.uint64(two) | right
+        # The halves swap; if `bits` is odd, so do their widths.
+        left, right = right, left ^ (_mix(right + key) & np.uint64((1 << left_bits) - 1))
+        left_bits, right_bits = right_bits, left_bits
+    return left << np.uint64(right_bits) | right
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

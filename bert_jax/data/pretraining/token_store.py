@@ -1,9 +1,12 @@
-"""A corpus as token ids on disk: documents -> sentences -> tokens, flat.
+"""A corpus as token ids on disk: documents -> sentences -> tokens, in flat arrays.
 
-Splitting and tokenizing a corpus takes minutes to hours and depends on nothing that changes from pass to pass, so it is
-done once, on all cores. What is kept is memory-mapped: the ids of all tokens one after the other, as Arrow; the tokens
-before each sentence and the sentences before each document, as .npy. A corpus may be larger than memory, processes that
-read it share it, and the one that writes it holds a few megabytes at a time.
+Splitting and tokenizing a corpus takes minutes to hours and is the same for every pass, so it is done once, on all
+cores, and memory-mapped afterwards. For two documents of two and one sentences with 3, 2 and 4 tokens:
+    ids.arrow             [i i i i i i i i i]   the ids of all tokens
+    sentence_offsets.npy  [0 3 5 9]             tokens before each sentence
+    document_offsets.npy  [0 2 3]               sentences before each document
+A corpus may be larger than memory: processes that read it share it, and the process that writes it holds a few
+megabytes at a time.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ if TYPE_CHECKING:
 
     from bert_jax.text.tokenizer import Tokenizer
 
-FORMAT = 1  # part of the fingerprint: to be raised when the same corpus is to give other sentences
-WORTH_PROCESSES = 1 << 25  # bytes of text; less is done before the processes have started
+FORMAT = 1  # part of the fingerprint; increase it when the same corpus gives other sentences
+MIN_BYTES_FOR_PROCESSES = 1 << 25  # of text; one process tokenizes less before others have started
 
 
 class TokenStore:
-    """Token ids of a corpus, cut into sentences and documents.
+    """Token ids of a corpus, split into sentences and documents.
 
     Sentence `s` holds the tokens `sentence_offsets[s]:sentence_offsets[s + 1]`, document `d` the sentences
     `document_offsets[d]:document_offsets[d + 1]`. No sentence and no document is empty.
@@ -49,7 +52,7 @@ class TokenStore:
     Attributes:
         sentence_offsets: int64 [sentences + 1], tokens before each sentence.
         document_offsets: int64 [documents + 1], sentences before each document.
-        fingerprint: stands for the content; the same documents, tokenizer and language give the same one.
+        fingerprint: identifies the content; equal for equal documents, tokenizer and language.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class TokenStore:
         fingerprint: str,
         folder: Path | None = None,
     ) -> None:
-        """Holds arrays; `chunks` are the ids of consecutive tokens, and no document reaches into two."""
+        """Wraps arrays; `chunks` hold the ids of consecutive tokens, and no document is in two chunks."""
         self._chunks = list(chunks)
         self._starts = np.cumsum([0, *map(len, chunks)])[:-1].tolist()
         self._folder = folder
@@ -70,9 +73,9 @@ class TokenStore:
 
     @classmethod
     def from_documents(cls, documents: Sequence[Sequence[Sequence[int]]]) -> TokenStore:
-        """Holds documents, given as lists of sentences of token ids, in memory.
+        """Makes a store in memory from documents, lists of sentences of token ids.
 
-        Sentences without tokens and documents without sentences are dropped, as they are from a corpus.
+        Empty sentences and documents are dropped, as `tokenize_corpus` does.
         """
         kept = [[sentence for sentence in document if len(sentence)] for document in documents]
         kept = [document for document in kept if document]
@@ -86,10 +89,10 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> TokenStore:
-        """Maps a folder that `tokenize_corpus` has written.
+        """Memory-maps a folder that `tokenize_corpus` has written.
 
         Raises:
-            ValueError: the folder holds something else, or its files do not fit together.
+            ValueError: the folder holds something else, or its files do not match.
         """
         try:
             with pa.memory_map(str(folder / "ids.arrow")) as file:
@@ -103,17 +106,17 @@ class TokenStore:
         for offsets, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
             whole = offsets.ndim == 1 and offsets.dtype == np.int64 and len(offsets) > 1
             if not (whole and offsets[0] == 0 and offsets[-1] == end):
-                raise ValueError(f"{folder}: the files of a tokenized corpus do not fit together; delete it")
+                raise ValueError(f"{folder}: the files of this tokenized corpus do not match; delete it")
         return cls(chunks, sentences, documents, folder.name, folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process maps the files again: it is not sent the corpus.
+        # Another process maps the files again: the corpus itself is not sent.
         if self._folder is not None:
             return TokenStore.open, (self._folder,)
         return TokenStore, (self._chunks, self.sentence_offsets, self.document_offsets, self.fingerprint)
 
     def span(self, start: int, length: int) -> np.ndarray:
-        """The ids [length] of the tokens from `start` on, a read-only view; they must lie within one document."""
+        """Returns the ids [length] of the tokens from `start` on, within one document, as a read-only view."""
         chunk = bisect_right(self._starts, start) - 1
         first = start - self._starts[chunk]
         return self._chunks[chunk][first : first + length]
@@ -139,35 +142,39 @@ def tokenize_corpus(
     language: str = "en",
     num_proc: int | None = None,
 ) -> TokenStore:
-    """Splits documents into sentences and these into token ids, or finds that done in `cache_dir`.
+    """Splits documents into sentences and encodes them, or opens the result in `cache_dir` if it exists.
 
     Args:
-        documents: a document a row, in the column `text`.
-        language: ISO 639 code of the rules by which sentences are split.
-        num_proc: processes; None is one for each core, and for a small corpus none but this one. They are started
-            afresh (a fork would inherit locks from JAX's threads), so a script that asks for several needs the usual
+        documents: one document per row, in the column `text`.
+        language: ISO 639 code; selects the rules for splitting sentences.
+        num_proc: number of processes; None is one per core, or this one for a small corpus. They are spawned (a fork
+            would inherit locks from JAX's threads), so a script with several needs the usual
             `if __name__ == "__main__":`. The result does not depend on their number.
 
     Raises:
         ValueError: no column `text`, or no token in the whole corpus.
     """
     if "text" not in documents.column_names:
-        raise ValueError(f"documents need a column 'text', found {', '.join(documents.column_names)}")
+        raise ValueError(f"documents need a column 'text', got {', '.join(documents.column_names)}")
     if num_proc is not None and num_proc < 1:
-        raise ValueError(f"num_proc must be at least 1, found {num_proc}")
+        raise ValueError(f"`num_proc` must be at least 1, got {num_proc}")
     made_from = [FORMAT, documents._fingerprint, tokenizer.fingerprint, language]
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     if not folder.is_dir():
         with new_folder(folder) as unfinished:
-            _write(unfinished, _encode_all(documents, tokenizer, language, num_proc or _cores(documents)), tokenizer)
+            _write(
+                unfinished,
+                _encode_all(documents, tokenizer, language, num_proc or _process_count(documents)),
+                tokenizer,
+            )
     return TokenStore.open(folder)
 
 
-Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens of each sentence, sentences of each document
+Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens per sentence, sentences per document
 
 
-def _encode_part(texts: list[str], tokenizer: Tokenizer, language: str) -> Part:
-    """Encodes documents; what has no tokens is left out."""
+def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> Encoded:
+    """Encodes documents without empty sentences and documents."""
     split = [split_sentences(text, language=language) for text in texts]
     ids, lengths = tokenizer.encode_flat(sentence for sentences in split for sentence in sentences)
     document = np.repeat(np.arange(len(split)), [len(sentences) for sentences in split])
@@ -179,53 +186,53 @@ def _id_type(tokenizer: Tokenizer) -> type[np.generic]:
     return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
 
 
-def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int) -> Iterator[Part]:
-    """Yields the corpus part by part in its order, whichever process was first."""
-    encode = partial(_encode_part, tokenizer=tokenizer, language=language)
+def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int) -> Iterator[Encoded]:
+    """Yields the encoded documents batch by batch, in the order of the corpus."""
+    encode = partial(_encode_documents, tokenizer=tokenizer, language=language)
     progress = tqdm(Texts(documents), "tokenizing", unit=" documents", disable=None)
-    parts = text_batches(progress)
+    batches = text_batches(progress)
     if num_proc == 1:
-        yield from map(encode, parts)
+        yield from map(encode, batches)
         return
     waiting = deque()
     with ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (encode,)) as pool:
         try:
-            for part in parts:
-                waiting.append(pool.submit(_work, part))
-                # So many are under way that no process waits, and so few that the corpus is never held.
+            for batch in batches:
+                waiting.append(pool.submit(_work, batch))
+                # Enough batches for every process to stay busy, and few enough to fit in memory.
                 if len(waiting) > 2 * num_proc:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise RuntimeError(
-                "a process that tokenizes has died: memory ran out, or the script that started it lacks "
-                '`if __name__ == "__main__":` (num_proc=1 starts none)'
+                "a tokenizing process has died: memory ran out, or the script has no "
+                '`if __name__ == "__main__":` (`num_proc=1` starts no process)'
             ) from None
 
 
-_work_here: list[partial[Part]] = []  # in a worker: what it does, sent once and not with every part
+_encode_here: list[partial[Encoded]] = []  # in a worker: the function, sent once and not with every batch
 
 
-def _start_worker(encode: partial[Part]) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a core has a process already
-    _work_here[:] = [encode]
+def _start_worker(encode: partial[Encoded]) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
+    _encode_here[:] = [encode]
 
 
-def _work(part: list[str]) -> Part:
-    return _work_here[0](part)
+def _work(texts: list[str]) -> Encoded:
+    return _encode_here[0](texts)
 
 
-def _cores(documents: datasets.Dataset) -> int:
-    """One for each core, or one alone where the corpus is small."""
+def _process_count(documents: datasets.Dataset) -> int:
+    """Returns one process per core, or 1 for a small corpus."""
     table = documents.data
     size = table.nbytes / max(table.num_rows, 1) * len(documents)
-    if size < WORTH_PROCESSES:
+    if size < MIN_BYTES_FOR_PROCESSES:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write(folder: Path, parts: Iterable[Part], tokenizer: Tokenizer) -> None:
+def _write(folder: Path, batches: Iterable[Encoded], tokenizer: Tokenizer) -> None:
     schema = pa.schema({"ids": pa.from_numpy_dtype(_id_type(tokenizer))})
     with (
         pa.OSFile(str(folder / "ids.arrow"), "wb") as file,
@@ -233,17 +240,17 @@ def _write(folder: Path, parts: Iterable[Part], tokenizer: Tokenizer) -> None:
         _OffsetsFile(folder / "sentence_offsets.npy") as sentence_offsets,
         _OffsetsFile(folder / "document_offsets.npy") as document_offsets,
     ):
-        for ids, sentence_lengths, document_lengths in parts:
+        for ids, sentence_lengths, document_lengths in batches:
             if len(ids):
                 ids_file.write_batch(pa.record_batch([pa.array(ids)], schema))
                 sentence_offsets.append(sentence_lengths)
                 document_offsets.append(document_lengths)
         if not document_offsets.last:
-            raise ValueError("the corpus to tokenize holds no token")
+            raise ValueError("the corpus has no token")
 
 
 class _OffsetsFile:
-    """An int64 .npy file of running sums, written piece by piece."""
+    """An int64 .npy file of cumulative sums, written in pieces."""
 
     def __init__(self, path: Path) -> None:
         self.last = 0
@@ -257,7 +264,7 @@ class _OffsetsFile:
         self.last = int(offsets[-1])
 
     def _write_header(self, length: int) -> None:
-        # NumPy pads a header so that it can be written again when the array has grown.
+        # NumPy pads the header, so that it can be rewritten when the length is known.
         header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
         self._begin = self._file.tell()

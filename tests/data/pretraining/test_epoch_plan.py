@@ -1,4 +1,4 @@
-"""A pass as a table: the pairs of the plan, each once, in rows that real documents fill."""
+"""The plan of a pass holds each planned pair once, in rows that real documents fill."""
 
 import csv
 from pathlib import Path
@@ -55,8 +55,8 @@ def test_rows_are_taken_in_any_order():
     assert in_row.tolist() == [len(rows[5]), len(rows[2]), len(rows[5])]
 
 
-def test_who_shares_a_row_is_drawn_anew_in_each_pass():
-    """Pairs are all alike but for their document here, so only the order can tell who meets whom."""
+def test_pairs_share_rows_at_random_in_each_pass():
+    """All pairs have the same length here, so only the random order decides which ones share a row."""
     store = TokenStore.from_documents([[[7] * 8]] * 31)
     runs = [
         plan(store=store, pass_number=n, seed=seed).pairs["a_start"] for n, seed in [(0, 7), (0, 7), (1, 7), (0, 8)]
@@ -67,7 +67,7 @@ def test_who_shares_a_row_is_drawn_anew_in_each_pass():
 
 
 @pytest.mark.parametrize("slots", [1, SLOTS])
-def test_a_plan_on_disk_is_the_plan_and_leaves_nothing(tmp_path, monkeypatch, slots):
+def test_a_plan_on_disk_equals_one_in_memory_and_leaves_no_files(tmp_path, monkeypatch, slots):
     monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
     mapped, held = plan(slots, cache_dir=tmp_path / "cache"), plan(slots)
     assert isinstance(mapped.pairs, np.memmap)
@@ -79,7 +79,7 @@ def test_a_plan_on_disk_is_the_plan_and_leaves_nothing(tmp_path, monkeypatch, sl
 
 @pytest.fixture(scope="module", params=["reviews", "sst2"])
 def real(request, tmp_path_factory):
-    """Documents by their sentences' numbers of words, which is nearly those of tokens."""
+    """Documents as lists of the number of words of each sentence, which is close to the number of tokens."""
     if request.param == "reviews":
         texts = movie_reviews(tmp_path_factory.mktemp("cache"))[::9]["text"]
     elif SST2.exists():

@@ -53,7 +53,7 @@ def assert_same(ours, theirs):
 
 
 def unmasked(batch):
-    """The ids before masking."""
+    """Returns the ids before masking."""
     ids = batch["input_ids"].copy()
     row, slot = np.nonzero(batch["masked_weights"])
     ids[row, batch["masked_positions"][row, slot]] = batch["masked_labels"][row, slot]
@@ -95,7 +95,7 @@ def test_a_row_is_cls_a_sep_b_sep_and_padding():
     assert batch["next_sentence_weights"].all()
 
 
-def test_a_packed_row_is_several_such_pairs_each_masked_for_itself():
+def test_a_packed_row_holds_several_pairs_each_masked_separately():
     batch, rows = joined(train(5, PACKED)), PretrainingRows(STORE, VOCABULARY, PACKED)
     pairs, in_row = rows.pairs(np.arange(5 * 6))
     assert batch["cls_positions"].shape == batch["next_sentence_weights"].shape == (30, PACKED.slots)
@@ -131,7 +131,7 @@ def test_packing_shows_every_pair_of_a_pass_once_in_fewer_rows():
     assert rows.per_pass < 0.7 * single.per_pass
 
 
-def test_max_predictions_holds_for_each_pair():
+def test_max_predictions_limits_each_pair():
     batch = joined(train(5, dataclasses.replace(PACKED, max_predictions=2)))
     rows = np.arange(30)[:, None]
     owner = batch["attention_mask"][rows, batch["masked_positions"]] * (batch["masked_weights"] == 1)
@@ -140,14 +140,14 @@ def test_max_predictions_holds_for_each_pair():
     assert max(row.sum() for row in asked) > 2
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_seed_others():
+def test_the_seed_decides_the_batches():
     first = joined(train(7))
     assert_same(first, joined(train(7)))
     other = joined(train(7, dataclasses.replace(SETTINGS, seed=6)))
     assert not np.array_equal(unmasked(first), unmasked(other))
 
 
-def test_each_setting_of_masking_counts():
+def test_each_masking_setting_has_an_effect():
     first = joined(train(7))
     for name, value in [("masked_share", 0.4), ("whole_word_masking", True)]:
         other = joined(train(7, dataclasses.replace(SETTINGS, **{name: value})))
@@ -176,7 +176,7 @@ def test_training_resumes_at_any_row(settings):
 
 
 @EITHER
-def test_slices_of_the_processes_make_up_the_global_batch(settings):
+def test_the_slices_of_all_processes_are_the_global_batch(settings):
     slices = [train(9, settings, process_index=index, process_count=3) for index in range(3)]
     for batch, parts in zip(train(9, settings), zip(*slices, strict=True), strict=True):
         assert_same(batch, joined(parts))
@@ -202,7 +202,7 @@ def test_a_pass_shows_every_pair_once():
     np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
 
 
-def test_later_passes_are_made_of_plans_of_their_own():
+def test_each_pass_has_its_own_plan():
     sizes = set()
     for number in range(1, 7):
         plan = plan_rows(STORE, max_length=19, seed=5, pass_number=number).pairs
@@ -214,7 +214,7 @@ def test_later_passes_are_made_of_plans_of_their_own():
     assert {-1, 1} <= sizes
 
 
-def test_passes_and_seeds_have_orders_and_masks_of_their_own():
+def test_each_pass_and_seed_has_its_own_order_and_masks():
     documents = 29
     alike = TokenStore.from_documents([[[ORDINARY[0]] * 8]] * documents)  # so that pairs differ in nothing else
     first, other = (PretrainingRows(alike, VOCABULARY, dataclasses.replace(SETTINGS, seed=seed)) for seed in (5, 6))
@@ -226,7 +226,7 @@ def test_passes_and_seeds_have_orders_and_masks_of_their_own():
     assert len(orders) == len(masks) == 3
 
 
-def test_what_is_left_out_of_a_larger_pass_is_random():
+def test_rows_left_out_of_a_larger_pass_are_random():
     number = next(n for n in range(1, 9) if len(ROWS._pass(n)) > ROWS.per_pass + 1)
     plan = ROWS._pass(number).pairs
     shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
@@ -263,13 +263,13 @@ def test_evaluation_is_the_same_each_time_limited_or_sliced():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_id_beyond_the_vocabulary_is_named(num_workers):
+def test_the_error_names_an_id_that_is_not_in_the_vocabulary(num_workers):
     store = random_store(ids=np.append(ORDINARY, 37))
-    with pytest.raises(ValueError, match=r"token id 37 is beyond the vocabulary of 37 \(in the pair at tokens \d+"):
+    with pytest.raises(ValueError, match=r"token id 37 is not in the vocabulary of 37 \(in the pair at tokens \d+"):
         train(20, store=store, num_workers=num_workers)
 
 
-def test_batches_that_are_closed_end():
+def test_closed_batches_end():
     batches = training_batches(STORE, VOCABULARY, SETTINGS, batch_size=6)
     next(batches)
     batches.close()
@@ -281,15 +281,15 @@ def test_batches_that_are_closed_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 10, "process_count": 3}, "batch_size 10 is not divisible by process_count 3"),
-        ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
-        ({"process_index": 2, "process_count": 2}, "process_index 2 is not one of 2 processes"),
-        ({"start_row": -1}, "start_row must not be negative, found -1"),
-        ({"num_workers": -1}, "num_workers must not be negative, found -1"),
-        ({"store": random_store(1)}, "next-sentence prediction needs at least two documents, found 1"),
+        ({"batch_size": 10, "process_count": 3}, "`batch_size` 10 is not divisible by 3 processes"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"process_index": 2, "process_count": 2}, r"`process_index` must lie in \[0, 2\), got 2"),
+        ({"start_row": -1}, "`start_row` must be at least 0, got -1"),
+        ({"num_workers": -1}, "`num_workers` must be at least 0, got -1"),
+        ({"store": random_store(1)}, "next-sentence prediction needs at least two documents, got 1"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(options, message):
+def test_impossible_arguments_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         train(1, **options)
 
@@ -297,14 +297,14 @@ def test_what_cannot_be_loaded_is_refused(options, message):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("max_length", 4, "max_length must be at least 5 to hold a pair, found 4"),
-        ("masked_share", 0.0, r"masked_share must lie in \(0, 1\], found 0.0"),
-        ("max_predictions", 0, "max_predictions must be at least 1, found 0"),
-        ("seed", -1, r"seed must lie in \[0, 2\*\*32\), found -1"),
+        ("max_length", 4, "`max_length` must be at least 5 to hold a sentence pair, got 4"),
+        ("masked_share", 0.0, r"`masked_share` must lie in \(0, 1\], got 0.0"),
+        ("max_predictions", 0, "`max_predictions` must be at least 1, got 0"),
+        ("seed", -1, r"`seed` must lie in \[0, 2\*\*32\), got -1"),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, value, message):
+def test_settings_out_of_range_are_errors(setting, value, message):
     with pytest.raises(ValueError, match=message):
         BatchSettings(**{setting: value})
-    with pytest.raises(ValueError, match="limit_rows must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="`limit_rows` must be at least 1, got 0"):
         evaluate(limit_rows=0)

@@ -15,7 +15,7 @@ VOCABULARY = Vocabulary(37, PAD, CLS, SEP, MASK, SPECIAL, np.isin(np.arange(37),
 
 
 def sequences(rows, T, seed=0):
-    """[CLS] A [SEP] B [SEP] of uneven lengths, now and then with an [UNK]."""
+    """Returns [CLS] A [SEP] B [SEP] of different lengths, some with an [UNK]."""
     draw = np.random.default_rng(seed)
     ids = draw.choice(np.append(ORDINARY, UNK), (rows, T)).astype(np.int32)
     length = draw.integers(5, T + 1, (rows, 1))
@@ -30,15 +30,22 @@ def mask(ids, *, share=0.15, predictions=None, seed=5, rows=None, **options):
     predictions = predictions or predictions_per_row(ids.shape[1], share)
     attention_mask = options.pop("attention_mask", (ids != PAD).astype(np.int32))
     return mask_tokens(
-        ids, attention_mask, VOCABULARY, masked_share=share, predictions=predictions, seed=seed, rows=rows, **options
+        ids,
+        attention_mask,
+        VOCABULARY,
+        mpredicted_share=share,
+        predictions=predictions,
+        seed=seed,
+        rows=rows,
+        **options,
     )
 
 
-def chosen(masked, T):
-    """Where predictions are asked for, bool [B, T]."""
-    table = np.zeros((len(masked["input_ids"]), T), bool)
-    row, slot = np.nonzero(masked["masked_weights"])
-    table[row, masked["masked_positions"][row, slot]] = True
+def chosen(mpredicted, T):
+    """Returns which tokens are predicted, bool [B, T]."""
+    table = np.zeros((len(mpredicted["input_ids"]), T), bool)
+    row, slot = np.nonzero(mpredicted["mpredicted_weights"])
+    table[row, mpredicted["mpredicted_positions"][row, slot]] = True
     return table
 
 
@@ -47,7 +54,7 @@ def wanted(ids, share, predictions):
 
 
 def words(row):
-    """The words of a row as lists of positions."""
+    """Returns the words of a row as lists of positions."""
     groups, before = [], False
     for position, token in enumerate(row):
         inside = token not in SPECIAL
@@ -61,9 +68,9 @@ def words(row):
 
 def test_eighty_ten_ten():
     ids = sequences(6007, 67)
-    masked = mask(ids, share=0.5)
-    asked = chosen(masked, 67)
-    before, after = ids[asked], masked["input_ids"][asked]
+    mpredicted = mask(ids, share=0.5)
+    predicted = chosen(mpredicted, 67)
+    before, after = ids[predicted], mpredicted["input_ids"][predicted]
     assert before.size > 100_000
     same = 0.1 / ORDINARY.size  # a random token may be the one that was there
     for outcome, share in [(after == MASK, 0.8), ((after != MASK) & (after != before), 0.1 - same)]:
@@ -82,14 +89,18 @@ def test_random_tokens_are_uniform_over_the_ordinary_ones():
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
-def test_only_chosen_tokens_change_and_labels_are_what_was_there(whole_words):
+def test_only_chosen_tokens_change_and_labels_are_the_original_tokens(whole_words):
     ids = sequences(101, 43)
-    masked = mask(ids, whole_words=whole_words)
-    asked = chosen(masked, 43)
-    np.testing.assert_array_equal(masked["input_ids"][~asked], ids[~asked])
-    assert not np.array_equal(masked["input_ids"][asked], ids[asked])
+    mpredicted = mask(ids, whole_words=whole_words)
+    predicted = chosen(mpredicted, 43)
+    np.testing.assert_array_equal(mpredicted["input_ids"][~predicted], ids[~predicted])
+    assert not np.array_equal(mpredicted["input_ids"][predicted], ids[predicted])
     for row, positions, labels, weights in zip(
-        ids, masked["masked_positions"], masked["masked_labels"], masked["masked_weights"], strict=True
+        ids,
+        mpredicted["mpredicted_positions"],
+        mpredicted["mpredicted_labels"],
+        mpredicted["mpredicted_weights"],
+        strict=True,
     ):
         n = int(weights.sum())
         assert weights[:n].all()
@@ -97,30 +108,30 @@ def test_only_chosen_tokens_change_and_labels_are_what_was_there(whole_words):
         np.testing.assert_array_equal(labels[:n], row[positions[:n]])
         assert not positions[n:].any()
         assert not labels[n:].any()
-    assert {name: values.dtype.name for name, values in masked.items()} == {
+    assert {name: values.dtype.name for name, values in mpredicted.items()} == {
         "input_ids": "int32",
-        "masked_positions": "int32",
-        "masked_labels": "int32",
-        "masked_weights": "float32",
+        "mpredicted_positions": "int32",
+        "mpredicted_labels": "int32",
+        "mpredicted_weights": "float32",
     }
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
 @pytest.mark.parametrize("share", [0.15, 1.0])
-def test_special_tokens_are_never_asked_for(whole_words, share):
+def test_special_tokens_are_never_predicted(whole_words, share):
     ids = sequences(503, 43)
     assert not np.isin(ids[chosen(mask(ids, share=share, whole_words=whole_words), 43)], SPECIAL).any()
 
 
 @pytest.mark.parametrize(("share", "predictions"), [(0.15, 7), (0.15, 2), (0.05, 3), (1.0, 53)])
-def test_the_number_is_the_share_of_the_length_within_its_bounds(share, predictions):
+def test_the_number_of_predictions_is_the_share_of_the_length_within_its_bounds(share, predictions):
     ids = sequences(503, 43)
     candidates = (~np.isin(ids, SPECIAL)).sum(axis=1)
     count = chosen(mask(ids, share=share, predictions=predictions), 43).sum(axis=1)
     np.testing.assert_array_equal(count, np.minimum(wanted(ids, share, predictions), candidates))
 
 
-def test_every_token_is_as_likely_as_the_next():
+def test_every_token_is_equally_likely():
     ids = np.full((4001, 23), ORDINARY[0], np.int32)
     ids[:, 0], ids[:, 22] = CLS, SEP
     count = chosen(mask(ids), 23).sum(axis=0)
@@ -128,11 +139,11 @@ def test_every_token_is_as_likely_as_the_next():
 
 
 @pytest.mark.parametrize(("share", "predictions"), [(0.15, 7), (0.15, 3), (0.6, 26)])
-def test_whole_words_are_taken_or_left_until_none_would_fit(share, predictions):
+def test_whole_words_are_mpredicted_until_no_other_word_fits(share, predictions):
     ids = sequences(503, 43)
-    asked = chosen(mask(ids, share=share, predictions=predictions, whole_words=True), 43)
+    predicted = chosen(mask(ids, share=share, predictions=predictions, whole_words=True), 43)
     split = 0
-    for row, taken, most in zip(ids, asked, wanted(ids, share, predictions), strict=True):
+    for row, taken, most in zip(ids, predicted, wanted(ids, share, predictions), strict=True):
         room = most - taken.sum()
         assert room >= 0
         for word in words(row):
@@ -141,7 +152,7 @@ def test_whole_words_are_taken_or_left_until_none_would_fit(share, predictions):
     assert split > 100
 
 
-def test_a_row_is_masked_alike_in_any_batch():
+def test_the_masks_of_a_row_do_not_depend_on_the_batch():
     ids = sequences(13, 43)
     together = mask(ids)
     order = np.array([7, 2, 11])
@@ -150,24 +161,24 @@ def test_a_row_is_masked_alike_in_any_batch():
         np.testing.assert_array_equal(together[name][order], apart[name])
 
 
-def test_rows_and_seeds_have_masks_of_their_own():
+def test_each_row_and_seed_has_its_own_masks():
     ids = np.full((11, 43), ORDINARY[0], np.int32)
     masks = [chosen(mask(ids, share=0.5, seed=seed), 43) for seed in (5, 6)]
     assert len(np.unique(np.concatenate(masks), axis=0)) == 22
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
-def test_rows_without_candidates_and_batches_without_rows_are_left_alone(whole_words):
+def test_rows_without_maskable_tokens_and_empty_batches_do_not_change(whole_words):
     bare = np.array([[CLS, UNK, SEP, UNK, SEP, PAD, PAD]], np.int32)
     for ids in (bare, bare[:0]):
-        masked = mask(ids, whole_words=whole_words)
-        np.testing.assert_array_equal(masked["input_ids"], ids)
-        assert not masked["masked_weights"].any()
-        assert masked["masked_positions"].shape == (len(ids), 2)
+        mpredicted = mask(ids, whole_words=whole_words)
+        np.testing.assert_array_equal(mpredicted["input_ids"], ids)
+        assert not mpredicted["mpredicted_weights"].any()
+        assert mpredicted["mpredicted_positions"].shape == (len(ids), 2)
 
 
 def packed(rows, slots=4, T=131, seed=3):
-    """Rows of several sequences of 5 to 40 tokens, and their numbers."""
+    """Returns rows of several sequences of 5 to 40 tokens, and the sequence numbers of their tokens."""
     draw = np.random.default_rng(seed)
     ids, mask = np.full((rows, T), PAD, np.int32), np.zeros((rows, T), np.int32)
     for row in range(rows):
@@ -186,22 +197,22 @@ def packed(rows, slots=4, T=131, seed=3):
 def test_each_sequence_of_a_row_has_its_own_share(share, most):
     ids, numbers = packed(211)
     P = predictions_per_row(131, share, 4)
-    asked = chosen(mask(ids, share=share, predictions=P, max_predictions=most, attention_mask=numbers), 131)
+    predicted = chosen(mask(ids, share=share, predictions=P, max_predictions=most, attention_mask=numbers), 131)
     candidates = ~np.isin(ids, SPECIAL)
     for number in range(1, 5):
         here = numbers == number
         length = here.sum(axis=1)
         n = np.maximum(1, np.rint(share * length)) if most is None else np.clip(np.rint(share * length), 1, most)
-        np.testing.assert_array_equal((asked & here).sum(axis=1), np.minimum(n, (candidates & here).sum(axis=1)))
+        np.testing.assert_array_equal((predicted & here).sum(axis=1), np.minimum(n, (candidates & here).sum(axis=1)))
     assert (numbers == 4).any()
-    assert not asked[~candidates].any()
+    assert not predicted[~candidates].any()
 
 
-def test_whole_words_are_taken_within_each_sequence():
+def test_whole_words_are_mpredicted_within_each_sequence():
     ids, numbers = packed(211)
-    asked = chosen(mask(ids, predictions=60, whole_words=True, attention_mask=numbers), 131)
+    predicted = chosen(mask(ids, predictions=60, whole_words=True, attention_mask=numbers), 131)
     split = 0
-    for row, taken, number in zip(ids, asked, numbers, strict=True):
+    for row, taken, number in zip(ids, predicted, numbers, strict=True):
         for word in words(row):
             inside = number == number[word[0]]
             room = max(1, round(0.15 * inside.sum())) - (taken & inside).sum()
@@ -210,18 +221,18 @@ def test_whole_words_are_taken_within_each_sequence():
     assert split > 100
 
 
-def test_what_a_row_wants_beyond_its_slots_is_left_out():
+def test_predictions_beyond_the_slots_are_dropped():
     ids, numbers = packed(23)
-    masked = mask(ids, share=0.5, predictions=7, attention_mask=numbers)
-    asked = chosen(masked, 131)
-    assert asked.sum(axis=1).max() == masked["masked_weights"].shape[1] == 7
-    np.testing.assert_array_equal(masked["input_ids"][~asked], ids[~asked])
+    mpredicted = mask(ids, share=0.5, predictions=7, attention_mask=numbers)
+    predicted = chosen(mpredicted, 131)
+    assert predicted.sum(axis=1).max() == mpredicted["mpredicted_weights"].shape[1] == 7
+    np.testing.assert_array_equal(mpredicted["input_ids"][~predicted], ids[~predicted])
 
 
 @pytest.mark.parametrize("share", [0.01, 0.15, 0.5, 1.0])
 @pytest.mark.parametrize(("T", "slots"), [(128, 8), (131, 26), (64, 2)])
 def test_slots_are_enough_for_the_sequences_of_any_row(share, T, slots):
-    """The most that sequences of 5 tokens or more can ask for, by dynamic programming."""
+    """Finds the largest sum of budgets of sequences with 5 tokens or more by dynamic programming."""
     n = [0] * 5 + [min(length - 3, max(1, round(share * length))) for length in range(5, T + 1)]
     most = np.zeros((slots + 1, T + 1), int)
     for count in range(1, slots + 1):

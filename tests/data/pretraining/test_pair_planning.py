@@ -16,7 +16,7 @@ P_VALUE = 1e-4
 
 
 def corpus(*documents):
-    """Documents of sentences of the given lengths; each token's id is its own offset, so that a span names itself."""
+    """Returns documents with sentences of the given lengths; the id of each token is its offset in the corpus."""
     offset = itertools.count()
     return [[[next(offset) for _ in range(length)] for length in document] for document in documents]
 
@@ -37,7 +37,7 @@ def document_of(documents, position):
 
 
 def follow_recipe(documents, max_length, short_probability, draw):
-    """The original's recipe with lists and loops, one token at a time."""
+    """Follows the original code with lists and loops, one token at a time."""
     room = max_length - 3
     for document in documents:
         target = draw.randint(2, room) if draw.random() < short_probability else room
@@ -69,7 +69,7 @@ def test_every_pair_fits_and_neither_segment_is_empty(max_length):
     assert (found["a_length"] + found["b_length"]).max() == max_length - 3
 
 
-def test_a_segment_lies_within_one_document_and_a_random_next_in_another(monkeypatch):
+def test_a_segment_lies_within_one_document_and_a_random_b_in_another(monkeypatch):
     monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
     documents = random_corpus(53, 29, 5)
     found = np.concatenate([plan(documents, pass_number=number) for number in range(5)])
@@ -85,8 +85,8 @@ def test_a_segment_lies_within_one_document_and_a_random_next_in_another(monkeyp
     [corpus([1] * 101, [1] * 2, [1] * 57), corpus([2, 3, 1], [1, 4], [5], [1, 1, 2])],
     ids=["long", "short"],
 )
-def test_segments_tile_the_documents_when_nothing_is_cut(documents):
-    """So an actual next follows its A at once, and what a random next displaced is put back."""
+def test_segments_tile_the_documents_if_nothing_is_truncated(documents):
+    """So an actual B follows its A directly, and sentences displaced by a random B are used later."""
     found = np.concatenate([plan(documents, 17, number, short_probability=0.3) for number in range(20)])
     tokens = documents[-1][-1][-1] + 1
     follows = found["label"] == 0
@@ -104,13 +104,13 @@ def test_half_of_the_pairs_of_long_documents_are_random():
     assert -bound < surplus < bound + odd_ends
 
 
-def test_a_document_of_one_sentence_always_gets_a_random_next():
+def test_a_document_of_one_sentence_always_gets_a_random_b():
     found = plan(corpus([5], [40], [1], [19]), 23)
     assert len(found) == 4
     assert found["label"].all()
 
 
-def test_pairs_are_distributed_as_by_the_recipe():
+def test_pairs_have_the_distribution_of_the_original_code():
     documents = corpus([3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5], [8, 9, 7, 9, 3], [25], [1, 2])
     passes, max_length, short = 1500, 16, 0.3
     ours = [plan(documents, max_length, number, short_probability=short) for number in range(passes)]
@@ -134,15 +134,15 @@ def assert_same_distribution(ours, theirs):
     assert stats.chi2_contingency(table).pvalue > P_VALUE
 
 
-def test_the_cut_is_that_of_dropping_single_tokens():
+def test_truncation_equals_dropping_single_tokens():
     for a, b, room in itertools.product(range(1, 14), range(1, 14), range(2, 23)):
         x, y = a, b
         while x + y > room:
             x, y = (x - 1, y) if x > y else (x, y - 1)
-        assert pair_planning._cut(np.array([a]), np.array([b]), room) == ([x], [y])
+        assert pair_planning._truncate(np.array([a]), np.array([b]), room) == ([x], [y])
 
 
-def test_a_plan_depends_on_seed_and_pass():
+def test_the_plan_depends_on_seed_and_pass():
     documents = random_corpus(53, 29, 31)
     same = [plan(documents), plan(documents)]
     np.testing.assert_array_equal(*same)
@@ -153,11 +153,11 @@ def test_a_plan_depends_on_seed_and_pass():
 @pytest.mark.parametrize(
     ("documents", "options", "message"),
     [
-        (corpus([3, 4]), {}, "next-sentence prediction needs at least two documents, found 1"),
-        (corpus([3], [4]), {"max_length": 4}, "max_length must be at least 5 to hold a pair, found 4"),
-        (corpus([3], [4]), {"short_probability": 1.5}, r"short_probability must lie in \[0, 1\], found 1.5"),
+        (corpus([3, 4]), {}, "next-sentence prediction needs at least two documents, got 1"),
+        (corpus([3], [4]), {"max_length": 4}, "`max_length` must be at least 5 to hold a sentence pair, got 4"),
+        (corpus([3], [4]), {"short_probability": 1.5}, r"`short_probability` must lie in \[0, 1\], got 1.5"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(documents, options, message):
+def test_impossible_arguments_are_errors(documents, options, message):
     with pytest.raises(ValueError, match=message):
         plan(documents, **options)

@@ -1,4 +1,4 @@
-"""An order that is computed is an order: each thing once, each as likely anywhere."""
+"""The computed order is a permutation, and every permutation is equally likely as far as these tests can see."""
 
 import numpy as np
 import pytest
@@ -14,18 +14,18 @@ def order(count, *seed):
 
 
 @pytest.mark.parametrize("count", [*range(1, 19), 31, 32, 33, 1000, 4097])
-def test_each_thing_comes_once(count):
+def test_each_value_comes_once(count):
     for seed in range(3):
         np.testing.assert_array_equal(np.sort(order(count, seed)), np.arange(count))
 
 
-def test_a_place_means_the_same_alone_as_among_others():
-    places = np.array([977, 3, 3, 500])
-    np.testing.assert_array_equal(shuffled(places, 1000, np.random.SeedSequence((7, 1))), order(1000, 7, 1)[places])
+def test_the_value_at_an_index_does_not_depend_on_the_other_indices():
+    indices = np.array([977, 3, 3, 500])
+    np.testing.assert_array_equal(shuffled(indices, 1000, np.random.SeedSequence((7, 1))), order(1000, 7, 1)[indices])
 
 
-def test_places_and_things_are_independent():
-    """Where a thing comes, and what follows it, are drawn from everything, over seeds and within an order."""
+def test_indices_and_values_are_independent():
+    """The index of a value, and the value after it, are uniform, over seeds and within one permutation."""
     found = np.stack([order(11, seed) for seed in range(3000)])
     for place in (0, 4, 10):
         assert stats.chisquare(np.bincount(found[:, place], minlength=11)).pvalue > P_VALUE

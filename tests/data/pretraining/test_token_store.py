@@ -1,4 +1,4 @@
-"""A store holds the tokens of its corpus, however it was made, by how many, and whatever was killed on the way."""
+"""A store holds the tokens of its corpus, for any number of processes and after any interruption."""
 
 import os
 import pickle
@@ -52,7 +52,7 @@ def documents() -> datasets.Dataset:
 
 
 def content(store: TokenStore) -> list[list[list[int]]]:
-    """The documents of a store as lists of sentences of ids."""
+    """Returns the documents of a store as lists of sentences of ids."""
     tokens, sentences = store.sentence_offsets.tolist(), store.document_offsets.tolist()
     return [
         [store.span(tokens[s], tokens[s + 1] - tokens[s]).tolist() for s in range(first, last)]
@@ -68,7 +68,7 @@ def run(program: str, *arguments: object, **options) -> subprocess.CompletedProc
 # What a store holds
 
 
-def test_a_store_gives_back_the_documents_it_was_made_from():
+def test_a_store_returns_the_documents_it_was_made_from():
     documents = [[[5, 7, 11], [13]], [[17, 19]], [[23], [29, 31, 37, 41], [43]]]
     store = TokenStore.from_documents(documents)
     assert content(store) == documents
@@ -78,13 +78,13 @@ def test_a_store_gives_back_the_documents_it_was_made_from():
     assert store.span(7, 4).tolist() == [29, 31, 37, 41]
 
 
-def test_what_has_no_tokens_is_dropped():
+def test_sentences_and_documents_without_tokens_are_dropped():
     store = TokenStore.from_documents([[[], [5, 7], []], [], [[], []], [[11]]])
     assert content(store) == [[[5, 7]], [[11]]]
     assert TokenStore.from_documents([]).num_tokens == 0
 
 
-def test_fingerprints_of_documents_tell_every_boundary_apart():
+def test_fingerprints_depend_on_every_boundary():
     documents = ([[[5, 7]]], [[[5], [7]]], [[[5]], [[7]]], [[[5, 8]]])
     assert len({TokenStore.from_documents(given).fingerprint for given in documents}) == 4
     assert len({TokenStore.from_documents([[[5, 7]]]).fingerprint for _ in range(2)}) == 1
@@ -101,7 +101,7 @@ def test_a_corpus_becomes_the_tokens_of_its_sentences(documents, tokenizer, tmp_
 
 
 @pytest.mark.parametrize("characters", [1, 997, 10_007])
-def test_neither_processes_nor_parts_change_the_result(documents, tokenizer, tmp_path, monkeypatch, characters):
+def test_processes_and_batch_sizes_do_not_change_the_result(documents, tokenizer, tmp_path, monkeypatch, characters):
     whole = content(tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "whole", num_proc=1))
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", characters)
     parts = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "parts", num_proc=1)
@@ -123,7 +123,7 @@ def test_a_span_within_a_document_never_lies_in_two_chunks(documents, tokenizer,
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.int32)])
-def test_ids_take_two_bytes_as_long_as_they_fit(tmp_path, vocab_size, dtype):
+def test_ids_take_two_bytes_if_they_fit(tmp_path, vocab_size, dtype):
     pieces = [f"w{number}" for number in range(vocab_size - 5)]
     tokenizer = Tokenizer(vocabulary.wordpiece(pieces, lowercase=True, strip_accents=None))
     text = f"w0 w1 w{vocab_size - 6}"
@@ -138,14 +138,14 @@ def test_tokens_cannot_be_overwritten(documents, tokenizer, tmp_path):
             store.span(0, 1)[0] = 3
 
 
-def test_the_language_is_that_of_the_sentences(tokenizer, tmp_path):
+def test_the_language_decides_how_sentences_are_split(tokenizer, tmp_path):
     documents = documents_of(["Am 3. Oktober kam er. Er blieb."])
     for language, sentences in (("de", 2), ("en", 3)):
         store = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path, language=language)
         assert store.num_sentences == sentences
 
 
-def test_a_shuffled_split_or_null_text_is_read_as_the_dataset_says(documents, tokenizer, tmp_path):
+def test_shuffled_splits_and_null_texts_are_read_in_the_order_of_the_dataset(documents, tokenizer, tmp_path):
     for side in split_documents(documents, 23, seed=0):
         store = tokenize_corpus(side, tokenizer, cache_dir=tmp_path)
         copy = tokenize_corpus(documents_of([*side["text"], None]), tokenizer, cache_dir=tmp_path)
@@ -163,7 +163,7 @@ def test_a_store_is_made_once(documents, tokenizer, tmp_path, monkeypatch):
     assert again.fingerprint == first.fingerprint
 
 
-def test_documents_tokenizer_and_language_make_the_fingerprint(documents, tokenizer, tmp_path):
+def test_the_fingerprint_depends_on_documents_tokenizer_and_language(documents, tokenizer, tmp_path):
     other = Tokenizer.train(random_texts(29), 59)
     stores = [
         tokenize_corpus(documents, tokenizer, cache_dir=tmp_path),
@@ -185,7 +185,7 @@ def test_a_pickled_store_maps_the_files_again(documents, tokenizer, tmp_path):
     assert content(pickle.loads(pickle.dumps(in_memory))) == content(in_memory)
 
 
-def test_a_failure_half_way_leaves_nothing(documents, tokenizer, tmp_path, monkeypatch):
+def test_a_failure_leaves_no_files(documents, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 997)
     encode, calls = store_module._encode_part, []
 
@@ -222,7 +222,7 @@ store.tokenize_corpus(documents, Tokenizer.load(sys.argv[3]), cache_dir=sys.argv
 """
 
 
-def test_a_killed_run_leaves_nothing_that_passes_for_whole(documents, tokenizer, tmp_path):
+def test_a_killed_process_leaves_no_store_that_looks_complete(documents, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     documents.to_parquet(str(tmp_path / "documents.parquet"))
     arguments = [tmp_path / "documents.parquet", tmp_path / "cache", tmp_path / "tokenizer"]
@@ -237,7 +237,7 @@ def test_a_killed_run_leaves_nothing_that_passes_for_whole(documents, tokenizer,
     assert content(whole) == content(tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "other"))
 
 
-def test_two_at_once_give_one_whole_store(documents, tokenizer, tmp_path, monkeypatch):
+def test_two_processes_at_once_give_one_complete_store(documents, tokenizer, tmp_path, monkeypatch):
     encode = store_module._encode_part
     slow = lambda *arguments, **options: (time.sleep(0.1), encode(*arguments, **options))[1]  # noqa: E731
     monkeypatch.setattr(store_module, "_encode_part", slow)
@@ -251,13 +251,13 @@ def test_two_at_once_give_one_whole_store(documents, tokenizer, tmp_path, monkey
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"body": ["x"]}, {}, "documents need a column 'text', found body"),
-        ({"text": ["x"]}, {"num_proc": 0}, "num_proc must be at least 1, found 0"),
-        ({"text": ["", " \n", "\u200b"]}, {}, "the corpus to tokenize holds no token"),
-        ({"text": [""]}, {"num_proc": 2}, "the corpus to tokenize holds no token"),
+        ({"body": ["x"]}, {}, "documents need a column 'text', got body"),
+        ({"text": ["x"]}, {"num_proc": 0}, "`num_proc` must be at least 1, got 0"),
+        ({"text": ["", " \n", "\u200b"]}, {}, "the corpus has no token"),
+        ({"text": [""]}, {"num_proc": 2}, "the corpus has no token"),
     ],
 )
-def test_a_corpus_that_is_none_is_refused(tokenizer, tmp_path, columns, options, message):
+def test_impossible_corpora_and_arguments_are_errors(tokenizer, tmp_path, columns, options, message):
     with pytest.raises(ValueError, match=message):
         tokenize_corpus(datasets.Dataset.from_dict(columns), tokenizer, cache_dir=tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
@@ -266,12 +266,12 @@ def test_a_corpus_that_is_none_is_refused(tokenizer, tmp_path, columns, options,
 # Processes and memory
 
 
-def test_a_small_corpus_starts_no_processes_and_a_large_one_one_for_each_core(documents, monkeypatch):
+def test_a_small_corpus_takes_one_process_and_a_large_one_one_per_core(documents, monkeypatch):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert store_module._cores(documents) == 1
-    monkeypatch.setattr(store_module, "WORTH_PROCESSES", 10_007)
-    assert store_module._cores(documents) == cores
-    assert store_module._cores(documents.select([7, 101, 11])) == 1
+    assert store_module._process_count(documents) == 1
+    monkeypatch.setattr(store_module, "MIN_BYTES_FOR_PROCESSES", 10_007)
+    assert store_module._process_count(documents) == cores
+    assert store_module._process_count(documents.select([7, 101, 11])) == 1
 
 
 WITH_JAX = """
@@ -288,19 +288,19 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_start_beside_jax_and_used_threads_without_a_word(tmp_path):
+def test_processes_start_beside_jax_and_used_threads_without_output(tmp_path):
     result = run(WITH_JAX, tmp_path)
     assert (result.stdout, result.stderr) == ("97\n", "")
 
 
-def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard_is_an_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WITH_JAX.replace('if __name__ == "__main__":', "if True:").replace("jax.jit", "0 and jax.jit"))
     command = [sys.executable, script, tmp_path / "cache"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
     assert result.returncode == 1
-    assert "RuntimeError: a process that tokenizes has died" in result.stderr
+    assert "RuntimeError: a tokenizing process has died" in result.stderr
 
 
 WITH_LITTLE_MEMORY = """
