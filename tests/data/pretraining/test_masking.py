@@ -33,7 +33,7 @@ def mask(ids, *, share=0.15, predictions=None, seed=5, rows=None, **options):
         ids,
         attention_mask,
         VOCABULARY,
-        mpredicted_share=share,
+        masked_share=share,
         predictions=predictions,
         seed=seed,
         rows=rows,
@@ -41,11 +41,11 @@ def mask(ids, *, share=0.15, predictions=None, seed=5, rows=None, **options):
     )
 
 
-def chosen(mpredicted, T):
+def chosen(masked, T):
     """Returns which tokens are predicted, bool [B, T]."""
-    table = np.zeros((len(mpredicted["input_ids"]), T), bool)
-    row, slot = np.nonzero(mpredicted["mpredicted_weights"])
-    table[row, mpredicted["mpredicted_positions"][row, slot]] = True
+    table = np.zeros((len(masked["input_ids"]), T), bool)
+    row, slot = np.nonzero(masked["masked_weights"])
+    table[row, masked["masked_positions"][row, slot]] = True
     return table
 
 
@@ -68,9 +68,9 @@ def words(row):
 
 def test_eighty_ten_ten():
     ids = sequences(6007, 67)
-    mpredicted = mask(ids, share=0.5)
-    predicted = chosen(mpredicted, 67)
-    before, after = ids[predicted], mpredicted["input_ids"][predicted]
+    masked = mask(ids, share=0.5)
+    predicted = chosen(masked, 67)
+    before, after = ids[predicted], masked["input_ids"][predicted]
     assert before.size > 100_000
     same = 0.1 / ORDINARY.size  # a random token may be the one that was there
     for outcome, share in [(after == MASK, 0.8), ((after != MASK) & (after != before), 0.1 - same)]:
@@ -91,15 +91,15 @@ def test_random_tokens_are_uniform_over_the_ordinary_ones():
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_only_chosen_tokens_change_and_labels_are_the_original_tokens(whole_words):
     ids = sequences(101, 43)
-    mpredicted = mask(ids, whole_words=whole_words)
-    predicted = chosen(mpredicted, 43)
-    np.testing.assert_array_equal(mpredicted["input_ids"][~predicted], ids[~predicted])
-    assert not np.array_equal(mpredicted["input_ids"][predicted], ids[predicted])
+    masked = mask(ids, whole_words=whole_words)
+    predicted = chosen(masked, 43)
+    np.testing.assert_array_equal(masked["input_ids"][~predicted], ids[~predicted])
+    assert not np.array_equal(masked["input_ids"][predicted], ids[predicted])
     for row, positions, labels, weights in zip(
         ids,
-        mpredicted["mpredicted_positions"],
-        mpredicted["mpredicted_labels"],
-        mpredicted["mpredicted_weights"],
+        masked["masked_positions"],
+        masked["masked_labels"],
+        masked["masked_weights"],
         strict=True,
     ):
         n = int(weights.sum())
@@ -108,11 +108,11 @@ def test_only_chosen_tokens_change_and_labels_are_the_original_tokens(whole_word
         np.testing.assert_array_equal(labels[:n], row[positions[:n]])
         assert not positions[n:].any()
         assert not labels[n:].any()
-    assert {name: values.dtype.name for name, values in mpredicted.items()} == {
+    assert {name: values.dtype.name for name, values in masked.items()} == {
         "input_ids": "int32",
-        "mpredicted_positions": "int32",
-        "mpredicted_labels": "int32",
-        "mpredicted_weights": "float32",
+        "masked_positions": "int32",
+        "masked_labels": "int32",
+        "masked_weights": "float32",
     }
 
 
@@ -139,7 +139,7 @@ def test_every_token_is_equally_likely():
 
 
 @pytest.mark.parametrize(("share", "predictions"), [(0.15, 7), (0.15, 3), (0.6, 26)])
-def test_whole_words_are_mpredicted_until_no_other_word_fits(share, predictions):
+def test_whole_words_are_masked_until_no_other_word_fits(share, predictions):
     ids = sequences(503, 43)
     predicted = chosen(mask(ids, share=share, predictions=predictions, whole_words=True), 43)
     split = 0
@@ -171,10 +171,10 @@ def test_each_row_and_seed_has_its_own_masks():
 def test_rows_without_maskable_tokens_and_empty_batches_do_not_change(whole_words):
     bare = np.array([[CLS, UNK, SEP, UNK, SEP, PAD, PAD]], np.int32)
     for ids in (bare, bare[:0]):
-        mpredicted = mask(ids, whole_words=whole_words)
-        np.testing.assert_array_equal(mpredicted["input_ids"], ids)
-        assert not mpredicted["mpredicted_weights"].any()
-        assert mpredicted["mpredicted_positions"].shape == (len(ids), 2)
+        masked = mask(ids, whole_words=whole_words)
+        np.testing.assert_array_equal(masked["input_ids"], ids)
+        assert not masked["masked_weights"].any()
+        assert masked["masked_positions"].shape == (len(ids), 2)
 
 
 def packed(rows, slots=4, T=131, seed=3):
@@ -208,7 +208,7 @@ def test_each_sequence_of_a_row_has_its_own_share(share, most):
     assert not predicted[~candidates].any()
 
 
-def test_whole_words_are_mpredicted_within_each_sequence():
+def test_whole_words_are_masked_within_each_sequence():
     ids, numbers = packed(211)
     predicted = chosen(mask(ids, predictions=60, whole_words=True, attention_mask=numbers), 131)
     split = 0
@@ -223,10 +223,10 @@ def test_whole_words_are_mpredicted_within_each_sequence():
 
 def test_predictions_beyond_the_slots_are_dropped():
     ids, numbers = packed(23)
-    mpredicted = mask(ids, share=0.5, predictions=7, attention_mask=numbers)
-    predicted = chosen(mpredicted, 131)
-    assert predicted.sum(axis=1).max() == mpredicted["mpredicted_weights"].shape[1] == 7
-    np.testing.assert_array_equal(mpredicted["input_ids"][~predicted], ids[~predicted])
+    masked = mask(ids, share=0.5, predictions=7, attention_mask=numbers)
+    predicted = chosen(masked, 131)
+    assert predicted.sum(axis=1).max() == masked["masked_weights"].shape[1] == 7
+    np.testing.assert_array_equal(masked["input_ids"][~predicted], ids[~predicted])
 
 
 @pytest.mark.parametrize("share", [0.01, 0.15, 0.5, 1.0])
