@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bert_jax.config import PROBLEM_TYPES
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,50 +32,27 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(np.asarray(logits, np.float64), -700, 700)))  # exp(710) overflows
 
 
-def predict(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Returns what logits [n, C] say: class ids int [n], sets of classes as zeros and ones [n, C], or scores [n, C]."""
-    if problem_type == "single_label_classification":
-        return logits.argmax(-1)
-    if problem_type == "multi_label_classification":
-        return (logits > 0).astype(np.int64)
-    if problem_type == "regression":
-        return logits
-    raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
-
-
-def classification_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str) -> dict[str, float]:
-    """Scores logits [n, C] against labels; n > 0.
+def single_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns the metrics of one class per example.
 
     Args:
-        labels: of `single_label_classification` ids int [n]; of `multi_label_classification` zeros and ones [n, C]; of
-            `regression` numbers [n, C], or [n] where C is 1.
+        logits: float [n, C]; n > 0.
+        labels: ids, int [n].
 
     Returns:
-        Single labels: `accuracy`; `f1`, of class 1 where there are two, else the mean over the classes; `matthews`.
-        Several labels: `accuracy` (all of an example's right), `f1` (over all decisions), `f1_macro` (mean over the
-        classes). Regression: `pearson`, `spearman`, `mean_squared_error`, each the mean over C.
+        `accuracy`; `f1`, of class 1 if there are two, else the mean over the classes that occur; `matthews`.
 
     Raises:
-        ValueError: nothing to score, shapes that do not fit, an unknown problem.
+        ValueError: no examples, or shapes that do not match.
     """
-    predictions = predict(logits, problem_type)
-    labels = labels[:, None] if problem_type == "regression" and labels.ndim == 1 else labels
-    if labels.shape != predictions.shape or not len(labels):
-        raise ValueError(f"cannot score predictions {predictions.shape} against labels {labels.shape}")
-    if problem_type == "single_label_classification":
-        return _score_classes(predictions, labels, logits.shape[-1])
-    if problem_type == "multi_label_classification":
-        return _score_sets(predictions, labels)
-    return _score_numbers(predictions.astype(np.float64), labels.astype(np.float64))
-
-
-def _score_classes(predictions: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
     from sklearn import metrics
 
-    # Counts in place of lists of labels: the library takes some lists of few examples for scores, and warns.
-    counts = confusion(predictions, labels, count)
+    predictions = logits.argmax(-1)
+    _require_same_shape(predictions, labels)
+    # A weighted table of counts instead of lists of labels: scikit-learn takes some short lists for scores, and warns.
+    counts = confusion(predictions, labels, logits.shape[-1])
     cells = np.indices(counts.shape).reshape(2, -1)
-    present = [1] if count == 2 else np.flatnonzero(counts.sum(0) + counts.sum(1))
+    present = [1] if len(counts) == 2 else np.flatnonzero(counts.sum(0) + counts.sum(1))
     weighted = {"y_true": cells[0], "y_pred": cells[1], "sample_weight": counts.ravel()}
     return {
         "accuracy": float((predictions == labels).mean()),
@@ -86,9 +61,23 @@ def _score_classes(predictions: np.ndarray, labels: np.ndarray, count: int) -> d
     }
 
 
-def _score_sets(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def multi_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns the metrics of any number of labels per example; a label is predicted if its logit is above 0.
+
+    Args:
+        logits: float [n, C]; n > 0.
+        labels: zeros and ones, [n, C].
+
+    Returns:
+        `accuracy` (all labels of an example are right), `f1` (over all decisions), `f1_macro` (mean over the classes).
+
+    Raises:
+        ValueError: no examples, or shapes that do not match.
+    """
     from sklearn import metrics
 
+    predictions = (logits > 0).astype(np.int64)
+    _require_same_shape(predictions, labels)
     labels = labels.astype(np.int64)
     of_classes = [metrics.f1_score(*column, **UNDEFINED) for column in zip(labels.T, predictions.T, strict=True)]
     return {
@@ -98,15 +87,36 @@ def _score_sets(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]
     }
 
 
-def _score_numbers(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def regression_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns the metrics of predicted scores.
+
+    Args:
+        logits: the predicted scores, float [n, C]; n > 0.
+        labels: float [n, C], or [n] if C is 1.
+
+    Returns:
+        `pearson`, `spearman`, `mean_squared_error`, each the mean over C.
+
+    Raises:
+        ValueError: no examples, or shapes that do not match.
+    """
     from scipy import stats
 
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    _require_same_shape(logits, labels)
+    predictions = logits.astype(np.float64)
+    labels = labels.astype(np.float64)
     columns = list(zip(predictions.T, labels.T, strict=True))
     return {
         "pearson": float(np.mean([_correlation(stats.pearsonr, *column) for column in columns])),
         "spearman": float(np.mean([_correlation(stats.spearmanr, *column) for column in columns])),
         "mean_squared_error": float(np.square(predictions - labels).mean()),
     }
+
+
+def _require_same_shape(predictions: np.ndarray, labels: np.ndarray) -> None:
+    if labels.shape != predictions.shape or not len(labels):
+        raise ValueError(f"cannot score predictions {predictions.shape} against labels {labels.shape}")
 
 
 def _correlation(correlate: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:

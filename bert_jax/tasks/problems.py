@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.data.readers.examples import TextExample
-from bert_jax.data.readers.labels import encode_labels
+from bert_jax.data.readers.labels import encode_classes, encode_label_sets, encode_scores
 from bert_jax.metrics.classification import (
-    classification_scores,
     collapsed,
     confusion,
-    predict,
+    multi_label_metrics,
+    regression_metrics,
     sigmoid,
+    single_label_metrics,
     softmax,
     worst_mistakes,
 )
@@ -37,18 +38,21 @@ class Problem(ABC):
     name: ClassVar[str]
     metric: ClassVar[str]
 
+    @abstractmethod
     def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
-        """Returns the labels as an array; see `encode_labels` for shapes, dtypes and errors."""
-        return encode_labels(examples, names, self.name)
+        """Returns the labels: ids int32 [n] of classes, zeros and ones float32 [n, C], or scores float32 [n, C].
+
+        Raises:
+            ValueError: an example without a label, or with one of another kind, with its place.
+        """
 
     def placeholder_labels(self, count: int, outputs: int) -> np.ndarray:
         """Returns labels for examples that have none, float32 [n, C]; their weight is 0."""
         return np.zeros((count, outputs), np.float32)
 
+    @abstractmethod
     def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Returns the metrics of logits [n, C]; `collapsed` is 1 if all examples get the same prediction."""
-        metrics = classification_scores(logits, labels, self.name)
-        return metrics | {"collapsed": float(collapsed(predict(logits, self.name), labels))}
 
     @abstractmethod
     def activation(self, logits: np.ndarray) -> np.ndarray:
@@ -75,6 +79,13 @@ class SingleLabel(Problem):
 
     name = "single_label_classification"
     metric = "accuracy"
+
+    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+        return encode_classes(examples, names)
+
+    def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        same = collapsed(logits.argmax(axis=-1), labels)
+        return single_label_metrics(logits, labels) | {"collapsed": float(same)}
 
     def placeholder_labels(self, count: int, outputs: int) -> np.ndarray:
         """Returns labels for examples that have none, int32 [n]; their weight is 0."""
@@ -121,6 +132,12 @@ class MultiLabel(Problem):
     name = "multi_label_classification"
     metric = "f1"
 
+    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+        return encode_label_sets(examples, names)
+
+    def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return multi_label_metrics(logits, labels) | {"collapsed": float(collapsed(logits > 0, labels))}
+
     def activation(self, logits: np.ndarray) -> np.ndarray:
         return sigmoid(logits)
 
@@ -162,9 +179,11 @@ class Regression(Problem):
     name = "regression"
     metric = "pearson"
 
+    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+        return encode_scores(examples)
+
     def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Returns the metrics of predicted scores [n, C]."""
-        return classification_scores(logits, labels, self.name)
+        return regression_metrics(logits, labels)
 
     def activation(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits, np.float64)

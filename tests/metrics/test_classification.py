@@ -9,16 +9,16 @@ import scipy.special
 
 from bert_jax.metrics.classification import (
     Mistake,
-    classification_scores,
     collapsed,
     confusion,
-    predict,
+    multi_label_metrics,
+    regression_metrics,
     sigmoid,
+    single_label_metrics,
     softmax,
     worst_mistakes,
 )
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 N = 61
 
 
@@ -38,7 +38,7 @@ def f1(predicted: np.ndarray, labels: np.ndarray) -> float:
 def test_scores_of_two_classes_are_those_of_the_second():
     logits, labels = draw((N, 2)), (draw(N, 1) > 0.3).astype(np.int32)
     predictions = logits.argmax(1)
-    scores = classification_scores(logits, labels, SINGLE)
+    scores = single_label_metrics(logits, labels)
     assert scores["accuracy"] == pytest.approx((predictions == labels).mean())
     assert scores["f1"] == pytest.approx(f1(predictions == 1, labels == 1))
     assert scores["matthews"] == pytest.approx(np.corrcoef(predictions, labels)[0, 1])
@@ -50,7 +50,7 @@ def test_scores_of_several_classes_are_means_over_those_there_are():
     logits = draw((N, 5)) + np.eye(5, dtype=np.float32)[labels]
     logits[:, 4] = -9  # a class that is neither meant nor predicted
     predictions = logits.argmax(1)
-    scores = classification_scores(logits, labels, SINGLE)
+    scores = single_label_metrics(logits, labels)
     assert scores["f1"] == pytest.approx(np.mean([f1(predictions == i, labels == i) for i in range(4)]))
     # Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004, equation 1.
     x, y = (np.eye(5)[ids] - np.eye(5)[ids].mean(0) for ids in (predictions, labels))
@@ -63,7 +63,7 @@ def test_scores_of_several_classes_are_means_over_those_there_are():
 def test_scores_of_sets_count_decisions_classes_and_whole_sets(count):
     logits, labels = draw((N, count)), (draw((N, count), 1) > 0).astype(np.float32)
     chosen = logits > 0
-    scores = classification_scores(logits, labels, MULTI)
+    scores = multi_label_metrics(logits, labels)
     assert scores["accuracy"] == pytest.approx((chosen == labels).all(1).mean())
     assert scores["f1"] == pytest.approx(f1(chosen, labels > 0))
     assert scores["f1_macro"] == pytest.approx(np.mean([f1(chosen[:, i], labels[:, i] > 0) for i in range(count)]))
@@ -73,7 +73,7 @@ def test_scores_of_sets_count_decisions_classes_and_whole_sets(count):
 def test_scores_of_numbers_are_correlations(columns):
     labels = draw((N, columns))
     logits = labels + 0.5 * draw((N, columns), 1)
-    scores = classification_scores(logits, labels[:, 0] if columns == 1 else labels, REGRESSION)
+    scores = regression_metrics(logits, labels[:, 0] if columns == 1 else labels)
     ranks = [values.argsort(0).argsort(0) for values in (logits, labels)]
     for name, (x, y) in {"pearson": (logits, labels), "spearman": ranks}.items():
         expected = np.mean([np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(columns)])
@@ -84,7 +84,7 @@ def test_scores_of_numbers_are_correlations(columns):
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_model_that_always_says_the_same_has_no_correlation(count):
     labels = np.arange(N) % count
-    scores = classification_scores(logits_of([0] * N, count), labels, SINGLE)
+    scores = single_label_metrics(logits_of([0] * N, count), labels)
     assert scores["matthews"] == 0
     if count == 2:
         assert scores["f1"] == 0
@@ -94,30 +94,28 @@ def test_a_model_that_always_says_the_same_has_no_correlation(count):
         np.full((N, 1), np.inf),
         1e9 + 1e-7 * draw((N, 1)).astype(np.float64),
     ):
-        scores = classification_scores(constant, draw(N, 1), REGRESSION)
+        scores = regression_metrics(constant, draw(N, 1))
         assert scores["pearson"] == pytest.approx(0, abs=0.5)
         assert np.isfinite([scores["pearson"], scores["spearman"]]).all()
-    assert classification_scores(draw((N, 1)), np.ones(N), REGRESSION)["spearman"] == 0
-    scores = classification_scores(np.full((N, count), -1.0), np.zeros((N, count)), MULTI)
+    assert regression_metrics(draw((N, 1)), np.ones(N))["spearman"] == 0
+    scores = multi_label_metrics(np.full((N, count), -1.0), np.zeros((N, count)))
     assert scores == {"accuracy": 1, "f1": 0, "f1_macro": 0}
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_few_examples_of_many_classes_are_scored_without_a_warning(count):
     for label in range(count):
-        right = classification_scores(logits_of([label], count), np.array([label]), SINGLE)
-        wrong = classification_scores(logits_of([label], count), np.array([(label + 1) % count]), SINGLE)
+        right = single_label_metrics(logits_of([label], count), np.array([label]))
+        wrong = single_label_metrics(logits_of([label], count), np.array([(label + 1) % count]))
         assert (right["accuracy"], wrong["accuracy"], right["matthews"], wrong["f1"]) == (1, 0, 0, 0)
-    assert classification_scores(np.ones((1, 1)), np.ones(1), REGRESSION)["pearson"] == 0
+    assert regression_metrics(np.ones((1, 1)), np.ones(1))["pearson"] == 0
 
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match=r"cannot score predictions \(0,\) against labels \(0,\)"):
-        classification_scores(np.zeros((0, 2)), np.zeros(0, np.int32), SINGLE)
+        single_label_metrics(np.zeros((0, 2)), np.zeros(0, np.int32))
     with pytest.raises(ValueError, match=r"cannot score predictions \(3,\) against labels \(2,\)"):
-        classification_scores(np.zeros((3, 2)), np.zeros(2, np.int32), SINGLE)
-    with pytest.raises(ValueError, match=r"problem_type must be one of .*; got 'ranking'"):
-        predict(np.zeros((3, 2)), "ranking")
+        single_label_metrics(np.zeros((3, 2)), np.zeros(2, np.int32))
 
 
 def test_a_confusion_matrix_counts_each_example_in_the_row_of_its_class():

@@ -87,47 +87,50 @@ def _unknown(name: str, names: Sequence[str], where: str) -> ValueError:
     return ValueError(f"{where}: the label {name!r} is none of {', '.join(names)}")
 
 
-def encode_labels(examples: Sequence[TextExample], names: Sequence[str], problem_type: str) -> np.ndarray:
-    """Returns the labels of examples as numbers.
+def encode_classes(examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    """Returns the ids of the examples' classes, int32 [n].
 
     Args:
-        names: of the classes, in the order of their ids; not looked at for regression. Where they are LABEL_0, LABEL_1
-            and so on, as Hugging Face calls what nobody named, the numbers will do.
-        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
-
-    Returns:
-        Ids int32 [n] of single labels; zeros and ones float32 [n, C] of several; scores float32 [n, C], where C is 1 if
-        each example has one.
+        names: of the classes, in the order of their ids. If they are LABEL_0, LABEL_1, ... (Hugging Face's names for
+            unnamed classes), the numbers are accepted too.
 
     Raises:
-        ValueError: an example without a label, or with one that is none of `names` or of another kind, with its place.
+        ValueError: an example without a label, or with one of another kind or not among `names`; with its place.
     """
+    ids = _ids(names)
+    found = []
     for example in examples:
-        if example.label is None:
-            raise no_label(example)
-    if problem_type == "regression":
-        return _encode_scores(examples)
-    ids, single = _ids(names), problem_type == "single_label_classification"
-    found: list[list[int]] = []
-    for example in examples:
-        found.append([])
         for name, where in _names_in([example]):
             if name not in ids:
                 raise _unknown(name, names, where)
-            found[-1].append(ids[name])
-        if single and isinstance(example.label, tuple):
+        if isinstance(example.label, tuple):
             raise ValueError(f"{example.where}: wanted one class, got {example.label}")
-    if single:
-        return np.array(found, np.int32).reshape(-1)
+        found.append(ids[str(example.label)])
+    return np.array(found, np.int32)
+
+
+def encode_label_sets(examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    """Returns the examples' sets of labels as zeros and ones, float32 [n, C]; see `encode_classes`."""
+    ids = _ids(names)
     labels = np.zeros((len(examples), len(names)), np.float32)
-    for row, some in zip(labels, found, strict=True):
-        row[some] = 1
+    for row, example in zip(labels, examples, strict=True):
+        for name, where in _names_in([example]):
+            if name not in ids:
+                raise _unknown(name, names, where)
+            row[ids[name]] = 1
     return labels
 
 
-def _encode_scores(examples: Sequence[TextExample]) -> np.ndarray:
+def encode_scores(examples: Sequence[TextExample]) -> np.ndarray:
+    """Returns the examples' scores, float32 [n, C]; C is 1 if each example has one score.
+
+    Raises:
+        ValueError: an example without a label, with a class, or with another number of scores; with its place.
+    """
     scores = []
     for example in examples:
+        if example.label is None:
+            raise no_label(example)
         scores.append(example.label if isinstance(example.label, tuple) else (example.label,))
         if any(isinstance(score, str) for score in scores[-1]):
             raise ValueError(f"{example.where}: {example.label!r} is a class and no score")

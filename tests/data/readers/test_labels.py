@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from bert_jax.data.readers.examples import TaggedExample, TextExample
-from bert_jax.data.readers.labels import encode_labels, label_names
+from bert_jax.data.readers.labels import encode_classes, encode_label_sets, encode_scores, label_names
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+
+def encode_all_scores(examples, names):
+    return encode_scores(examples)
 
 
 def examples_of(*labels) -> list[TextExample]:
@@ -61,44 +63,44 @@ def test_what_teaches_no_classes_is_refused(labels, message):
 
 
 @pytest.mark.parametrize(
-    ("labels", "problem_type", "expected", "dtype"),
+    ("labels", "encode", "expected", "dtype"),
     [
-        (["c", "a", "c"], SINGLE, [2, 0, 2], np.int32),
-        ([("c", "a"), (), ("b",)], MULTI, [[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.float32),
-        ([0.5, -2.0, 3.0], REGRESSION, [[0.5], [-2], [3]], np.float32),
-        ([(0.5, 1.0), (2.0, 3.0)], REGRESSION, [[0.5, 1], [2, 3]], np.float32),
+        (["c", "a", "c"], encode_classes, [2, 0, 2], np.int32),
+        ([("c", "a"), (), ("b",)], encode_label_sets, [[1, 0, 1], [0, 0, 0], [0, 1, 0]], np.float32),
+        ([0.5, -2.0, 3.0], encode_all_scores, [[0.5], [-2], [3]], np.float32),
+        ([(0.5, 1.0), (2.0, 3.0)], encode_all_scores, [[0.5, 1], [2, 3]], np.float32),
     ],
 )
-def test_labels_become_the_array_of_their_problem(labels, problem_type, expected, dtype):
-    encoded = encode_labels(examples_of(*labels), ("a", "b", "c"), problem_type)
+def test_labels_become_the_array_of_their_problem(labels, encode, expected, dtype):
+    encoded = encode(examples_of(*labels), ("a", "b", "c"))
     assert encoded.dtype == dtype
     np.testing.assert_array_equal(encoded, np.array(expected, dtype))
 
 
 @pytest.mark.parametrize(
-    ("labels", "problem_type", "message"),
+    ("labels", "encode", "message"),
     [
-        (["a", "x"], SINGLE, "a.tsv:3: the label 'x' is none of a, b, c"),
-        ([("a",), ("b", "x")], MULTI, "a.tsv:3: the label 'x' is none of a, b, c"),
-        (["a", None], SINGLE, "a.tsv:3: no label"),
-        ([1.0, None], REGRESSION, "a.tsv:3: no label"),
-        (["a", ("b",)], SINGLE, "a.tsv:3: wanted one class, got ('b',)"),
-        (["a", ()], SINGLE, "a.tsv:3: wanted one class, got ()"),
-        (["a", 1.0], SINGLE, "a.tsv:3: 1.0 is a score and no class"),
-        ([1.0, "a"], REGRESSION, "a.tsv:3: 'a' is a class and no score"),
-        ([1.0, (1.0, 2.0)], REGRESSION, "a.tsv:3: 2 scores, a.tsv:2 has 1"),
+        (["a", "x"], encode_classes, "a.tsv:3: the label 'x' is none of a, b, c"),
+        ([("a",), ("b", "x")], encode_label_sets, "a.tsv:3: the label 'x' is none of a, b, c"),
+        (["a", None], encode_classes, "a.tsv:3: no label"),
+        ([1.0, None], encode_all_scores, "a.tsv:3: no label"),
+        (["a", ("b",)], encode_classes, "a.tsv:3: wanted one class, got ('b',)"),
+        (["a", ()], encode_classes, "a.tsv:3: wanted one class, got ()"),
+        (["a", 1.0], encode_classes, "a.tsv:3: 1.0 is a score and no class"),
+        ([1.0, "a"], encode_all_scores, "a.tsv:3: 'a' is a class and no score"),
+        ([1.0, (1.0, 2.0)], encode_all_scores, "a.tsv:3: 2 scores, a.tsv:2 has 1"),
     ],
 )
-def test_a_label_that_cannot_be_encoded_is_told_with_its_place(labels, problem_type, message):
+def test_a_label_that_cannot_be_encoded_is_told_with_its_place(labels, encode, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        encode_labels(examples_of(*labels), ("a", "b", "c"), problem_type)
+        encode(examples_of(*labels), ("a", "b", "c"))
 
 
 def test_numbers_will_do_where_classes_were_never_named():
     examples = examples_of("1", "LABEL_0")
-    np.testing.assert_array_equal(encode_labels(examples, ("LABEL_0", "LABEL_1"), SINGLE), [1, 0])
+    np.testing.assert_array_equal(encode_classes(examples, ("LABEL_0", "LABEL_1")), [1, 0])
     for label in ("2", "LABEL_2"):
         with pytest.raises(ValueError, match=f"the label '{label}' is none of LABEL_0, LABEL_1"):
-            encode_labels(examples_of(label), ("LABEL_0", "LABEL_1"), SINGLE)
+            encode_classes(examples_of(label), ("LABEL_0", "LABEL_1"))
     with pytest.raises(ValueError, match="the label '1' is none of LABEL_1, LABEL_0"):
-        encode_labels(examples, ("LABEL_1", "LABEL_0"), SINGLE)
+        encode_classes(examples, ("LABEL_1", "LABEL_0"))
