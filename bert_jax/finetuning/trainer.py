@@ -1,8 +1,9 @@
 """Training in fine-tuning: the model, state and step of all seeds, resuming, and the call of the loop."""
 
 import math
+import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -107,8 +108,7 @@ class Trainer:
                 position=lambda given: {"batch": first + given, "best": best.state()},
             )
             reporter = self._reporter(run, first)
-            listening = nullcontext() if settings.run.sweep else Interruption()  # a sweep cannot be resumed
-            with batches, reporter, listening as interruption:
+            with batches, reporter, self._signals() as interruption:
                 state = train(
                     state,
                     batches,
@@ -176,6 +176,14 @@ class Trainer:
         best.load_state(position["best"])
         print(f"resuming from step {position['batch']:,} of {self.steps:,}")
         return state, position["batch"], OWED in position
+
+    def _signals(self) -> AbstractContextManager[Interruption | None]:
+        """Returns the handler of signals that asks a run to save and end; it needs the main thread.
+
+        A sweep has none, because it cannot be resumed.
+        """
+        main_thread = threading.current_thread() is threading.main_thread()
+        return Interruption() if main_thread and not self.settings.run.sweep else nullcontext()
 
     def _describe(self, state: TrainState) -> None:
         """Prints the size of the training: steps, parameters, rows."""

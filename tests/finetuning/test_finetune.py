@@ -3,8 +3,10 @@
 import json
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import jax
 import numpy as np
 import pytest
 import small_finetuning as small
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file
 from small_finetuning import finetune
 
 import bert_jax
+from bert_jax import finetuning
 from bert_jax.metrics.entities import find_entities
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
 from bert_jax.training.runs.interruption import Interrupted, Interruption
@@ -78,6 +81,33 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
     best = max(row["eval_accuracy"] for row in evaluations)
     assert json.loads((reviewed / "scores.json").read_text())["accuracy"] == pytest.approx(best)
     assert len(small.rows(reviewed)) == 16
+
+
+def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
+    """Called from a thread, as by a server: signals cannot be handled there, and JAX's settings stay the caller's."""
+    settings = finetuning.make_settings(
+        "classification",
+        model=str(place / "model"),
+        train=str(place / "train.tsv"),
+        dev=str(place / "dev.tsv"),
+        output=str(place / "function"),
+        max_length=32,
+        epochs=1,
+        quiet=True,
+    )
+    cache = jax.config.read("jax_compilation_cache_dir")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with small.devices(1), ThreadPoolExecutor(1) as pool:
+        run = pool.submit(finetuning.finetune, settings).result()
+        assert run.folder == place / "function"
+        assert run.metrics == json.loads((run.folder / "scores.json").read_text())
+        assert run.model.config.label_names == ("0", "1")
+        with pytest.raises(FileExistsError, match="holds a run already"):
+            finetuning.finetune(settings)
+        with pytest.raises(FileExistsError, match="holds a training run"):
+            finetuning.finetune(settings.replace(do="predict", train=None, epochs=3, overwrite=True))
+    assert jax.config.read("jax_compilation_cache_dir") == cache
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
 def test_predictions_are_in_the_order_of_the_file_and_those_of_the_pipeline(reviewed, place):
