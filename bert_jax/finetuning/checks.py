@@ -96,7 +96,8 @@ def check_model(settings: Settings, source: ModelSource) -> None:
     """Raises ValueError for a model that does not fit the settings; names the field, or what the model is."""
     run = settings.run
     config = source.config
-    output, folder = Path(run.output).resolve(), source.folder.resolve()
+    output = Path(run.output).resolve()
+    folder = source.folder.resolve()
     if output == folder or output in folder.parents:
         raise ValueError(f"`output={run.output}` contains the model to start from: choose another folder")
     wanted = architecture(settings.data.model)

@@ -33,7 +33,8 @@ class Training(Protocol):
 
 def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
     """Prints each seed's best score, their mean and standard deviation, and which of them collapsed to one class."""
-    scores, collapsed = best.selection.best, collapsed_seeds(run, best)
+    scores = best.selection.best
+    collapsed = collapsed_seeds(run, best)
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed:")
     for index, seed in enumerate(best.seeds):
         if scores[index] == NO_SCORE:

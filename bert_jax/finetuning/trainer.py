@@ -187,7 +187,9 @@ class Trainer:
 
     def _describe(self, state: TrainState) -> None:
         """Prints the size of the training: steps, parameters, rows."""
-        settings, rows, seeds = self.settings, self.row_format, self.settings.run.seeds
+        settings = self.settings
+        rows = self.row_format
+        seeds = settings.run.seeds
         trained = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // seeds
         frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
         print(

@@ -226,7 +226,8 @@ class TaskData:
         print("; ".join(f"{split.title}: {len(split.examples):,} examples" for split in data.splits))
         if data.train is not None and self.evaluates_on_training_data:
             print("`dev` is the same data as `train`: the metrics measure memorization")
-        if names := data.task.config_changes.get("label_names"):
+        names = data.task.config_changes.get("label_names")
+        if names:
             more = ", ..." if len(names) > LISTED_LABELS else ""
             print(f"{len(names):,} labels: {', '.join(names[:LISTED_LABELS])}{more}")
         return data

@@ -45,7 +45,8 @@ class MultipleChoiceData(TaskData):
     training_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-5, "batch_size": 16}
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
-        task, splits = MultipleChoice(), []
+        task = MultipleChoice()
+        splits = []
         for name, path, split in self.sources(do):
             examples = self._read(path, split, guess_label=do != "predict")
             encoded, cut = task.encode(
@@ -117,8 +118,9 @@ class MultipleChoice(Task):
         return softmax(logits["logits"])  # [n, C]
 
     def compute_metrics(self, split: Split, decoded: np.ndarray) -> dict[str, float]:
-        chosen, labels = decoded.argmax(axis=1), split.labels
-        return {"accuracy": float((chosen == labels).mean()), "collapsed": float(collapsed(chosen, labels))}
+        chosen = decoded.argmax(axis=1)
+        accuracy = (chosen == split.labels).mean()
+        return {"accuracy": float(accuracy), "collapsed": float(collapsed(chosen, split.labels))}
 
     def predictions(self, split: Split, decoded: np.ndarray) -> Iterator[dict[str, Any]]:
         for example, row in zip(split.examples, decoded.tolist(), strict=True):
@@ -132,8 +134,8 @@ class MultipleChoice(Task):
         rows = []
         for wrong in worst_mistakes(decoded, split.labels, mistakes):
             example = split.examples[wrong.row]
-            predicted, right = example.choices[wrong.predicted], example.choices[wrong.label]
-            rows.append((f"{wrong.probability:.3f}", predicted, right, example.text, example.where))
+            choices = example.choices[wrong.predicted], example.choices[wrong.label]
+            rows.append((f"{wrong.probability:.3f}", *choices, example.text, example.where))
         return list_mistakes(
             folder / f"{split.file_prefix}mistakes.md",
             ("probability", "predicted", "right", "text", "where"),

@@ -36,7 +36,8 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None
     axes.imshow(fractions[np.ix_(shown, shown)], cmap="Blues", vmin=0, vmax=1)
     for row, label in enumerate(shown):
         for column, prediction in enumerate(shown):
-            if count := counts[label, prediction]:
+            count = counts[label, prediction]
+            if count:
                 color = "white" if fractions[label, prediction] > 0.5 else "black"
                 text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)

@@ -156,7 +156,8 @@ class Tagging(Task):
     def compute_metrics(self, split: Split, decoded: Tags) -> dict[str, float]:
         gold = [example.tags for example in split.examples]
         counts = total(count_entities(decoded.names, gold))
-        predicted, labels = self._ids(decoded.names), self._ids(gold)
+        predicted = self._ids(decoded.names)
+        labels = self._ids(gold)
         return {
             "f1": counts.f1,
             "precision": counts.precision,

@@ -258,7 +258,8 @@ def evaluation_batches(features: Features, format: RowFormat, *, num_rows: int) 
 
     If each sequence has its own row, sequences of similar length share a batch.
     """
-    lengths, group = features.sequences.lengths, features.group
+    lengths = features.sequences.lengths
+    group = features.group
     num_rows = round_up(max(num_rows, group), group)
     rows = format.assign_rows(lengths)
     if format.slots == 1:
