@@ -26,13 +26,13 @@ SHORT = ["--max-length", "32", "--batch-size", "16", "--epochs", "4", "--learnin
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A model, and data of every kind."""
+    """A model, and data for every task."""
     return small.make_place(tmp_path_factory.mktemp("finetuning"))
 
 
 @pytest.fixture(scope="module")
 def run(place):
-    """Runs a kind of task in a folder of this name."""
+    """Runs a task in a folder of this name."""
 
     def run(kind, name, *flags, on=1, model="model", data=None):
         end = data or small.ENDS[kind]
@@ -45,7 +45,7 @@ def run(place):
 
 @pytest.fixture(scope="module")
 def reviewed(run):
-    """Reviews, classified one a row."""
+    """A run on reviews, one per row."""
     return run("classification", "reviewed", *SHORT)
 
 
@@ -58,7 +58,7 @@ def assert_same_tensors(one, two, tolerance=0.0):
     assert one.keys() == two.keys()
     for name in one:
         if tolerance and name.endswith("key.bias"):
-            continue  # it moves no softmax: its gradient is rounding alone, and Adam makes steps of full length of it
+            continue  # it changes no softmax: its gradient is a rounding error, of which Adam makes full steps
         np.testing.assert_allclose(one[name], two[name], rtol=0, atol=tolerance, err_msg=name)
 
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
     assert json.loads((reviewed / "tokenizer_config.json").read_text())["model_max_length"] == 32
     assert TextClassifier.load(reviewed).max_length == 32
     evaluations = [row for row in small.rows(reviewed) if "eval_loss" in row]
-    assert [row["step"] for row in evaluations] == [3, 6, 9, 12]  # once an epoch
+    assert [row["step"] for row in evaluations] == [3, 6, 9, 12]  # once per epoch
     assert evaluations[0].keys() > {"eval_accuracy", "eval_f1", "eval_matthews", "eval_collapsed"}
     best = max(row["eval_accuracy"] for row in evaluations)
     assert json.loads((reviewed / "scores.json").read_text())["accuracy"] == pytest.approx(best)
@@ -123,7 +123,7 @@ def test_predictions_are_in_the_order_of_the_file_and_those_of_the_pipeline(revi
 
 
 def test_evaluating_repeats_the_scores_of_training(reviewed, run, place):
-    again = run("classification", "again", "--do", "evaluate", model="reviewed")  # --max-length is that of training
+    again = run("classification", "again", "--do", "evaluate", model="reviewed")  # with the --max-length of training
     assert json.loads((again / "training.json").read_text())["settings"]["data"]["max_length"] == 32
     want, got = (json.loads((folder / "scores.json").read_text()) for folder in (reviewed, again))
     assert got == pytest.approx(want, abs=SAME_IN_FLOAT32)
@@ -166,10 +166,10 @@ def test_a_run_that_was_killed_and_interrupted_resumes_bitwise(twins, run, monke
         done += 1
         if done == 5:
             raise MemoryError
-        if done == 6:  # the first after the checkpoint of step 3
+        if done == 6:  # the first step after the checkpoint of step 3
             signal.raise_signal(signal.SIGTERM)
 
-    def told_at_the_sixth(self, step):
+    def requested_at_the_sixth(self, step):
         self.received = signal.SIGTERM if step == 6 else None
         return step == 6
 
@@ -180,8 +180,10 @@ def test_a_run_that_was_killed_and_interrupted_resumes_bitwise(twins, run, monke
     with pytest.raises(Interrupted) as caught:
         run("classification", "killed", *flags, "--resume")
     assert caught.value.step % 3  # between two evaluations
-    with monkeypatch.context() as patch:  # at one, which is left to the run that goes on; that is killed when it has it
-        patch.setattr(Interruption, "requested", told_at_the_sixth)
+    with (
+        monkeypatch.context() as patch
+    ):  # at an evaluation, which is left to the resumed run; that one is killed after it
+        patch.setattr(Interruption, "requested", requested_at_the_sixth)
         with pytest.raises(Interrupted, match="saved at step 6"):
             run("classification", "killed", *flags, "--resume")
     done = 4
@@ -211,7 +213,9 @@ def test_a_run_with_a_damaged_newest_checkpoint_resumes_bitwise_from_the_one_bef
 
 
 def test_a_run_resumes_only_with_its_own_settings_and_data(twins, place):
-    finetune("classification", twins, "--resume", "--accumulate", "2")  # is at its end; the rest is in training.json
+    finetune(
+        "classification", twins, "--resume", "--accumulate", "2"
+    )  # already finished; the other settings are in training.json
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.02, now learning_rate is 0\.5"):
         finetune("classification", twins, "--resume", "--learning-rate", "0.5")
     data = (place / "train.tsv").read_text()
@@ -256,14 +260,14 @@ def test_adapters_change_only_kernels_and_are_merged(run, place, capsys):
     assert "lora_rank" not in json.loads((run_with / "config.json").read_text())
     evaluations = [row for row in small.rows(run_with) if "eval_loss" in row]
     scores = [row["eval_accuracy"] for row in evaluations]
-    assert len(scores) < 27  # it stopped early, after one evaluation without a better one
+    assert len(scores) < 27  # it stopped early, after one evaluation without improvement
     assert (
         f"stopped early after step {len(scores)} of 27: accuracy did not improve in 1 evaluation(s)"
         in capsys.readouterr().out
     )
     assert [later > earlier for earlier, later in pairwise(scores)] == [True] * (len(scores) - 2) + [False]
     assert json.loads((run_with / "scores.json").read_text())["accuracy"] == pytest.approx(max(scores))
-    finetune("classification", run_with, "--resume")  # nothing is left to do
+    finetune("classification", run_with, "--resume")  # already finished
     assert [row for row in small.rows(run_with) if "eval_loss" in row] == evaluations
 
 
@@ -322,7 +326,7 @@ def test_answers_are_those_of_the_pipeline(run, place, data):
         assert "null_threshold" not in json.loads((asked / "config.json").read_text())
     answer = QuestionAnswerer.load(asked, max_length=48)
     paragraphs = json.loads((place / f"dev{data}").read_text())["data"][0]["paragraphs"]
-    nothing = {"text": [], "answer_start": []}  # as a dataset has it that keeps its answers to itself
+    nothing = {"text": [], "answer_start": []}  # like a test set without answers
     rows = [{"id": f"q{i}", "question": one["qas"][0]["question"], "context": one["context"], "answers": nothing}
             for i, one in enumerate(paragraphs)]  # fmt: skip
     (place / "dev-plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -345,7 +349,7 @@ def test_choices_are_those_of_the_pipeline(run, place):
         assert sum(one["probabilities"]) == pytest.approx(1)
     lines = [json.loads(line) for line in (place / "dev.jsonl").read_text().splitlines()]
     (place / "dev-plain.jsonl").write_text(
-        "".join(json.dumps(row | {"label": "?"}) + "\n" for row in lines)  # what is predicted may be labelled anyhow
+        "".join(json.dumps(row | {"label": "?"}) + "\n" for row in lines)  # labels are ignored in predictions
     )
     flags = ["--do", "predict", "--max-length", "32", "--batch-size", "5"]
     plain = small.predictions(run("multiple-choice", "plain", *flags, model="chosen", data="-plain.jsonl"))
@@ -358,7 +362,7 @@ def test_choices_are_those_of_the_pipeline(run, place):
     scores = json.loads((chosen / "scores.json").read_text())
     assert scores == {"accuracy": pytest.approx(right), "collapsed": len({one["choice"] for one in found}) == 1}
     assert bert_jax.load(chosen).config.num_labels == 1
-    # What the device made of each example, in whatever order, is what is told of them in theirs.
+    # Examples are evaluated in another order; each prediction belongs to its own example.
     [loss] = [row["eval_loss"] for row in small.rows(chosen) if "eval_loss" in row]
     assert -np.mean([np.log(one["probabilities"][one["gold"]]) for one in found]) == pytest.approx(loss, abs=1e-5)
 
@@ -429,7 +433,7 @@ def test_a_sweep_ranks_its_combinations_on_both_splits_of_mnli(place):
     scores = json.loads((swept / "scores.json").read_text())
     assert scores["accuracy"] == row["eval_accuracy"]
 
-    # A model may have the labels in another order than GLUE has them.
+    # The order of the labels may differ between the model and GLUE.
     values = json.loads((swept / "config.json").read_text())
     order = [2, 0, 1]
     values["id2label"] = {str(i): names[k].upper() for i, k in enumerate(order)}

@@ -16,7 +16,7 @@ NOT_THERE = '{"question": "who ?", "context": "it", "answers": {"text": ["x"], "
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A model, and data of every kind."""
+    """A model, and data for every task."""
     return small.make_place(tmp_path_factory.mktemp("finetuning"))
 
 

@@ -188,7 +188,7 @@ def test_a_null_threshold_implies_version_2(folder, source, write):
 
 
 def test_questions_that_cannot_be_trained_on_are_counted(folder, source, write, capsys):
-    """Answers moved, not found, in characters of no token and longer than a window; questions cut; windows apart."""
+    """Answers moved, not found, without tokens or longer than a window; questions cut; windows without overlap."""
     long = " ".join(small.OTHER * 3)
     asked = [
         ("where ?", "anna lives in paris", "paris", 2),

@@ -52,7 +52,7 @@ OTHERS = [kind for kind in OBJECTIVES if kind != "classes"]
 
 @cache
 def plan(kind, together=SEEDS):
-    """Batches of 3 * 40 sequences, several in a row, with what the kind of task learns of them."""
+    """Batches of 3 * 40 sequences, several per row, with the targets of the objective."""
     random = np.random.default_rng(11)
     lengths = random.integers(3, 14, 3 * BATCH)
     n, tokens = len(lengths), int(lengths.sum())
@@ -85,14 +85,14 @@ def trained(layout, kind, config, together=SEEDS):
     counted_step = CompilationCounter(layout.compile_step(ensemble.step(step), state))
     for number in range(STEPS):
         state, metrics = counted_step(state, layout.device_put(plan(kind, together)(number)))
-        jax.block_until_ready(metrics)  # several steps under way on eight virtual devices may wait for one another
+        jax.block_until_ready(metrics)  # several steps in flight on eight virtual devices can deadlock
     assert int(state.step) == STEPS
     assert set(counted_step.shapes.values()) == {1}
     assert len(counted_step.shapes) == 1 or together != SEEDS
     params = jax.tree.map(np.array, state.params)
     if kind == "spans":
-        # They shift the logits of all tokens alike, and so move no softmax: their gradient is rounding alone, of which
-        # Adam makes whole steps.
+        # These shift the logits of all tokens equally and change no softmax: their gradient is a rounding error, of
+        # which Adam makes full steps.
         params["span"]["bias"][:] = params["encoder"]["feed_forward"]["norm"]["bias"][:, -1] = 0
     return params
 
@@ -129,7 +129,7 @@ def test_evaluation_is_sharded_like_training():
 
 
 def test_eight_devices_lead_to_the_parameters_of_one_with_dropout():
-    """A mask is a function of the seed's key, wherever its rows are. Under pmap each device draws masks of its own."""
+    """A mask depends on the seed's key, not on the device of its row. Under pmap each device draws its own masks."""
     got, wanted = trained(parallel.make_layout(fsdp=4), "classes", DROPPING), trained_on_one_device("classes", DROPPING)
     assert_leaves_agree(got, wanted, SAME_PARAMETERS, negligible=NEGLIGIBLE_IN_FLOAT32)
     other = dict(wanted) | trained_on_one_device("classes", STILL)
@@ -139,7 +139,7 @@ def test_eight_devices_lead_to_the_parameters_of_one_with_dropout():
 
 @pytest.mark.parametrize(("kind", "config"), [("classes", DROPPING), ("tags", STILL), ("spans", STILL)])
 def test_a_seed_in_packed_rows_learns_what_it_learns_alone(kind, config):
-    """With dropout too: rows of padding behind a seed's own do not move its masks."""
+    """With dropout too: padding rows after a seed's rows do not change its masks."""
     together = trained_on_one_device(kind, config)
     for place, seed in enumerate(SEEDS):
         alone = trained(parallel.make_layout(devices=jax.devices()[:1]), kind, config, (seed,))

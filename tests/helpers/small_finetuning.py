@@ -1,4 +1,4 @@
-"""Small models and data to fine-tune on, on one device, so that a run takes a second or two."""
+"""Small models and data for fine-tuning on one device; a run takes a second or two."""
 
 import json
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ POSITIONS = 64
 
 
 def make_model(folder: Path, head: str = "BertForPreTraining", **changes) -> Path:
-    """A model that knows the words of these data, and has learned nothing."""
+    """An untrained model with the vocabulary of this data."""
     words = [*GOOD, *BAD, *OTHER, *PEOPLE, *PLACES, "who", "where", "lives", "?", "."]
     tokenizer = Tokenizer.train([" ".join(words)] * 3, 400, min_frequency=1)
     sizes = {
@@ -47,7 +47,7 @@ def sentence(random: np.random.Generator, word: str, low: int = 2, high: int = 9
 
 
 def reviews(path: Path, count: int, seed: int = 0, header: str = "text\tlabel") -> Path:
-    """Sentences that hold a good word or a bad one."""
+    """Sentences with one good or one bad word."""
     random = np.random.default_rng(seed)
     lines = [header]
     for number in range(count):
@@ -58,7 +58,7 @@ def reviews(path: Path, count: int, seed: int = 0, header: str = "text\tlabel") 
 
 
 def tagged(path: Path, count: int, seed: int = 0) -> Path:
-    """Sentences in which people and places have tags."""
+    """Sentences with tagged people and places."""
     random = np.random.default_rng(seed)
     lines = []
     for _ in range(count):
@@ -89,7 +89,7 @@ def questions(path: Path, count: int, seed: int = 0, *, version_2: bool = False)
 
 
 def choices(path: Path, count: int, seed: int = 0, number: int = 3) -> Path:
-    """Continuations of which the one with a good word is right."""
+    """Continuations; the one with a good word is right."""
     random = np.random.default_rng(seed)
     rows = []
     for _ in range(count):
@@ -105,7 +105,7 @@ ENDS = {"classification": ".tsv", "tokens": ".conll", "squad": ".json", "multipl
 
 
 def make_place(folder: Path) -> Path:
-    """A model, and data of every kind, named by `ENDS`."""
+    """A model, and data for every task, with the file endings of `ENDS`."""
     make_model(folder / "model")
     for name, count, seed in (("train", 36, 0), ("dev", 13, 1)):
         reviews(folder / f"{name}.tsv", count, seed)
@@ -118,7 +118,7 @@ def make_place(folder: Path) -> Path:
 
 @contextmanager
 def devices(count: int):
-    """Lets the script see so many devices."""
+    """Makes the program use `count` devices."""
     some = jax.devices()[:count]
     with (
         mock.patch.object(parallel, "make_layout", partial(parallel.make_layout, devices=some)),
@@ -128,7 +128,7 @@ def devices(count: int):
 
 
 def finetune(kind: str, output: Path, *flags: object, on: int = 1) -> Path:
-    """Runs the script."""
+    """Runs finetune.py."""
     with devices(on):
         often = [] if "--do" in flags else ["--log-every", "1"]
         script.main([kind, "--output", str(output), "--quiet", *often, *map(str, flags)])

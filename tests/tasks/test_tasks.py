@@ -76,7 +76,7 @@ def test_a_text_may_have_several_labels(words, tmp_path):
 
 
 @pytest.mark.parametrize("values", [1, 2])
-def test_scores_may_be_several(words, tmp_path, values):
+def test_regression_predicts_one_score_or_several(words, tmp_path, values):
     labels = np.array([[0.5, 2.0], [1.5, -1.0], [4.0, 0.0]], np.float32)[:, :values]
     task = Classification("regression", values=values)
     given = [float(row[0]) if values == 1 else tuple(map(float, row)) for row in labels]
@@ -146,7 +146,7 @@ def test_class_weights_and_smoothing_agree_with_pytorch():
 
 
 def tag_logits(split, *tags):
-    """Logits that are high for a tag of each word."""
+    """Logits that are high for the given tag of each word."""
     sequences = split.features.sequences
     logits = np.zeros((len(sequences.ids), max(tags) + 1), np.float32)
     speaks = np.flatnonzero(sequences.words >= 0)
@@ -202,7 +202,7 @@ def question(number, context, *answers, impossible=False):
 
 
 def spans(split, *places):
-    """Logits that are high at the first and last token of a place; None stands for no answer."""
+    """Logits that are high at the first and last token of an answer; None is no answer."""
     sequences = split.features.sequences
     starts, ends = np.zeros((2, len(sequences.ids)), np.float32)
     for window, place in enumerate(places):
@@ -255,7 +255,7 @@ def test_the_null_threshold_is_tuned_or_given(words, tmp_path, threshold):
     assert scores["collapsed"] == 0
     texts = [row["answer"] for row in task.predictions(split, answers)]
     assert texts == (["paris", "", "paris"] if threshold is None else ["paris", "it", "paris"])
-    assert scores["f1"] == pytest.approx(1 if threshold is None else 2 / 3)  # of the texts that are written
+    assert scores["f1"] == pytest.approx(1 if threshold is None else 2 / 3)  # of the final answers
     assert scores["null_threshold"] == answers.threshold
     lines = task.report(tmp_path, split, answers, mistakes=9)
     assert "null_threshold" in lines[1]
@@ -267,7 +267,7 @@ def test_nothing_is_answered_if_that_scores_best(words, tmp_path):
     questions.append(question(2, "the plot was in paris", "paris"))
     task = QuestionAnswering(version_2=True)
     split = encode(task, words, questions)
-    found = task.decode(split, spans(split, (0, 0), (0, 0), (1, 1)))  # wrong, and all odds below 0
+    found = task.decode(split, spans(split, (0, 0), (0, 0), (1, 1)))  # wrong, and all odds are below 0
     scores = task.compute_metrics(split, found)
     assert scores["best_f1_threshold"] == 0
     assert set(found.texts.values()) == {""}

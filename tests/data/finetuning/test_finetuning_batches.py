@@ -44,7 +44,7 @@ def row_format(some, *, batch_size=4, packed=True, shards=1):
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 13), min_size=1, max_size=12), st.integers(0, 99))
-def test_a_batch_holds_each_token_and_each_target_at_its_place(lengths, seed):
+def test_a_batch_holds_each_token_and_target_at_its_position(lengths, seed):
     some = features(lengths, seed=seed)
     packing = RowFormat(29, 3, 1, PAD)
     rows = packing.assign_rows(some.sequences.lengths)
@@ -77,7 +77,7 @@ LENGTHS = np.random.default_rng(3).integers(3, 12, 23)
 
 
 @pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
-def test_every_example_is_trained_on_once_an_epoch(packed, group):
+def test_every_example_is_trained_on_once_per_epoch(packed, group):
     some = features(np.random.default_rng(3).integers(3, 90, 23 * group), group=group)
     some.of_sequences["labels"] = np.repeat(np.arange(23, dtype=np.int32), group)
     batches = TrainingBatches(some, row_format(some, packed=packed), 4, 5)
@@ -142,7 +142,7 @@ def test_groups_fill_whole_shards():
 
 
 @pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
-def test_an_evaluation_takes_every_sequence_once(packed, group):
+def test_an_evaluation_contains_every_sequence_once(packed, group):
     some = features(np.random.default_rng(3).integers(3, 90, 33), group=group)
     found = []
     for batch, placement in evaluation_batches(some, row_format(some, packed=packed), num_rows=6):
@@ -154,7 +154,7 @@ def test_an_evaluation_takes_every_sequence_once(packed, group):
 
 
 def rows_alone_and_packed(some):
-    """The same sequences, one a row and packed."""
+    """The same sequences, one per row and packed."""
     lengths = some.sequences.lengths
     single, packing = RowFormat(12, 1, 1, PAD), RowFormat(29, 4, 1, PAD)
     alone, _ = single.build(some, single.assign_rows(lengths), BatchShape(len(lengths), 12))
@@ -182,7 +182,7 @@ def assert_same_learning(one, two):
         np.testing.assert_allclose(a, b, atol=SAME_IN_FLOAT32)
 
 
-def test_packed_classification_is_that_of_one_a_row():
+def test_packing_does_not_change_classification():
     some = features(LENGTHS)
     alone, packed, placement = rows_alone_and_packed(some)
     model = models.BertForSequenceClassification(replace(CONFIG, num_labels=3))
@@ -193,7 +193,7 @@ def test_packed_classification_is_that_of_one_a_row():
     assert_same_learning(one, two)
 
 
-def test_packed_tags_are_those_of_one_a_row():
+def test_packing_does_not_change_tagging():
     some = features(LENGTHS)
     tokens = len(some.sequences.ids)
     targets = {"labels": np.arange(tokens, dtype=np.int32) % 3, "weights": np.arange(tokens) % 2 * np.float32(1)}
@@ -207,7 +207,7 @@ def test_packed_tags_are_those_of_one_a_row():
     assert_same_learning(one, two)
 
 
-def test_packed_questions_are_those_of_one_a_row():
+def test_packing_does_not_change_question_answering():
     some = features(LENGTHS)
     positions = dict.fromkeys(("start_positions", "end_positions"), some.positions["start_positions"])
     weights = {"weights": some.of_sequences["weights"]}
@@ -216,8 +216,8 @@ def test_packed_questions_are_those_of_one_a_row():
     assert_same_learning(losses(objective, alone), losses(objective, packed))
 
 
-def test_impossible_batches_have_no_figures_but_finite_ones():
-    """A slot that no sequence takes points at the first token, and weighs nothing."""
+def test_unused_slots_have_finite_metrics():
+    """A slot without a sequence points at the first token, with weight 0."""
     some = features([5])
     batch, _ = RowFormat(29, 4, 1, PAD).build(some, [[0]], BatchShape(3, 29))
     batch["end_positions"] = batch["start_positions"]
