@@ -45,7 +45,7 @@ def expectation(name, like):
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=str)
-def test_a_head_answers_as_pytorch_does(case, pytorch):
+def test_every_head_agrees_with_pytorch(case, pytorch):
     got, want = parity.ours(case), parity.theirs(case)
     assert got.outputs.keys() == want.outputs.keys()
     for name in want.outputs:
@@ -55,7 +55,7 @@ def test_a_head_answers_as_pytorch_does(case, pytorch):
 
 
 @pytest.mark.parametrize("case", parity.CASES, ids=str)
-def test_a_head_answers_as_pytorch_once_did(case):
+def test_every_head_agrees_with_stored_results_of_pytorch(case):
     got = parity.summary(parity.ours(case))
     want = expectation(str(case), got)
     largest = max(array[0] for name, array in want.items() if "/" in name)
@@ -68,7 +68,7 @@ def test_a_head_answers_as_pytorch_once_did(case):
         np.testing.assert_allclose(got[name], array, atol=tolerance, rtol=0, err_msg=name)
 
 
-def test_fine_tuning_goes_as_in_pytorch(pytorch, tmp_path):
+def test_fine_tuning_follows_pytorch(pytorch, tmp_path):
     """Without dropout, from the same parameters, on the same batch: the loss of every step."""
     import torch
 
@@ -121,7 +121,7 @@ def minilm_answers():
 
 
 @needs_minilm
-def test_real_weights_answer_as_in_pytorch(pytorch):
+def test_real_weights_agree_with_pytorch(pytorch):
     import torch
 
     rows, got = minilm_answers()
@@ -137,7 +137,7 @@ def test_real_weights_answer_as_in_pytorch(pytorch):
 
 
 @needs_minilm
-def test_real_weights_answer_as_they_once_did_in_pytorch():
+def test_real_weights_agree_with_stored_results_of_pytorch():
     rows, answer = minilm_answers()
     arrays = (np.asarray(answer[name]) for name in ("last_hidden_state", "pooler_output"))
     got = parity.minilm_summary(*arrays, rows["attention_mask"])

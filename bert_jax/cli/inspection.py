@@ -30,7 +30,7 @@ def inspect(source: str) -> dict[str, Any]:
             counts[part] = counts.get(part, 0) + math.prod(shape)
     else:
         for tensor in index_tensors(open_weights(folder)).slots.values():
-            counts[tensor.place.part] = counts.get(tensor.place.part, 0) + math.prod(tensor.shape)
+            counts[tensor.location.part] = counts.get(tensor.location.part, 0) + math.prod(tensor.shape)
     return {
         "source": str(folder),
         "model": named or architecture(detect_model(counts)),

@@ -1,8 +1,8 @@
 """From the tensors of a file to the parameter tree, and back.
 
-Strict on the way in: each tensor is used once, or known to say again what another says, or named in an error; so is
-each that lacks, and each of another shape than the config asks for. One tensor at a time is read, turned and cast into
-its place among the stacked layers.
+Reading is strict. Every tensor is used once, or repeats another one and is equal to it; otherwise the error names it,
+as it names missing tensors and those of another shape than the config's. Tensors are read one at a time, transposed
+and cast directly into their place among the stacked layers, so that a model is never in memory twice.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,122 +13,127 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors
-from bert_jax.interop.names import Place, hf_name, is_stacked, nested, place, walk
+from bert_jax.interop.names import Location, flatten, hf_name, is_stacked, locate_tensor, unflatten
 
-NAMED = 5  # in an error
+NAMES_IN_ERROR = 5
 
 Slot = tuple[str, int | None]  # a leaf's path, and the layer in it
 
 
-class Source(NamedTuple):
+class IndexedTensor(NamedTuple):
     """A tensor of a file, and where it belongs."""
 
     name: str
     tensor: Tensor
-    place: Place
+    location: Location
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """In our order of axes."""
-        return self.tensor.shape[::-1] if self.place.transposed else self.tensor.shape
+        """The shape in our order of axes."""
+        return self.tensor.shape[::-1] if self.location.transposed else self.tensor.shape
 
     def read(self) -> np.ndarray:
         """Returns the array in our order of axes."""
-        return self.tensor.read().T if self.place.transposed else self.tensor.read()
+        return self.tensor.read().T if self.location.transposed else self.tensor.read()
 
 
-class Sources(NamedTuple):
-    """The tensors of a file by what they fill, and those that repeat another."""
+class TensorIndex(NamedTuple):
+    """The tensors of a file by the slot that they fill, and those that repeat another tensor."""
 
-    slots: dict[Slot, Source]
-    repeats: list[Source]
+    slots: dict[Slot, IndexedTensor]
+    repeats: list[IndexedTensor]
 
     @property
     def parts(self) -> set[str]:
-        """The parts of the tree that there is something for."""
-        return {source.place.part for source in self.slots.values()}
+        """The parts of the model that the file has tensors for."""
+        return {source.location.part for source in self.slots.values()}
 
     def assemble(self, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
-        """Returns the tree of the leaves `shapes`, read from the file and cast to `dtype`.
+        """Returns the tree of the leaves in `shapes`, read from the file and cast to `dtype`.
 
         Raises:
-            ValueError: a tensor that lacks, is too many, has another shape, or is not of floating-point numbers.
+            ValueError: a tensor that is missing, unexpected, of another shape, or not floating-point.
         """
         parts = {path.split("/")[0] for path in shapes}
-        check_complete(self.slots, shapes)
+        _check_complete(self.slots, shapes)
         for (path, layer), source in self.slots.items():
-            if source.place.part in parts:
-                check_fit(source, shapes.get(path), layer)
+            if source.location.part in parts:
+                _check_shape_and_dtype(source, shapes.get(path), layer)
         for source in self.repeats:
-            if source.place.part in parts:
-                check_repeat(source, self.slots[source.place.path, None])
-        kind = DTYPES[dtype]
-        return nested({path: jnp.asarray(read_leaf(self.slots, path, shape, kind)) for path, shape in shapes.items()})
+            if source.location.part in parts:
+                _check_repeat(source, self.slots[source.location.path, None])
+        # Each leaf becomes a JAX array before the next one is read.
+        numpy_dtype = DTYPES[dtype]
+        return unflatten(
+            {path: jnp.asarray(_read_leaf(self.slots, path, shape, numpy_dtype)) for path, shape in shapes.items()}
+        )
 
 
-def index_tensors(tensors: Tensors) -> Sources:
-    """Finds out where each tensor belongs.
+def index_tensors(tensors: Tensors) -> TensorIndex:
+    """Returns where each tensor belongs.
 
     Raises:
-        ValueError: tensors that BERT does not have, or two for one place.
+        ValueError: tensors that BERT does not have, or two for one slot.
     """
-    slots: dict[Slot, Source] = {}
+    slots: dict[Slot, IndexedTensor] = {}
     repeats, unknown = [], []
     for name, tensor in tensors.items():
         try:
-            where = place(name)
+            location = locate_tensor(name)
         except KeyError:
             unknown.append(name)
             continue
-        if where is None:
+        if location is None:
             continue
-        source, slot = Source(name, tensor, where), (where.path, where.layer)
-        if where.repeats:
+        source = IndexedTensor(name, tensor, location)
+        slot = (location.path, location.layer)
+        if location.repeats:
             repeats.append(source)
         elif slot in slots:
-            raise ValueError(f"{slots[slot].name} and {name} are two tensors for one place")
+            raise ValueError(f"{slots[slot].name} and {name} are the same parameter")
         else:
             slots[slot] = source
     if unknown:
-        raise ValueError(f"BERT has no tensors called {listed(unknown)}")
+        raise ValueError(f"BERT has no tensors called {list_names(unknown)}")
+    # Some files hold the tied decoder only, and not the embedding that it repeats.
     for source in repeats:
-        slots.setdefault((source.place.path, None), source)
-    return Sources(slots, repeats)
+        slots.setdefault((source.location.path, None), source)
+    return TensorIndex(slots, repeats)
 
 
-def check_complete(slots: Mapping[Slot, Source], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Sees to it that every leaf, and every layer of it, has its tensor."""
-    lacking = []
+def _check_complete(slots: Mapping[Slot, IndexedTensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that every leaf, and every layer of it, has a tensor."""
+    missing = []
     for path, shape in shapes.items():
         if not is_stacked(path):
-            lacking += [] if (path, None) in slots else [hf_name(path)]
+            missing += [] if (path, None) in slots else [hf_name(path)]
         else:
-            # Not over all layers of the config, which may speak of a thousand million.
+            # A loop over the layers of the file: a hostile config may claim 10^9 of them.
             first = next(layer for layer in count() if (path, layer) not in slots)
-            lacking += [hf_name(path, first)] if first < shape[0] else []
-    if lacking:
-        raise ValueError(f"the file lacks {listed(lacking)}")
+            missing += [hf_name(path, first)] if first < shape[0] else []
+    if missing:
+        raise ValueError(f"missing from the file: {list_names(missing)}")
 
 
-def check_fit(source: Source, shape: tuple[int, ...] | None, layer: int | None) -> None:
-    """Sees to it that the config has a place of this shape for the tensor."""
+def _check_shape_and_dtype(source: IndexedTensor, shape: tuple[int, ...] | None, layer: int | None) -> None:
+    """Checks that the config has a slot of this shape for the tensor."""
     if shape is None or (layer is not None and layer >= shape[0]):
         raise ValueError(f"the config has no place for {source.name}")
     shape = shape if layer is None else shape[1:]
     if source.shape != shape:
-        theirs = shape[::-1] if source.place.transposed else shape
-        raise ValueError(f"{source.name} has shape {source.tensor.shape}, the config asks for {theirs}")
+        expected = shape[::-1] if source.location.transposed else shape
+        raise ValueError(f"{source.name} has shape {source.tensor.shape}, the config requires {expected}")
     if source.tensor.dtype not in DTYPES:
         raise ValueError(f"{source.name} is stored as {source.tensor.dtype}; parameters are {', '.join(DTYPES)}")
 
 
-def check_repeat(repeat: Source, source: Source) -> None:
-    """Sees to it that a repeated tensor is the one it repeats, which is all that a tied decoder can be."""
+def _check_repeat(repeat: IndexedTensor, source: IndexedTensor) -> None:
+    """Checks that a repeated tensor equals the one that it repeats: our decoder is always tied."""
     if repeat.shape != source.shape or not np.array_equal(repeat.read(), source.read()):
-        raise ValueError(f"{repeat.name} differs from {source.name}: a decoder that is not tied is not supported")
+        raise ValueError(f"{repeat.name} differs from {source.name}: an untied decoder is not supported")
 
 
-def read_leaf(slots: Mapping[Slot, Source], path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _read_leaf(slots: Mapping[Slot, IndexedTensor], path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Reads a leaf, layer by layer."""
     leaf = np.empty(shape, dtype)
     if is_stacked(path):
@@ -140,24 +145,26 @@ def read_leaf(slots: Mapping[Slot, Source], path: str, shape: tuple[int, ...], d
 
 
 def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None) -> dict[str, np.ndarray]:
-    """Returns what PyTorch's classes call the parameters, contiguous, in `dtype` or their own.
+    """Returns the parameters under the names and in the order of axes of PyTorch's classes.
 
     Args:
-        prefix: whether the encoder lies below `bert.`, as it does but in `BertModel`.
+        prefix: whether the encoder's names start with `bert.`, as in every class but `BertModel`.
+        dtype: of the contiguous arrays returned; default: that of the parameters.
     """
     tensors = {}
-    for path, leaf in walk(params):
+    for path, leaf in flatten(params):
         array = np.asarray(leaf)
+        stored = array.dtype if dtype is None else DTYPES[dtype]
         for layer in range(len(array)) if is_stacked(path) else (None,):
-            one = array if layer is None else array[layer]
-            one = one.T if path.endswith("/kernel") else one
-            kind = array.dtype if dtype is None else DTYPES[dtype]
-            tensors[hf_name(path, layer, prefix=prefix)] = np.ascontiguousarray(one, kind)
+            tensor = array if layer is None else array[layer]
+            tensor = tensor.T if path.endswith("/kernel") else tensor
+            tensors[hf_name(path, layer, prefix=prefix)] = np.ascontiguousarray(tensor, stored)
     return tensors
 
 
-def listed(names: Iterable[str]) -> str:
-    """Returns the first few names, and how many more there are."""
-    names = sorted(f"{name if name.isprintable() else ascii(name):.120}" for name in names)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def list_names(names: Iterable[str]) -> str:
+    """Returns the first few names for an error message, and how many more there are."""
+    # Names come from files: they may be long, and contain line breaks or control characters.
+    printable = sorted(f"{name if name.isprintable() else ascii(name):.120}" for name in names)
+    more = f" and {len(printable) - NAMES_IN_ERROR} more" if len(printable) > NAMES_IN_ERROR else ""
+    return ", ".join(printable[:NAMES_IN_ERROR]) + more

@@ -1,11 +1,11 @@
-"""The forward pass as one portable file: StableHLO with the weights in it, run without the code of the model.
+"""The forward pass and its weights as one portable file of StableHLO, which runs without this package.
 
 >>> from jax import export
 >>> exported = export.deserialize(open("bert.stablehlo", "rb").read())  # doctest: +SKIP
 >>> exported.call(input_ids, attention_mask, token_type_ids)["last_hidden_state"]  # doctest: +SKIP
 
-Rows and their length are symbols in it, so one file serves every shape. JAX promises to read such a file for at least
-six months, on every platform it was lowered for; the StableHLO module inside is for other compilers too.
+The number of rows and their length are symbolic, so one file serves every shape. JAX guarantees to read such a file for
+at least six months, on every platform it was lowered for. Other compilers can read the StableHLO module inside.
 
 References: JAX documentation, Exporting and serializing staged-out computations.
 """
@@ -22,10 +22,10 @@ from bert_jax.models import Bert, BertForMultipleChoice
 
 
 def export_model(path: str | Path, model: Bert, params: Mapping[str, Any], *, platforms: Sequence[str]) -> None:
-    """Writes the forward pass, without dropout, for these platforms of JAX.
+    """Writes the forward pass, without dropout, for these JAX platforms.
 
-    What is read back is called with `input_ids`, `attention_mask` and `token_type_ids`, int32 [B, T], and returns the
-    dict of the model's outputs.
+    The exported function takes `input_ids`, `attention_mask` and `token_type_ids`, int32 [B, T], and returns the dict
+    of the model's outputs.
 
     Raises:
         ValueError: a model whose inputs are not [B, T].
@@ -36,13 +36,14 @@ def export_model(path: str | Path, model: Bert, params: Mapping[str, Any], *, pl
 
     def forward(input_ids: jax.Array, attention_mask: jax.Array, token_type_ids: jax.Array) -> dict[str, jax.Array]:
         outputs: Any = model.apply({"params": params}, input_ids, attention_mask, token_type_ids)
-        return dict(outputs)  # a file knows no class of ours
+        return dict(outputs)  # a plain dict, because the file cannot contain our `Outputs` class
 
     limits = ["T >= 1", f"T <= {model.config.max_position_embeddings}"]
     shape = jax_export.symbolic_shape("B, T", constraints=limits)
     rows = jax.ShapeDtypeStruct(shape, jnp.int32)
     exported = jax_export.export(jax.jit(forward), platforms=platforms)(rows, rows, rows)
     path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(exported.serialize())
-    unfinished.replace(path)
+    # Written under another name and renamed, so that a reader never sees half a file.
+    partial_file = path.with_name(path.name + ".part")
+    partial_file.write_bytes(exported.serialize())
+    partial_file.replace(path)

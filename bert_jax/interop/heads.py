@@ -1,6 +1,6 @@
-"""Which model a checkpoint is: by what its config says, by what its file holds, or by what was asked for.
+"""Which model a checkpoint is: the one that the caller names, that its config names, or that its tensors fit.
 
-Models carry Hugging Face's names; only `Bert` is called `BertModel` there.
+Models have Hugging Face's names, except that `Bert` is called `BertModel` there.
 """
 
 import math
@@ -19,13 +19,13 @@ MODELS: dict[str, type[Bert]] = {
     "BertModel": models.Bert,
     **{name: getattr(models, name) for name in models.__all__ if name.startswith("BertFor")},
 }
-SCORES = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}  # whatever num_labels says
+FIXED_NUM_LABELS = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}
 TRUNK = ("embeddings", "encoder")
 HEADS = ("masked_lm", "next_sentence", "classifier", "span")
 
 
 def model_class(name: str) -> type[Bert]:
-    """Returns the model of this name.
+    """Returns the model class of this name.
 
     Raises:
         ValueError: there is none.
@@ -36,17 +36,17 @@ def model_class(name: str) -> type[Bert]:
 
 
 def architecture(model: type[Bert]) -> str:
-    """Returns what a config.json calls the model."""
+    """Returns the name of the model in `architectures` of a config.json."""
     return "BertModel" if model is Bert else model.__name__
 
 
 def parts_of(model: type[Bert]) -> set[str]:
-    """Returns the parts of the tree that the model consists of."""
+    """Returns the names of the model's parts."""
     return {*TRUNK, *model.heads}
 
 
 def detect_model(parts: Collection[str]) -> type[Bert]:
-    """Returns the model whose head is what a file holds; a pooler alone is no head."""
+    """Returns the model whose head is among the parts of a file; a pooler alone is not a head."""
     if "masked_lm" in parts:
         return models.BertForPreTraining if "next_sentence" in parts else models.BertForMaskedLM
     if "next_sentence" in parts:
@@ -56,28 +56,34 @@ def detect_model(parts: Collection[str]) -> type[Bert]:
     return models.BertForQuestionAnswering if "span" in parts else Bert
 
 
-def require_modest(new: Mapping[str, tuple[int, ...]], read: Any) -> None:
-    """Raises ValueError where a config alone asks for more new parameters, by shape, than were read from a file."""
-    asked, found = sum(map(math.prod, new.values())), sum(leaf.size for leaf in jax.tree.leaves(read))
-    if asked > found:
-        raise ValueError(f"the config asks for {asked:,} new parameters, the file holds {found:,}; give label_names")
+def check_new_size(new: Mapping[str, tuple[int, ...]], loaded: Any) -> None:
+    """Raises ValueError if the new leaves, by shape, have more parameters than were loaded from the file.
+
+    A config.json of a few bytes can claim 10^12 labels; without this check their classifier would be allocated.
+    """
+    required = sum(map(math.prod, new.values()))
+    found = sum(leaf.size for leaf in jax.tree.leaves(loaded))
+    if required > found:
+        raise ValueError(
+            f"the config requires {required:,} new parameters, the file has {found:,}; give `label_names` to confirm"
+        )
 
 
 def init_parts(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:
-    """Returns new parameters for parts of the tree, drawn from a seed."""
+    """Returns newly initialized parameters for parts of the model."""
     keys = jax.random.split(jax.random.key(seed), len(parts))
-    drawn = {
+    params = {
         part: ModelPart(config, name=part).init(key, method=lambda module: module.weights)["params"]
         for part, key in zip(sorted(parts), keys, strict=True)
     }
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def adapt_config(config: BertConfig, model: type[Bert], **changes: Any) -> BertConfig:
-    """Returns the config with `changes`, made consistent: labels are counted, as many as the model has scores.
+    """Returns the config with `changes`, and with the number of labels that the model and `label_names` require.
 
     Raises:
-        ValueError: a change that names no field, or gives it an impossible value.
+        ValueError: a change that is not a field of the config, or an impossible value.
     """
     if unknown := changes.keys() - {field.name for field in fields(BertConfig)}:
         raise ValueError(f"{min(unknown)} is not a field of the config")
@@ -85,9 +91,9 @@ def adapt_config(config: BertConfig, model: type[Bert], **changes: Any) -> BertC
         changes["label_names"] = tuple(changes["label_names"])
         changes["num_labels"] = len(changes["label_names"])
     elif changes.get("num_labels", config.num_labels) != config.num_labels:
-        changes["label_names"] = None
-    if model in SCORES:
-        changes |= {"num_labels": SCORES[model], "label_names": None}
+        changes["label_names"] = None  # the old names do not fit another number of labels
+    if model in FIXED_NUM_LABELS:
+        changes |= {"num_labels": FIXED_NUM_LABELS[model], "label_names": None}
     if "span" not in model.heads:
         changes["null_threshold"] = None
     return replace(config, **changes)

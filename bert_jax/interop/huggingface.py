@@ -1,7 +1,7 @@
-"""A folder as Hugging Face lays it out: its config.json read, and config.json with model.safetensors written.
+"""Hugging Face's folder layout: reads config.json, writes config.json and model.safetensors.
 
-transformers loads what is written with no key missing and none unexpected: layers are numbered, kernels lie outputs
-first, and the decoder, which is tied, is left to be tied.
+transformers loads what is written without missing or unexpected keys: layers are numbered, kernels have their outputs
+first, and the tied decoder is omitted.
 """
 
 import json
@@ -18,35 +18,36 @@ from safetensors.numpy import save_file
 from bert_jax.config import BertConfig
 from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import to_state_dict
-from bert_jax.interop.formats.tensors import one_line
-from bert_jax.interop.formats.weights import blame, read_json
+from bert_jax.interop.formats.tensors import first_line
+from bert_jax.interop.formats.weights import name_file_in_errors, read_json
 from bert_jax.interop.heads import adapt_config, architecture
 from bert_jax.models import Bert
 
 
 def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
-    """Reads config.json: the sizes, and the name of the model, if it has one.
+    """Returns the config in config.json, and the name of the model if there is one.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it describes no BERT.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not the config of a BERT.
     """
     path = Path(folder) / "config.json"
     values = read_json(path)
-    with blame(path, TypeError, AttributeError, LookupError, OverflowError):
-        config, names = BertConfig.from_dict(values), values.get("architectures")
+    with name_file_in_errors(path, TypeError, AttributeError, LookupError, OverflowError):
+        config = BertConfig.from_dict(values)
         if all(name == f"LABEL_{index}" for index, name in enumerate(config.label_names or ())):
-            config = replace(config, label_names=None)  # transformers makes them up where there are none
-        return config, str(names[0]) if names else None
+            config = replace(config, label_names=None)  # transformers writes these where there are no names
+        architectures = values.get("architectures")
+        return config, str(architectures[0]) if architectures else None
 
 
 def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, dtype: str | None = None) -> None:
     """Writes config.json and model.safetensors, in `dtype` or that of the parameters.
 
-    Sinusoidal positions, which transformers does not know, are written as the table that they amount to.
+    Sinusoidal positions, which transformers does not have, are written as a table of learned positions.
 
     Raises:
-        OSError: it cannot be written, as on a full disk.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,23 +55,24 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
     if config.position_embedding_type == "sinusoidal":
         config = replace(config, position_embedding_type="absolute")
         positions = jnp.arange(config.max_position_embeddings)[None, :]
-        kind = params["embeddings"]["word"]["embedding"].dtype
-        table = sinusoidal_positions(positions, config.hidden_size, jnp.float32)[0].astype(kind)
+        table = sinusoidal_positions(positions, config.hidden_size, jnp.float32)[0]  # [positions, D]
+        table = table.astype(params["embeddings"]["word"]["embedding"].dtype)
         params = {**params, "embeddings": {**params["embeddings"], "position": {"embedding": table}}}
     tensors = to_state_dict(params, prefix=type(model) is not Bert, dtype=dtype)
     write_config(folder, type(model), config, dtype=next(iter(tensors.values())).dtype.name)
-    unfinished = folder / "model.safetensors.part"
+    # Written under another name and renamed, so that a reader never sees half a file.
+    partial_file = folder / "model.safetensors.part"
     try:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-    except SafetensorError as error:  # which is how the library says it
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"{folder / 'model.safetensors'}: not written ({one_line(error)})") from None
-    shutil.copymode(folder / "config.json", unfinished)  # the library makes files that only their owner reads
-    unfinished.replace(folder / "model.safetensors")
+        save_file(tensors, partial_file, metadata={"format": "pt"})
+    except SafetensorError as error:  # safetensors' exception for a failed write
+        partial_file.unlink(missing_ok=True)
+        raise OSError(f"{folder / 'model.safetensors'}: not written ({first_line(error)})") from None
+    shutil.copymode(folder / "config.json", partial_file)  # safetensors creates files that only their owner can read
+    partial_file.replace(folder / "model.safetensors")
 
 
 def write_config(folder: str | Path, model: type[Bert], config: BertConfig, *, dtype: str | None = None) -> None:
-    """Writes config.json with the name of the model in it; `dtype` is that of the weights beside it."""
+    """Writes config.json with the name of the model; `dtype` is that of the weights in the folder."""
     values = {"architectures": [architecture(model)], **adapt_config(config, model).to_dict()}
     if dtype is not None:
         values["dtype"] = dtype

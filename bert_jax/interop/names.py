@@ -1,9 +1,13 @@
-"""What Hugging Face calls a tensor, and what it is called here: one table, read in both directions.
+"""The names of tensors in Hugging Face's files, and the leaves of our parameter tree that they fill: one table.
 
-A line of the table pairs a module of theirs with a subtree of ours. Their layers are numbered in the name, ours are
-stacked on a leading axis. PyTorch's classes call a kernel, a scale and an embedding all `weight`, and store a kernel
-outputs first; the Flax classes use our names and our order. Older files say `gamma` and `beta`, leave out the prefix
-`bert.`, repeat the tied decoder, or carry buffers that are no parameters: all of that is known here and nowhere else.
+A line of `MODULES` pairs a module of Hugging Face with a subtree of ours. Their layers are numbered in the name, ours
+are stacked on a leading axis:
+
+    bert.encoder.layer.3.output.dense.weight [D, F]  <->  encoder/feed_forward/down/kernel [L, F, D] at 3, transposed
+
+PyTorch's classes call kernels, scales and embeddings all `weight`, and store a kernel with its outputs first. The Flax
+classes use our leaf names and our order. Older files say `gamma` and `beta`, omit the prefix `bert.`, repeat the tied
+decoder, or contain buffers that are not parameters. All of this is known here and nowhere else.
 """
 
 import re
@@ -34,7 +38,8 @@ MODULES = {
     "classifier": "classifier",
     "qa_outputs": "span",
 }
-# The decoder of the masked-LM head is the word embedding and the bias of `cls.predictions` once more.
+HF_MODULES = {ours: theirs for theirs, ours in MODULES.items()}
+# The masked-LM decoder repeats the word embedding and the bias of `cls.predictions`: (leaf, transposed).
 REPEATED = {
     "cls.predictions.decoder.weight": ("embeddings/word/embedding", False),
     "cls.predictions.decoder.kernel": ("embeddings/word/embedding", True),
@@ -42,21 +47,22 @@ REPEATED = {
 }
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 PREFIX = "bert."
-PREFIXED = ("embeddings", "encoder", "pooler")  # what lies below it
+PREFIXED = ("embeddings", "encoder", "pooler")  # the modules below the prefix
+# The leaf of ours that a tensor's last name component can mean; which one depends on the module.
 LEAVES = {"weight": ("kernel", "embedding", "scale"), "gamma": ("scale",), "beta": ("bias",), "bias": ("bias",),
           "kernel": ("kernel",), "embedding": ("embedding",), "scale": ("scale",)}  # fmt: skip
 LAYER = re.compile(r"(?<=^encoder\.layer\.)(0|[1-9][0-9]{0,5})(?=\.)")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a tensor of a file belongs.
 
     Attributes:
-        path: the leaf, `encoder/attention/query/kernel`.
-        layer: its place on the leaf's leading axis; None where the leaf is not stacked.
-        transposed: it lies outputs first.
-        part: the part of the tree that asks for it.
-        repeats: it only says again what another tensor says.
+        path: the leaf, such as `encoder/attention/query/kernel`.
+        layer: the index on the leaf's leading axis; None if the leaf is not stacked.
+        transposed: whether the tensor is stored with its outputs first.
+        part: the part of the model that uses the tensor.
+        repeats: whether the tensor only repeats another one.
     """
 
     path: str
@@ -66,8 +72,8 @@ class Place(NamedTuple):
     repeats: bool = False
 
 
-def place(name: str) -> Place | None:
-    """Returns where the tensor of this name belongs, or None for a buffer that is no parameter.
+def locate_tensor(name: str) -> Location | None:
+    """Returns where the tensor of this name belongs; None for a buffer that is not a parameter.
 
     Raises:
         KeyError: BERT has no such tensor.
@@ -77,33 +83,36 @@ def place(name: str) -> Place | None:
         return None
     if short in REPEATED:
         path, transposed = REPEATED[short]
-        return Place(path, None, transposed, "masked_lm", repeats=True)
+        return Location(path, None, transposed, "masked_lm", repeats=True)
     module, _, leaf = short.rpartition(".")
-    numbered = LAYER.search(module)
-    ours = MODULES.get(LAYER.sub("{}", module))
-    if "{" in name or (name != short and not short.startswith(PREFIXED)):
-        ours = None
-    known = subtree(ours) if ours else {}
-    for candidate in LEAVES.get(leaf, ()) if leaf not in ("gamma", "beta") or "scale" in known else ():
-        if isinstance(known.get(candidate), Parameter):
+    layer = LAYER.search(module)
+    subtree = MODULES.get(LAYER.sub("{}", module))
+    # Not names of BERT: a literal "{}", and heads below the prefix ("bert.classifier.weight").
+    if subtree is None or "{" in name or (name != short and not short.startswith(PREFIXED)):
+        raise KeyError(name)
+    entry = table_entry(subtree)
+    if leaf in ("gamma", "beta") and "scale" not in entry:  # these names are for layer norms only
+        raise KeyError(name)
+    for candidate in LEAVES.get(leaf, ()):
+        if isinstance(entry.get(candidate), Parameter):
             transposed = leaf == "weight" and candidate == "kernel"
-            layer = int(numbered[0]) if numbered else None
-            return Place(f"{ours}/{candidate}", layer, transposed, f"{ours}/".split("/")[0])
+            part = subtree.split("/")[0]
+            return Location(f"{subtree}/{candidate}", int(layer[0]) if layer else None, transposed, part)
     raise KeyError(name)
 
 
 def hf_name(path: str, layer: int | None = None, *, prefix: bool = True) -> str:
-    """Returns what PyTorch's classes call a leaf, or one layer of it; `BertModel` alone leaves the prefix out."""
-    ours, _, leaf = path.rpartition("/")
-    module = THEIRS[ours].format("*" if layer is None else layer)
+    """Returns the name of a leaf, or of one of its layers, in PyTorch's classes; only `BertModel` has no prefix."""
+    subtree, _, leaf = path.rpartition("/")
+    module = HF_MODULES[subtree].format("*" if layer is None else layer)
     start = PREFIX if prefix and module.startswith(PREFIXED) else ""
     return f"{start}{module}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
 def leaf_shapes(config: BertConfig, parts: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Returns the path and shape of every leaf of these parts of the tree, stacked leaves with their layers first."""
+    """Returns path and shape of every leaf of these parts of the model; stacked leaves start with L."""
     sizes = axis_sizes(config)
-    leaves = [leaf for part in PARAMETERS if part in parts for leaf in walk(PARAMETERS[part], part)]
+    leaves = [leaf for part in PARAMETERS if part in parts for leaf in flatten(PARAMETERS[part], part)]
     shapes = {path: tuple(sizes[axis] for axis in entry.axes) for path, entry in leaves}
     if config.position_embedding_type == "sinusoidal":
         shapes.pop("embeddings/position/embedding", None)
@@ -111,29 +120,29 @@ def leaf_shapes(config: BertConfig, parts: Collection[str]) -> dict[str, tuple[i
 
 
 def is_stacked(path: str) -> bool:
-    """Says whether a leaf has the layers on its leading axis."""
-    return subtree(path).axes[0] == "layers"
+    """Returns whether a leaf has the layers on its leading axis."""
+    return table_entry(path).axes[0] == "layers"
 
 
-def subtree(path: str) -> Any:
-    """Returns the entry of the parameter table at `path`."""
+def table_entry(path: str) -> Any:
+    """Returns the entry of the parameter table at `path`: a `Parameter`, or a dict of entries."""
     entry: Any = PARAMETERS
     for key in path.split("/"):
         entry = entry[key]
     return entry
 
 
-def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (path, leaf) of a tree of dicts."""
+def flatten(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (path, leaf) for every leaf of a tree of dicts."""
     if not isinstance(tree, Mapping):
         yield path, tree
         return
     for name, child in tree.items():
-        yield from walk(child, f"{path}/{name}" if path else name)
+        yield from flatten(child, f"{path}/{name}" if path else name)
 
 
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the tree of dicts that paths with their leaves are."""
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tree of dicts with these leaves by path; the inverse of `flatten`."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
@@ -142,6 +151,3 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[name] = leaf
     return tree
-
-
-THEIRS = {ours: theirs for theirs, ours in MODULES.items()}

@@ -1,10 +1,10 @@
-"""Models made larger than they were loaded: more tokens, more positions.
+"""Larger models from loaded ones: more tokens, more positions. Both should be trained further.
 
-A new token begins as the mean of the pieces that it was spelled with before, so that nothing is far from what the model
-knows; a longer table of positions is the old one drawn out. Both keep what was learned and are meant to be trained on.
+A new token starts as the mean of the pieces that it was split into before. A longer position table is the old one,
+interpolated.
 
-References: Gee et al., Fast Vocabulary Transfer for Language Model Compression, 2022 (the mean of the pieces). Hewitt,
-Initializing New Word Embeddings for Pretrained Language Models, 2021 (the mean of all, where there are no pieces).
+References: Gee et al., Fast Vocabulary Transfer for Language Model Compression, 2022 (mean of the pieces). Hewitt,
+Initializing New Word Embeddings for Pretrained Language Models, 2021 (mean of all embeddings, if there are no pieces).
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,13 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False, multiple_of: int = 1) -> LoadedBert:
-    """Returns the model with tokens that its vocabulary did not have; those that it has keep their place.
+    """Returns the model with new tokens at the end of its vocabulary; tokens that it has already are skipped.
+
+    With "quokka" added, its row is the mean of the rows of "quo", "##kk" and "##a", if those were its pieces.
 
     Args:
-        tokens: whole words; or, when `special`, marks that are found anywhere and left out of decoded text.
-        multiple_of: rounds up the rows of the embedding.
+        tokens: whole words; or, with `special`, markers that are found anywhere in a text and skipped when decoding.
+        multiple_of: rounds up the number of rows of the embedding; multiples of 64 or 128 run faster on accelerators.
     """
     old = bert.tokenizer
     backend = tokenizers.Tokenizer.from_str(old.backend.to_str())
@@ -36,30 +38,32 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
         backend.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in new])
     tokenizer = Tokenizer(backend)
     added = tokenizer.tokens[old.vocab_size :]
-    spelled = [encoding.ids for encoding in old.encode_batch(added, add_special_tokens=False)] if added else []
-    spelled = [[piece for piece in ids if piece != old.unk_id] for ids in spelled]
-    size = max(bert.config.vocab_size, -(-tokenizer.vocab_size // multiple_of) * multiple_of)
-    config, params = resize_vocabulary(bert.config, bert.params, size, after=old.vocab_size, spelled=spelled)
+    encodings = old.encode_batch(added, add_special_tokens=False) if added else []
+    pieces = [[piece for piece in encoding.ids if piece != old.unk_id] for encoding in encodings]
+    # The embedding may have more rows than the vocabulary has tokens: new tokens take those rows first.
+    rounded_up = -(-tokenizer.vocab_size // multiple_of) * multiple_of
+    size = max(bert.config.vocab_size, rounded_up)
+    config, params = resize_vocabulary(bert.config, bert.params, size, keep=old.vocab_size, pieces=pieces)
     return replace(bert, model=bert.model.clone(config=config), params=params, vocabulary=tokenizer)
 
 
 def resize_vocabulary(
-    config: BertConfig, params: Any, size: int, *, after: int | None = None, spelled: Sequence[Sequence[int]] = ()
+    config: BertConfig, params: Any, size: int, *, keep: int | None = None, pieces: Sequence[Sequence[int]] = ()
 ) -> tuple[BertConfig, Any]:
-    """Returns config and parameters with `size` rows in the embedding, cut off or filled up at the end.
+    """Returns config and parameters with `size` rows in the word embedding, truncated or extended at the end.
 
     Args:
-        after: the rows to keep; default: all that there is room for.
-        spelled: the ids whose mean the first new rows are; further ones are the mean of all that are kept.
+        keep: number of rows to keep; default: as many as fit.
+        pieces: for each new row the ids whose mean it becomes; rows without ids become the mean of all rows kept.
     """
-    kept = min(size, config.vocab_size if after is None else after)
+    keep = min(size, config.vocab_size if keep is None else keep)
 
     def resized(table: Any) -> Any:
-        table = np.asarray(table)
+        table = np.asarray(table)  # [V, D], or the decoder's bias [V]
         rows = np.empty((size, *table.shape[1:]), table.dtype)
-        rows[:kept] = table[:kept]
-        rows[kept:] = table[:kept].mean(0, dtype=np.float32)
-        for row, ids in enumerate(spelled, start=kept):
+        rows[:keep] = table[:keep]
+        rows[keep:] = table[:keep].mean(0, dtype=np.float32)
+        for row, ids in enumerate(pieces, start=keep):
             if len(ids):
                 rows[row] = table[np.asarray(ids)].mean(0, dtype=np.float32)
         return jnp.asarray(rows)
@@ -72,24 +76,27 @@ def resize_vocabulary(
 
 
 def extend_positions(bert: LoadedBert, length: int) -> LoadedBert:
-    """Returns the model for rows of up to `length` tokens.
+    """Returns the model for rows of up to `length` tokens, with its position table interpolated linearly.
 
-    The table of positions is interpolated: its first and its last row stay the first and the last, and the others lie
-    evenly between. Sinusoidal positions have no table and need none.
+    The first and the last row stay first and last: from 3 to 5 positions, the rows are at 0, 0.5, 1, 1.5 and 2.
+    Sinusoidal positions have no table.
 
     Raises:
-        ValueError: the model takes longer rows already.
+        ValueError: `length` is less than the number of positions.
     """
-    config, embeddings = bert.config, bert.params["embeddings"]
+    config = bert.config
+    embeddings = bert.params["embeddings"]
     if length < config.max_position_embeddings:
-        raise ValueError(f"length {length} is less than the {config.max_position_embeddings} positions there are")
+        raise ValueError(
+            f"`length` must be at least max_position_embeddings {config.max_position_embeddings}, got {length}"
+        )
     if "position" in embeddings:
-        table = np.asarray(embeddings["position"]["embedding"])
+        table = np.asarray(embeddings["position"]["embedding"])  # [positions, D]
         places = np.linspace(0.0, len(table) - 1.0, length)
-        below = np.minimum(places.astype(int), max(0, len(table) - 2))
-        share = (places - below)[:, None].astype(np.float32)
-        above = np.minimum(below + 1, len(table) - 1)
-        rows = table[below] * (1 - share) + table[above] * share
+        lower = np.minimum(places.astype(int), max(0, len(table) - 2))
+        upper = np.minimum(lower + 1, len(table) - 1)
+        weight = (places - lower)[:, None].astype(np.float32)
+        rows = table[lower] * (1 - weight) + table[upper] * weight
         embeddings = {**embeddings, "position": {"embedding": jnp.asarray(rows.astype(table.dtype))}}
     model = bert.model.clone(config=replace(config, max_position_embeddings=length))
     return replace(bert, model=model, params={**bert.params, "embeddings": embeddings})

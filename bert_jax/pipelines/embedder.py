@@ -11,12 +11,12 @@ import numpy as np
 
 from bert_jax.functional import select
 from bert_jax.interop.loading import LoadedBert, locate
-from bert_jax.interop.pooling import POOLING_FILES, Pooled, read_pooling
+from bert_jax.interop.pooling import POOLING_FILES, PoolingConfig, read_pooling
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
 Pooling = Literal["mean", "cls", "max"]
-DEFAULT = Pooled("mean", normalize=True)
+DEFAULT = PoolingConfig("mean", normalize=True)
 
 
 class Embedder(Pipeline):
@@ -60,7 +60,7 @@ class Embedder(Pipeline):
         Raises:
             FileNotFoundError, ValueError: those of `bert_jax.load`; a folder that pools in another way.
         """
-        folder = locate(source, revision, also=POOLING_FILES)
+        folder = locate(source, revision, extra_files=POOLING_FILES)
         if pooling is None or normalize is None:
             said = read_pooling(folder) or DEFAULT
             if pooling is None and said.mode not in get_args(Pooling):

@@ -293,7 +293,7 @@ finally:
 def test_what_goes_wrong_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     assert refusal("embed", nowhere, "owl") == (
-        1, f"bert-jax: {nowhere}: no config.json here; wanted the folder of a run or of a model"
+        1, f"bert-jax: {nowhere}: no config.json here; expected the folder of a run or of a model"
     )  # fmt: skip
     assert refusal("classify", folders["embed"], "owl")[1].startswith("bert-jax: TextClassifier needs a BertForSeq")
     assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: wanted a [MASK] in the text: 'owl'"

@@ -73,7 +73,7 @@ def test_max_length_is_the_given_the_trained_or_the_default_length(folder, sourc
 
 def test_evaluation_needs_a_trained_head(source):
     with (
-        pytest.warns(UserWarning, match="newly initialised"),
+        pytest.warns(UserWarning, match="newly initialized"),
         pytest.raises(ValueError, match="has no trained span: fine-tune it first"),
     ):
         load_for(source, QuestionAnswering(True), trained=True)

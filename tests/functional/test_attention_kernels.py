@@ -1,4 +1,4 @@
-"""Attention kernels: the same as plain matrix products, and chosen only where they are."""
+"""Attention kernels agree with plain matrix products, and a kernel that does not is not chosen."""
 
 from dataclasses import replace
 
@@ -54,13 +54,13 @@ def gradients(params):
     return jax.jit(run, static_argnums=0)
 
 
-def test_the_pallas_kernel_computes_what_matrix_products_do(gradients, ids):
+def test_the_pallas_kernel_agrees_with_matrix_products(gradients, ids):
     (got, out), (wanted, plain) = gradients("pallas", ids), gradients(None, ids)
     np.testing.assert_allclose(out, plain, atol=SAME_IN_FLOAT32)
     assert_leaves_agree(got, wanted, SAME_IN_FLOAT32, negligible=10 * NEGLIGIBLE_IN_FLOAT32)
 
 
-def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradients, ids):
+def test_sequences_do_not_leak_in_the_pallas_kernel(gradients, ids):
     other, alone = ids.copy(), np.zeros(MASK.shape, bool)
     other[0, 10:25] = (ids[0, 10:25] + 1) % 31
     alone[0, :10] = True
@@ -70,13 +70,13 @@ def test_a_sequence_in_the_pallas_kernel_knows_nothing_of_its_neighbours(gradien
     jax.tree.map(np.testing.assert_array_equal, gradient, of_changed)
 
 
-def test_a_kernel_that_agrees_is_taken_by_name():
+def test_a_kernel_that_agrees_is_used_by_name():
     assert choose_kernel("pallas", CONFIG, ROWS) == ("pallas", "agrees with plain matrix products")
     assert choose_kernel("pallas", CONFIG, replace(ROWS, seeds=3))[0] == "pallas"
     assert choose_kernel("plain", CONFIG, ROWS)[0] is None
 
 
-def test_a_kernel_that_is_wrong_is_refused(monkeypatch):
+def test_a_wrong_kernel_is_refused(monkeypatch):
     def leaking(q, k, v, attention_mask):
         return fused.pallas(q, k, v, jnp.ones_like(attention_mask))
 
@@ -96,7 +96,7 @@ def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
         choose_kernel("pallas", CONFIG, AttentionInputs(np.ones_like(MASK), packed=False, devices=1))
 
 
-def test_a_kernel_is_tried_on_several_sequences_a_row_though_the_first_rows_hold_one(monkeypatch):
+def test_a_kernel_is_checked_on_packed_rows_even_if_the_first_rows_hold_one_sequence(monkeypatch):
     def blind(q, k, v, attention_mask):
         return fused.pallas(q, k, v, jnp.minimum(attention_mask, 1))
 
@@ -108,7 +108,7 @@ def test_a_kernel_is_tried_on_several_sequences_a_row_though_the_first_rows_hold
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_leak_too_small_to_be_an_error_is_refused(packed, monkeypatch):
+def test_a_leak_below_the_error_tolerance_is_refused(packed, monkeypatch):
     """Of a neighbour where there are several, else of the padding."""
 
     def leaking(q, k, v, attention_mask):
@@ -120,7 +120,7 @@ def test_a_leak_too_small_to_be_an_error_is_refused(packed, monkeypatch):
         choose_kernel("pallas", CONFIG, rows)
 
 
-def test_cudnn_gets_a_token_in_every_row_and_gives_zeros_at_padding(monkeypatch):
+def test_cudnn_gets_length_1_for_an_empty_row_and_gives_zeros_at_padding(monkeypatch):
     given = []
 
     def unwritten(q, k, v, *, query_seq_lengths, key_value_seq_lengths, implementation):
@@ -135,7 +135,7 @@ def test_cudnn_gets_a_token_in_every_row_and_gives_zeros_at_padding(monkeypatch)
     np.testing.assert_array_equal(out.sum(axis=(1, 2, 3)), [56, 40, 0])
 
 
-def test_a_kernel_that_errs_at_another_length_alone_is_refused(monkeypatch):
+def test_a_kernel_that_is_wrong_at_another_length_only_is_refused(monkeypatch):
     def short_sighted(q, k, v, attention_mask):
         return fused.pallas(q, k, v, attention_mask) * (1.0 if q.shape[1] == MASK.shape[1] else 2.0)
 
@@ -154,7 +154,7 @@ def test_a_kernel_that_fails_is_refused(monkeypatch):
         choose_kernel("pallas", CONFIG, ROWS)
 
 
-def test_no_kernel_is_taken_on_a_cpu_unasked():
+def test_no_kernel_is_chosen_automatically_on_a_cpu():
     kernel, why = choose_kernel("auto", CONFIG, ROWS)
     assert kernel is None
     assert "cudnn: is for GPUs, this is a cpu; pallas: is for GPUs" in why
@@ -171,12 +171,12 @@ def test_no_kernel_is_taken_on_a_cpu_unasked():
         ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
     ],
 )
-def test_what_a_kernel_cannot_do_is_said(name, config, rows, message):
+def test_unsupported_kernel_options_are_refused(name, config, rows, message):
     with pytest.raises(ValueError, match=message):
         choose_kernel(name, replace(CONFIG, **config), replace(ROWS, **rows))
 
 
-def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
+def test_cudnn_requires_half_precision_and_one_sequence_per_row(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "not for float32" in kernels.unfit("cudnn", CONFIG, ROWS, True)
     half = replace(CONFIG, dtype="bfloat16")
@@ -186,7 +186,7 @@ def test_cudnn_is_for_half_precision_and_single_sequences(monkeypatch):
     assert kernels.unfit("cudnn", half, replace(alone, seeds=2), True) == "takes one seed, here are 2"
 
 
-def test_weights_and_their_dropout_are_not_to_be_had_of_a_kernel(params, ids):
+def test_a_kernel_has_no_attention_weights_and_no_dropout_of_them(params, ids):
     model = Bert(CONFIG, kernel="pallas")
     with pytest.raises(ValueError, match="does not return its weights"):
         model.apply({"params": params}, ids, MASK, output_attentions=True)

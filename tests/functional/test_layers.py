@@ -1,4 +1,4 @@
-"""What the comparison with the NumPy reference does not show of the smallest functions."""
+"""Properties of the basic functions that the comparison with the NumPy reference does not cover."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ SHARE = 1e-3  # what the share dropped may be off by: seven deviations and more 
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_dropout_drops_its_share_and_keeps_the_mean(generator):
+def test_dropout_drops_the_given_fraction_and_keeps_the_mean(generator):
     x = jnp.ones((4001, 1003))
     y = np.asarray(dropout(x, rate=0.1, key=run_key(jax.random.key(0), generator)))
     assert abs((y == 0).mean() - 0.1) < SHARE
@@ -20,7 +20,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(generator):
     np.testing.assert_allclose(y[y > 0], 1 / 0.9, rtol=1e-4)
 
 
-def test_attention_drops_its_share_of_weights():
+def test_attention_drops_the_given_fraction_of_weights():
     """Queries, keys and values are such that a position's output is the sum of the weights that are left."""
     B, T, D, N = 8, 512, 2, 2
     none, whole = {"kernel": jnp.zeros((D, D)), "bias": jnp.zeros(D)}, jnp.eye(D)
@@ -50,13 +50,13 @@ def test_layer_norm_statistics_are_float32_for_bfloat16():
     np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.01)
 
 
-def test_visible_separates_sequences_and_hides_padding():
+def test_the_attention_mask_separates_sequences_and_excludes_padding():
     mask = make_attention_mask(jnp.array([[1, 1, 2, 0]]))
     wanted = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(mask[0, 0], np.array(wanted, bool))
 
 
-def test_a_row_that_sees_nothing_stays_finite():
+def test_a_fully_masked_row_stays_finite():
     D = 12
     part = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
     params = dict.fromkeys(("query", "key", "value", "output"), part)

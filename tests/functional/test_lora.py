@@ -1,4 +1,4 @@
-"""Low-rank adapters and frozen layers: what they leave alone, and what they come to."""
+"""Low-rank adapters and frozen layers: which outputs and gradients they change, and which they do not."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Products of bfloat16 arrays keep their sums in float32, and those of other dtypes are what they are anyway."""
+"""Products of bfloat16 arrays keep their sums in float32; those of other dtypes are plain einsums."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def test_a_product_of_bfloat16_is_not_rounded(factors):
     assert errors[0] < OF_A_ROUNDING * errors[1]
 
 
-def test_its_gradient_is_that_of_the_rounded_product(factors):
+def test_the_gradient_equals_that_of_the_rounded_product(factors):
     """So it multiplies bfloat16 arrays, at the speed that they are there for."""
 
     def pulled(function):
@@ -39,7 +39,7 @@ def test_its_gradient_is_that_of_the_rounded_product(factors):
     assert [program.count(f"preferred_element_type={dtype}") for dtype in ("float32", "bfloat16")] == [1, 2]
 
 
-def test_other_dtypes_are_multiplied_as_they_are(factors):
+def test_other_dtypes_use_plain_einsum(factors):
     wide = [x.astype(jnp.float32) for x in factors]
     programs = [str(jax.make_jaxpr(partial(function, LETTERS))(*wide)) for function in (product, jnp.einsum)]
     assert programs[0] == programs[1]

@@ -1,4 +1,4 @@
-"""The bits of dropout are fair, independent from place to place and from key to key, and a key's own everywhere."""
+"""Random bits are unbiased, independent between elements and between keys, and the same under vmap."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def key():
     return run_key(jax.random.key(7))
 
 
-def test_every_bit_is_fair(key):
+def test_every_bit_is_unbiased(key):
     drawn = bits(key)
     for place in range(16):
         ones = (drawn >> place & 1).mean()
@@ -41,7 +41,7 @@ def test_values_are_uniform(key):
     assert abs(chi_squared - 1023) < SIGMAS * np.sqrt(2 * 1023)
 
 
-def test_rows_and_columns_lose_their_share_each(key):
+def test_dropout_is_uniform_over_rows_and_columns(key):
     dropped = bits(key) < round(0.1 * 2**16)
     for axis, length in ((0, ROWS), (1, COLUMNS)):
         z = (dropped.mean(axis=axis) - 0.1) / np.sqrt(0.09 / length)
@@ -50,7 +50,7 @@ def test_rows_and_columns_lose_their_share_each(key):
 
 
 @pytest.mark.parametrize("steps", [(0, 1), (1, 0), (0, 2), (0, 16), (2, 0), (7, 13), (128, 0), (0, 512)])
-def test_neighbours_are_independent(key, steps):
+def test_neighbouring_elements_are_independent(key, steps):
     mask = masks(key)
     down, across = steps
     pairs = mask[down:, across:] * mask[: ROWS - down, : COLUMNS - across]
@@ -58,7 +58,7 @@ def test_neighbours_are_independent(key, steps):
 
 
 @pytest.mark.parametrize("other", ["step", "layer", "seed", "split"])
-def test_keys_draw_independently(key, other):
+def test_different_keys_give_independent_bits(key, other):
     keys = {
         "step": [jax.random.fold_in(key, number) for number in range(4)],
         "layer": [jax.random.fold_in(jax.random.fold_in(key, 1), number) for number in range(4)],
@@ -74,7 +74,7 @@ def test_keys_draw_independently(key, other):
 
 
 @pytest.mark.parametrize("word", [0, 1])
-def test_each_word_of_a_key_counts(word):
+def test_both_words_of_a_key_matter(word):
     one, other = np.array([3, 5], np.uint32), np.array([3, 5], np.uint32)
     other[word] += 1
     mean = (
@@ -83,19 +83,19 @@ def test_each_word_of_a_key_counts(word):
     assert abs(mean) < SIGMAS * 0.09 / np.sqrt(COUNT)
 
 
-def test_the_hash_is_one_to_one():
+def test_the_hash_is_a_bijection():
     x = jnp.arange(1 << 20, dtype=jnp.uint32) * jnp.uint32(4093)
     assert len(np.unique(np.asarray(hash_uint32(x)))) == len(x)
 
 
 @pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
-def test_a_shorter_array_is_the_beginning_of_a_longer_one(generator):
+def test_a_shorter_array_is_a_prefix_of_a_longer_one(generator):
     """So that the rows of a batch have their masks whatever stands behind them."""
     key = run_key(jax.random.key(3), generator)
     np.testing.assert_array_equal(bits(key, (5, 7, 3)), bits(key, (11, 7, 3))[:5])
 
 
-def test_together_every_key_draws_what_it_draws_alone(key):
+def test_vmapped_keys_give_the_same_bits_as_alone(key):
     keys = jax.random.split(key, 3)
     together = jax.vmap(lambda key: jax.random.bits(key, (7, 5), jnp.uint16))(keys)
     for one, drawn in zip(keys, together, strict=True):
@@ -103,7 +103,7 @@ def test_together_every_key_draws_what_it_draws_alone(key):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
-def test_bits_come_in_every_width(key, dtype):
+def test_bits_of_every_width_are_uniform(key, dtype):
     with jax.enable_x64(True):
         drawn = bits(key, (1000,), dtype)
     assert drawn.dtype == dtype
@@ -112,7 +112,7 @@ def test_bits_come_in_every_width(key, dtype):
     assert len(np.unique(drawn & dtype(0xFF))) > 200  # the low ones vary as the high ones do
 
 
-def test_a_generator_that_is_none_is_refused():
+def test_an_unknown_generator_is_refused():
     assert len({str(jax.random.key_impl(run_key(jax.random.key(0), name))) for name in GENERATORS}) == len(GENERATORS)
     with pytest.raises(ValueError, match="one of hashed, threefry2x32, rbg; got 'dice'"):
         run_key(jax.random.key(0), "dice")

@@ -1,4 +1,4 @@
-"""How the suite compiles: quickly rather than well, for what it computes is small."""
+"""Compiler options of the test suite: fast compilation rather than fast programs, because the programs are small."""
 
 from importlib.metadata import version
 

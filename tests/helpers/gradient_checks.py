@@ -1,4 +1,4 @@
-"""What gradient tests need: trees compared leaf by leaf, and the slope of a function measured by moving its parameters.
+"""For gradient tests: comparison of trees leaf by leaf, and finite differences of a function.
 
 Slopes are central differences of fourth order, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h, along directions that move
 one element of a leaf or all of them. A comparison that fails names the worst leaf and the worst element in it.

@@ -1,4 +1,4 @@
-"""A BERT small enough to move every parameter of it, sizes unequal and mostly prime, and the rows it reads.
+"""A BERT small enough for finite differences in every parameter, with unequal and mostly prime sizes, and its inputs.
 
 Parameters are drawn large enough for every path to matter: no bias is 0, no scale is 1.
 """

@@ -1,4 +1,4 @@
-"""Small checkpoints to load: written, damaged, compared bit for bit, and refused in one line."""
+"""Small checkpoints: to write, damage, compare bitwise and refuse."""
 
 import json
 

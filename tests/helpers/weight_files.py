@@ -1,4 +1,4 @@
-"""The same tensors in a file of every format, and the one line in which a file is refused."""
+"""The same tensors in a file of every format, and the error message of a refused file."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each tensor of a file is used once or named, and the other names of a tensor give the same parameters."""
+"""Each tensor of a file is used once or named in an error, and alternative names give the same parameters."""
 
 import numpy as np
 import pytest
@@ -40,21 +40,21 @@ UP = "bert.encoder.layer.1.intermediate.dense"
         (lambda t: t | {"bert.x": t[WORD], "y": t[WORD]}, "BERT has no tensors called bert.x, y"),
         (lambda t: t | {f"x{i}": np.ones(1) for i in range(9)}, "called x0, x1, x2, x3, x4 and 4 more"),
         (lambda t: t | {"a\nb" * 999: np.ones(1)}, r"BERT has no tensors called 'a\nba\nba"),
-        (copied(WORD, "embeddings.word_embeddings.weight"), "are two tensors for one place"),
+        (copied(WORD, "embeddings.word_embeddings.weight"), "are the same parameter"),
         (copied("bert.pooler.dense.bias", "bert.encoder.layer.2.output.dense.bias"), "the config has no place for b"),
-        (lambda t: {name: t[name] for name in t if name != f"{UP}.bias"}, f"the file lacks {UP}.bias"),
+        (lambda t: {name: t[name] for name in t if name != f"{UP}.bias"}, f"missing from the file: {UP}.bias"),
         (lambda t: {name: t[name] for name in t if ".1." not in name}, "and 11 more"),
-        (lambda t: {name: t[name] for name in t if not name.startswith("bert")}, "the file lacks bert.embeddings"),
+        (lambda t: {name: t[name] for name in t if not name.startswith("bert")}, "from the file: bert.embeddings"),
         (lambda t: t | {f"{UP}.weight": t[f"{UP}.weight"][:-1].copy()},
-         f"{UP}.weight has shape (19, 12), the config asks for (20, 12)"),
+         f"{UP}.weight has shape (19, 12), the config requires (20, 12)"),
         (lambda t: t | {WORD: t[WORD].astype(np.int8)}, f"{WORD} is stored as I8; parameters are float64, float32"),
-        (lambda t: t | {"cls.predictions.decoder.weight": t[WORD] + 1}, "a decoder that is not tied is not supported"),
-        (lambda t: t | {"cls.predictions.decoder.weight": t[WORD][:-1].copy()}, "a decoder that is not tied"),
-        (lambda t: t | {"cls.predictions.decoder.bias": t["cls.predictions.bias"] + 1}, "a decoder that is not tied"),
+        (lambda t: t | {"cls.predictions.decoder.weight": t[WORD] + 1}, "an untied decoder is not supported"),
+        (lambda t: t | {"cls.predictions.decoder.weight": t[WORD][:-1].copy()}, "an untied decoder"),
+        (lambda t: t | {"cls.predictions.decoder.bias": t["cls.predictions.bias"] + 1}, "an untied decoder"),
         (renamed("bert.pooler.dense.bias", "bert.pooler.dense.beta"), "no tensors called bert.pooler.dense.beta"),
     ],
 )  # fmt: skip
-def test_a_tensor_that_is_not_used_once_is_named(edit, message, folder):
+def test_a_tensor_that_is_not_used_exactly_once_is_named(edit, message, folder):
     edit_weights(folder, edit)
     line = refusal(folder)
     assert line.startswith(f"{folder}: ")
@@ -73,6 +73,6 @@ def test_a_tensor_that_is_not_used_once_is_named(edit, message, folder):
     ],
     ids=["no prefix", "gamma and beta", "decoder", "decoder bias too", "decoder bias alone", "buffer"],
 )
-def test_other_names_give_the_same_parameters(edit, folder):
+def test_alternative_names_give_the_same_parameters(edit, folder):
     edit_weights(folder, edit)
     assert_same_bits(bert_jax.load(folder).params, PRETRAINED.params)

@@ -1,4 +1,4 @@
-"""An exported forward pass runs from its file alone, at any shape, and answers as the model does."""
+"""An exported forward pass runs from its file alone, at any shape, and agrees with the model."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def export(bert, folder, **options):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_file_answers_as_the_model_for_rows_of_any_number_and_length(head, tmp_path):
+def test_an_exported_file_agrees_with_the_model_at_every_shape(head, tmp_path):
     bert = small.bert(head)
     exported = jax_export.deserialize(export(bert, tmp_path).read_bytes())
     for texts in ([small.SHORT], ["owl", small.SHORT, "is that so ?"]):
@@ -36,7 +36,7 @@ def test_a_file_answers_as_the_model_for_rows_of_any_number_and_length(head, tmp
             np.testing.assert_allclose(got[name], want[name], rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_a_file_needs_no_code_of_ours(tmp_path):
+def test_an_exported_file_runs_without_this_package(tmp_path):
     bert = small.bert("Bert")
     path = export(bert, tmp_path)
     program = f"""
@@ -51,7 +51,7 @@ print(outputs["last_hidden_state"].shape)
     assert run.stdout == "(3, 5, 12)\n", run.stderr
 
 
-def test_a_file_is_for_all_platforms_unless_told_otherwise(tmp_path):
+def test_an_exported_file_is_for_all_platforms_by_default(tmp_path):
     bert = small.bert("Bert", position_embedding_type="sinusoidal")
     assert jax_export.deserialize(export(bert, tmp_path).read_bytes()).platforms == ("cpu", "cuda", "tpu")
     path = export(bert, tmp_path, platforms=["cpu"])

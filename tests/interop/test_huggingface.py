@@ -1,4 +1,4 @@
-"""What is written comes back bit for bit, and transformers and this project read each other."""
+"""Saving and loading is bitwise, and transformers and this project read each other's files."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ import bert_jax
 from bert_jax.config import BertConfig
 from bert_jax.interop.heads import MODELS, model_class
 from bert_jax.interop.loading import LoadedBert
-from bert_jax.interop.names import place
+from bert_jax.interop.names import locate_tensor
 from bert_jax.models import BertForPreTraining
 
 EXPECTATIONS = Path(__file__).parents[1] / "expectations"
@@ -32,7 +32,7 @@ PRETRAINED = model("BertForPreTraining")
 
 
 @pytest.mark.parametrize("head", MODELS)
-def test_every_head_goes_out_and_comes_back_bit_for_bit(head, tmp_path):
+def test_saving_and_loading_every_head_is_bitwise(head, tmp_path):
     bert = model(head)
     bert.save_pretrained(tmp_path)
     loaded = bert_jax.load(tmp_path)
@@ -41,7 +41,7 @@ def test_every_head_goes_out_and_comes_back_bit_for_bit(head, tmp_path):
     assert_same_bits(loaded.params, bert.params)
 
 
-def test_orbax_to_hugging_face_to_orbax_returns_the_same_bits(tmp_path, tokenizer):
+def test_orbax_to_hugging_face_to_orbax_is_bitwise(tmp_path, tokenizer):
     run = make_run(tmp_path / "run", PRETRAINED)
     tokenizer.save(run)
     first = bert_jax.load(run)
@@ -54,7 +54,7 @@ def test_orbax_to_hugging_face_to_orbax_returns_the_same_bits(tmp_path, tokenize
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_read_into_float32_or_kept(dtype, tmp_path):
+def test_half_precision_is_converted_to_float32_or_kept(dtype, tmp_path):
     kind = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
     PRETRAINED.save_pretrained(tmp_path, dtype=dtype)
     assert {array.dtype for array in load_file(tmp_path / "model.safetensors").values()} == {np.dtype(kind)}
@@ -65,7 +65,7 @@ def test_half_precision_is_read_into_float32_or_kept(dtype, tmp_path):
     assert loaded.config.dtype == "float32"
 
 
-def test_the_dtype_of_parameters_and_computation_is_a_choice(folder):
+def test_dtype_sets_parameters_and_computation(folder):
     loaded = bert_jax.load(folder, dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {jnp.dtype("bfloat16")}
     outputs = loaded([[1, 2, 3]])
@@ -78,7 +78,7 @@ def test_the_dtype_of_parameters_and_computation_is_a_choice(folder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
-def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(tmp_path):
+def test_a_full_disk_gives_one_line_and_leaves_no_partial_file(tmp_path):
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"}
 
 
-def test_sinusoidal_positions_go_out_as_a_table(tmp_path):
+def test_sinusoidal_positions_are_written_as_a_table(tmp_path):
     sizes = BertConfig(**{**vars(PRETRAINED.config), "position_embedding_type": "sinusoidal"})
     embeddings = {name: leaf for name, leaf in PRETRAINED.params["embeddings"].items() if name != "position"}
     bert = LoadedBert(BertForPreTraining(sizes), {**PRETRAINED.params, "embeddings": embeddings})
@@ -104,7 +104,7 @@ def test_sinusoidal_positions_go_out_as_a_table(tmp_path):
 # What transformers wrote, and what it reads
 
 
-def test_the_old_flax_classes_are_read():
+def test_files_of_the_old_flax_classes_are_read():
     bert = bert_jax.load(EXPECTATIONS / "flax")
     with np.load(EXPECTATIONS / "flax" / "answer.npz") as stored:
         names = ("input_ids", "token_type_ids", "attention_mask")
@@ -120,10 +120,10 @@ def write_flax(bert, path):
     tensors = {}
     bert.save_pretrained(path)
     for name, array in load_file(path / "model.safetensors").items():
-        where = place(name)
-        turned = np.ascontiguousarray(array.T if where.transposed else array)
-        fields = (turned.shape, "float32", turned.tobytes())
-        tensors[name.rpartition(".")[0] + "." + where.path.rpartition("/")[2]] = msgpack.ExtType(
+        location = locate_tensor(name)
+        stored = np.ascontiguousarray(array.T if location.transposed else array)
+        fields = (stored.shape, "float32", stored.tobytes())
+        tensors[name.rpartition(".")[0] + "." + location.path.rpartition("/")[2]] = msgpack.ExtType(
             1, msgpack.packb(fields)
         )
     (path / "model.safetensors").unlink()
@@ -131,7 +131,7 @@ def write_flax(bert, path):
 
 
 @pytest.mark.parametrize("head", MODELS)
-def test_every_head_comes_from_flax(head, tmp_path):
+def test_every_head_is_read_from_a_flax_file(head, tmp_path):
     write_flax(model(head), tmp_path)
     assert_same_bits(bert_jax.load(tmp_path).params, model(head).params)
 
@@ -152,7 +152,7 @@ def pytorch(tmp_path_factory):
 
 
 @pytest.mark.parametrize("head", MODELS)
-def test_what_transformers_writes_comes_in(head, pytorch, tmp_path):
+def test_folders_written_by_transformers_are_read(head, pytorch, tmp_path):
     theirs = pytorch(head)
     theirs.save_pretrained(tmp_path)
     loaded = bert_jax.load(tmp_path)
@@ -160,14 +160,14 @@ def test_what_transformers_writes_comes_in(head, pytorch, tmp_path):
     assert_same_bits(loaded.params, model(head).params)
 
 
-def test_parts_by_transformers_come_in(pytorch, tmp_path):
+def test_shards_written_by_transformers_are_read(pytorch, tmp_path):
     pytorch("BertForPreTraining").save_pretrained(tmp_path, max_shard_size="3KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     assert_same_bits(bert_jax.load(tmp_path).params, model("BertForPreTraining").params)
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "legacy"])
-def test_pytorch_model_bin_comes_in(archive, pytorch, tmp_path):
+def test_pytorch_model_bin_is_read(archive, pytorch, tmp_path):
     import torch
 
     theirs = pytorch("BertForPreTraining")  # its state dict repeats the decoder, weight and bias
@@ -176,7 +176,7 @@ def test_pytorch_model_bin_comes_in(archive, pytorch, tmp_path):
     assert_same_bits(bert_jax.load(tmp_path).params, model("BertForPreTraining").params)
 
 
-def test_transformers_reads_labels_and_vocabulary(pytorch, tokenizer, tmp_path):
+def test_transformers_reads_our_labels_and_vocabulary(pytorch, tokenizer, tmp_path):
     import transformers
 
     names = ("anger", "joy", "fear", "trust", "awe")

@@ -1,11 +1,11 @@
-"""The table of names is one to one, and knows the other names that files use for the same tensors."""
+"""The name table is one to one, and covers the alternative names that files use for the same tensors."""
 
 import pytest
 import small_bert as small
 from gradient_checks import leaves
 
 from bert_jax.config import BertConfig
-from bert_jax.interop.names import MODULES, hf_name, is_stacked, leaf_shapes, place
+from bert_jax.interop.names import MODULES, hf_name, is_stacked, leaf_shapes, locate_tensor
 from bert_jax.models.parameters import PARAMETERS
 
 PARTS = PARAMETERS.keys() - {"adapters"}  # which become one with their kernels before a model is written
@@ -29,15 +29,15 @@ def names(**options):
 
 
 @pytest.mark.parametrize("prefix", [True, False])
-def test_every_parameter_has_a_name_that_leads_back(prefix):
-    found = [(path, layer, place(name)) for path, layer, name in names(prefix=prefix)]
+def test_every_parameter_name_maps_back_to_its_leaf(prefix):
+    found = [(path, layer, locate_tensor(name)) for path, layer, name in names(prefix=prefix)]
     assert all((where.path, where.layer) == (path, layer) for path, layer, where in found)
     assert len({name for *_, name in names(prefix=prefix)}) == len(found)
 
 
-def test_only_kernels_are_turned_and_each_belongs_to_its_part():
+def test_only_kernels_are_transposed_and_each_belongs_to_its_part():
     for path, _, name in names():
-        where = place(name)
+        where = locate_tensor(name)
         assert where.transposed == path.endswith("/kernel")
         assert where.part == path.split("/")[0]
         assert not where.repeats
@@ -60,24 +60,36 @@ def test_the_table_covers_the_parameters_and_nothing_else():
         ("bert.embeddings.word_embeddings.embedding", "bert.embeddings.word_embeddings.weight"),
     ],
 )
-def test_other_names_mean_the_same(other, usual):
-    assert place(other) == place(usual)
+def test_alternative_names_mean_the_same(other, usual):
+    assert locate_tensor(other) == locate_tensor(usual)
 
 
-def test_kernels_of_flax_are_not_turned():
+def test_flax_kernels_are_not_transposed():
     name = "bert.encoder.layer.0.intermediate.dense"
-    assert place(f"{name}.kernel") == place(f"{name}.weight")._replace(transposed=False)
+    assert locate_tensor(f"{name}.kernel") == locate_tensor(f"{name}.weight")._replace(transposed=False)
 
 
 def test_the_decoder_repeats_the_embedding_and_the_bias():
-    assert place("cls.predictions.decoder.weight") == ("embeddings/word/embedding", None, False, "masked_lm", True)
-    assert place("cls.predictions.decoder.kernel") == ("embeddings/word/embedding", None, True, "masked_lm", True)
-    assert place("cls.predictions.decoder.bias") == ("masked_lm/bias", None, False, "masked_lm", True)
+    assert locate_tensor("cls.predictions.decoder.weight") == (
+        "embeddings/word/embedding",
+        None,
+        False,
+        "masked_lm",
+        True,
+    )
+    assert locate_tensor("cls.predictions.decoder.kernel") == (
+        "embeddings/word/embedding",
+        None,
+        True,
+        "masked_lm",
+        True,
+    )
+    assert locate_tensor("cls.predictions.decoder.bias") == ("masked_lm/bias", None, False, "masked_lm", True)
 
 
 @pytest.mark.parametrize("name", ["embeddings.position_ids", "bert.embeddings.position_ids"])
-def test_buffers_have_no_place(name):
-    assert place(name) is None
+def test_buffers_have_no_location(name):
+    assert locate_tensor(name) is None
 
 
 @pytest.mark.parametrize(
@@ -88,9 +100,9 @@ def test_buffers_have_no_place(name):
      "bert.encoder.layer.0.attention.self.distance_embedding.weight", "cls.predictions.weight", "lm_head.weight",
      "bert.bert.pooler.dense.weight", "bert.cls.predictions.bias"],
 )  # fmt: skip
-def test_what_bert_does_not_have_is_not_found(name):
+def test_unknown_names_are_refused(name):
     with pytest.raises(KeyError):
-        place(name)
+        locate_tensor(name)
 
 
 def test_sinusoidal_positions_have_no_table():

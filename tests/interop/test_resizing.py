@@ -1,4 +1,4 @@
-"""What is grown answers as before where it can, and begins near what it knows where it is new."""
+"""Resized models keep their old logits, and new rows start from the means of old ones."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def word(bert):
 # Tokens
 
 
-def test_old_tokens_are_answered_as_before(bert):
+def test_logits_of_old_tokens_do_not_change(bert):
     grown = add_tokens(bert, ["quokka", "owling"])
     before, after = bert(**ROWS).prediction_logits, grown(**ROWS).prediction_logits
     assert after.shape == (*before.shape[:2], small.V + 2)
@@ -39,7 +39,7 @@ def test_old_tokens_are_answered_as_before(bert):
     assert_same_bits(grown.params["encoder"], bert.params["encoder"])
 
 
-def test_a_new_token_begins_as_the_mean_of_its_old_pieces(bert):
+def test_a_new_token_starts_as_the_mean_of_its_old_pieces(bert):
     old = bert.tokenizer
     grown = add_tokens(bert, ["owling", "hooteds"])
     pieces = {"owling": ["owl", "##ing"], "hooteds": ["hooted", "##s"]}
@@ -54,12 +54,12 @@ def test_a_new_token_begins_as_the_mean_of_its_old_pieces(bert):
         np.testing.assert_allclose(grown.params["masked_lm"]["bias"][row], bias, atol=TOLERANCE)
 
 
-def test_a_token_that_could_not_be_spelled_begins_as_the_mean_of_all(bert):
+def test_a_new_token_without_pieces_starts_as_the_mean_of_all(bert):
     grown = add_tokens(bert, ["東京"])
     np.testing.assert_allclose(word(grown)[-1], word(bert).mean(0), atol=TOLERANCE)
 
 
-def test_new_words_are_whole_words_and_new_marks_are_found_anywhere(bert):
+def test_new_words_match_whole_words_and_special_tokens_match_anywhere(bert):
     words = add_tokens(bert, ["ab"]).tokenizer
     assert "ab" not in words.encode_batch(["abc"])[0].tokens
     marks = add_tokens(bert, ["<e>"], special=True).tokenizer
@@ -68,14 +68,14 @@ def test_new_words_are_whole_words_and_new_marks_are_found_anywhere(bert):
     assert marks.decode(encoding.ids) == "a b"
 
 
-def test_tokens_that_are_there_add_nothing(bert):
+def test_known_tokens_add_nothing(bert):
     grown = add_tokens(bert, ["owl", "owl", "[MASK]"])
     assert grown.config == bert.config
     assert_same_bits(grown.params, bert.params)
     assert add_tokens(bert, ["quokka", "quokka"]).config.vocab_size == small.V + 1
 
 
-def test_rows_are_rounded_up_and_padding_is_used_first(bert):
+def test_rows_are_rounded_up_and_unused_rows_are_filled_first(bert):
     padded = add_tokens(bert, ["quokka"], multiple_of=8)
     assert padded.config.vocab_size == len(word(padded)) == 32
     wider = add_tokens(bert, ["quokka", "numbat"], multiple_of=8)
@@ -89,7 +89,7 @@ def test_rows_are_rounded_up_and_padding_is_used_first(bert):
     )
 
 
-def test_what_is_grown_goes_out_and_comes_back(bert, tmp_path):
+def test_a_resized_model_is_saved_and_loaded(bert, tmp_path):
     grown = extend_positions(add_tokens(bert, ["quokka", "<e>"], multiple_of=8), 17)
     grown.save_pretrained(tmp_path / "grown")
     loaded = bert_jax.load(tmp_path / "grown")
@@ -98,7 +98,7 @@ def test_what_is_grown_goes_out_and_comes_back(bert, tmp_path):
     assert_same_bits(loaded.params, grown.params)
 
 
-def test_a_vocabulary_is_cut_off_at_its_end():
+def test_a_smaller_vocabulary_is_truncated_at_its_end():
     bert = model("BertForMaskedLM")
     config, params = resize_vocabulary(bert.config, bert.params, 29)
     assert config.vocab_size == 29
@@ -107,7 +107,7 @@ def test_a_vocabulary_is_cut_off_at_its_end():
     assert_same_bits(params["encoder"], bert.params["encoder"])
 
 
-def test_growing_keeps_the_dtype(bert):
+def test_resizing_keeps_the_dtype(bert):
     half = replace(bert, params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), bert.params))
     grown = extend_positions(add_tokens(half, ["quokka"]), 17)
     assert {leaf.dtype for leaf in jax.tree.leaves(grown.params)} == {jnp.dtype(jnp.bfloat16)}
@@ -121,7 +121,7 @@ def positions(bert):
 
 
 @pytest.mark.parametrize("length", [small.POSITIONS, 12, 21, 61])
-def test_positions_are_drawn_out_between_the_ends(length, bert):
+def test_positions_are_interpolated_between_the_ends(length, bert):
     grown, old = extend_positions(bert, length), positions(bert)
     new = positions(grown)
     assert grown.config.max_position_embeddings == len(new) == length
@@ -130,13 +130,13 @@ def test_positions_are_drawn_out_between_the_ends(length, bert):
     np.testing.assert_allclose(new.T, want, atol=TOLERANCE)
 
 
-def test_longer_rows_are_answered(bert):
+def test_longer_rows_run_after_extending_positions(bert):
     long = np.full((1, 29), 5)
     with pytest.raises(ValueError, match="rows of 29 tokens exceed max_position_embeddings 11"):
         bert(long)
     assert np.isfinite(extend_positions(bert, 29)(long).prediction_logits).all()
 
 
-def test_positions_do_not_become_fewer(bert):
-    with pytest.raises(ValueError, match="length 7 is less than the 11 positions there are"):
+def test_positions_cannot_be_reduced(bert):
+    with pytest.raises(ValueError, match="`length` must be at least max_position_embeddings 11, got 7"):
         extend_positions(bert, 7)

@@ -1,4 +1,4 @@
-"""Weight files give the tensors that are in them, whole or in parts."""
+"""Weight files of every format, in one file or in shards, give their tensors."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from bert_jax.interop.formats.weights import open_weights
 
 
 @every_format
-def test_every_kind_of_tensor_is_read(write, tmp_path):
+def test_every_format_and_dtype_is_read(write, tmp_path):
     write(tmp_path)
     tensors = open_weights(tmp_path)
     assert tensors.keys() == (FLOATS if write is write_flax else WRITTEN).keys()
@@ -50,13 +50,13 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_nested_maps_are_names_with_dots(tmp_path):
+def test_nested_maps_become_names_with_dots(tmp_path):
     tree = {"bert": {"pooler": {"dense": {"bias": flax_array(WRITTEN["plain"])}}}, "x": flax_array(WRITTEN["half"])}
     (tmp_path / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
     assert open_weights(tmp_path).keys() == {"bert.pooler.dense.bias", "x"}
 
 
-def test_safetensors_come_first_and_a_folder_without_weights_says_what_it_wants(tmp_path):
+def test_safetensors_are_preferred_and_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors, pytorch_model\.bin, flax_model\.msgpack"):
         open_weights(tmp_path)
     write_archive(tmp_path)
@@ -76,36 +76,36 @@ def write_parts(folder, **changes):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_parts_are_put_together(tmp_path):
+def test_shards_are_combined(tmp_path):
     write_parts(tmp_path)
     tensors = open_weights(tmp_path)
     assert tensors.keys() == {"plain", "half", "brain"}
     np.testing.assert_array_equal(tensors["brain"].read(), WRITTEN["brain"])
 
 
-def test_a_missing_part_is_named(tmp_path):
+def test_a_missing_shard_is_named(tmp_path):
     write_parts(tmp_path)
     (tmp_path / "part-2.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"index\.json: its part part-2\.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=r"index\.json: its shard part-2\.safetensors is missing"):
         open_weights(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"half": ""}, "half is in the index or in its parts, not in both"),
-        ({"more": "part-2.safetensors"}, "more is in the index or in its parts"),
-        ({"brain": "../part-2.safetensors"}, "'../part-2.safetensors' is not the name of a file beside it"),
-        ({"brain": "/etc/passwd"}, "'/etc/passwd' is not the name of a file beside it"),
-        ({"brain": 7}, "wanted a weight_map"),
+        ({"half": ""}, "half is in the index or in its shards, not in both"),
+        ({"more": "part-2.safetensors"}, "more is in the index or in its shards"),
+        ({"brain": "../part-2.safetensors"}, "'../part-2.safetensors' is not the name of a file in its folder"),
+        ({"brain": "/etc/passwd"}, "'/etc/passwd' is not the name of a file in its folder"),
+        ({"brain": 7}, "expected a weight_map"),
     ],
 )
-def test_an_index_stays_beside_its_parts_and_agrees_with_them(changes, message, tmp_path):
+def test_an_index_refers_to_its_own_folder_and_agrees_with_its_shards(changes, message, tmp_path):
     write_parts(tmp_path, **changes)
     assert message in refusal(tmp_path)
 
 
-def test_a_tensor_in_two_parts_is_named(tmp_path):
+def test_a_tensor_in_two_shards_is_named(tmp_path):
     write_parts(tmp_path)
     save_file({"brain": WRITTEN["brain"], "plain": WRITTEN["plain"]}, tmp_path / "part-2.safetensors")
-    assert "part-2.safetensors: plain is in another part as well" in refusal(tmp_path)
+    assert "part-2.safetensors: plain is also in another shard" in refusal(tmp_path)

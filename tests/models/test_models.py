@@ -1,4 +1,4 @@
-"""Properties of the whole model: what padding, packing, scanning and rematerialising must not change."""
+"""Properties of the whole model: padding, packing, scanning and rematerialization do not change results."""
 
 import dataclasses
 
@@ -95,7 +95,7 @@ def test_padding_receives_no_gradient(model, params, batch):
     assert not gradient[T:].any()
 
 
-def test_what_stands_in_padding_changes_nothing(forward, params, batch):
+def test_ids_at_padding_change_nothing(forward, params, batch):
     inputs = {name: batch[name] for name in ("token_type_ids", "attention_mask", "position_ids")}
     real = batch["attention_mask"] == 1
     other = np.where(real, batch["input_ids"], 17)
@@ -130,14 +130,14 @@ def test_sequences_of_a_packed_row_do_not_leak(forward, params):
 
 
 @pytest.mark.parametrize("options", [{"unroll": small.L}, {"remat": "dots"}, {"remat": "full"}], ids=str)
-def test_execution_options_change_nothing(params, batch, dropped, options):
+def test_remat_and_unroll_change_nothing(params, batch, dropped, options):
     """Scanned = unrolled, and rematerialised = kept: the same loss and gradients, the same masks of dropout."""
     other = loss_and_gradients(models.BertForPreTraining(CONFIG, **options), params, batch, jax.random.key(5))
     for got, wanted in zip(other, dropped, strict=True):
         assert_leaves_agree(got, wanted, RELATIVE, negligible=NEGLIGIBLE_IN_FLOAT32)
 
 
-def test_rematerialising_computes_again(params, batch):
+def test_remat_recomputes_matrix_products(params, batch):
     """The option does something: the backward pass of a rematerialised layer holds more matrix products."""
 
     def products(remat):
@@ -152,7 +152,7 @@ def test_rematerialising_computes_again(params, batch):
     assert products("auto") == products("dots")  # tests run on CPUs
 
 
-def test_masked_positions_pick_from_all_tokens(forward, params, batch):
+def test_masked_positions_select_from_the_logits_of_all_tokens(forward, params, batch):
     inputs = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask", "position_ids")}
     everywhere = forward(params, **inputs).prediction_logits
     picked = forward(params, **inputs, masked_positions=batch["masked_positions"]).prediction_logits
@@ -162,7 +162,7 @@ def test_masked_positions_pick_from_all_tokens(forward, params, batch):
     )
 
 
-def test_all_layers_are_returned_on_request(model, params):
+def test_hidden_states_and_attentions_of_all_layers_are_returned(model, params):
     inputs = rows([7, 5])
     outputs = model.apply({"params": params}, **inputs, output_hidden_states=True, output_attentions=True)
     assert len(outputs.hidden_states) == small.L + 1
@@ -174,7 +174,7 @@ def test_all_layers_are_returned_on_request(model, params):
         assert not np.asarray(weights)[1, :, :5, 5:].any()
 
 
-def test_dropout_follows_its_key(model, params, batch):
+def test_dropout_is_determined_by_its_key(model, params, batch):
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
 
     @jax.jit
@@ -216,7 +216,7 @@ def test_logits_of_a_bfloat16_model_are_not_rounded(name, answers, batch):
         assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
 
 
-def test_sinusoidal_positions_have_no_table_and_no_end():
+def test_sinusoidal_positions_have_no_table_and_no_maximum():
     config = dataclasses.replace(CONFIG, position_embedding_type="sinusoidal")
     model = models.Bert(config)
     ids = np.full((1, small.POSITIONS + 2), 7)
@@ -231,7 +231,7 @@ def test_rows_beyond_the_position_table_are_refused(model, params):
         model.apply({"params": params}, np.ones((1, 12), np.int32))
 
 
-def test_multiple_choice_scores_each_choice_by_itself():
+def test_multiple_choice_scores_each_choice_independently():
     model = models.BertForMultipleChoice(dataclasses.replace(CONFIG, num_labels=1))
     ids = np.random.default_rng(0).integers(5, small.V, (2, 3, T))
     variables = model.init(jax.random.key(0), ids)
@@ -240,7 +240,7 @@ def test_multiple_choice_scores_each_choice_by_itself():
     np.testing.assert_allclose(model.apply(variables, ids[:, 1:2]).logits[:, 0], logits[:, 1], atol=EXACT)
 
 
-def test_heads_of_fine_tuning_start_from_a_normal_distribution_that_is_not_cut():
+def test_fine_tuning_heads_start_from_an_untruncated_normal_distribution():
     config = dataclasses.replace(CONFIG, hidden_size=510, num_labels=64, initializer_range=0.05)
     drawn = init_parts(config, {"pooler", "classifier", "span"}, "float32", seed=3)
     pooler, classifier, span = (np.asarray(drawn[part]["kernel"]) for part in ("pooler", "classifier", "span"))
@@ -252,13 +252,13 @@ def test_heads_of_fine_tuning_start_from_a_normal_distribution_that_is_not_cut()
     assert not any(part["bias"].any() for part in drawn.values())
 
 
-def test_logical_axes_name_every_leaf_and_refuse_strangers(params):
+def test_logical_axes_cover_every_leaf_and_refuse_unknown_ones(params):
     axes = models.logical_axes(params)
     jax.tree.map(lambda leaf, names: None if len(names) == leaf.ndim else pytest.fail(str(names)), params, axes)
     with pytest.raises(KeyError, match="embeddings/colour"):
         models.logical_axes({"embeddings": {"colour": np.zeros(3)}})
 
 
-def test_unknown_output_names_the_ones_there_are(forward, params):
+def test_an_unknown_output_is_refused_with_the_names_of_the_known(forward, params):
     with pytest.raises(AttributeError, match=r"last_hidden_state.*not logits"):
         _ = forward(params, input_ids=np.ones((1, 3), np.int32)).logits

@@ -1,4 +1,4 @@
-"""Packed rows as pretraining makes them: they say what separate rows say, and no sequence knows of another."""
+"""Packed rows from the pretraining pipeline give the results of separate rows, without leaks between sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def test_packed_and_separate_rows_have_the_same_loss_and_gradients(params, measu
 
 
 @pytest.mark.parametrize("changed", [1, 2])
-def test_a_sequence_that_changes_changes_no_bit_of_the_others(params, measured, batch, changed):
+def test_changing_a_sequence_leaves_the_others_bitwise_unchanged(params, measured, batch, changed):
     """Whatever stands in one sequence of each row: with its own labels unweighed, nothing moves."""
     mask, numbers = batch["attention_mask"], np.arange(SETTINGS.slots) + 1
     quiet = batch | {

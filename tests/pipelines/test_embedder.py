@@ -108,7 +108,7 @@ def test_a_folder_that_says_nothing_is_pooled_by_the_mean(tmp_path):
         ({"pooling_mode": 7}, ("Transformer", "Pooling"), "pools by '7'"),
         (OLD, ("Transformer", "Pooling"), "pools by ''"),
         ({}, ("Transformer", "Pooling", "Dense"), "modules.json: the module 'Dense' is not supported"),
-        ({}, ("Transformer",), "modules.json: wanted a Pooling among the modules"),
+        ({}, ("Transformer",), "modules.json: there is no Pooling module"),
     ],
 )
 def test_what_is_pooled_in_another_way_is_refused(write, config, kinds, message):

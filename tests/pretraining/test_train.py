@@ -109,9 +109,9 @@ def test_a_run_is_loaded_and_called(stopped):
 
 def test_ids_outside_their_tables_are_refused(stopped):
     bert = bert_jax.load(stopped[1])
-    with pytest.raises(ValueError, match="input_ids holds 30999; it must lie between 0 and"):
+    with pytest.raises(ValueError, match=r"input_ids must lie in \[0, .*\), got 30999"):
         bert([[2, 30999, 3]])
-    with pytest.raises(ValueError, match="token_type_ids holds -1; it must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"token_type_ids must lie in \[0, 2\), got -1"):
         bert([[2, 3]], token_type_ids=[[0, -1]])
 
 

@@ -1,4 +1,4 @@
-"""Whole models of the reference against measured slopes and against JAX, in float64.
+"""Whole models of the reference against finite differences and against JAX, in float64.
 
 Three routes to one gradient must agree on every leaf of the tree: derived by hand, measured by moving parameters, and
 `jax.grad` of the Flax model.
@@ -155,14 +155,14 @@ CASES["relu"] = replace(CASES["token_classification"], options={"hidden_act": "r
 SMOOTH = [name for name, case in CASES.items() if case.config.hidden_act != "relu"]
 
 
-def test_every_element_of_the_pretraining_gradient_is_a_slope():
+def test_every_element_of_the_pretraining_gradient_matches_finite_differences():
     case, params = CASES["pretraining"], CASES["pretraining"].params
     _, _, gradient = model.loss_and_gradient(params, case.batch, case.config)
     assert_gradient_is_the_slope(case.loss, params, gradient, every_element(params))
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_gradient_of_every_model_is_the_slope_of_its_loss(name):
+def test_gradient_of_every_model_matches_finite_differences(name):
     case, params = CASES[name], CASES[name].params
     _, _, gradient = model.loss_and_gradient(params, case.batch, case.config, objectives=case.objectives)
     assert_gradient_is_the_slope(case.loss, params, gradient, random_directions(params))
@@ -226,7 +226,7 @@ def test_gradient_agrees_with_automatic_differentiation(name):
     assert_leaves_agree(gradient, computed_by_jax(name)[2], GRADIENT_TOLERANCE)
 
 
-def test_packed_sequences_do_not_see_each_other():
+def test_packed_sequences_do_not_attend_to_each_other():
     case = CASES["pretraining"]
     packed, _ = model.bert(case.params, PACKED, case.config)
     for number in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Each part of the reference: the backward derived by hand against the slope of the forward, element by element."""
+"""Each layer of the reference: the hand-derived backward pass against finite differences, element by element."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,7 +177,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_backward_of_each_part_is_its_slope(name):
+def test_backward_of_each_layer_matches_finite_differences(name):
     part = PARTS[name]
     y, cache = part.forward(part.tree)
     dy = np.random.default_rng(13).normal(size=np.shape(y))
@@ -187,7 +187,7 @@ def test_backward_of_each_part_is_its_slope(name):
     )
 
 
-def test_query_with_nothing_to_see_weighs_all_alike():
+def test_a_fully_masked_query_has_uniform_weights():
     part = PARTS["attention"]
     _, (_, _, _, weights, *_) = part.forward(part.tree)
     np.testing.assert_allclose(weights[1, :, 4:], 1 / T, rtol=TOLERANCE)

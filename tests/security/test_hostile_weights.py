@@ -1,4 +1,4 @@
-"""Whatever a weight file holds, what comes of it is tensors or one line that says what is wrong, and nothing runs."""
+"""Whatever a weight file contains, reading it gives tensors or one line with the reason, and runs no code."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weight_files import EXPECTATIONS, WRITTEN, archive, every_format, flax_array, refusal, the_file, write_legacy
 
-from bert_jax.interop.formats.tensors import one_line
+from bert_jax.interop.formats.tensors import first_line
 from bert_jax.interop.formats.weights import READERS, open_weights
 
 SMALL = 1 << 22  # bytes that a hostile file of a few hundred may make us take
@@ -53,7 +53,7 @@ def view(shape, strides=None, offset=0, size=6, storage="FloatStorage", function
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("inside", ["archive", "legacy"])
-def test_nothing_that_is_pickled_runs(inside, protocol, tmp_path):
+def test_pickled_code_does_not_run(inside, protocol, tmp_path):
     trace = tmp_path / "trace"
     program = pickle.dumps({"x": Run(f"touch {trace}")}, protocol)
     pickle.loads(program)  # it is live ammunition
@@ -69,7 +69,7 @@ def test_nothing_that_is_pickled_runs(inside, protocol, tmp_path):
         (folder / "pytorch_model.bin").write_bytes(bytes_before + program)
     message = refusal(folder)
     assert "'posix.system'" in message or "'nt.system'" in message or protocol == 0
-    assert "only tensors and plain containers are let through" in message
+    assert "only tensors and plain containers are allowed" in message
     assert not trace.exists()
 
 
@@ -78,7 +78,7 @@ NAMES = ("builtins eval", "os system", "torch load", "torch._utils _rebuild_spar
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_refused_is_named(name, tmp_path):
+def test_a_refused_name_is_in_the_message(name, tmp_path):
     program = b"\x80\2}X\1\0\0\0xc" + name.replace(" ", "\n").encode() + b"\n)Rs."
     archive(tmp_path / "pytorch_model.bin", program)
     assert repr(name.replace(" ", ".")) in refusal(tmp_path)
@@ -87,40 +87,40 @@ def test_what_is_refused_is_named(name, tmp_path):
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (view((2, 3), offset=1), "x reaches beyond its storage"),
-        (view((2, 3), strides=(4, 1)), "x reaches beyond its storage"),
-        (view((2, 3), size=7), "x reaches beyond its storage"),
+        (view((2, 3), offset=1), "x exceeds its storage"),
+        (view((2, 3), strides=(4, 1)), "x exceeds its storage"),
+        (view((2, 3), size=7), "x exceeds its storage"),
         (view((2, 3), strides=(-3, 1)), "a size, offset or stride of a tensor is -3"),
         (view((2, 3), offset=-1), "a size, offset or stride of a tensor is -1"),
         (view((2, 3), offset=ENDLESS), "a list in the pickle where a int belongs"),
         (b"\x80\4" + ENDLESS + b"h\0\x93.", "a list in the pickle where a str belongs"),
-        (view((2, 3), strides=(1,)), "more sizes than strides, or fewer"),
+        (view((2, 3), strides=(1,)), "different numbers of sizes and strides"),
         (view((2, 3), storage="QInt8Storage"), "'torch.QInt8Storage'"),
-        (view((1 << 40, 1 << 40)), "x reaches beyond its storage"),
-        (pickle.dumps([1, 2], 2), "holds list; wanted a dict of tensors"),
-        (pickle.dumps({"epoch": 3}, 2), "'epoch' is int; wanted names with tensors"),
-        (pickle.dumps({"x": {"y": 1}}, 4), "'x' is dict; wanted names with tensors"),
+        (view((1 << 40, 1 << 40)), "x exceeds its storage"),
+        (pickle.dumps([1, 2], 2), "holds list; expected a dict of tensors"),
+        (pickle.dumps({"epoch": 3}, 2), "'epoch' is int; expected names with tensors"),
+        (pickle.dumps({"x": {"y": 1}}, 4), "'x' is dict; expected names with tensors"),
         (b"\x80\2}q\0h\0h\0s.", "a dict in the pickle where a str belongs"),
         (b"\x80\2cbuiltins\nlist\n.", "'builtins.list'"),
         (b"\x80\2ctorch\nFloatStorage\n)R.", "the pickle calls torch.FloatStorage"),
         (b"\x80\2ctorch\nFloatStorage\n}b.", "a Name in the pickle where a dict belongs"),
         (b"\x80\2X\xff\xff\xff\xffabc.", "a broken pickle"),
-        (b"(S'true'\niposix\nsystem\n.", "the pickle wants STRING; only tensors and plain containers are let through"),
-        (b"(iposix\nsystem\n.", "the pickle wants INST; only"),
-        (b"\x80\2}\x82\1.", "the pickle wants EXT1; only"),
-        (b"\x80\2}}\x81.", "the pickle wants NEWOBJ; only"),
+        (b"(S'true'\niposix\nsystem\n.", "the pickle uses STRING; only tensors and plain containers are allowed"),
+        (b"(iposix\nsystem\n.", "the pickle uses INST; only"),
+        (b"\x80\2}\x82\1.", "the pickle uses EXT1; only"),
+        (b"\x80\2}}\x81.", "the pickle uses NEWOBJ; only"),
         (b"\x80\2h\7.", "a broken pickle (KeyError)"),
         (b"\x80\2.", "a broken pickle (IndexError)"),
         (b"\x80\2]", "a broken pickle"),
         (b"", "a broken pickle"),
     ],
 )  # fmt: skip
-def test_a_pickle_that_lies_is_refused(program, message, tmp_path):
+def test_an_inconsistent_pickle_is_refused(program, message, tmp_path):
     archive(tmp_path / "pytorch_model.bin", program, {"data/0": np.arange(6, dtype=np.float32).tobytes()})
     assert message in refusal(tmp_path)
 
 
-def test_the_hand_written_pickle_is_a_good_one(tmp_path):
+def test_the_hand_written_pickle_is_valid(tmp_path):
     archive(tmp_path / "pytorch_model.bin", view((2, 3)), {"data/0": np.arange(6, dtype=np.float32).tobytes()})
     np.testing.assert_array_equal(open_weights(tmp_path)["x"].read(), np.arange(6).reshape(2, 3))
 
@@ -144,25 +144,25 @@ def test_a_small_file_takes_little_memory(tmp_path):
 
 def test_a_compressed_archive_is_refused(tmp_path):
     archive(tmp_path / "pytorch_model.bin", view((2, 3)), {"data/0": bytes(1 << 20)}, zipfile.ZIP_DEFLATED)
-    assert "compressed, which PyTorch does not do" in refusal(tmp_path)
+    assert "is compressed; PyTorch does not compress" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
         (b"", "header too small"),
-        (b"[]", "not a whole safetensors file"),
-        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', "not a whole safetensors file"),
-        (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "not a whole safetensors file"),
+        (b"[]", "not a complete safetensors file"),
+        (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', "not a complete safetensors file"),
+        (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "not a complete safetensors file"),
         (
             b'{"a":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}}',
-            "not a whole safetensors file",
+            "not a complete safetensors file",
         ),
-        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "not a whole safetensors file"),
-        (b'{"a":{"dtype":"OBJECT","shape":[1],"data_offsets":[0,4]}}', "not a whole safetensors file"),
+        (b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "not a complete safetensors file"),
+        (b'{"a":{"dtype":"OBJECT","shape":[1],"data_offsets":[0,4]}}', "not a complete safetensors file"),
     ],
 )
-def test_a_header_that_lies_is_refused(header, message, tmp_path):
+def test_an_inconsistent_safetensors_header_is_refused(header, message, tmp_path):
     data = struct.pack("<Q", len(header)) + header + bytes(4) if header else b"\0\0"
     (tmp_path / "model.safetensors").write_bytes(data)
     assert message in refusal(tmp_path)
@@ -171,41 +171,41 @@ def test_a_header_that_lies_is_refused(header, message, tmp_path):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"x": 1}, "x holds int; wanted arrays in nested maps"),
+        ({"x": 1}, "x holds int; expected arrays in nested maps"),
         ([1], "the file holds list"),
         ({"x": msgpack.ExtType(2, b"")}, "extension 2 is not an array"),
         ({"x": msgpack.ExtType(1, msgpack.packb([[2], "object", bytes(16)]))}, "an array of 'object'"),
-        ({"x": msgpack.ExtType(1, msgpack.packb([[2], "float32", bytes(7)]))}, "7 bytes do not make a float32 array"),
+        ({"x": msgpack.ExtType(1, msgpack.packb([[2], "float32", bytes(7)]))}, "7 bytes are not a float32 array"),
         ({"x": msgpack.ExtType(1, msgpack.packb([[-2], "float32", b""]))}, "shape is not a list of sizes"),
         ({"x": msgpack.ExtType(1, msgpack.packb({"a": 1}))}, "an array without shape, dtype and buffer"),
-        ({"x": {"y": flax_array(WRITTEN["half"])}, "x.y": flax_array(WRITTEN["half"])}, "x.y is there twice"),
+        ({"x": {"y": flax_array(WRITTEN["half"])}, "x.y": flax_array(WRITTEN["half"])}, "x.y occurs twice"),
         ({"x": msgpack.ExtType(1, b"\xc1")}, "not a file of Flax parameters"),
     ],
 )
-def test_arrays_that_lie_are_refused(tree, message, tmp_path):
+def test_inconsistent_flax_arrays_are_refused(tree, message, tmp_path):
     (tmp_path / "flax_model.msgpack").write_bytes(msgpack.packb(tree))
     assert message in refusal(tmp_path)
 
 
-def test_a_legacy_file_that_ends_early_says_so(tmp_path):
+def test_a_truncated_legacy_file_is_refused(tmp_path):
     write_legacy(tmp_path)
     path = the_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-3])
-    assert "the file ends early" in refusal(tmp_path)
+    assert "the file is truncated" in refusal(tmp_path)
 
 
-def test_pages_of_somebody_elses_message_become_one_line():
-    assert one_line(ValueError("\nwhat is wrong\nand how the library came to say so")) == "what is wrong"
-    assert one_line(ValueError()) == "ValueError"
+def test_long_messages_of_other_libraries_become_one_line():
+    assert first_line(ValueError("\nwhat is wrong\nand how the library came to say so")) == "what is wrong"
+    assert first_line(ValueError()) == "ValueError"
 
 
-def test_endless_nesting_is_refused(tmp_path):
+def test_deep_nesting_is_refused(tmp_path):
     (tmp_path / "flax_model.msgpack").write_bytes(b"\x81\xa1a" * 100_000)
     assert "not a file of Flax parameters" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_an_empty_file_and_a_pointer_say_so(name, tmp_path):
+def test_an_empty_file_and_an_lfs_pointer_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"")
     assert "the file is empty" in refusal(tmp_path)
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90868376\n")

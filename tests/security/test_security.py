@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: no file runs anything, whatever it is called, and a small file takes little memory."""
+"""The promises of SECURITY.md: no file runs code, whatever its name, and a small file takes little memory."""
 
 import ast
 import io
@@ -61,7 +61,7 @@ NESTED = b"[" * 100_000
 HOSTILE = {"pickle": PICKLED, "objects": OBJECTS, "nested": NESTED, "empty": b""}
 
 
-def test_the_ammunition_is_live():
+def test_the_test_pickle_does_run_code_when_unpickled():
     pickle.loads(PICKLED)
     np.load(io.BytesIO(OBJECTS), allow_pickle=True)
     assert seen == ["pickle.find_class", "os.system"] * 2
@@ -73,7 +73,7 @@ def test_the_ammunition_is_live():
     "name",
     ["config.json", "model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "tokenizer.json", "vocab.txt"],
 )
-def test_no_file_of_a_model_runs(folder, name, content):
+def test_no_file_of_a_model_runs_code(folder, name, content):
     small_tokenizer(folder).save(folder)
     if name.endswith((".bin", ".msgpack")):
         (folder / "model.safetensors").unlink()
@@ -99,7 +99,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_no_file_of_a_run_runs(run, tmp_path, content):
+def test_no_file_of_a_run_runs_code(run, tmp_path, content):
     """Each file of a checkpoint in turn, under a manifest that says it belongs there."""
     here = shutil.copytree(run, tmp_path / "run")
     checkpoint = here / "checkpoints" / "0"
@@ -117,7 +117,7 @@ def test_no_file_of_a_run_runs(run, tmp_path, content):
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_no_record_of_a_run_runs(tmp_path, content):
+def test_no_record_of_a_run_runs_code(tmp_path, content):
     (tmp_path / "training.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"training\.json: not a run's settings"):
         recorded_settings(tmp_path)
@@ -129,7 +129,7 @@ def test_no_record_of_a_run_runs(tmp_path, content):
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet"])
-def test_no_file_of_a_corpus_runs(tmp_path, name, content):
+def test_no_file_of_a_corpus_runs_code(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     message = attempt(lambda: read_corpus([str(tmp_path / name)], cache_dir=tmp_path / "cache"))
     if message is None:
@@ -140,7 +140,7 @@ def test_no_file_of_a_corpus_runs(tmp_path, name, content):
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("name", ["ids.arrow", "sentence_offsets.npy", "document_offsets.npy"])
-def test_no_file_of_a_tokenized_corpus_runs(tmp_path, name, content):
+def test_no_file_of_a_tokenized_corpus_runs_code(tmp_path, name, content):
     documents = keep_documents(["an owl hooted ; a b", "c d", "e f"], tmp_path / "documents")
     store = tokenize_corpus(documents, small_tokenizer(tmp_path), cache_dir=tmp_path / "cache")
     folder = tmp_path / "cache" / store.fingerprint
@@ -151,7 +151,7 @@ def test_no_file_of_a_tokenized_corpus_runs(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
-def test_files_of_a_tokenized_corpus_that_do_not_fit_together_are_refused(tmp_path):
+def test_inconsistent_files_of_a_tokenized_corpus_are_refused(tmp_path):
     documents = keep_documents(["an owl hooted ; a b", "c d", "e f"], tmp_path / "documents")
     store = tokenize_corpus(documents, small_tokenizer(tmp_path), cache_dir=tmp_path / "cache")
     folder = tmp_path / "cache" / store.fingerprint
@@ -163,7 +163,7 @@ def test_files_of_a_tokenized_corpus_that_do_not_fit_together_are_refused(tmp_pa
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_no_corpus_that_was_read_runs(tmp_path, content):
+def test_no_cached_corpus_runs_code(tmp_path, content):
     keep_documents(["a"], tmp_path / "kept")
     (tmp_path / "kept" / "documents.arrow").unlink()
     (tmp_path / "kept" / "documents.arrow").write_bytes(content)
@@ -171,7 +171,7 @@ def test_no_corpus_that_was_read_runs(tmp_path, content):
         keep_documents([], tmp_path / "kept")
 
 
-def test_a_small_checkpoint_that_claims_to_be_large_is_refused_before_memory_is_taken(tmp_path):
+def test_a_small_checkpoint_that_claims_to_be_large_is_refused_before_allocating(tmp_path):
     """64 MB of zeros are a few kilobytes on disk."""
     config = BertConfig.preset("tiny", vocab_size=125_000)
     bert = model_class("BertModel")(config)
@@ -181,7 +181,7 @@ def test_a_small_checkpoint_that_claims_to_be_large_is_refused_before_memory_is_
         checkpoints.save(TrainState.create(zeros, optax.sgd(1.0), key=jax.random.key(0)), {"row": 0})
     save_config(tmp_path, bert)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(zeros))
-    assert f"bytes say that they are {size:,}" in refusal(tmp_path)
+    assert f"bytes claim to be {size:,}" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_small_checkpoint_that_claims_to_be_large_is_refused_before_memory_is_
         "type_vocab_size",
     ],
 )
-def test_a_config_of_impossible_sizes_is_refused_before_memory_is_taken(folder, name):
+def test_a_config_of_impossible_sizes_is_refused_before_allocating(folder, name):
     edit_config(folder, **{name: 3 * 2**40})
     tracemalloc.start()
     refusal(folder)
@@ -203,12 +203,12 @@ def test_a_config_of_impossible_sizes_is_refused_before_memory_is_taken(folder, 
     tracemalloc.stop()
 
 
-def test_a_config_that_asks_for_a_large_new_head_is_refused_before_memory_is_taken(folder):
+def test_a_config_with_a_large_new_head_is_refused_before_allocating(folder):
     edit_config(folder, "id2label", "label2id", architectures=["BertForSequenceClassification"], num_labels=10**12)
-    assert "the config asks for 13,000,000,000,000 new parameters" in refusal(folder)
+    assert "the config requires 13,000,000,000,000 new parameters" in refusal(folder)
 
 
-def test_no_source_file_of_the_package_reaches_for_what_runs_code():
+def test_no_source_file_of_the_package_can_run_code_from_data():
     """Names, as the interpreter would see them: imports, calls of eval and exec, options that let pickles through."""
     sources = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "train.py", PACKAGE.parent / "finetune.py"]
     for path in sources:

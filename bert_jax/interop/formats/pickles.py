@@ -1,9 +1,13 @@
-"""A pickle of tensors read without running what is pickled.
+"""Reads a pickle of tensors without running any code in it.
 
-A pickle is a program for a small stack machine, and two of its instructions call any function of any module. Here is
-the machine without them: it knows the instructions that numbers, strings, lists, tuples and dicts are made with; a name
-of a module stays a name and nothing is imported; and a "call" of the few names by which PyTorch writes down a tensor
-makes a `View`. Everything else is refused by name.
+A pickle is a program for a small stack machine, and some of its instructions import and call any function of any
+module. This machine has no such instruction. It has those that build numbers, strings, lists, tuples and dicts. A
+global name stays a name, and nothing is imported. A "call" of one of the few names that PyTorch uses to describe a
+tensor makes a `View`. Everything else is refused, and the error names it.
+
+For `{"x": tensor}` of shape (2, 3) the program is, in words: an empty dict; the string "x"; the name
+`torch._utils._rebuild_tensor_v2`; a tuple of the storage, the offset 0, the shape (2, 3) and the strides (3, 1); REDUCE
+(call the name with the tuple); SETITEM; STOP.
 
 References: Python, `pickletools` (what each instruction does); PyTorch, `torch/_utils.py` (`_rebuild_tensor_v2`).
 """
@@ -19,24 +23,24 @@ STORAGES = {"torch.DoubleStorage": "float64", "torch.FloatStorage": "float32", "
 TENSOR = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 PARAMETER = "torch._utils._rebuild_parameter"
 CONTAINERS: dict[str, Callable] = {"collections.OrderedDict": dict, "torch.Size": tuple}
-LET_THROUGH = {*STORAGES, *TENSOR, PARAMETER, *CONTAINERS}
+ALLOWED_NAMES = {*STORAGES, *TENSOR, PARAMETER, *CONTAINERS}
 
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINSTRING",
             "SHORT_BINSTRING"}  # fmt: skip
 CONSTANTS: dict[str, Callable] = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
                                   "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}  # fmt: skip
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-LIMIT = 1 << 21  # bytes; the names and shapes of BERT-large take 60 kB
+LIMIT = 1 << 21  # bytes; the pickle of BERT-large has 60 kB
 
 
 class Name(NamedTuple):
-    """A name that the pickle asks to import, and that stays a name."""
+    """A global name in the pickle; it is never imported."""
 
     full: str
 
 
 class Storage(NamedTuple):
-    """A flat run of `size` numbers that lies outside the pickle."""
+    """A flat array of `size` numbers outside the pickle."""
 
     key: str
     dtype: str
@@ -44,7 +48,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor as PyTorch writes it down: a storage seen through an offset, a shape and strides, all in numbers."""
+    """A tensor as PyTorch describes it: a storage with offset, shape and strides, counted in elements."""
 
     storage: Storage
     offset: int
@@ -53,10 +57,10 @@ class View(NamedTuple):
 
 
 class Machine:
-    """Pickle's stack machine, as far as tensors in plain containers need it.
+    """Pickle's stack machine, with the instructions that tensors in plain containers need.
 
     Args:
-        program: bytes, or an open file at the beginning of a pickle, which is left at its end.
+        program: bytes, or an open file at the start of a pickle; it is read up to the pickle's end.
     """
 
     def __init__(self, program: Any) -> None:
@@ -66,23 +70,23 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Returns what the pickle describes.
+        """Returns the object that the pickle describes.
 
         Raises:
-            ValueError: an instruction or a name that is not let through, or a pickle that ends early.
+            ValueError: an instruction or a name that is not allowed, or a truncated pickle.
         """
         try:
-            for instruction, argument, position in instructions(self.program):
+            for instruction, argument, position in _instructions(self.program):
                 if position is not None and position > LIMIT:
                     raise ValueError(f"the pickle has more than {LIMIT} bytes")
                 if instruction.name == "STOP":
                     return self.stack.pop()
-                self.step(instruction.name, argument)
+                self._step(instruction.name, argument)
         except (IndexError, KeyError, TypeError) as error:
             raise ValueError(f"a broken pickle ({type(error).__name__})") from None
-        raise ValueError("a pickle that ends early")
+        raise ValueError("a truncated pickle")
 
-    def step(self, name: str, argument: Any) -> None:
+    def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
         if name in LITERALS:
             stack.append(argument)
@@ -98,86 +102,88 @@ class Machine:
             self.stack = self.marks.pop()
             self.stack.append(tuple(stack))
         elif name in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if name == "APPEND" else self.items()
-            wanted(self.stack[-1], list).extend(items)
+            items = [stack.pop()] if name == "APPEND" else self._pop_to_mark()
+            _expect(self.stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self.items()
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._pop_to_mark()
             for key, value in zip(items[::2], items[1::2], strict=True):
-                wanted(self.stack[-1], dict)[wanted(key, str, int)] = value
+                _expect(self.stack[-1], dict)[_expect(key, str, int)] = value
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             self.memo[len(self.memo) if name == "MEMOIZE" else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             module, attribute = argument.split(" ", 1) if name == "GLOBAL" else (stack.pop(-2), stack.pop())
-            stack.append(let_through(f"{wanted(module, str)}.{wanted(attribute, str)}"))
+            stack.append(_check_name(f"{_expect(module, str)}.{_expect(attribute, str)}"))
         elif name == "BINPERSID":
-            stack.append(storage(stack.pop()))
+            stack.append(_make_storage(stack.pop()))
         elif name == "REDUCE":
-            arguments = wanted(stack.pop(), tuple)
-            stack.append(make(wanted(stack.pop(), Name).full, arguments))
+            arguments = _expect(stack.pop(), tuple)
+            stack.append(_call(_expect(stack.pop(), Name).full, arguments))
         elif name == "BUILD":
-            stack.pop()  # the versions of a state dict's modules: they say nothing about a tensor
-            wanted(stack[-1], dict)
+            stack.pop()  # the versions of a state dict's modules, which do not affect its tensors
+            _expect(stack[-1], dict)
         elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"the pickle wants {name}; only tensors and plain containers are let through")
+            raise ValueError(f"the pickle uses {name}; only tensors and plain containers are allowed")
 
-    def items(self) -> list[Any]:
-        """Returns what was put on the stack since the last mark."""
-        items, self.stack = self.stack, self.marks.pop()
+    def _pop_to_mark(self) -> list[Any]:
+        """Returns what was pushed on the stack since the last mark."""
+        items = self.stack
+        self.stack = self.marks.pop()
         return items
 
 
-def instructions(program: Any) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
-    """Yields each instruction with its argument and position."""
+def _instructions(program: Any) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """Yields each instruction with its argument and its position in the program."""
     try:
         yield from pickletools.genops(program)
     except ValueError as error:
         raise ValueError(f"a broken pickle ({error})") from None
 
 
-def let_through(full: str) -> Name:
-    """Returns a name that may appear in the file."""
-    if full not in LET_THROUGH:
-        raise ValueError(f"the pickle wants {full!r:.200}; only tensors and plain containers are let through")
+def _check_name(full: str) -> Name:
+    """Returns a name after checking that it is allowed."""
+    if full not in ALLOWED_NAMES:
+        raise ValueError(f"the pickle uses {full!r:.200}; only tensors and plain containers are allowed")
     return Name(full)
 
 
-def storage(identity: Any) -> Storage:
-    """Returns the storage ("storage", its type, key, device, size) that stands outside the pickle."""
-    kind, name, key, _device, size, *view = wanted(identity, tuple)
-    if kind != "storage" or wanted(name, Name).full not in STORAGES or any(part is not None for part in view):
-        raise ValueError("the pickle points at something else than the numbers of a tensor")
-    return Storage(wanted(key, str), STORAGES[name.full], natural(size))
+def _make_storage(identity: Any) -> Storage:
+    """Returns the storage for its persistent id ("storage", type, key, device, size)."""
+    kind, name, key, _device, size, *view = _expect(identity, tuple)
+    if kind != "storage" or _expect(name, Name).full not in STORAGES or any(item is not None for item in view):
+        raise ValueError("the pickle refers to something other than the numbers of a tensor")
+    return Storage(_expect(key, str), STORAGES[name.full], _non_negative(size))
 
 
-def make(full: str, arguments: tuple[Any, ...]) -> Any:
-    """Returns what a call of a name that was let through stands for."""
+def _call(full: str, arguments: tuple[Any, ...]) -> Any:
+    """Returns the result of "calling" an allowed name."""
     if full in TENSOR:
-        numbers, offset, shape, strides = arguments[:4]
-        view = View(wanted(numbers, Storage), natural(offset), naturals(shape), naturals(strides))
+        storage, offset, shape, strides = arguments[:4]
+        view = View(_expect(storage, Storage), _non_negative(offset), _sizes(shape), _sizes(strides))
         if len(view.shape) != len(view.strides):
-            raise ValueError("a tensor with more sizes than strides, or fewer")
+            raise ValueError("a tensor with different numbers of sizes and strides")
         return view
     if full == PARAMETER:
-        return wanted(arguments[0], View)
+        return _expect(arguments[0], View)
     if full in CONTAINERS and all(isinstance(argument, list | tuple) for argument in arguments):
         return CONTAINERS[full](*arguments)
-    raise ValueError(f"the pickle calls {full}; only tensors and plain containers are let through")
+    raise ValueError(f"the pickle calls {full}; only tensors and plain containers are allowed")
 
 
-def natural(value: Any) -> int:
-    if wanted(value, int) < 0:
+def _non_negative(value: Any) -> int:
+    if _expect(value, int) < 0:
         raise ValueError(f"a size, offset or stride of a tensor is {value!r:.80}")
     return value
 
 
-def naturals(values: Any) -> tuple[int, ...]:
-    return tuple(natural(value) for value in wanted(values, tuple))
+def _sizes(values: Any) -> tuple[int, ...]:
+    return tuple(_non_negative(value) for value in _expect(values, tuple))
 
 
-def wanted(value: Any, *kinds: type) -> Any:
-    """Returns the value, once it is known to be of one of these types; shows no other, which may be endless."""
-    if type(value) not in kinds:
-        raise ValueError(f"a {type(value).__name__} in the pickle where a {kinds[0].__name__} belongs")
+def _expect(value: Any, *types: type) -> Any:
+    """Returns the value after checking that it has one of these types."""
+    if type(value) not in types:
+        # The value itself is not shown: a list that contains itself many times over has an endless representation.
+        raise ValueError(f"a {type(value).__name__} in the pickle where a {types[0].__name__} belongs")
     return value

@@ -1,7 +1,7 @@
-"""A tensor that lies in a file, and the plainest format of such files, safetensors.
+"""Tensors in files, and the simplest format of such files, safetensors.
 
-A reader of a format returns a `Tensors`: names with what is known of each tensor before its numbers are read. They are
-read one by one, so that a model is never in memory twice.
+A format's reader returns `Tensors`: for each name, what is known before the numbers are read. The numbers are read
+tensor by tensor, so that a model is never in memory twice.
 """
 
 import mmap
@@ -14,23 +14,23 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-DTYPES = {  # of parameters
+DTYPES = {  # the dtypes that parameters may have
     "float64": np.dtype(np.float64),
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a file.
+    """A tensor in a file.
 
     Attributes:
-        shape: as it lies in the file.
-        dtype: its name; parameters have one of DTYPES.
-        read: returns the array, from the file.
+        shape: as stored in the file.
+        dtype: its name; parameters have one of `DTYPES`.
+        read: reads the array from the file.
     """
 
     shape: tuple[int, ...]
@@ -41,32 +41,31 @@ class Tensor:
 Tensors = dict[str, Tensor]
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """Returns a file's bytes, mapped into memory."""
+def map_file(path: Path) -> mmap.mmap:
+    """Returns the bytes of a file, mapped into memory."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def open_safetensors(path: Path) -> Tensors:
-    """Opens a safetensors file. Header, sizes and offsets are checked by the library before anything is read.
+    """Opens a safetensors file. The library checks header, sizes and offsets before anything is read.
 
     Raises:
-        ValueError: the file is cut off, or its header says what cannot be.
+        ValueError: the file is truncated, or its header is invalid.
     """
     try:
         file = safe_open(path, framework="np")
-        return {name: from_slice(file, name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        return {name: _tensor_from_slice(file, name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise ValueError(f"not a whole safetensors file ({error})") from None
+        raise ValueError(f"not a complete safetensors file ({error})") from None
 
 
-def from_slice(file: Any, name: str) -> Tensor:
-    """Returns a tensor of an open file."""
+def _tensor_from_slice(file: Any, name: str) -> Tensor:
     view = file.get_slice(name)
     dtype = view.get_dtype()
-    return Tensor(tuple(view.get_shape()), SAFETENSORS.get(dtype, str(dtype)), lambda: file.get_tensor(name))
+    return Tensor(tuple(view.get_shape()), SAFETENSORS_DTYPES.get(dtype, str(dtype)), lambda: file.get_tensor(name))
 
 
-def one_line(error: Exception) -> str:
-    """Returns the first line of a message, or the error's name: some libraries write whole pages, and some nothing."""
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or its type if there is none; some libraries write pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

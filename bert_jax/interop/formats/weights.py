@@ -1,6 +1,6 @@
-"""The weight files of a folder: three formats, in the order in which they are looked for, whole or in parts.
+"""The weight files of a folder: three formats, in order of preference, each in one file or in shards.
 
-Whatever such a file holds, opening it runs nothing, and what is wrong with it is said in one line that names the file.
+Opening a file never runs anything in it. Every error is one line that starts with the file's path.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.interop.formats.flax import open_msgpack
-from bert_jax.interop.formats.tensors import Tensors, one_line, open_safetensors
+from bert_jax.interop.formats.tensors import Tensors, first_line, open_safetensors
 from bert_jax.interop.formats.torch import open_torch
 
 READERS: dict[str, Callable[[Path], Tensors]] = {
@@ -19,7 +19,7 @@ READERS: dict[str, Callable[[Path], Tensors]] = {
     "flax_model.msgpack": open_msgpack,
 }
 LFS_POINTER = b"version https://git-lfs"
-INDEX = ".index.json"
+INDEX = ".index.json"  # model.safetensors.index.json names the shards
 JSON_TYPE_NAMES = {dict: "object", list: "list"}
 JSON_LIMIT = 1 << 26  # bytes
 
@@ -28,80 +28,80 @@ def open_weights(folder: str | Path) -> Tensors:
     """Opens the weights in a folder.
 
     Raises:
-        FileNotFoundError: there are none, or a part is missing.
-        ValueError: a file that is not what its name says, or that holds what may not be read.
+        FileNotFoundError: there are none, or a shard is missing.
+        ValueError: a file that is damaged, of another format, or that asks for more than tensors.
     """
     folder = Path(folder)
     for name, reader in READERS.items():
         if (folder / name).is_file():
-            return opened(folder / name, reader)
+            return _open_file(folder / name, reader)
         if (folder / (name + INDEX)).is_file():
-            return open_parts(folder / (name + INDEX), reader)
-    raise FileNotFoundError(f"{folder} holds no weights: wanted {', '.join(READERS)}, whole or in parts")
+            return _open_shards(folder / (name + INDEX), reader)
+    raise FileNotFoundError(f"{folder} has no weights: expected one of {', '.join(READERS)}, or its shards")
 
 
-def open_parts(index: Path, reader: Callable[[Path], Tensors]) -> Tensors:
-    """Opens the files that an index names, and finds in them what it says, no more and no less."""
+def _open_shards(index: Path, reader: Callable[[Path], Tensors]) -> Tensors:
+    """Opens the shards that an index names, which must have exactly the tensors that it lists."""
     tensors: Tensors = {}
-    for name in parts(index):
+    for name in shard_names(index):
         path = index.parent / name
         if not path.is_file():
-            raise FileNotFoundError(f"{index}: its part {name} is missing")
-        part = opened(path, reader)
-        if both := tensors.keys() & part.keys():
-            raise ValueError(f"{path}: {min(both)} is in another part as well")
-        tensors |= part
-    if apart := tensors.keys() ^ read_json(index)["weight_map"].keys():
-        raise ValueError(f"{index}: {min(apart)} is in the index or in its parts, not in both")
+            raise FileNotFoundError(f"{index}: its shard {name} is missing")
+        shard = _open_file(path, reader)
+        if duplicates := tensors.keys() & shard.keys():
+            raise ValueError(f"{path}: {min(duplicates)} is also in another shard")
+        tensors |= shard
+    if different := tensors.keys() ^ read_json(index)["weight_map"].keys():
+        raise ValueError(f"{index}: {min(different)} is in the index or in its shards, not in both")
     return tensors
 
 
-def parts(index: Path) -> list[str]:
-    """Returns the names of the files that an index speaks of, all of them beside it."""
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{index}: wanted a weight_map from tensors to files")
-    names = sorted(set(places.values()))
+def shard_names(index: Path) -> list[str]:
+    """Returns the names of the files that an index refers to, all of them in its folder."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(f"{index}: expected a weight_map from tensors to files")
+    names = sorted(set(weight_map.values()))
     for name in names:
         if name != Path(name).name or "\\" in name or not name.isprintable():
-            raise ValueError(f"{index}: {name!r:.200} is not the name of a file beside it")
+            raise ValueError(f"{index}: {name!r:.200} is not the name of a file in its folder")
     return names
 
 
-def opened(path: Path, reader: Callable[[Path], Tensors]) -> Tensors:
-    """Opens a file and puts its name in front of what is wrong with it."""
+def _open_file(path: Path, reader: Callable[[Path], Tensors]) -> Tensors:
+    """Opens a weight file; errors start with its path."""
     with path.open("rb") as file:
         beginning = file.read(len(LFS_POINTER))
     if not beginning:
         raise ValueError(f"{path}: the file is empty")
     if beginning == LFS_POINTER:
-        raise ValueError(f"{path}: only a pointer of Git LFS; `git lfs pull` fetches the file itself")
-    with blame(path):
+        raise ValueError(f"{path}: only a Git LFS pointer; `git lfs pull` downloads the file itself")
+    with name_file_in_errors(path):
         return reader(path)
 
 
 def read_json(path: str | Path, kind: type = dict) -> Any:
-    """Reads a file that holds one JSON object, or a list.
+    """Reads a file with one JSON object, or with `kind=list` a list.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        FileNotFoundError: the file does not exist.
+        ValueError: it contains something else.
     """
     path = Path(path)
     if path.stat().st_size > JSON_LIMIT:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, where at most {JSON_LIMIT} are expected")
-    with blame(path, RecursionError):
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, at most {JSON_LIMIT} are allowed")
+    with name_file_in_errors(path, RecursionError):
         values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, kind):
-        raise ValueError(f"{path}: wanted a JSON {JSON_TYPE_NAMES[kind]}, got {type(values).__name__}")
+        raise ValueError(f"{path}: expected a JSON {JSON_TYPE_NAMES[kind]}, got {type(values).__name__}")
     return values
 
 
 @contextmanager
-def blame(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turns a ValueError, and these errors, into one whose one line begins with the path, if it does not yet."""
+def name_file_in_errors(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turns a ValueError, and the given errors, into a ValueError of one line that starts with the path."""
     try:
         yield
     except (ValueError, *errors) as error:
-        line = one_line(error)
+        line = first_line(error)
         raise ValueError(line if line.startswith(str(path)) else f"{path}: {line}") from None
