@@ -20,12 +20,12 @@ WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] an owl hooted ; nobody answered it , or 
 
 
 def model(head):
-    """A model with parameters in which no bias is 0 and no scale is 1."""
+    """A model whose parameters have no zero bias and no scale of 1."""
     return parity.model(parity.Case(head))
 
 
 def small_tokenizer(folder):
-    """A tokenizer of as many tokens as the small models have."""
+    """A tokenizer with the vocabulary size of the small models."""
     words = [*WORDS.split(), "##ed", "##s", "!"]
     assert len(words) == small.V
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
@@ -33,7 +33,7 @@ def small_tokenizer(folder):
 
 
 def make_run(folder, bert):
-    """What a run leaves."""
+    """Writes a run folder with one checkpoint."""
     state = TrainState.create(bert.params, optax.sgd(1.0), key=jax.random.key(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(state, {"row": 0})

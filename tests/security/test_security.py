@@ -4,6 +4,7 @@ import ast
 import io
 import os
 import pickle
+import re
 import shutil
 import sys
 import tracemalloc
@@ -33,7 +34,7 @@ seen: list[str] = []
 
 
 def listen(event, arguments):
-    """Python itself says when something pickled asks for a function, or a command is run."""
+    """Python reports when a pickle looks up a function, and when a command is run."""
     if event in ("pickle.find_class", "os.system"):
         seen.append(event)
 
@@ -48,14 +49,14 @@ def nothing_runs():
     assert seen == []
 
 
-class Ammunition:
-    """Pickled, it asks for a command to be run."""
+class RunsCommand:
+    """Runs a command when it is unpickled."""
 
     def __reduce__(self):
         return os.system, ("true",)
 
 
-PICKLED = pickle.dumps(Ammunition())
+PICKLED = pickle.dumps(RunsCommand())
 OBJECTS = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(127) + b"\n" + PICKLED
 NESTED = b"[" * 100_000
 HOSTILE = {"pickle": PICKLED, "objects": OBJECTS, "nested": NESTED, "empty": b""}
@@ -84,7 +85,7 @@ def test_no_file_of_a_model_runs_code(folder, name, content):
 
 
 def attempt(act):
-    """Returns the one line in which something was refused, or None."""
+    """Returns the one-line message of a ValueError, or None if there was none."""
     try:
         act()
     except ValueError as error:
@@ -100,7 +101,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_no_file_of_a_run_runs_code(run, tmp_path, content):
-    """Each file of a checkpoint in turn, under a manifest that says it belongs there."""
+    """Replaces each file of a checkpoint in turn, with a manifest that matches."""
     here = shutil.copytree(run, tmp_path / "run")
     checkpoint = here / "checkpoints" / "0"
     refused = 0
@@ -108,7 +109,7 @@ def test_no_file_of_a_run_runs_code(run, tmp_path, content):
         before = path.read_bytes()
         path.write_bytes(content)
         seal(checkpoint)
-        message = attempt(lambda: bert_jax.load(here))  # some files are Orbax's notes, and not needed
+        message = attempt(lambda: bert_jax.load(here))  # some of Orbax's files are not needed to load
         refused += message is not None
         path.write_bytes(before)
     assert refused >= 3
@@ -133,7 +134,7 @@ def test_no_file_of_a_corpus_runs_code(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     message = attempt(lambda: read_corpus([str(tmp_path / name)], cache_dir=tmp_path / "cache"))
     if message is None:
-        assert name in ("a.txt", "a.csv", "a.tsv")  # a row of brackets is a text
+        assert name in ("a.txt", "a.csv", "a.tsv")  # a line of brackets is valid text
     else:
         assert name in message
 
@@ -144,7 +145,7 @@ def test_no_file_of_a_tokenized_corpus_runs_code(tmp_path, name, content):
     documents = keep_documents(["an owl hooted ; a b", "c d", "e f"], tmp_path / "documents")
     store = tokenize_corpus(documents, small_tokenizer(tmp_path), cache_dir=tmp_path / "cache")
     folder = tmp_path / "cache" / store.fingerprint
-    (folder / name).unlink()  # the store has it mapped
+    (folder / name).unlink()  # the store has mapped it: a new file, not new bytes in the old one
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match="a tokenized corpus") as caught:
         TokenStore.open(folder)
@@ -172,7 +173,7 @@ def test_no_cached_corpus_runs_code(tmp_path, content):
 
 
 def test_a_small_checkpoint_that_claims_to_be_large_is_refused_before_allocating(tmp_path):
-    """64 MB of zeros are a few kilobytes on disk."""
+    """64 MB of zeros take a few kilobytes on disk."""
     config = BertConfig.preset("tiny", vocab_size=125_000)
     bert = model_class("BertModel")(config)
     shapes = jax.eval_shape(bert.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
@@ -209,7 +210,7 @@ def test_a_config_with_a_large_new_head_is_refused_before_allocating(folder):
 
 
 def test_no_source_file_of_the_package_can_run_code_from_data():
-    """Names, as the interpreter would see them: imports, calls of eval and exec, options that let pickles through."""
+    """Checks imports, calls of eval and exec, and options that allow pickles."""
     sources = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "train.py", PACKAGE.parent / "finetune.py"]
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -221,3 +222,12 @@ def test_no_source_file_of_the_package_can_run_code_from_data():
                 options = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
                 assert options.get("allow_pickle") in (None, False), path
                 assert "trust_remote_code" not in options, path
+
+
+def test_the_tests_that_security_md_names_exist():
+    text = (PACKAGE.parent / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) >= 9
+    for path, function in named:
+        source = (PACKAGE.parent / path).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in source, f"{path}::{function}"
