@@ -214,25 +214,31 @@ def trainer_score(comparison: Comparison, seed: int, output: Path) -> float:
     return trainer.train_and_score(task, options.model, options.threads, **settings, seed=seed, output=str(output))
 
 
+def initial_model_and_batches(comparison: Comparison, seed: int, output: Path) -> list[Batch]:
+    """Saves finetune.py's initial model, new head included, to `output`; returns the batches of all epochs."""
+    collected: list[Batch] = []
+
+    def collect(state, batches, *, evaluate, steps, **others) -> None:
+        evaluate(state)  # the first evaluation is the best so far, so the model is saved
+        collected.extend(next(batches) for _ in range(steps))
+
+    run_instead_of_training(collect, [*comparison.finetune_arguments(output), "--seed", str(seed)])
+    return collected
+
+
 def paired_score(comparison: Comparison, seed: int, output: Path) -> float:
     """Runs the Trainer with finetune.py's initial model and batches; returns the score after the last batch."""
     from common import trainer
 
-    collected: list[Batch] = []
-
-    def collect(state, batches, *, evaluate, steps, **others) -> None:
-        evaluate(state)  # the first evaluation is the best so far, so it saves the initial model
-        collected.extend(next(batches) for _ in range(steps))
-
-    run_instead_of_training(collect, [*comparison.finetune_arguments(output), "--seed", str(seed)])
+    batches = initial_model_and_batches(comparison, seed, output)
     task = comparison.trainer_task()
     saved_classes = read_config(output)[0].label_names
     classes = tuple(task.options.get("id2label", {}).values())
     if classes and classes != saved_classes:
         raise SystemExit(f"classes differ: Trainer {', '.join(classes)}; finetune.py {', '.join(saved_classes)}")
-    settings = comparison.task.trainer_settings | {"epochs": 1}  # the collected batches are those of all epochs
+    settings = comparison.task.trainer_settings | {"epochs": 1}  # the batches are those of all epochs
     threads = comparison.options.threads
-    return trainer.train_and_score(task, str(output), threads, collected, **settings, seed=seed, output=str(output))
+    return trainer.train_and_score(task, str(output), threads, batches, **settings, seed=seed, output=str(output))
 
 
 SIDES = {"bert_jax": package_score, "Trainer": trainer_score, "Trainer-paired": paired_score}

@@ -10,6 +10,7 @@ import small_finetuning as small
 from common import results
 from torch_extra import of_torch_extra
 
+import bert_jax
 from bert_jax.data.finetuning.batches import Features, RowFormat, TrainingBatches
 from bert_jax.data.finetuning.sequences import Sequences, offsets_of
 from bert_jax.training.seeds import SeedEnsemble
@@ -90,8 +91,10 @@ def test_the_trainer_reads_our_batches_in_order():
     assert read == ids[:, :, 0].tolist()
 
 
-def test_speed_is_measured_on_the_state_and_batches_of_finetune_py(benchmark, tmp_path, capsys):
-    task = benchmark.Task("classification", "", "", "classification", "eval_accuracy", 1e-3, 8, 1)
+@pytest.fixture
+def comparison(benchmark, tmp_path):
+    """Reviews to classify, in batches of 8 examples, with a small model."""
+    task = benchmark.Task("classification", "", "", "classification", "eval_accuracy", 1e-3, 8, 2)
     options = argparse.Namespace(
         model=str(small.make_model(tmp_path / "model", max_position_embeddings=128)),
         dropout=None,
@@ -102,12 +105,26 @@ def test_speed_is_measured_on_the_state_and_batches_of_finetune_py(benchmark, tm
     )
     train = small.reviews(tmp_path / "train.tsv", 36)
     dev = small.reviews(tmp_path / "dev.tsv", 13, seed=1)
+    return benchmark.Comparison("reviews", task, train, dev, options)
+
+
+def test_speed_is_measured_on_the_state_and_batches_of_finetune_py(benchmark, comparison, capsys):
     with small.devices(1):
-        rates, flop = benchmark.measure_speed(benchmark.Comparison("reviews", task, train, dev, options))
+        rates, flop = benchmark.measure_speed(comparison)
     assert rates.keys() == {"bert_jax"}
     assert rates["bert_jax"][0] > 0
     assert flop > 0
     assert "bert_jax: " in capsys.readouterr().out  # the shapes of the batches
+
+
+def test_a_paired_run_starts_from_the_saved_initial_model_and_reads_all_epochs(benchmark, comparison, tmp_path):
+    with small.devices(1):
+        batches = benchmark.initial_model_and_batches(comparison, 0, tmp_path / "run")
+    examples = [int((batch["weights"] > 0).sum()) for batch in batches]
+    assert sum(examples) == 2 * 36
+    assert max(examples) == 8
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert bert_jax.load(tmp_path / "run").config.label_names == ("0", "1")
 
 
 @pytest.mark.parametrize(("name", "separator"), [("train.tsv", "\n"), ("train.conll", "\n\n"), ("train.json", None)])
