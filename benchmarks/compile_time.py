@@ -1,6 +1,6 @@
 """Time the compilation of a pretraining step: layers in a loop or unrolled, with a cold or warm disk cache.
 
-Each measurement is a process of its own, and the candidates alternate (A B A B ...). The same step in PyTorch is timed
+Each measurement is a separate process, and the candidates alternate (A B A B ...). The same step in PyTorch is timed
 too: eager, and under `torch.compile` with a cold and a warm cache. Compilation includes tracing: in JAX it is what the
 ahead-of-time calls take, in PyTorch the time of the first step less that of the next. Time to the first loss starts
 after the imports and includes creating the model, compiling the step and running it once.

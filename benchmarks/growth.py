@@ -1,7 +1,7 @@
 """Measure how time and memory grow: a train step with longer rows, more rows, layers and vocabulary; a larger corpus.
 
 Along each axis the sizes alternate (A B C A B C ...). Memory of a step is that of its compiled program, computed by
-XLA, as in `train.py --plan`. A corpus is read, tokenized and loaded for one epoch in a process of its own, whose
+XLA, as in `train.py --plan`. A corpus is read, tokenized and loaded for one epoch in a separate process, whose
 memory is counted without mapped files.
 
 The result is the cost of doubling the size, at the upper end, where fixed costs weigh least. Linear growth costs at

@@ -1,6 +1,6 @@
 """Measure peak memory of a pretraining step and of the forward pass: planned, measured, and in PyTorch.
 
-Each row of the table is a process of its own on the CPU: how far its resident memory rises from before the weights
+Each row of the table is a separate process on the CPU: how far its resident memory rises from before the weights
 exist until several steps are done, imports excluded. Programs are compiled before that; the compiler's memory has its
 own column. "Planned" is what XLA computes for the compiled program before anything runs, as in `train.py --plan`.
 

@@ -1,7 +1,7 @@
 """Predict how pretraining scales, from programs that are compiled for many devices and never run.
 
 For each number of devices and each kind of sharding, the step of `train.py` is compiled for that number of virtual CPU
-devices, in a process of its own, from shapes alone. The program gives each device's matrix multiplications and
+devices, in a separate process, from shapes alone. The program gives each device's matrix multiplications and
 collectives, and XLA gives its memory. The manufacturers' peak rates turn them into times on GPUs and TPUs. "Overlapped"
 hides all communication behind computation, "serial" hides nothing. Everything but matrix multiplications and
 collectives is left out, so both are lower bounds.

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own: memory, and one-time costs such as compilation.
+"""Measurements in a separate process: memory, and one-time costs such as compilation.
 
 A script starts itself again with `run_in_new_process(__file__, ...)`. In the new process `parse_options` runs the
 measurement and prints its result as one line of JSON. Memory is what Linux counts for the process.
