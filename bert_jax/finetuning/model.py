@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from bert_jax.tasks.base import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.optimizers import Depth, Schedule, make_optimizer, make_schedule
 from bert_jax.training.runs.folder import write_whole
-from bert_jax.training.runs.metrics import read_metrics
+from bert_jax.training.runs.metrics import read_evaluations
 from bert_jax.training.seeds import SeedEnsemble, Selection
 
 ATTENTION = "attention_probs_dropout_prob"
@@ -125,9 +125,9 @@ def save_model(folder: Path, model: Bert, params: dict[str, Any], tokenizer: Tok
 class BestModel:
     """Saves the best model of each seed, and at the end exports the best of all to the run's folder.
 
-    What is best so far is part of the checkpoints (`state`). A run that is killed after it saved a model and before the
-    next checkpoint leaves a model that the checkpoint does not know. `best.json` holds the steps of the saved models,
-    so that the resumed run notices, and its next evaluation replaces that model.
+    A resumed run reads from metrics.jsonl what was best at its checkpoint. A run that is killed after it saved a model
+    and before the next checkpoint leaves a model of a later step. `best.json` holds the steps of the saved models, so
+    that the resumed run notices, and its next evaluation replaces that model.
 
     Args:
         run: the run's folder.
@@ -152,26 +152,20 @@ class BestModel:
         """Returns the folder of a seed's best model."""
         return self.run if len(self.seeds) == 1 else self.run / "seeds" / str(self.seeds[index])
 
-    def state(self) -> dict[str, list[Any]]:
-        """Returns what is best so far, as JSON for the checkpoint."""
-        selection = self.selection
-        best = [value if np.isfinite(value) else None for value in selection.best.tolist()]
-        return {"best": best, "step": selection.step.tolist(), "waited": selection.waited.tolist()}
+    def resume(self, last_step: int) -> None:
+        """Restores what was best at a checkpoint of `last_step` from the evaluations in metrics.jsonl.
 
-    def load_state(self, state: Mapping[str, list[Any]]) -> None:
-        """Restores what was best at a checkpoint.
-
-        A seed whose saved model is from a later step than the checkpoint has no best any more. Example: the checkpoint
-        says step 4, best.json says step 6; the model of step 4 is overwritten, so the next evaluation is the best.
+        A seed whose saved model is from a later step than the checkpoint has no best any more. Example: by metrics.jsonl
+        step 4 is the best, best.json says step 6; the model of step 4 is overwritten, so the next evaluation is the
+        best.
         """
+        for row in read_evaluations(self.run / "metrics.jsonl", self.seeds):
+            if row["step"] <= last_step:
+                self.selection.improved(row["step"], row)
         path = self.run / BEST_STEPS
         saved = json.loads(path.read_text()) if path.exists() else {}
-        selection = self.selection
-        selection.step = np.array(state["step"])
-        selection.waited = np.array(state["waited"])
-        best = [-np.inf if value is None else value for value in state["best"]]
-        is_saved = np.array([saved.get(str(seed), 0) for seed in self.seeds]) == selection.step
-        selection.best = np.where(is_saved, best, -np.inf)
+        is_saved = np.array([saved.get(str(seed), 0) for seed in self.seeds]) == self.selection.step
+        self.selection.best = np.where(is_saved, self.selection.best, -np.inf)
 
     def update(self, step: int, row: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> None:
         """Saves the models of the seeds for which an evaluation is the best so far.
@@ -194,16 +188,3 @@ class BestModel:
         folder = self.folder(int(self.selection.best.argmax()))
         if folder != self.run:
             shutil.copytree(folder, self.run, dirs_exist_ok=True)
-
-
-def seed_evaluations(run: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns the evaluations of a run from metrics.jsonl: `step`, and each metric as an array [K]."""
-    by_step: dict[int, list[dict[str, Any]]] = {}
-    for row in read_metrics(run / "metrics.jsonl"):
-        if any(name.startswith("eval_") for name in row):
-            by_step.setdefault(row["step"], []).append(row)
-    return [
-        {"step": step} | {name: np.array([row[name] for row in rows]) for name in rows[0] if name.startswith("eval_")}
-        for step, rows in sorted(by_step.items())
-        if len(rows) == len(seeds)  # a run that was killed may have written some of the seeds' rows
-    ]

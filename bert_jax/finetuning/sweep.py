@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bert_jax.finetuning.model import BestModel, seed_evaluations
+from bert_jax.finetuning.model import BestModel
 from bert_jax.finetuning.settings import Settings
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.runs.checkpoints import CHECKPOINTS
-from bert_jax.training.runs.metrics import as_line
+from bert_jax.training.runs.metrics import as_line, read_evaluations
 
 REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # kept of a combination that is not the best
 NO_SCORE = -math.inf  # the score of a seed whose metric was never a number
@@ -50,7 +50,7 @@ def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
 
 def collapsed_seeds(run: Path, best: BestModel) -> np.ndarray:
     """Returns, bool [K], which seeds predicted the same for all examples at their best evaluation."""
-    by_step = {row["step"]: row for row in seed_evaluations(run, best.seeds)}
+    by_step = {row["step"]: row for row in read_evaluations(run / "metrics.jsonl", best.seeds)}
     found = [by_step.get(step, {}).get("eval_collapsed") for step in best.selection.step.tolist()]
     return np.array([values is not None and values[index] > 0 for index, values in enumerate(found)])
 

@@ -31,7 +31,7 @@ from bert_jax.tasks.evaluation import Evaluator
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
-from bert_jax.training.loop import OWED, Cadence, train
+from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints
 from bert_jax.training.runs.interruption import Interruption
 from bert_jax.training.runs.reporting import Reporter
@@ -100,14 +100,15 @@ class Trainer:
 
         every = settings.training.eval_every or self.steps_per_epoch
         with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
-            state, first, owed = self._resume(state, checkpoints, best, run)
+            state, first = self._resume(state, checkpoints, best, run)
             self._describe(state)
             batches = Batches(
                 lambda index: ensemble_batch(ensemble, self.batches, first + index),
                 count=self.steps - first,
-                position=lambda given: {"batch": first + given, "best": best.state()},
+                position=lambda given: {"batch": first + given},
             )
             reporter = self._reporter(run, first)
+            cadence = Cadence(settings.reports.log_every, every, every)
             with batches, reporter, self._signals() as interruption:
                 state = train(
                     state,
@@ -115,15 +116,10 @@ class Trainer:
                     step=step,
                     device_put=self.layout.device_put,
                     evaluate=evaluate,
-                    steps=first if best.selection.done.all() else self.steps,
-                    cadence=Cadence(settings.reports.log_every, every, every),
-                    checkpoints=checkpoints,
-                    reporter=reporter,
-                    stop=lambda row: bool(best.selection.done.all()),
-                    owed=owed,
-                    watch=Watch(),
-                    interruption=interruption,
-                    varied=True,
+                    steps=self.steps,
+                    session=Session(checkpoints, reporter, cadence, Watch(), interruption),
+                    stop=lambda metrics: bool(best.selection.done.all()),
+                    varied_shapes=True,
                 )
                 reporter.draw()
         if int(state.step) < self.steps:
@@ -166,16 +162,16 @@ class Trainer:
 
     def _resume(
         self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
-    ) -> tuple[TrainState, int, bool]:
-        """Returns the state, step and pending evaluation of the newest checkpoint, or the start if there is none."""
+    ) -> tuple[TrainState, int]:
+        """Returns the state and step of the newest checkpoint, or the start if there is none."""
         if checkpoints.latest is None:
             if self.settings.run.resume:
                 print(f"no checkpoint in {run} to resume from: starting at step 0")
-            return state, 0, False
+            return state, 0
         state, position = checkpoints.restore(state)
-        best.load_state(position["best"])
+        best.resume(position["batch"])
         print(f"resuming from step {position['batch']:,} of {self.steps:,}")
-        return state, position["batch"], OWED in position
+        return state, position["batch"]
 
     def _signals(self) -> AbstractContextManager[Interruption | None]:
         """Returns the handler of signals that asks a run to save and end; it needs the main thread.

@@ -44,14 +44,14 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.devices.compilation_cache import keep_compiled
 from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
-from bert_jax.training.loop import OWED, Cadence, train
+from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, newest_step, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import Interruption
 from bert_jax.training.runs.metrics import evaluate, ranking_accuracy, read_metrics, unigram_entropy
-from bert_jax.training.runs.reporting import NullReporter, Reporter
+from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.settings import as_record, defaults_of
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
@@ -262,6 +262,7 @@ def pretrain(
         )
         describe(settings, model, state, batches.rows_per_pass)
         with batches, make_reporter(settings, run, int(state.step)) as reporter, Interruption() as interruption:
+            cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
             train(
                 state,
                 batches,
@@ -269,22 +270,15 @@ def pretrain(
                 device_put=layout.device_put,
                 evaluate=evaluation,
                 steps=options.steps,
-                cadence=Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every),
-                checkpoints=checkpoints,
-                reporter=reporter,
-                score=lambda row: float(row["eval_loss"]),
+                session=Session(checkpoints, reporter, cadence, watch, interruption),
+                score=lambda metrics: float(metrics["eval_loss"]),
                 rewind=options.on_nan == "rewind",
-                owed=OWED in position,
-                watch=watch,
-                interruption=interruption,
             )
             reporter.draw()
 
 
 def make_reporter(settings: Settings, run: Path, first_step: int) -> Reporter:
-    """Returns what takes figures to files and to the screen, in the first of several processes."""
-    if not processes.is_first():
-        return NullReporter()
+    """Returns what writes metrics to files and to the screen."""
     steps, quiet = settings.training.steps, settings.reports.quiet
     return Reporter(run, first_step=first_step, last_step=steps, panels=PANELS, headline=HEADLINE, quiet=quiet)
 
@@ -422,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if processes.is_first():
         begin_run(output, record, **how)
     processes.barrier("the run folder exists")
-    watch = Watch(floor=nothing.entropy, after=settings.training.warmup_steps)
+    watch = Watch(baseline=nothing.entropy, warmup_steps=settings.training.warmup_steps)
     pretrain(settings, layout, output, train_store, held_out, tokenizer, watch)
     if processes.is_first():
         with held_out_batches(settings, held_out, tokenizer) as batches:

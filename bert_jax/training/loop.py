@@ -1,15 +1,16 @@
-"""The loop: batches in, figures and checkpoints out.
+"""The training loop: batches in; metrics, evaluations and checkpoints out.
 
-The device is never waited for: the figures of a step are fetched when the next one has been dispatched, and the batch
-after that is laid on the device while the step before it is computed. A checkpoint is the one exception, because
-nothing is saved before its step is known to be finite.
+The loop does not wait for the device. While the device computes step n, the host fetches the metrics of step n - 1 and
+prepares batch n + 1. Checkpoints are the exception: a state is saved only after its metrics are known to be finite.
 
-Several seeds may be trained at once, by a step that is mapped over them: figures are arrays [K] then.
+Several seeds can be trained together by a step that is mapped over them; each metric is then an array [K].
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
@@ -17,24 +18,24 @@ import numpy as np
 import optax
 
 from bert_jax.training.devices.compilations import CompilationCounter
+from bert_jax.training.devices.processes import broadcast_from_first
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.interruption import Interrupted, Interruption
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
 
-norm = jax.jit(optax.tree.norm)
+Metric = float | np.ndarray  # a number, or one for each of K seeds: [K]
+Metrics = Mapping[str, Metric]
 
-Figure = float | np.ndarray  # of a step or an evaluation: a number, or [K], one for each of K seeds trained together
-Row = Mapping[str, Figure]
-Watcher = Callable[[Mapping[str, Any]], str | None]
-SKIPPED_IN_A_ROW = 100  # steps after which skipping helps no more
-REWINDS = 3  # to one checkpoint, after which rewinding helps no more
-OWED = "owes_evaluation"  # beside the position in the data, where a run told to end left out the one that was due
-REMEDY = "Try a lower learning rate, or a longer warm-up"
+MAX_SKIPPED = 100  # consecutive steps
+MAX_REWINDS = 3  # to the same checkpoint
+ADVICE = "Try a lower learning rate or a longer warm-up"
+
+_norm = jax.jit(optax.tree.norm)
 
 
 class NotFinite(RuntimeError):
-    """A loss or gradient became NaN or infinite; the message says at which step."""
+    """A loss or a gradient became NaN or infinite; the message names the step."""
 
 
 class Batches(Protocol):
@@ -49,14 +50,30 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often, in steps: figures are recorded, the held-out set is evaluated, a checkpoint is saved.
+    """How often metrics are logged, the held-out data is evaluated and a checkpoint is saved, in steps.
 
-    All three are done at the end too; 0 for one of the last two means only then.
+    The last step does all three. With 0, only the last step evaluates or saves.
     """
 
     log: int = 10
     evaluate: int = 0
     checkpoint: int = 0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run uses from its first step to its last.
+
+    Attributes:
+        watch: called with the metrics of each step and evaluation; returns a warning or None.
+        interruption: asked after each step whether the run has to end; None = never.
+    """
+
+    checkpoints: Checkpoints
+    reporter: Reporter
+    cadence: Cadence = field(default_factory=Cadence)
+    watch: Callable[[Mapping[str, Any]], str | None] | None = None
+    interruption: Interruption | None = None
 
 
 def train(
@@ -65,98 +82,52 @@ def train(
     *,
     step: Callable,
     device_put: Callable,
-    evaluate: Callable[[Any], Row],
+    evaluate: Callable[[Any], Metrics],
     steps: int,
-    cadence: Cadence,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-    stop: Callable[[Row], bool] | None = None,
-    score: Callable[[Row], float] | None = None,
+    session: Session,
+    score: Callable[[Metrics], float] | None = None,
+    stop: Callable[[Metrics], bool] | None = None,
     rewind: bool = False,
-    owed: bool = False,
-    watch: Watcher | None = None,
-    interruption: Interruption | None = None,
-    varied: bool = False,
+    varied_shapes: bool = False,
 ) -> TrainState:
-    """Trains from the state's step to `steps`; evaluates and saves at the end, whatever the cadence.
+    """Trains from the state's step to `steps`, and returns the last state. The last step is always evaluated and saved.
 
     Args:
-        step: the compiled (state, batch) -> (state, figures). Where it skips what is not finite, it counts that as
-            `skipped`.
-        device_put: lays a batch of NumPy arrays on the devices; returns before it is there.
-        evaluate: state -> row of `eval_` figures.
-        stop: asked with every row of an evaluation; where it says True, that step is saved and is the last.
-        score: of a row of an evaluation, for the checkpoint; one that is to be kept as the best is saved at once.
-        rewind: where a figure is not finite, go back to the last checkpoint, and on with the data after that step's.
-        owed: whether the state was saved without an evaluation that was due at its step (`OWED`): it is done first.
-        watch: asked with the figures of every step and evaluation; returns a warning, or None.
-        interruption: asked after every step; where it says so, that step is saved and is the last. An evaluation
-            that is due is left out, which may take longer than there is time: it is owed.
-        varied: whether batches come in several shapes. The step is compiled once for each; once more is warned of.
+        step: compiled (state, batch) -> (state, metrics); `skipped` among the metrics counts the skipped updates.
+        device_put: copies a NumPy batch to the devices, without waiting for it.
+        evaluate: state -> {"eval_...": metric}.
+        score: metrics of an evaluation -> number, lower is better. A state that should be kept as the best is saved.
+        stop: metrics of an evaluation -> whether this step is the last.
+        rewind: if a metric is not finite, restore the last checkpoint and continue with the next data.
+        varied_shapes: batches have several shapes, so one compilation per shape is expected.
 
     Raises:
-        NotFinite: a loss or a gradient is NaN or infinite; later checkpoints are not written.
-        Interrupted: the run was asked to end, and has saved.
+        NotFinite: a loss or a gradient is NaN or infinite. No later checkpoint is written.
+        Interrupted: a signal asked the run to end; the last step is saved. An evaluation that is due there is left to
+            the resumed run, because it may take longer than the time until the process is killed.
         NotSaved: a checkpoint could not be written.
     """
-    account = Account(steps, cadence.log, reporter, watch)
+    checkpoints, interruption = session.checkpoints, session.interruption
     counted_step = CompilationCounter(step)
-    rewinds = Rewinds(checkpoints, reporter) if rewind else None
+    logger = MetricLogger(session, steps)
+    milestones = Milestones(session, logger, batches, steps=steps, evaluate=evaluate, score=score, stop=stop)
+    recovery = Recovery(session, max_rewinds=MAX_REWINDS if rewind else 0)
     if rewind and checkpoints.latest is None:
         checkpoints.save(state, batches.state())
     number = int(state.step)
-
-    def assess() -> tuple[float | None, bool]:
-        """Evaluates; returns the score, and whether training is to stop."""
-        row = account.evaluation(number, evaluate(state))
-        return None if score is None else score(row), stop is not None and stop(row)
-
-    def round_off() -> bool:
-        """Evaluates and saves what is due at this step; says whether it is the last."""
-        told = interruption is not None and interruption.requested(number)
-        last = told or number == steps
-        evaluating, saving, worth = due(number, cadence.evaluate, steps), due(number, cadence.checkpoint, steps), None
-        if not (last or evaluating or saving):
-            return False
-        account.settle()
-        with account.clock.stopped():
-            # Evaluation first: a run killed between the two does it again, and a bad model is not saved.
-            if evaluating and not told:
-                worth, enough = assess()
-                last = last or enough
-            if last or saving or (worth is not None and checkpoints.is_best(worth)):
-                require_finite(number, {"norm of the parameters": float(norm(state.params))})
-                reporter.sync()  # whatever happens to the machine, no checkpoint is newer than its figures
-                checkpoints.save(state, batches.state() | ({OWED: True} if told and evaluating else {}), worth)
-        return last
-
-    last = number >= steps
-    if owed:
-        reporter.owe(number)  # a run that did it, and was killed before its next checkpoint, has left it there
-        try:
-            with account.clock.stopped():
-                worth, enough = assess()
-        except NotFinite as error:
-            raise NotFinite(f"{error}: stopped; {left_of(checkpoints)}") from None
-        last = last or enough
-        if worth is not None:
-            checkpoints.scores[number] = worth
+    last = milestones.resume(state, number) or number >= steps
     while not last:
         number += 1
         batch = device_put(next(batches))
-        state, figures = counted_step(state, batch)
-        warning = counted_step.warning(batch, varied_shapes=varied)
-        if warning is not None:
-            reporter.say(f"step {number}: warning: {warning}")
+        state, metrics = counted_step(state, batch)
+        logger.warn(number, counted_step.warning(batch, varied_shapes=varied_shapes))
         try:
-            account.settle()
-            account.pending = number, figures
+            logger.flush()  # step number - 1: the device already computes this one
+            logger.pending = number, metrics
             checkpoints.check()
-            last = round_off()
+            last = milestones.reach(state, number)
         except NotFinite as error:
-            if rewinds is None:
-                raise NotFinite(f"{error}: stopped; {left_of(checkpoints)}") from None
-            state = rewinds.back(state, error)
+            state = recovery.rewind(state, error)
             number = int(state.step)
     if interruption is not None and interruption.received is not None:
         checkpoints.wait()
@@ -164,128 +135,216 @@ def train(
     return state
 
 
-class Account:
-    """The figures of steps and evaluations: fetched a step late, checked, recorded.
+class MetricLogger:
+    """Fetches the metrics of each step one step late, checks them, and logs them at the cadence.
 
     Attributes:
-        pending: a step whose figures have not been fetched yet, or None.
+        pending: (step, metrics) that were not fetched yet, or None.
     """
 
-    def __init__(self, steps: int, every: int, reporter: Reporter, watch: Watcher | None) -> None:
-        self.steps, self.every, self.reporter, self.watch = steps, every, reporter, watch
+    def __init__(self, session: Session, steps: int) -> None:
+        self.session = session
+        self.steps = steps
         self.clock = Clock()
         self.pending: tuple[int, dict[str, Any]] | None = None
-        self.streak = np.zeros((), int)  # of skipped steps; [K] for K seeds
+        self.consecutive_skips = np.zeros((), int)  # [K] with K seeds
 
-    def settle(self) -> None:
-        """Fetches the figures of the step before, checks them, and records them where the cadence says so."""
+    def flush(self) -> None:
+        """Fetches the pending metrics, checks that they are finite, and logs them if the cadence says so."""
         if self.pending is None:
             return
-        (done, figures), self.pending = self.pending, None
-        figures = {name: plain(value) for name, value in jax.device_get(figures).items()}
-        told = {"loss": figures["loss"], "gradient norm": figures["gradient_norm"]}
-        if "skipped" in figures:
-            self.count_skipped(done, told)
+        step, metrics = self.pending
+        self.pending = None
+        metrics = {name: _to_host(value) for name, value in jax.device_get(metrics).items()}
+        checked = {"loss": metrics["loss"], "gradient norm": metrics["gradient_norm"]}
+        if "skipped" in metrics:
+            self._count_skips(step, checked)
         else:
-            require_finite(done, told)
-        self.clock.count(float(np.sum(figures.pop("tokens"))))
-        self.reporter.advance()
-        row = {"step": done, "loss": figures["loss"], **figures}
-        self.warn(row)
-        if done % self.every == 0 or done == self.steps:
-            self.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
+            require_finite(step, checked)
+        self.clock.tokens += float(np.sum(metrics.pop("tokens")))
+        self.session.reporter.advance()
+        row = {"step": step, "loss": metrics["loss"], **metrics}
+        self._watch(row)
+        if is_due(step, self.session.cadence.log, self.steps):
+            self.session.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
 
-    def evaluation(self, step: int, figures: Row) -> Row:
-        """Checks and records an evaluation, and returns its row."""
-        row = {name: plain(value) for name, value in figures.items()}
-        if "eval_loss" in row:
-            require_finite(step, {"held-out loss": row["eval_loss"]})
-        self.reporter.write({"step": step, **row})
-        self.warn({"step": step, **row})
-        return row
+    def log_evaluation(self, step: int, metrics: Metrics) -> Metrics:
+        """Checks and logs the metrics of an evaluation, and returns them on the host."""
+        metrics = {name: _to_host(value) for name, value in metrics.items()}
+        if "eval_loss" in metrics:
+            require_finite(step, {"held-out loss": metrics["eval_loss"]})
+        self.session.reporter.write({"step": step, **metrics})
+        self._watch({"step": step, **metrics})
+        return metrics
 
-    def count_skipped(self, step: int, figures: Row) -> None:
-        """Tells of an update that was not made, and raises NotFinite where none is made any more, of any seed."""
-        skipped = ~np.all([np.isfinite(value) for value in figures.values()], axis=0)
-        self.streak = np.where(skipped, self.streak + 1, 0)
-        if skipped.any():
-            self.reporter.say(f"step {step}: {listed(figures)}: its update was skipped")
-        if self.streak.min() >= SKIPPED_IN_A_ROW:
-            raise NotFinite(f"step {step}: {SKIPPED_IN_A_ROW} updates in a row were skipped")
-
-    def warn(self, row: Mapping[str, Any]) -> None:
-        warning = self.watch(row) if self.watch is not None else None
+    def warn(self, step: int, warning: str | None) -> None:
+        """Prints a warning, if there is one."""
         if warning is not None:
-            self.reporter.say(warning)
+            self.session.reporter.log(f"step {step}: warning: {warning}")
+
+    def _watch(self, row: Mapping[str, Any]) -> None:
+        if self.session.watch is not None:
+            self.warn(row["step"], self.session.watch(row))
+
+    def _count_skips(self, step: int, metrics: Metrics) -> None:
+        """Logs a skipped update; raises NotFinite after MAX_SKIPPED consecutive skips in every seed."""
+        skipped = ~np.all([np.isfinite(value) for value in metrics.values()], axis=0)
+        self.consecutive_skips = np.where(skipped, self.consecutive_skips + 1, 0)
+        if skipped.any():
+            self.session.reporter.log(f"step {step}: {_listed(metrics)}: its update was skipped")
+        if self.consecutive_skips.min() >= MAX_SKIPPED:
+            raise NotFinite(f"step {step}: {MAX_SKIPPED} consecutive updates were skipped")
 
 
-class Rewinds:
-    """Goes back to the last checkpoint, a few times to each."""
+class Milestones:
+    """Evaluates and saves at the steps where this is due."""
 
-    def __init__(self, checkpoints: Checkpoints, reporter: Reporter) -> None:
-        self.checkpoints, self.reporter = checkpoints, reporter
-        self.target, self.times = -1, 0
+    def __init__(
+        self,
+        session: Session,
+        logger: MetricLogger,
+        batches: Batches,
+        *,
+        steps: int,
+        evaluate: Callable[[Any], Metrics],
+        score: Callable[[Metrics], float] | None,
+        stop: Callable[[Metrics], bool] | None,
+    ) -> None:
+        self.session = session
+        self.logger = logger
+        self.batches = batches
+        self.steps = steps
+        self.evaluate = evaluate
+        self.score = score
+        self.stop = stop
 
-    def back(self, state: TrainState, error: NotFinite) -> TrainState:
-        """Returns the last state that was saved. The batches go on where they are, past those that did harm."""
-        self.checkpoints.wait()
-        restored, _ = self.checkpoints.restore(state)
+    def resume(self, state: TrainState, step: int) -> bool:
+        """Does a pending evaluation of the restored step; returns whether that step is the last.
+
+        An evaluation is pending if it is due and metrics.jsonl does not hold it: the run was interrupted at this step.
+        If metrics.jsonl holds it, the checkpoint may still lack its score: a resumed run did the evaluation, and was
+        killed before it saved the next checkpoint.
+        """
+        if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
+            return False
+        metrics = recorded_evaluation(self.session.reporter, step)
+        if metrics is None:
+            try:
+                metrics = self._evaluate(state, step)
+            except NotFinite as error:
+                raise stopped(error, self.session.checkpoints) from None
+        if self.score is not None:
+            self.session.checkpoints.scores[step] = self.score(metrics)
+        return self.stop is not None and self.stop(metrics)
+
+    def reach(self, state: TrainState, step: int) -> bool:
+        """Evaluates and saves what is due at a step; returns whether the step is the last."""
+        interruption, checkpoints, cadence = self.session.interruption, self.session.checkpoints, self.session.cadence
+        interrupted = interruption is not None and interruption.requested(step)
+        last = interrupted or step == self.steps
+        evaluating = is_due(step, cadence.evaluate, self.steps) and not interrupted
+        saving = last or is_due(step, cadence.checkpoint, self.steps)
+        if not (evaluating or saving):
+            return False
+        self.logger.flush()
+        score = None
+        # The evaluation comes before the checkpoint: if the run is killed between the two, the resumed run starts from
+        # an earlier checkpoint and evaluates again. And a model with a bad loss is not saved.
+        if evaluating:
+            metrics = self._evaluate(state, step)
+            score = None if self.score is None else self.score(metrics)
+            last = last or (self.stop is not None and self.stop(metrics))
+        if last or saving or (score is not None and checkpoints.is_best(score)):
+            with self.logger.clock.paused():
+                require_finite(step, {"norm of the parameters": float(_norm(state.params))})
+                self.session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
+                checkpoints.save(state, self.batches.state(), score)
+        return last
+
+    def _evaluate(self, state: TrainState, step: int) -> Metrics:
+        with self.logger.clock.paused():
+            return self.logger.log_evaluation(step, self.evaluate(state))
+
+
+class Recovery:
+    """Restores the last checkpoint after a metric was not finite, at most `max_rewinds` times to each checkpoint."""
+
+    def __init__(self, session: Session, *, max_rewinds: int) -> None:
+        self.session = session
+        self.max_rewinds = max_rewinds
+        self.target = -1
+        self.rewinds = 0
+
+    def rewind(self, state: TrainState, error: NotFinite) -> TrainState:
+        """Returns the last saved state. The position in the data stays: the batches that did harm are not repeated."""
+        checkpoints, reporter = self.session.checkpoints, self.session.reporter
+        if not self.max_rewinds:
+            raise stopped(error, checkpoints) from None
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(state)
         target = int(restored.step)
-        self.target, self.times = target, self.times + 1 if target == self.target else 1
-        if self.times > REWINDS:
-            raise NotFinite(f"{error}: went back to step {target} {REWINDS} times: stopped; {REMEDY}") from None
-        self.reporter.rewind(target)
-        self.reporter.say(f"{error}: back to step {target}, and on with the data that comes next")
+        self.rewinds = self.rewinds + 1 if target == self.target else 1
+        self.target = target
+        if self.rewinds > self.max_rewinds:
+            raise NotFinite(f"{error}: stopped after {self.max_rewinds} rewinds to step {target}; {ADVICE}") from None
+        reporter.rewind(target)
+        reporter.log(f"{error}: rewound to step {target}, continuing with the next data")
         return restored
 
 
-def due(step: int, every: int, last: int) -> bool:
-    """Says whether something done every so many steps, and at the last, is done at `step`."""
+class Clock:
+    """Measures tokens per second, without the time of evaluations and checkpoints."""
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+        self.start = time.perf_counter()
+
+    def tokens_per_second(self) -> float:
+        """Returns the rate since the last call."""
+        now = time.perf_counter()
+        rate = self.tokens / max(now - self.start, 1e-9)
+        self.tokens = 0.0
+        self.start = now
+        return round(rate, 1)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count the time that the block takes."""
+        start = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - start
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Returns whether something that happens every `every` steps (0: never), and at the last, happens at `step`."""
     return step == last or (every > 0 and step % every == 0)
 
 
-def plain(value: Any) -> Figure:
-    """Returns a figure as a float, or as an array where it is one for each seed."""
+def recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
+    """Returns the metrics of an evaluation that metrics.jsonl holds, or None; the same in every process."""
+    if jax.process_count() == 1:
+        return reporter.evaluation(step)
+    return json.loads(
+        broadcast_from_first("the last evaluation", lambda: json.dumps(reporter.evaluation(step)).encode())
+    )
+
+
+def require_finite(step: int, metrics: Metrics) -> None:
+    """Raises NotFinite unless all metrics are finite."""
+    if not all(np.isfinite(value).all() for value in metrics.values()):
+        raise NotFinite(f"step {step}: {_listed(metrics)}")
+
+
+def stopped(error: NotFinite, checkpoints: Checkpoints) -> NotFinite:
+    """Returns an error that also says what the stopped run has saved and what to try."""
+    saved = checkpoints.latest
+    left = "no checkpoint was saved" if saved is None else f"the last good checkpoint is of step {saved}"
+    return NotFinite(f"{error}: stopped; {left}. {ADVICE}")
+
+
+def _to_host(value: Any) -> Metric:
     return float(value) if np.ndim(value) == 0 else np.asarray(value)
 
 
-def require_finite(step: int, figures: Row) -> None:
-    """Raises NotFinite unless all figures are finite."""
-    if not all(np.isfinite(value).all() for value in figures.values()):
-        raise NotFinite(f"step {step}: {listed(figures)}")
-
-
-def listed(figures: Row) -> str:
-    return ", ".join(f"{name} {value}" for name, value in figures.items())
-
-
-def left_of(checkpoints: Checkpoints) -> str:
-    """Says what a stopped run has kept, and what to try."""
-    saved = checkpoints.latest
-    left = "no checkpoint had been saved" if saved is None else f"the last good checkpoint is of step {saved}"
-    return f"{left}. {REMEDY}"
-
-
-class Clock:
-    """Real tokens a second since it was last asked, the time of evaluations and saves left out."""
-
-    def __init__(self) -> None:
-        self.tokens, self.since = 0.0, time.perf_counter()
-
-    def count(self, tokens: float) -> None:
-        self.tokens += tokens
-
-    def tokens_per_second(self) -> float:
-        now = time.perf_counter()
-        rate = self.tokens / max(now - self.since, 1e-9)
-        self.tokens, self.since = 0.0, now
-        return round(rate, 1)
-
-    def stopped(self) -> "Clock":
-        return self
-
-    def __enter__(self) -> None:
-        self.paused = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.since += time.perf_counter() - self.paused
+def _listed(metrics: Metrics) -> str:
+    return ", ".join(f"{name} {value}" for name, value in metrics.items())

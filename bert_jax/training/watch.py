@@ -1,7 +1,7 @@
-"""What the loss says of a run while it can still be helped: a spike, or a plateau that it does not leave.
+"""Warnings while a run can still be saved: the loss jumps, or stays on a plateau.
 
-References: Chowdhery et al., PaLM, 2022, section 5.1 (spikes). google-research/bert issue 746: masked-LM losses that
-stay near 7, which is the plateau of word frequencies.
+References: Chowdhery et al., PaLM, 2022, section 5.1 (loss spikes). google-research/bert issue 746: masked-LM losses
+that stay near 7, which is the entropy of word frequencies.
 """
 
 import math
@@ -10,62 +10,70 @@ from typing import Any
 
 import numpy as np
 
-SPAN = 100  # steps that the running mean of the loss looks back on
-SPREADS = 6.0  # standard deviations above it that make a spike
-LEAST = 0.1  # nats; noise around a loss near 0 is no spike, and a plateau is left by more than this
+WINDOW = 100  # steps, of the running mean of the loss
+SPIKE_DEVIATIONS = 6.0  # standard deviations above the running mean
+MIN_CHANGE = 0.1  # nats: less is noise
 
 
 class Watch:
-    """Warns; asked with the figures of every step and of every evaluation.
+    """Looks at the metrics of every step and evaluation, and returns a warning if there is a reason for one.
 
     Args:
-        floor: the held-out loss, in nats, that word frequencies alone come to; None = none is known.
-        loss: the name of the figure that it is a floor of.
-        after: the step up to which no plateau is looked for: a warm-up stays on it.
+        baseline: held-out loss, in nats, of a model that knows only word frequencies; None = no check for a plateau.
+        loss: name of the metric that `baseline` belongs to.
+        warmup_steps: no check for a plateau up to this step, because the warm-up stays on it.
     """
 
-    def __init__(self, *, floor: float | None = None, loss: str = "masked_lm_loss", after: int = 0) -> None:
-        self.floor, self.loss, self.after = floor, f"eval_{loss}", after
-        self.mean, self.square, self.seen, self.told = 0.0, 0.0, 0, -math.inf
-        self.held_out = math.inf
+    def __init__(self, *, baseline: float | None = None, loss: str = "masked_lm_loss", warmup_steps: int = 0) -> None:
+        self.baseline = baseline
+        self.loss = f"eval_{loss}"
+        self.warmup_steps = warmup_steps
+        self.mean = 0.0
+        self.mean_square = 0.0
+        self.count = 0
+        self.last_warning = -math.inf
+        self.last_evaluation = math.inf
 
     def __call__(self, row: Mapping[str, Any]) -> str | None:
-        """Returns a warning in one line, or None.
+        """Returns a warning of one line, or None.
 
         Args:
-            row: `step` and `loss`, or `step` and the figures of an evaluation.
+            row: `step`, and the metrics of a training step (with `loss`) or of an evaluation. Metrics of K seeds are
+                arrays [K]; their mean is compared.
         """
         if "loss" in row:
-            return self.spike(row["step"], float(np.mean(row["loss"])))
-        return self.plateau(row["step"], float(np.mean(row.get(self.loss, math.nan))))
+            return self._check_spike(row["step"], float(np.mean(row["loss"])))
+        return self._check_plateau(row["step"], float(np.mean(row.get(self.loss, math.nan))))
 
-    def spike(self, step: int, loss: float) -> str | None:
-        """Compares a loss with those of the steps before; at most one warning in each span of steps."""
+    def _check_spike(self, step: int, loss: float) -> str | None:
+        """Compares a loss with the running mean; warns once per window."""
         if not math.isfinite(loss):
             return None
-        spread = math.sqrt(max(self.square - self.mean**2, 0.0))
-        found = self.seen >= SPAN and loss > self.mean + max(SPREADS * spread, LEAST)
-        usual, self.seen = self.mean, self.seen + 1
-        share = max(1 / self.seen, 1 / SPAN)
-        self.mean += share * (loss - self.mean)
-        self.square += share * (loss**2 - self.square)
-        if not found or step < self.told + SPAN:
+        mean = self.mean
+        deviation = math.sqrt(max(self.mean_square - mean**2, 0.0))
+        spike = self.count >= WINDOW and loss > mean + max(SPIKE_DEVIATIONS * deviation, MIN_CHANGE)
+        self.count += 1
+        # A plain mean over the first steps, an exponential one over about WINDOW steps afterwards.
+        weight = max(1 / self.count, 1 / WINDOW)
+        self.mean += weight * (loss - self.mean)
+        self.mean_square += weight * (loss**2 - self.mean_square)
+        if not spike or step < self.last_warning + WINDOW:
             return None
-        self.told = step
+        self.last_warning = step
         return (
-            f"step {step}: warning: the loss jumped from {usual:.3f} to {loss:.3f}; if it does not come back, begin "
-            "again with a lower learning rate or a longer warm-up"
+            f"the loss jumped from {mean:.3f} to {loss:.3f}; if it does not come back, start again with a lower "
+            "learning rate or a longer warm-up"
         )
 
-    def plateau(self, step: int, loss: float) -> str | None:
-        """Compares a held-out loss with word frequencies alone, and with the evaluation before."""
-        before, self.held_out = self.held_out, loss
-        if self.floor is None or step <= self.after or not loss > self.floor - LEAST:
+    def _check_plateau(self, step: int, loss: float) -> str | None:
+        """Compares a held-out loss with the baseline, and with the evaluation before."""
+        previous = self.last_evaluation
+        self.last_evaluation = loss
+        if self.baseline is None or step <= self.warmup_steps or not loss > self.baseline - MIN_CHANGE:
             return None
-        if not before - loss < LEAST:  # still falling, or the first evaluation
+        if not previous - loss < MIN_CHANGE:  # the first evaluation, or the loss still falls
             return None
         return (
-            f"step {step}: warning: held-out masked LM loss {loss:.2f} is stuck where word frequencies alone come to "
-            f"{self.floor:.2f}; try a higher --initializer-range, a larger batch, another learning rate, and look for "
-            "duplicate lines in the corpus"
+            f"held-out MLM loss {loss:.2f} is no better than the unigram baseline ({self.baseline:.2f}); try a higher "
+            "`initializer_range`, a larger batch or another learning rate, and look for duplicate lines in the corpus"
         )

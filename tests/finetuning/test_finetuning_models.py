@@ -19,6 +19,7 @@ from bert_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweri
 from bert_jax.tasks.source import ModelSource
 from bert_jax.tasks.tagging import Tagging
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.runs.metrics import MetricsFile
 
 NAMES = ("contradiction", "entailment", "neutral")
 
@@ -151,13 +152,13 @@ def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, so
         row = {"eval_f1": np.array(scores)}
         best.update(step, row, jax.tree.map(lambda leaf: leaf * step, params))
 
+    file = MetricsFile(tmp_path / "metrics.jsonl")
     killed = make_best()
-    update(killed, 1, 0.5, 0.5)
-    update(killed, 2, 0.1, np.nan)
-    state = json.loads(json.dumps(killed.state()))
-    update(killed, 3, 0.4, 0.7)  # killed before the checkpoint of step 3
+    for step, *scores in ((1, 0.5, 0.5), (2, 0.1, np.nan), (3, 0.4, 0.7)):
+        update(killed, step, *scores)
+        file.write(*({"step": step, "seed": seed, "eval_f1": x} for seed, x in zip((5, 6), scores, strict=True)))
     resumed = make_best()
-    resumed.load_state(state)
+    resumed.resume(2)  # killed before the checkpoint of step 3
     assert (resumed.selection.best.tolist(), resumed.selection.waited.tolist()) == ([0.5, -np.inf], [1, 1])
     update(resumed, 3, 0.4, 0.2)
     assert resumed.selection.step.tolist() == [1, 3]

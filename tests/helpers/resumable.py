@@ -30,7 +30,7 @@ import bert_jax.pretraining.program  # noqa: F401 (imported by train.py when it 
 import train as script
 from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import processes
-from bert_jax.training.loop import OWED, Cadence, train
+from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, as_arrays, newest_whole_step
 from bert_jax.training.runs.interruption import Interruption
 from bert_jax.training.runs.manifests import check_seal
@@ -120,12 +120,10 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
                 device_put=device_put,
                 evaluate=evaluate,
                 steps=steps,
-                cadence=Cadence(log=1, evaluate=7, checkpoint=3),
-                checkpoints=checkpoints,
-                reporter=reporter,
-                score=lambda row: float(row["eval_loss"]),
-                owed=OWED in position,
-                interruption=interruption,
+                session=Session(
+                    checkpoints, reporter, Cadence(log=1, evaluate=7, checkpoint=3), interruption=interruption
+                ),
+                score=lambda metrics: float(metrics["eval_loss"]),
             )
     np.savez(run / "end.npz", *map(np.asarray, jax.tree.leaves(as_arrays(state))))
 

@@ -159,7 +159,7 @@ def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pret
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     # Warm-up ends with step 3; the floor is what is told at the end.
     assert [line.partition(":")[0] for line in warnings] == ["step 4", "step 6"]
-    assert "is stuck where word frequencies alone come to" in warnings[0]
+    assert "is no better than the unigram baseline" in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_no_record_of_a_run_runs_code(tmp_path, content):
         recorded_settings(tmp_path)
     if content:
         (tmp_path / "metrics.jsonl").write_bytes(content + b"\n")
-        with pytest.raises(ValueError, match=r"metrics\.jsonl:1: not a row of figures"):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl:1: not a row of metrics"):
             read_metrics(tmp_path / "metrics.jsonl")
 
 

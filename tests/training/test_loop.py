@@ -1,4 +1,4 @@
-"""The loop's order of things, seen with a step that is plain Python."""
+"""The order of steps, evaluations and checkpoints, with a step in plain Python."""
 
 import json
 import os
@@ -9,9 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.training.loop import OWED, Cadence, NotFinite, due, train
+from bert_jax.training.loop import Cadence, NotFinite, Session, is_due, train
 from bert_jax.training.runs.interruption import Interrupted
-from bert_jax.training.runs.metrics import MetricsFile, evaluate, ranking_accuracy, read_metrics, unigram_entropy
+from bert_jax.training.runs.metrics import (
+    MetricsFile,
+    evaluate,
+    ranking_accuracy,
+    read_evaluations,
+    read_metrics,
+    unigram_entropy,
+)
 
 
 class Rows:
@@ -67,7 +74,9 @@ class Written(list):
 
     def __init__(self, events):
         super().__init__()
-        self.events, self.steps, self.said = events, 0, []
+        self.events = events
+        self.steps = 0
+        self.lines = []
 
     def advance(self):
         self.steps += 1
@@ -76,20 +85,34 @@ class Written(list):
         self.append(row)
         self.events += ["row"] * ("eval_loss" in row)
 
-    def owe(self, step):
-        self[:] = [row for row in self if row["step"] != step or "loss" in row]
+    def evaluation(self, step):
+        return next((row for row in self if row["step"] == step and "eval_loss" in row), None)
 
     def sync(self):
         self.events.append("sync")
 
-    def say(self, line):
-        self.said.append(line)
+    def log(self, line):
+        self.lines.append(line)
 
     def rewind(self, step):
         self[:] = [row for row in self if row["step"] <= step]
 
 
-def run(steps, *, first=0, state=None, bad_step=None, bad_model=None, cadence=None, events=None, **more):
+def run(
+    steps,
+    *,
+    first=0,
+    state=None,
+    bad_step=None,
+    bad_model=None,
+    cadence=None,
+    events=None,
+    written=None,
+    saved=None,
+    watch=None,
+    interruption=None,
+    **more,
+):
     def step(state, batch):
         loss = float("nan") if batch == bad_step else 1.0 / batch
         params = float("inf") if batch == bad_model else float(batch)
@@ -101,15 +124,15 @@ def run(steps, *, first=0, state=None, bad_step=None, bad_model=None, cadence=No
         }
 
     events = [] if events is None else events
-    saved, written = Saved(events), Written(events)
+    saved = Saved(events) if saved is None else saved
+    written = Written(events) if written is None else written
+    cadence = cadence or Cadence(log=2, evaluate=4, checkpoint=3)
     options = {
         "step": step,
         "device_put": lambda batch: batch,
         "evaluate": lambda state: {"eval_loss": state.params},
         "steps": steps,
-        "cadence": cadence or Cadence(log=2, evaluate=4, checkpoint=3),
-        "checkpoints": saved,
-        "reporter": written,
+        "session": Session(saved, written, cadence, watch, interruption),
         **more,
     }
     try:
@@ -137,8 +160,8 @@ def test_rows_hold_the_figures_of_their_own_step():
 
 
 def test_training_goes_on_where_it_stopped():
-    saved, written, _ = run(6, first=4)
-    assert [row["step"] for row in written if "loss" in row] == [6]
+    saved, written, _ = run(6, first=3)
+    assert [row["step"] for row in written if "loss" in row] == [4, 6]
     assert saved == {6: {"row": 6}}
 
 
@@ -239,32 +262,41 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_says_so():
 
 
 @pytest.mark.parametrize("step", [4, 8])
-def test_a_run_that_is_asked_to_end_leaves_its_evaluation_to_the_one_that_goes_on(step):
-    """An evaluation may take longer than there is time until the kill; that of the last step is owed too."""
-    saved = Saved([])
-    scoring = {"cadence": Cadence(2, 4, 0), "score": lambda row: row["eval_loss"], "stop": None}
+def test_a_pending_evaluation_is_done_once_by_the_resumed_run(step):
+    """An interrupted run leaves out the evaluation of its last step; a run killed after doing it does not repeat it."""
+    scoring = {"cadence": Cadence(2, 4, 0), "score": lambda metrics: metrics["eval_loss"]}
+    interrupted, written = Saved([]), Written([])
     with pytest.raises(Interrupted):
-        run(8, interruption=AskedAt(step), checkpoints=saved, **scoring)
-    assert saved[step] == {"row": step, OWED: True}
-    assert step not in saved.scores
+        run(8, interruption=AskedAt(step), saved=interrupted, written=written, **scoring)
+    assert interrupted[step] == {"row": step}
+    assert step not in interrupted.scores
 
     state = SimpleNamespace(step=step, params=float(step))
-    again, written, _ = run(8, state=state, owed=True, **scoring)
-    assert [row["step"] for row in written if "eval_loss" in row] == [4, 8][step // 4 - 1 :]
-    assert again.scores[step] == step
-    assert OWED not in again.get(8, {})
+    for _ in range(2):
+        asked = []
+        stop = {"stop": lambda metrics, asked=asked: not asked.append(metrics["eval_loss"])}
+        saved, _, _ = run(8, state=state, written=written, **scoring, **stop)
+        assert asked == [step]
+        assert saved == {}, "training goes on after the step at which it stops"
+        assert saved.scores == {step: step}
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 8][: step // 4]
 
-    asked = []
-    _, written, _ = run(8, state=state, owed=True, **scoring | {"stop": lambda row: not asked.append(row)})
-    assert asked == [{"eval_loss": float(step)}]
-    assert written.steps == 0
+    resumed, _, _ = run(8, state=state, written=written, **scoring)
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 8]
+    assert resumed.scores[step] == step
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_no_evaluation_is_pending_where_none_is_due(first):
+    _, written, _ = run(5, first=first, cadence=Cadence(9, 4, 0))
+    assert [row["step"] for row in written if "eval_loss" in row] == [4, 5]
 
 
 @pytest.mark.parametrize("rewind", [False, True])
-def test_an_owed_evaluation_that_is_not_finite_stops_the_run_and_says_what_is_left(rewind):
-    """Also where bad steps are rewound: the state that is evaluated is the last that there is."""
+def test_a_pending_evaluation_that_is_not_finite_stops_the_run(rewind):
+    """Also with rewind: the state that is evaluated is the last one that there is."""
     state = SimpleNamespace(step=4, params=float("nan"))
-    _, _, message = run(8, state=state, owed=True, rewind=rewind)
+    _, _, message = run(8, state=state, rewind=rewind)
     assert message.startswith("step 4: held-out loss nan: stopped; ")
 
 
@@ -274,7 +306,7 @@ def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
     assert message is None
     assert saved == {0: {"row": 0}, 3: {"row": 3}, 6: {"row": 9}}
     assert [row["step"] for row in written if "loss" in row] == [2, 4, 6]
-    assert written.said == ["step 5: loss nan, gradient norm 1.0: back to step 3, and on with the data that comes next"]
+    assert written.lines == ["step 5: loss nan, gradient norm 1.0: rewound to step 3, continuing with the next data"]
 
 
 def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
@@ -283,7 +315,7 @@ def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
 
     saved, _, message = run(6, step=step, rewind=True)
     assert message is not None
-    assert message.startswith("step 1: loss nan, gradient norm 1.0: went back to step 0 3 times: stopped")
+    assert message.startswith("step 1: loss nan, gradient norm 1.0: stopped after 3 rewinds to step 0")
     assert saved == {0: {"row": 0}}
 
 
@@ -302,14 +334,14 @@ def test_skipped_updates_are_counted_and_told():
     saved, written, message = run(6, step=skipping([2, 5]))
     assert message is None
     assert [row["skipped"] for row in written if "loss" in row] == [1, 1, 2]
-    assert written.said[0] == "step 2: loss nan, gradient norm 1.0: its update was skipped"
+    assert written.lines[0] == "step 2: loss nan, gradient norm 1.0: its update was skipped"
     assert set(saved) == {3, 6}
 
 
 def test_a_run_that_skips_everything_stops():
     message = run(200, step=skipping(range(50, 200)))[2]
     assert message is not None
-    assert message.startswith("step 149: 100 updates in a row were skipped: stopped; the last good checkpoint is of")
+    assert message.startswith("step 149: 100 consecutive updates were skipped: stopped; the last good checkpoint is of")
 
 
 @pytest.mark.parametrize("others", [1.0, float("nan")])
@@ -327,7 +359,7 @@ def test_warnings_are_told():
     told = []
     _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))
     assert told == [1, 2, 3, 4, 4]
-    assert written.said == ["careful"]
+    assert written.lines == ["step 2: warning: careful"]
 
 
 def test_a_batch_is_laid_on_the_device_while_the_step_before_is_computed():
@@ -360,14 +392,14 @@ def test_an_unexpected_compilation_is_logged():
 
     widths = [3, 3, 2, 3]
     options = {"step": step, "device_put": lambda number: {"input_ids": np.zeros((2, widths[number - 1]))}}
-    (line,) = run(4, **options)[1].said
+    (line,) = run(4, **options)[1].lines
     assert line.startswith("step 3: warning: the step was compiled again (2 compilations so far)")
-    assert run(4, **options, varied=True)[1].said == []
+    assert run(4, **options, varied_shapes=True)[1].lines == []
 
 
-def test_due():
-    assert [step for step in range(1, 8) if due(step, 3, 7)] == [3, 6, 7]
-    assert [step for step in range(1, 8) if due(step, 0, 7)] == [7]
+def test_due_at_the_cadence_and_at_the_last_step():
+    assert [step for step in range(1, 8) if is_due(step, 3, 7)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if is_due(step, 0, 7)] == [7]
 
 
 def test_evaluation_adds_sums_and_divides_once():
@@ -397,12 +429,16 @@ def test_what_is_not_finite_is_null_in_json(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
 
 
-def test_an_evaluation_that_is_owed_is_dropped_alone(tmp_path):
+def test_evaluations_are_read_by_step_if_they_hold_every_seed(tmp_path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    kept = [{"step": 2, "loss": 1.5}, {"step": 2, "eval_loss": 2.5}, {"step": 4, "loss": 1.25}]
-    file.write(*kept, {"step": 4, "eval_loss": 2.0, "seed": 3}, {"step": 4, "eval_loss": 2.0, "seed": 5})
-    file.cut_evaluation(4)
-    assert read_metrics(file.path) == kept
+    file.write(
+        {"step": 2, "loss": 1.5}, {"step": 2, "eval_f1": 0.5, "seed": 3}, {"step": 2, "eval_f1": None, "seed": 5}
+    )
+    file.write({"step": 4, "eval_f1": 0.25, "seed": 3})
+    (row,) = read_evaluations(file.path, (5, 3))
+    assert row["step"] == 2
+    np.testing.assert_array_equal(row["eval_f1"], [np.nan, 0.5])
+    assert read_evaluations(tmp_path / "missing.jsonl", (5, 3)) == []
 
 
 def test_rows_and_the_name_of_their_file_are_put_on_disk(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Warnings come when they should, and only then."""
+"""The watch warns of loss spikes and plateaus, and of nothing else."""
 
 import numpy as np
 import pytest
@@ -22,18 +22,21 @@ def as_rows(losses):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_loss_that_falls_is_nothing_to_warn_of(seed):
+def test_a_falling_loss_gives_no_warning(seed):
     assert warnings(as_rows(falling(2000, seed))) == []
 
 
-def test_a_spike_is_told_once():
+def test_a_spike_gives_one_warning():
     losses = falling(1000)
     losses[600:620] += 3
-    (line,) = warnings(as_rows(losses))
-    assert line.startswith("step 601: warning: the loss jumped from 2.")
+    watch = Watch()
+    found = [(row["step"], line) for row in as_rows(losses) if (line := watch(row)) is not None]
+    ((step, line),) = found
+    assert step == 601
+    assert line.startswith("the loss jumped from 2.")
 
 
-def test_a_loss_that_is_not_finite_does_not_blind_the_watch():
+def test_a_loss_that_is_not_finite_does_not_hide_a_later_spike():
     losses = falling(1000)
     losses[300] = np.nan
     losses[600] += 3
@@ -44,15 +47,15 @@ def evaluations(losses):
     return [{"step": 100 * number, "eval_masked_lm_loss": loss} for number, loss in enumerate(losses, 1)]
 
 
-def test_the_plateau_of_word_frequencies_is_told():
-    (line,) = warnings(evaluations([7.5, 6.6, 6.56, 5.9]), floor=6.55)
-    assert line.startswith("step 300: warning: held-out masked LM loss 6.56 is stuck where word frequencies alone come")
+def test_a_plateau_at_the_unigram_baseline_gives_a_warning():
+    (line,) = warnings(evaluations([7.5, 6.6, 6.56, 5.9]), baseline=6.55)
+    assert line.startswith("held-out MLM loss 6.56 is no better than the unigram baseline (6.55)")
 
 
-@pytest.mark.parametrize("options", [{"floor": 6.55, "after": 300}, {}], ids=["in warm-up", "no floor known"])
-def test_what_is_no_plateau_yet_is_not_told(options):
+@pytest.mark.parametrize("options", [{"baseline": 6.55, "warmup_steps": 300}, {}], ids=["in warm-up", "no baseline"])
+def test_no_plateau_is_reported_in_the_warm_up_or_without_a_baseline(options):
     assert warnings(evaluations([7.5, 6.6, 6.56, 5.9]), **options) == []
 
 
-def test_a_loss_that_still_falls_is_on_no_plateau():
-    assert warnings(evaluations([9.0, 8.0, 7.5, 7.0, 6.7, 6.4]), floor=6.55) == []
+def test_a_loss_that_still_falls_is_not_on_a_plateau():
+    assert warnings(evaluations([9.0, 8.0, 7.5, 7.0, 6.7, 6.4]), baseline=6.55) == []

@@ -1,8 +1,9 @@
-"""Figures as event files, which TensorBoard shows.
+"""TensorBoard event files, written synchronously.
 
-Each row is one write at the end of a file of this process' own: nothing waits in a queue, so a killed run loses no row,
-and a disk that is full is met where it can be told. (The usual SummaryWriter then waits for ever, for a thread that has
-died of it.)
+Each row is one unbuffered write at the end of a file that belongs to this process: a killed run loses no row, and a
+full disk is an error where the row is written. That is why tensorboardX gives only the protocol buffers and the
+checksum here: its SummaryWriter queues rows for a thread and hangs after that thread dies of a full disk, and its
+EventsWriter buffers rows and names files by the second, so that a run resumed at once overwrites its own file.
 
 References: TensorFlow, `event.proto`, `tf_record.h` (length, checksum, bytes, checksum).
 """
@@ -18,34 +19,44 @@ from typing import Any
 
 
 class EventFile:
-    """An event file in `folder`, which takes back what earlier ones say of steps after `after_step`."""
+    """An event file in `folder`; TensorBoard ignores what earlier files say of steps after `after_step`."""
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
-        # Protocol buffers are classes made at run time; where PyTorch is installed, tensorboardX imports it too.
+        # The classes of protocol buffers are made at run time. If PyTorch is installed, tensorboardX imports it too.
         self.protocol: Any = import_module("tensorboardX.proto.event_pb2")
         self.summaries: Any = import_module("tensorboardX.proto.summary_pb2")
         self.checksum = import_module("tensorboardX.record_writer").masked_crc32c
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self.file = (folder / name).open("ab", buffering=0)
-        self.write(file_version="brain.Event:2")
-        self.take_back(after_step)
+        self._write_event(file_version="brain.Event:2")
+        self.cut(after_step)
 
-    def take_back(self, after_step: int) -> None:
-        """Makes TensorBoard forget later steps."""
+    def cut(self, after_step: int) -> None:
+        """Makes TensorBoard ignore later steps that were written before."""
         start = self.protocol.SessionLog(status=self.protocol.SessionLog.START)
-        self.write(step=after_step + 1, session_log=start)
+        self._write_event(step=after_step + 1, session_log=start)
 
-    def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Adds scalars."""
-        values = [self.summaries.Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
-        self.write(step=step, summary=self.summaries.Summary(value=values))
+    def write(self, *rows: Mapping[str, Any]) -> None:
+        """Writes the metrics of each row as scalars named `loss`, `eval/loss`, or `loss/seed_3` for one of K seeds."""
+        for row in rows:
+            suffix = f"/seed_{row['seed']}" if "seed" in row else ""
+            metrics = {name: value for name, value in row.items() if name not in ("step", "seed")}
+            values = [
+                self.summaries.Summary.Value(tag=name.replace("eval_", "eval/") + suffix, simple_value=value)
+                for name, value in metrics.items()
+            ]
+            self._write_event(step=row["step"], summary=self.summaries.Summary(value=values))
 
-    def write(self, **fields: Any) -> None:
-        content = self.protocol.Event(wall_time=time.time(), **fields).SerializeToString()
-        length = struct.pack("<Q", len(content))
-        check, end = (struct.pack("<I", self.checksum(part)) for part in (length, content))
-        self.file.write(length + check + content + end)
+    def sync(self) -> None:
+        """Does nothing: metrics.jsonl holds the same rows, and is synced."""
 
     def close(self) -> None:
         self.file.close()
+
+    def _write_event(self, **fields: Any) -> None:
+        content = self.protocol.Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(content))
+        length_check = struct.pack("<I", self.checksum(length))
+        content_check = struct.pack("<I", self.checksum(content))
+        self.file.write(length + length_check + content + content_check)

@@ -1,9 +1,9 @@
-"""Figures of a run: added up over an evaluation, and kept in metrics.jsonl, one JSON object a line."""
+"""Metrics of a run: summed over an evaluation, and kept in metrics.jsonl, one JSON object per line."""
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ Row = dict[str, float]
 
 
 def evaluate(step: Callable, params, batches: Iterable[Any]) -> Row:
-    """Returns the mean of every measure over all batches, `loss` and `perplexity` too, each key with `eval_` before it.
+    """Returns the mean of each metric over all batches, and `loss` and `perplexity`; keys start with `eval_`.
 
-    Pairs (sum, weight) are added up and divided once, so every example counts once, however the last batch is filled.
+    Pairs (sum, weight) are added and divided once, so each example counts once, also in a last batch with padding rows.
 
     Args:
         step: (params, batch) -> {name: (sum, weight)}.
@@ -35,20 +35,21 @@ def evaluate(step: Callable, params, batches: Iterable[Any]) -> Row:
 
 
 def unigram_entropy(labels: Iterable[np.ndarray]) -> float:
-    """Returns the entropy, in nats, of the tokens' own frequencies: the best that a model blind to context can do."""
+    """Returns the entropy of the token frequencies, in nats: the lowest loss of a model that ignores context."""
     _, counts = np.unique(np.concatenate(list(labels)), return_counts=True)
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    frequencies = counts / counts.sum()
+    return float(-(frequencies * np.log(frequencies)).sum())
 
 
 def ranking_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Returns how often a row of label 1 scores above a row of label 0, a tie counting half.
+    """Returns how often a row of label 1 scores above a row of label 0; a tie counts half.
 
-    It is the area under the ROC curve: 0.5 is chance, however common each label is; NaN where one of them is missing.
+    This is the area under the ROC curve: chance is 0.5, whatever the label frequencies. NaN if a label is missing.
 
     References: Hanley, McNeil, The Meaning and Use of the Area under a ROC Curve, 1982.
     """
-    zeros, ones = np.sort(scores[labels == 0]), scores[labels == 1]
+    zeros = np.sort(scores[labels == 0])
+    ones = scores[labels == 1]
     if not len(zeros) or not len(ones):
         return math.nan
     below = np.searchsorted(zeros, ones, "left") + np.searchsorted(zeros, ones, "right")
@@ -56,7 +57,7 @@ def ranking_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 class MetricsFile:
-    """metrics.jsonl: appended to, and cut back to a step when a run goes on from an earlier checkpoint."""
+    """metrics.jsonl: one row per line. A resumed run drops the rows of steps after its checkpoint."""
 
     def __init__(self, path: str | Path, *, after_step: int = 0) -> None:
         self.path = Path(path)
@@ -67,18 +68,13 @@ class MetricsFile:
         kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
         write_whole(self.path, "".join(map(as_line, kept)))
 
-    def cut_evaluation(self, step: int) -> None:
-        """Drops the evaluation of a step."""
-        kept = [row for row in read_metrics(self.path) if row["step"] != step or "loss" in row]
-        write_whole(self.path, "".join(map(as_line, kept)))
-
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Appends rows."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(map(as_line, rows)))
 
     def sync(self) -> None:
-        """Returns when what was written, and the file's name, would outlast a loss of power."""
+        """Returns once the rows, and the file's name in its folder, would survive a loss of power."""
         for path in (self.path, self.path.parent):
             opened = os.open(path, os.O_RDONLY)
             try:
@@ -86,18 +82,21 @@ class MetricsFile:
             finally:
                 os.close(opened)
 
+    def close(self) -> None:
+        """Does nothing: the file is open only while a row is written."""
+
 
 def as_line(row: Mapping[str, Any]) -> str:
-    """Returns a row as a line of JSON, which has no NaN: what is not finite is null."""
+    """Returns a row as a line of JSON. JSON has no NaN: a number that is not finite becomes null."""
     finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
     return json.dumps(finite) + "\n"
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics.jsonl; a last line that a killed run did not finish is passed over.
+    """Returns the rows of a metrics.jsonl, without a last line that a killed run did not finish.
 
     Raises:
-        ValueError: a line is no row; the message names it.
+        ValueError: a line is not a row; the message names it.
     """
     rows = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], 1):
@@ -105,5 +104,26 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             rows.append({"step": row["step"], **row})
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{path}:{number}: not a row of figures") from None
+            raise ValueError(f"{path}:{number}: not a row of metrics") from None
     return rows
+
+
+def read_evaluations(path: str | Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns the evaluations in a metrics.jsonl by step: `step`, and each `eval_` metric as an array [K].
+
+    Args:
+        seeds: the K seeds of the run. A step that lacks one of them, because the run was killed meanwhile, is left out.
+    """
+    if not Path(path).exists():
+        return []
+    keys = tuple(seeds) if len(seeds) > 1 else (None,)  # rows of a single seed do not name it
+    by_step: dict[int, dict[int | None, dict[str, Any]]] = {}
+    for row in read_metrics(path):
+        metrics = {name: value for name, value in row.items() if name.startswith("eval_")}
+        if metrics:
+            by_step.setdefault(row["step"], {})[row.get("seed")] = metrics
+    return [
+        {"step": step} | {name: np.array([rows[key][name] for key in keys], float) for name in rows[keys[0]]}
+        for step, rows in sorted(by_step.items())
+        if set(keys) <= rows.keys()
+    ]

@@ -1,6 +1,6 @@
-"""What a person sees of a run: a progress bar, TensorBoard, and curves.png at the end.
+"""What a person sees of a run: messages, a progress bar, TensorBoard, and curves.png at the end.
 
-A row's figures are numbers, or arrays [K] where K seeds are trained together; then the file gets a row for each seed.
+Metrics are numbers, or arrays [K] if K seeds are trained together; the files then get one row per seed.
 """
 
 import math
@@ -11,25 +11,31 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from bert_jax.training.devices.processes import is_first
 from bert_jax.training.runs.events import EventFile
-from bert_jax.training.runs.metrics import MetricsFile, read_metrics
+from bert_jax.training.runs.metrics import MetricsFile, read_evaluations, read_metrics
 
-Panels = Sequence[tuple[str, str]]  # (title, key): what curves.png shows of metrics.jsonl
-Headline = Sequence[tuple[str, str, str]]  # (label, key, format): what is said of an evaluation in one line
+Panels = Sequence[tuple[str, str]]  # (title, key of metrics.jsonl), for curves.png
+Headline = Sequence[tuple[str, str, str]]  # (label, key, format), for the line that an evaluation prints
+
+_PROGRESS = "step {n_fmt} of {total_fmt}, {remaining} left, {rate_fmt}{postfix}"
 
 
 class Reporter:
-    """Takes rows of figures to metrics.jsonl, TensorBoard and the progress bar; a context manager.
+    """Writes metrics to metrics.jsonl, TensorBoard and the progress bar; a context manager.
+
+    Of several processes only the first writes; in the others the same calls do nothing.
 
     Args:
         run: the run's folder.
-        first_step, last_step: where the bar starts and ends; rows of a later step than `first_step` are dropped from
-        the file.
-        panels: pairs (title, key): what curves.png shows, training (key) and held out ("eval_" + key).
-        headline: triples (label, key, format): what is said of an evaluation in one line.
-        seeds: those trained together, in the order of the figures' axis [K].
-        quiet: no bar.
+        first_step: the restored step, or 0. Rows of later steps are dropped from the files.
+        last_step: the end of the progress bar.
+        panels: what curves.png shows, for training (key) and evaluations ("eval_" + key).
+        headline: the metrics that are printed after an evaluation.
+        seeds: those trained together, in the order of the axis K; None = metrics have no such axis.
+        quiet: no progress bar.
     """
 
     def __init__(
@@ -43,15 +49,23 @@ class Reporter:
         seeds: Sequence[int] | None = None,
         quiet: bool = False,
     ) -> None:
-        from tqdm import tqdm
-
-        self.run, self.panels, self.headline, self.seeds = Path(run), panels, headline, seeds
-        self.file = MetricsFile(self.run / "metrics.jsonl", after_step=first_step)
-        self.events = EventFile(self.run / "tensorboard", after_step=first_step)
-        # A log file gets a line every ten seconds, a terminal a bar that moves.
-        pause = 0.2 if sys.stderr.isatty() else 10.0
-        self.bar = tqdm(
-            total=last_step, initial=first_step, unit="step", disable=quiet, dynamic_ncols=True, mininterval=pause
+        self.run = Path(run)
+        self.panels = panels
+        self.headline = headline
+        self.seeds = seeds
+        self.files: list[MetricsFile | EventFile] = []
+        if is_first():
+            self.files.append(MetricsFile(self.run / "metrics.jsonl", after_step=first_step))
+            self.files.append(EventFile(self.run / "tensorboard", after_step=first_step))
+        terminal = sys.stderr.isatty()
+        self.bar = (tqdm if terminal else LogProgress)(
+            total=last_step,
+            initial=first_step,
+            unit=" steps",
+            disable=quiet or not is_first(),
+            dynamic_ncols=True,
+            mininterval=0.2 if terminal else 10.0,
+            bar_format="{percentage:3.0f}%|{bar}| " + _PROGRESS if terminal else _PROGRESS,
         )
 
     def __enter__(self) -> "Reporter":
@@ -61,32 +75,30 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
-        self.events.close()
+        for file in self.files:
+            file.close()
 
     def advance(self) -> None:
-        """Moves the bar by one step."""
+        """Moves the progress bar by one step."""
         self.bar.update()
 
     def rewind(self, step: int) -> None:
-        """Takes back what was told of later steps."""
-        self.file.cut(step)
-        self.events.take_back(step)
+        """Drops the rows of later steps."""
+        for file in self.files:
+            file.cut(step)
         self.bar.n = step
-        self.bar.refresh()
-
-    def owe(self, step: int) -> None:
-        """Takes back the evaluation of a step, which is done again; TensorBoard shows the same point twice."""
-        self.file.cut_evaluation(step)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Records a row of training or, where its keys begin with `eval_`, of evaluation."""
+        """Writes the metrics of a training step, or those of an evaluation, whose keys start with `eval_`."""
+        rows = [row] if self.seeds is None else split(row, self.seeds)
         try:
-            self.record([row] if self.seeds is None else split(row, self.seeds))
+            for file in self.files:
+                file.write(*rows)
         except OSError as error:
-            error.filename = error.filename or str(self.run)  # a write does not say where it failed
+            error.filename = error.filename or str(self.run)  # that of a failed write is None
             raise
         if any(name.startswith("eval_") for name in row):
-            self.say(evaluation_line(row, self.headline))
+            self.log(evaluation_line(row, self.headline))
         else:
             self.bar.set_postfix(
                 loss=f"{np.mean(row['loss']):.3f}",
@@ -94,84 +106,73 @@ class Reporter:
                 refresh=False,
             )
 
-    def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends rows, of one seed each, to the files."""
-        self.file.write(*rows)
-        for row in rows:
-            seed = f"/seed_{row['seed']}" if "seed" in row else ""
-            figures = {name: value for name, value in row.items() if name not in ("step", "seed")}
-            self.events.add(row["step"], {name.replace("eval_", "eval/") + seed: x for name, x in figures.items()})
+    def evaluation(self, step: int) -> dict[str, Any] | None:
+        """Returns the metrics of the evaluation that metrics.jsonl holds for a step, or None."""
+        for row in read_evaluations(self.run / "metrics.jsonl", self.seeds or (0,)):
+            if row.pop("step") == step:
+                return row if self.seeds else {name: float(values[0]) for name, values in row.items()}
+        return None
 
     def sync(self) -> None:
-        """Sees to it that the rows outlast a loss of power."""
-        self.file.sync()
+        """Returns once the rows would survive a loss of power."""
+        for file in self.files:
+            file.sync()
 
-    def say(self, line: str) -> None:
-        """Prints a line above the bar."""
+    def log(self, line: str) -> None:
+        """Prints a line; on a terminal, above the progress bar."""
         self.bar.write(line)
+        sys.stdout.flush()
 
     def draw(self) -> None:
-        """Writes curves.png."""
-        draw_curves(self.run, self.panels)
+        """Draws curves.png."""
+        if self.files:
+            draw_curves(self.run, self.panels)
 
 
-class NullReporter(Reporter):
-    """What reports nothing: of several processes the first reports."""
+class LogProgress(tqdm):
+    """Progress in a log file: whole lines, where tqdm overwrites one line with carriage returns."""
 
-    def __init__(self) -> None:
-        pass
+    def refresh(self, *_: Any, **__: Any) -> None:
+        if self.n > self.initial:
+            print(self, file=self.fp, flush=True)
 
-    def __exit__(self, *error: object) -> None:
-        pass
+    def close(self) -> None:
+        if not self.disable:
+            self.refresh()
+            self.disable = True
 
-    def advance(self) -> None:
-        pass
-
-    def rewind(self, step: int) -> None:
-        pass
-
-    def owe(self, step: int) -> None:
-        pass
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def sync(self) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
-
-    def draw(self) -> None:
-        pass
+    @classmethod
+    def write(cls, s: str, *_: Any, **__: Any) -> None:
+        print(s)  # tqdm's would refresh the progress after each message
 
 
 def split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns a row for each seed, named where there are several; a figure that is no array is the same in all."""
+    """Returns a row per seed, with the key `seed` if there are several; a metric that is no array is in all of them.
 
-    def of(place: int, value: Any) -> Any:
-        return value if np.ndim(value) == 0 else float(value[place])
-
-    named = [{"seed": seed} for seed in seeds] if len(seeds) > 1 else [{}]
-    return [
-        {"step": row["step"], **seed} | {name: of(place, value) for name, value in row.items() if name != "step"}
-        for place, seed in enumerate(named)
-    ]
+    >>> split({"step": 3, "loss": np.array([2.0, 4.0]), "lr": 0.5}, (7, 11))
+    [{'step': 3, 'seed': 7, 'loss': 2.0, 'lr': 0.5}, {'step': 3, 'seed': 11, 'loss': 4.0, 'lr': 0.5}]
+    """
+    rows = []
+    for index, seed in enumerate(seeds):
+        of_seed = {"step": row["step"]} | ({"seed": seed} if len(seeds) > 1 else {})
+        for name, value in row.items():
+            of_seed.setdefault(name, value if np.ndim(value) == 0 else float(value[index]))
+        rows.append(of_seed)
+    return rows
 
 
 def evaluation_line(row: Mapping[str, Any], headline: Headline) -> str:
-    """Says an evaluation in one line; of several seeds the mean and the standard deviation."""
-
-    def said(value: Any, form: str) -> str:
-        spread = f" ± {np.std(value, ddof=1):{form}}" if np.size(value) > 1 else ""
-        return f"{np.mean(value):{form}}{spread}"
-
-    parts = [f"{label} {said(row[key], form)}" for label, key, form in headline if key in row]
-    return "  ".join([f"step {row['step']:>6}", *parts])
+    """Returns an evaluation as one line; for several seeds, mean and standard deviation."""
+    parts = [f"step {row['step']:>6}"]
+    for label, key, form in headline:
+        if key in row:
+            deviation = f" ± {np.std(row[key], ddof=1):{form}}" if np.size(row[key]) > 1 else ""
+            parts.append(f"{label} {np.mean(row[key]):{form}}{deviation}")
+    return "  ".join(parts)
 
 
 def draw_curves(run: str | Path, panels: Panels) -> Path:
-    """Draws the run's metrics.jsonl into curves.png: training as a line, held-out figures as dots, for each seed."""
+    """Draws metrics.jsonl as curves.png: training as a line, evaluations as dots, for each seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -180,19 +181,19 @@ def draw_curves(run: str | Path, panels: Panels) -> Path:
     height = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(10, 3 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (title, key) in enumerate(panels):
-        axes = figure.add_subplot(height, 2, place + 1)
+    for index, (title, key) in enumerate(panels):
+        axes = figure.add_subplot(height, 2, index + 1)
         for name, style, label in ((key, "C0-", "training"), (f"eval_{key}", "C1o-", "held-out")):
             for seed in seeds:
-                points = [
-                    (row["step"], row[name]) for row in rows if row.get(name) is not None and row.get("seed") == seed
-                ]
-                if points:
-                    named = label if seed == seeds[0] else None  # one entry of the legend for all seeds
-                    axes.plot(*zip(*points, strict=True), style, label=named, linewidth=1, markersize=3)
+                of_seed = [row for row in rows if row.get(name) is not None and row.get("seed") == seed]
+                if of_seed:
+                    x = [row["step"] for row in of_seed]
+                    y = [row[name] for row in of_seed]
+                    # One entry in the legend for all seeds.
+                    axes.plot(x, y, style, label=label if seed == seeds[0] else None, linewidth=1, markersize=3)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
-        if not place and axes.lines:
+        if not index and axes.lines:
             axes.legend()
     path = Path(run) / "curves.png"
     figure.savefig(path, dpi=110)

@@ -12,7 +12,7 @@ from resumable import rows
 
 from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import parallel
-from bert_jax.training.loop import Cadence, train
+from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
@@ -52,9 +52,7 @@ def fit(run, numbers, *, skip=False, rewind=False):
             device_put=layout.device_put,
             evaluate=lambda state: {"eval_loss": 1.0},
             steps=min(STEPS, len(numbers)),
-            cadence=Cadence(log=1, checkpoint=3),
-            checkpoints=checkpoints,
-            reporter=reporter,
+            session=Session(checkpoints, reporter, Cadence(log=1, checkpoint=3)),
             rewind=rewind,
         )
     return np.asarray(state.params["pooler"]["bias"])
@@ -64,7 +62,7 @@ def test_a_rewound_run_is_one_that_never_saw_the_batches_it_went_back_over(tmp_p
     """Batch 5 is known to be bad when 6 has been taken: steps 4 to 6 are taken with 7 and on, by the same program."""
     rewound = fit(tmp_path / "rewound", range(1, 20), rewind=True)
     said = capsys.readouterr().out
-    assert "step 5: loss nan, gradient norm nan: back to step 3, and on with the data that comes next" in said
+    assert "step 5: loss nan, gradient norm nan: rewound to step 3, continuing with the next data" in said
     assert "compiled again" not in said
     never = fit(tmp_path / "never", [1, 2, 3, *range(7, 20)])
     np.testing.assert_array_equal(rewound, never)

@@ -80,7 +80,7 @@ def test_a_full_disk_is_met_where_the_row_is_written(tmp_path):
         file.close()
         file.file = full
         with pytest.raises(OSError, match="No space left on device"):
-            file.add(1, {"loss": 1.0})
+            file.write({"step": 1, "loss": 1.0})
 
 
 def test_curves_are_drawn(run):
