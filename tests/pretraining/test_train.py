@@ -262,13 +262,14 @@ def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=IN_PARTS)
 
 
-def test_a_finished_run_whose_figures_are_gone_says_so(pretrain, tmp_path, capsys):
+def test_a_finished_run_whose_metrics_are_missing_is_evaluated_again(pretrain, tmp_path, capsys):
     run = pretrain(tmp_path / "run", "--steps", "1")
     (run / "metrics.jsonl").unlink()
     capsys.readouterr()
     pretrain(run, "--steps", "1", "--resume")
     said = capsys.readouterr().out
-    assert "run/metrics.jsonl holds no evaluation any more" in said
+    assert "What it learned after 1 steps" in said
+    assert [row["step"] for row in rows(run) if "eval_loss" in row] == [1]
     assert "The model is in" in said
 
 
