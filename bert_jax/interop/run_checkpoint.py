@@ -11,8 +11,8 @@ import orbax.checkpoint as ocp
 
 from bert_jax.interop.names import flatten, unflatten
 from bert_jax.training.runs.checkpoints import newest_step
-from bert_jax.training.runs.manifests import check_seal, files
-from bert_jax.training.runs.orbax_noise import filter_logs, release
+from bert_jax.training.runs.manifests import check_manifest, checkpoint_files
+from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 
 MAX_EXPANSION = 100  # bytes of memory per byte of file; trained parameters hardly compress, zeros do
 
@@ -38,7 +38,7 @@ class RunCheckpoint:
         self.path = self.folder / str(found)
         if not self.path.is_dir():
             raise FileNotFoundError(f"{folder}: there is no checkpoint of step {found}")
-        check_seal(self.path)
+        check_manifest(self.path)
         with self._manager() as manager:
             leaves = flatten(manager.item_metadata(self.step)["state"]["params"])
             self.shapes = {path: tuple(leaf.shape) for path, leaf in leaves}
@@ -60,7 +60,7 @@ class RunCheckpoint:
             if self.shapes[path] != shape:
                 raise ValueError(f"{path} has shape {self.shapes[path]}, the config requires {shape}")
         required = 4 * sum(map(math.prod, shapes.values()))
-        stored = sum(path.stat().st_size for path in files(self.path))
+        stored = sum(path.stat().st_size for path in checkpoint_files(self.path))
         if required > MAX_EXPANSION * stored:
             raise ValueError(f"the checkpoint's {stored:,} bytes claim to be {required:,}")
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -74,7 +74,7 @@ class RunCheckpoint:
     @contextmanager
     def _manager(self) -> Iterator[ocp.CheckpointManager]:
         """Opens the folder for reading in this process only; any error of Orbax becomes one line."""
-        filter_logs()
+        filter_orbax_logs()
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         process = jax.process_index()
         # Without this, Orbax would wait for the run's other processes, which are not reading.
@@ -86,5 +86,5 @@ class RunCheckpoint:
                 return
         except Exception as error:
             reason = f"{error!r:.200}"
-            release(error)
+            release_frames(error)
         raise ValueError(f"step {self.step} is not a checkpoint of a run ({reason})")

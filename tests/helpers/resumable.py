@@ -33,7 +33,7 @@ from bert_jax.training.devices import processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, as_arrays, newest_whole_step
 from bert_jax.training.runs.interruption import Interruption
-from bert_jax.training.runs.manifests import check_seal
+from bert_jax.training.runs.manifests import check_manifest
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
@@ -172,7 +172,8 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
     finally:
         for checkpoint in sorted(disk.glob("*/checkpoints/*")):
             print(
-                checkpoint.name, "whole" if checkpoint.name.isdigit() and not check_seal(checkpoint) else "unfinished"
+                checkpoint.name,
+                "whole" if checkpoint.name.isdigit() and not check_manifest(checkpoint) else "unfinished",
             )
 
 

@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(finish, whole)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"checkpoints/{STEPS}: the checkpoint is damaged: the bytes of state/"):
+    with pytest.raises(ValueError, match=rf"checkpoints/{STEPS}: the checkpoint is damaged: the content of state/"):
         bert_jax.load(run)
     assert np.isfinite(params(run.parent / "whole")["pooler"]["kernel"]).all()
     code, said = finish("damaged", "--resume")
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_in_one_line_and_earlier_checkpoints_are_whole(on_di
     code, said = on_disk("full", "size=3m")
     assert code == 1
     (told,) = [line for line in said.splitlines() if line.startswith("train.py: ")]
-    assert "checkpoints: a checkpoint could not be saved: No space left on device; those of step 4" in told
+    assert "checkpoints: a checkpoint could not be saved: No space left on device; complete checkpoints: step 4" in told
     assert "Traceback" not in said
     assert "4 whole" in said
 

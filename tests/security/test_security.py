@@ -24,7 +24,7 @@ from bert_jax.data.readers.corpus import keep_documents, read_corpus
 from bert_jax.interop.loading import model_class, save_config
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.folder import recorded_settings
-from bert_jax.training.runs.manifests import MANIFEST, files, seal
+from bert_jax.training.runs.manifests import MANIFEST, checkpoint_files, write_manifest
 from bert_jax.training.runs.metrics import read_metrics
 from bert_jax.training.state import TrainState
 
@@ -105,10 +105,10 @@ def test_no_file_of_a_run_runs_code(run, tmp_path, content):
     here = shutil.copytree(run, tmp_path / "run")
     checkpoint = here / "checkpoints" / "0"
     refused = 0
-    for path in files(checkpoint):
+    for path in checkpoint_files(checkpoint):
         before = path.read_bytes()
         path.write_bytes(content)
-        seal(checkpoint)
+        write_manifest(checkpoint)
         message = attempt(lambda: bert_jax.load(here))  # some of Orbax's files are not needed to load
         refused += message is not None
         path.write_bytes(before)
@@ -120,7 +120,7 @@ def test_no_file_of_a_run_runs_code(run, tmp_path, content):
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_no_record_of_a_run_runs_code(tmp_path, content):
     (tmp_path / "training.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"training\.json: not a run's settings"):
+    with pytest.raises(ValueError, match=r"training\.json: not the settings of a run"):
         recorded_settings(tmp_path)
     if content:
         (tmp_path / "metrics.jsonl").write_bytes(content + b"\n")

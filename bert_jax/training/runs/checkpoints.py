@@ -1,8 +1,8 @@
-"""Checkpoints of a run, by Orbax: RUN/checkpoints/STEP/ holds the state and the position in the data.
+"""Checkpoints of a run, by Orbax: RUN/checkpoints/STEP/ holds the train state and the position in the data.
 
-Saving goes on in the background and becomes visible in one rename, so that a killed run leaves whole checkpoints only.
-One that is damaged later is found by its manifest before anything of it is used. Restoring goes by shapes and shardings
-of the run that asks: a checkpoint does not remember devices.
+Orbax saves in the background and renames the folder when it is complete, so a killed run leaves complete checkpoints
+only. Damage that happens later is found by the manifest of each checkpoint before anything in it is used. A checkpoint
+does not remember devices: the state is restored with the shapes and shardings of the run that restores it.
 
 References: Orbax, https://orbax.readthedocs.io.
 """
@@ -22,12 +22,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from bert_jax.training.runs.manifests import Damaged, check_seal, seal
-from bert_jax.training.runs.orbax_noise import filter_logs, release
+from bert_jax.training.runs.manifests import Damaged, check_manifest, write_manifest
+from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 from bert_jax.training.state import TrainState
 
-CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
-DAMAGED = "damaged"  # and the one beside it for those that are not as they were written
+CHECKPOINTS = "checkpoints"  # a run's folder of checkpoints
+DAMAGED = "damaged"  # beside it: checkpoints that were changed after they were written
 ITEMS = ("state", "data")
 
 
@@ -35,44 +35,47 @@ class NotSaved(OSError):
     """A checkpoint could not be written."""
 
 
-class Sealed(ocp.path.atomicity.AtomicRenameTemporaryPath):
-    """The folder that a checkpoint is written to; it gets its manifest before it gets its name."""
+class _WithManifest(ocp.path.atomicity.AtomicRenameTemporaryPath):
+    """The folder that Orbax writes a checkpoint to. It gets its manifest before it is renamed."""
 
     async def finalize(self) -> None:
-        if self.get_final().name.isdigit():  # not for the parts of a checkpoint, which are finished one by one before
-            await asyncio.to_thread(seal, Path(self.get()))
+        if self.get_final().name.isdigit():  # the checkpoint; its items `state` and `data` are finalized before it
+            await asyncio.to_thread(write_manifest, Path(self.get()))
         await super().finalize()
 
 
 class Checkpoints:
-    """The checkpoints below one folder; a context manager that waits for the last save.
+    """The checkpoints in a folder; a context manager that waits for the last save.
 
     Args:
-        folder: RUN/checkpoints; made when missing.
-        keep: how many of the newest stay on disk.
-        keep_best: how many of the best stay besides, of those that were saved with a score.
-        highest: the best score is the highest, not the lowest.
+        folder: RUN/checkpoints; made if missing.
+        keep: number of newest checkpoints to keep.
+        keep_best: number of checkpoints to keep besides, those with the lowest scores.
 
     Attributes:
         scores: {step: score} of the checkpoints that have one.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0, highest: bool = False) -> None:
-        self.folder, self.keep, self.keep_best, self.highest = Path(folder).resolve(), keep, keep_best, highest
-        filter_logs()
+    def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0) -> None:
+        self.folder = Path(folder).resolve()
+        self.keep = keep
+        self.keep_best = keep_best
+        filter_orbax_logs()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=Preserved(self),
+            preservation_policy=_KeepNewestAndBest(self),
             create=True,
             cleanup_tmp_directories=True,
-            temporary_path_class=Sealed,
+            temporary_path_class=_WithManifest,
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
         self.scores: dict[int, float] = {}
         steps = self.manager.all_steps()
         for step in sorted(steps):
-            with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):  # an older, damaged one has none
-                kept = self.read_data(step)["scores"]  # of those before it too: a score may come after its checkpoint
-                self.scores |= {int(one): float(score) for one, score in kept.items() if int(one) in steps}
+            # A checkpoint holds the scores of those before it too, because a resumed run may evaluate a state that was
+            # saved without a score. An older checkpoint that is damaged has none.
+            with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
+                saved = self.read_data(step)["scores"]
+                self.scores |= {int(other): float(score) for other, score in saved.items() if int(other) in steps}
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -80,36 +83,36 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A full disk may be reported first by another file of the run; then the failed save is the better message.
         if error is None or (isinstance(error, OSError) and not isinstance(error, NotSaved)):
-            with self.telling():  # what fills the disk for another file of the run fails a save that is under way
+            with self._one_line_errors():
                 self.manager.close()
         else:
-            with suppress(Exception):  # the error under way is the one to tell
+            with suppress(Exception):
                 self.manager.close()
 
     @property
     def latest(self) -> int | None:
-        """The newest step saved, or None."""
+        """The newest step that is saved, or None."""
         return self.manager.latest_step()
 
     @property
     def best(self) -> int | None:
-        """The step of the best score, the earlier of two that are equal, or None."""
+        """The step with the lowest score, the earlier of two equal ones, or None."""
         return next(iter(self.ranked()), None)
 
     def ranked(self) -> list[int]:
-        """Returns the steps that have a score, from the best on."""
-        return sorted(self.scores, key=lambda step: (-self.scores[step] if self.highest else self.scores[step], step))
+        """Returns the steps that have a score, best first."""
+        return sorted(self.scores, key=lambda step: (self.scores[step], step))
 
     def is_best(self, score: float) -> bool:
-        """Says whether a state of this score is to be kept as the best so far."""
-        best = self.best
-        if not self.keep_best or best is None:
-            return self.keep_best > 0
-        return score > self.scores[best] if self.highest else score < self.scores[best]
+        """Returns whether a state with this score should be kept as the best so far."""
+        if not self.keep_best:
+            return False
+        return self.best is None or score < self.scores[self.best]
 
     def save(self, state: TrainState, data: dict[str, Any], score: float | None = None) -> None:
-        """Starts saving `state` and the data position under the state's step, unless that step is there already.
+        """Starts to save the state and the data position under the state's step, unless this step is saved already.
 
         Raises:
             NotSaved: this checkpoint, or the one before it, could not be written.
@@ -119,27 +122,30 @@ class Checkpoints:
             return
         if score is not None:
             self.scores[step] = score
-        there = {*self.manager.all_steps(), step}
-        kept = {"data": data, "scores": {str(one): score for one, score in self.scores.items() if one in there}}
-        arguments = {"state": ocp.args.StandardSave(as_arrays(state)), "data": ocp.args.JsonSave(kept)}
-        with self.telling():
+        steps = {*self.manager.all_steps(), step}
+        scores = {str(other): score for other, score in self.scores.items() if other in steps}
+        arguments = {
+            "state": ocp.args.StandardSave(as_arrays(state)),
+            "data": ocp.args.JsonSave({"data": data, "scores": scores}),
+        }
+        with self._one_line_errors():
             self.manager.save(step, args=ocp.args.Composite(**arguments))
 
     def check(self) -> None:
-        """Raises NotSaved where the save that goes on in the background has failed."""
-        with self.telling():
+        """Raises NotSaved if the save in the background has failed."""
+        with self._one_line_errors():
             self.manager.check_for_errors()
 
     def wait(self) -> None:
-        """Waits for the save that goes on in the background; raises NotSaved where it fails."""
-        with self.telling():
+        """Waits for the save in the background; raises NotSaved if it fails."""
+        with self._one_line_errors():
             self.manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Returns the newest state, laid out on devices as `like` is, and its data position.
+        """Returns the newest state, with the shardings of `like`, and its data position.
 
         Raises:
-            ValueError: the checkpoint holds other shapes than `like`.
+            ValueError: the shapes in the checkpoint are not those of `like`.
         """
         wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), as_arrays(like))
         step = self.latest
@@ -149,25 +155,26 @@ class Checkpoints:
         return replace(state, key=key), self.read_data(step)["data"]
 
     def read_data(self, step: int | None) -> dict[str, Any]:
-        """Returns what was saved beside the state: the data position, and the scores by step."""
+        """Returns what is saved beside the state: the data position, and the scores by step."""
         return self.manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """Turns whatever a save dies of into one line."""
+    def _one_line_errors(self) -> Iterator[None]:
+        """Turns any exception of a save into NotSaved, with a message of one line."""
         try:
             yield
             return
         except Exception as error:
-            why = reason(error)
-            release(error)
-        whole = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
-        left = f"those of step {', '.join(map(str, whole))} are whole" if whole else "there is none before it"
-        raise NotSaved(f"{self.folder}: a checkpoint could not be saved: {why}; {left}")
+            cause = _cause(error)
+            release_frames(error)
+        # Raised outside the except block: the exception above would be kept alive as its context.
+        saved = sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+        left = f"complete checkpoints: step {', '.join(map(str, saved))}" if saved else "there is no earlier checkpoint"
+        raise NotSaved(f"{self.folder}: a checkpoint could not be saved: {cause}; {left}")
 
 
-class Preserved:
-    """Orbax's question which checkpoints stay: the newest, and the best."""
+class _KeepNewestAndBest:
+    """Orbax's preservation policy: which checkpoints to keep."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
@@ -175,48 +182,53 @@ class Preserved:
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
         best = [step for step in self.checkpoints.ranked() if step in steps][: self.checkpoints.keep_best]
-        stay = {*steps[-self.checkpoints.keep :], *best}
-        return [step in stay for step in steps]
+        kept = {*steps[-self.checkpoints.keep :], *best}
+        return [step in kept for step in steps]
 
 
 def newest_step(folder: str | Path) -> int | None:
-    """Returns the newest step saved below a folder, by a look at the names alone, or None."""
+    """Returns the newest step saved in a folder, by the names of its checkpoints alone, or None."""
     steps = (int(path.name) for path in Path(folder).glob("*") if path.name.isdigit())
     return max(steps, default=None)
 
 
-def newest_whole_step(folder: str | Path, tell: Callable[[str], None] = print) -> int | None:
-    """Returns the newest step that is as it was written, or None; newer ones are moved to RUN/damaged/ and told of.
+def newest_whole_step(folder: str | Path, log: Callable[[str], None] = print) -> int | None:
+    """Returns the newest step whose files are as they were written, or None; moves newer, damaged ones to RUN/damaged/.
 
-    Of several processes the first looks, and all are given its answer.
+    Of several processes the first one looks, and all get its result.
+
+    Args:
+        log: called with a line for each damaged checkpoint.
     """
-    folder, step = Path(folder), None
+    folder = Path(folder)
+    step = None
     if jax.process_index() == 0:
         while (step := newest_step(folder)) is not None:
             try:
-                check_seal(folder / str(step))
+                check_manifest(folder / str(step))
                 break
             except Damaged as error:
-                tell(f"{error}; moved to {set_aside(folder / str(step))}")
+                log(f"{error}; moved to {_move_to_damaged(folder / str(step))}")
     if jax.process_count() == 1:
         return step
     agreed = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
     return None if agreed < 0 else agreed
 
 
-def set_aside(checkpoint: Path) -> Path:
-    """Moves RUN/checkpoints/STEP to RUN/damaged/STEP, or STEP-2, -3, ... where that is taken, and returns the place."""
+def _move_to_damaged(checkpoint: Path) -> Path:
+    """Moves RUN/checkpoints/STEP to RUN/damaged/STEP, or STEP-2, STEP-3, ... if that exists; returns the new path."""
     folder = checkpoint.parents[1] / DAMAGED
     folder.mkdir(exist_ok=True)
-    taken, place = 1, folder / checkpoint.name
-    while place.exists():
-        taken += 1
-        place = folder / f"{checkpoint.name}-{taken}"
-    return checkpoint.rename(place)
+    target = folder / checkpoint.name
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder / f"{checkpoint.name}-{number}"
+    return checkpoint.rename(target)
 
 
-def reason(error: BaseException) -> str:
-    """Returns why a write failed: the system's word for it where there is one, else the first line of the message."""
+def _cause(error: BaseException) -> str:
+    """Returns why a write failed: the system's message if the error contains one, else its own first line."""
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in str(error):
             return os.strerror(code)
@@ -224,5 +236,5 @@ def reason(error: BaseException) -> str:
 
 
 def as_arrays(state: TrainState) -> TrainState:
-    """Returns the state with its key as plain integers, which is what Orbax stores."""
+    """Returns the state with its key as plain integers, because Orbax stores no keys."""
     return replace(state, key=jax.random.key_data(state.key))

@@ -1,23 +1,23 @@
-"""The folder of a run: what it may be, the settings it keeps, and whether a run may go on in it.
+"""The folder of a run: who may write to it, and the settings that it keeps.
 
-A folder that holds a run is never overwritten unasked, and a run goes on only with the settings it began with, but for
-those that say how long it runs and how often it reports.
+A run is never overwritten unless `overwrite` says so. A run is resumed only with the settings that it started with,
+except those that say how long it runs and how often it reports.
 """
 
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
 
-Settings = Mapping[str, Mapping[str, Any]]
+Settings = Mapping[str, Mapping[str, Any]]  # {group: {name: value}}, as JSON holds them
 SETTINGS = "training.json"
-RECORDED = (
+RECORDED = (  # packages whose versions training.json holds
     "bert_jax",
     "jax",
     "jaxlib",
@@ -32,7 +32,11 @@ RECORDED = (
 
 
 def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
-    """Returns the settings of the run in `folder`, or None where there is none."""
+    """Returns the settings of the run in `folder`, or None if there is no run.
+
+    Raises:
+        ValueError: training.json cannot be read.
+    """
     path = Path(folder) / SETTINGS
     if not path.is_file():
         return None
@@ -40,7 +44,7 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
         return {group: dict(values) for group, values in settings.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"{path}: not a run's settings (wanted JSON with groups of them under 'settings')") from None
+        raise ValueError(f"{path}: not the settings of a run (expected JSON with groups under 'settings')") from None
 
 
 def check_run(
@@ -52,54 +56,68 @@ def check_run(
     may_change: tuple[str, ...],
     defaults: Settings,
 ) -> None:
-    """Says whether a run with these settings may begin, or go on, in `folder`; changes nothing.
+    """Checks that a run with these settings may start or resume in `folder`; changes nothing.
 
     Args:
-        settings: groups of settings, {group: {name: value}}, as JSON holds them.
-        resume: a run that is there is to go on.
-        overwrite: a run that is there is to be replaced.
-        may_change: the names of settings in which a run may differ from how it began.
-        defaults: settings as they are unasked; a run that began when one of them was not there yet began with these.
+        resume: continue the run in the folder; start if there is none.
+        overwrite: replace the run in the folder. A training run is not replaced by one that only evaluates or predicts
+            (setting `do`), because that would delete a model.
+        may_change: names of settings that may differ when a run is resumed.
+        defaults: default values; a run that started before a setting existed is compared with its default.
 
     Raises:
-        FileExistsError: the folder holds a run and neither is asked for, or it holds something else.
-        PermissionError: nothing can be written there.
-        ValueError: the run has a checkpoint, and began with another value of some setting.
+        FileExistsError: the folder holds a run and neither `resume` nor `overwrite` is set, a training run that would
+            be lost, or something that is not a run.
+        PermissionError: the folder cannot be written.
+        ValueError: the run has a checkpoint and started with another value of a setting.
     """
     folder = Path(folder)
     before = recorded_settings(folder)
-    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{place} cannot be written: choose another --output")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"{existing} cannot be written: choose another `output`")
     if before is None:
-        if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {unfinished(SETTINGS)}):
-            raise FileExistsError(f"{folder} exists and holds no run, having no {SETTINGS}: choose another --output")
-    elif resume and newest_step(folder / CHECKPOINTS) is not None:
-        changed = difference(before, settings, may_change, defaults)
-        if changed:
-            name, old, new = changed
-            raise ValueError(f"--resume: the run in {folder} began with {name} {old!r}, now {name} is {new!r}")
+        if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {_unfinished(SETTINGS)}):
+            raise FileExistsError(f"{folder} exists and holds no run (no {SETTINGS}): choose another `output`")
+        return
+    if _do(before) == "train" and _do(settings) != "train":
+        raise FileExistsError(
+            f"{folder} holds a training run, which `do={_do(settings)}` would replace: choose another `output`"
+        )
+    if resume and newest_step(folder / CHECKPOINTS) is not None:
+        for name, old, new in _differences(before, settings, defaults):
+            if name not in may_change:
+                raise ValueError(
+                    f"cannot resume the run in {folder}: it began with {name} {old!r}, now {name} is {new!r}"
+                )
     elif not resume and not overwrite:
-        ways = "go on with it (--resume), replace it (--overwrite), or choose another --output"
+        ways = "continue it (`resume=True`), replace it (`overwrite=True`) or choose another `output`"
         raise FileExistsError(f"{folder} holds a run already: {ways}")
 
 
-def begin_run(folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, **choices: Any) -> Path:
-    """Makes the folder, empty unless the run in it goes on, and keeps settings and versions in training.json.
+def begin_run(folder: str | Path, settings: Settings, *, resume: bool, overwrite: bool, **options: Any) -> Path:
+    """Makes the folder, empty unless a run is resumed, and writes settings and versions to training.json.
 
-    Arguments and errors are those of `check_run`, which is asked once more: text may have been read for hours since.
+    Arguments and errors are those of `check_run`, which is called again: hours may have passed since, reading text.
     """
     folder = Path(folder)
-    check_run(folder, settings, resume=resume, overwrite=overwrite, **choices)
+    check_run(folder, settings, resume=resume, overwrite=overwrite, **options)
     if overwrite and not resume and folder.exists():
-        clear(folder)
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / SETTINGS, json.dumps({"settings": settings, "versions": versions()}, indent=2) + "\n")
+    write_whole(folder / SETTINGS, json.dumps({"settings": settings, "versions": _versions()}, indent=2) + "\n")
     return folder
 
 
-def clear(folder: Path) -> None:
-    """Removes all of a run but training.json: whoever is killed meanwhile leaves what may still be overwritten."""
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file by renaming a complete one, so that a killed process leaves the old file or the new one."""
+    part = path.with_name(_unfinished(path.name))
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run except training.json: if the process is killed meanwhile, the rest can still be overwritten."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -107,22 +125,12 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file in one move, so that whoever is killed leaves the old one or the new one."""
-    part = path.with_name(unfinished(path.name))
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def unfinished(name: str) -> str:
-    """Returns the name of a file until it is whole."""
+def _unfinished(name: str) -> str:
     return f".{name}.part"
 
 
-def difference(
-    before: Settings, now: Settings, may_change: tuple[str, ...], defaults: Settings
-) -> tuple[str, Any, Any] | None:
-    """Returns the first setting that differs, as (name, before, now), or None.
+def _differences(before: Settings, now: Settings, defaults: Settings) -> Iterator[tuple[str, Any, Any]]:
+    """Yields (name, value before, value now) of each setting that differs.
 
     A setting is found by its name, which is unique: older versions kept some of them in another group.
     """
@@ -132,11 +140,9 @@ def difference(
     for values in now.values():
         for name, value in values.items():
             old = old_values.get(name)
-            if old != value and name not in may_change:
-                return name, old, value
-    return None
+            if old != value:
+                yield name, old, value
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions a run depends on."""
+def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}

@@ -1,12 +1,12 @@
-"""SIGTERM and SIGINT as a request: the loop saves at its next step and the run ends, to be started again.
+"""SIGTERM and SIGINT as a request to end: the loop saves a checkpoint at the next step, and the run can be resumed.
 
-A supervisor sees the exit code 128 + signal, as a shell has it. It is not 0, which would mean that the run is complete:
-Kubernetes and systemd start it again, and Slurm requeues a preempted job whatever it returns. A second Ctrl-C ends the
-process at once: a thread sees to that, because Python calls a handler only when the main thread comes back from a step,
-and once for two signals that came meanwhile.
+The process exits with 128 + signal, as in a shell. A supervisor must not see 0, which means that the run is complete:
+Kubernetes and systemd restart the process after any other code, and Slurm requeues a preempted job anyway. A second
+Ctrl-C ends the process at once. A thread does that, because Python calls a signal handler only after the main thread
+has returned from a step, and then once for two signals.
 
-Of several processes a signal may reach one alone, or each at another step. JAX's coordination service then tells all of
-them the same step to stop at. SIGTERM is left to it, and the first Ctrl-C is passed on to it as one.
+Of several processes only one may receive the signal, or each at a different step. JAX's coordination service then gives
+all of them the same step to stop at. SIGTERM is left to it; the first Ctrl-C is passed on to it as SIGTERM.
 """
 
 import os
@@ -19,20 +19,21 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-END = 0  # no signal has this number
+_END = 0  # written to the listener's pipe; no signal has this number
 
 
 class Interrupted(Exception):
-    """A run was asked to end, and has saved what it did.
+    """A run was asked to end, and has saved a checkpoint.
 
     Attributes:
-        signal: what asked.
-        step: the step that was saved.
+        signal: which was received.
+        step: which was saved.
     """
 
     def __init__(self, signal: signal.Signals, step: int) -> None:
         super().__init__(f"{signal.name}: saved at step {step:,}")
-        self.signal, self.step = signal, step
+        self.signal = signal
+        self.step = step
 
     @property
     def exit_code(self) -> int:
@@ -40,52 +41,57 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Listens for signals; a context manager, for the main thread."""
+    """Receives signals; a context manager for the main thread.
+
+    Attributes:
+        received: the first signal, or None.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.shared = jax.process_count() > 1
-        self.before: dict[signal.Signals, Any] = {}
+        self.distributed = jax.process_count() > 1
+        self.handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT,) if self.shared else (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self.receive)
-        heard, self.told = os.pipe()
-        os.set_blocking(self.told, False)
-        self.told_before = signal.set_wakeup_fd(self.told)
-        self.listener = threading.Thread(target=listen, args=(heard, set(self.before)), daemon=True)
+        for number in (signal.SIGINT,) if self.distributed else (signal.SIGINT, signal.SIGTERM):
+            self.handlers[number] = signal.signal(number, self.receive)
+        # Python writes the number of each signal to this pipe at once, also while the main thread is in a step.
+        reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self.previous_writer = signal.set_wakeup_fd(self.writer)
+        self.listener = threading.Thread(target=_listen, args=(reader, set(self.handlers)), daemon=True)
         self.listener.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.set_wakeup_fd(self.told_before)
-        os.write(self.told, bytes([END]))
+        signal.set_wakeup_fd(self.previous_writer)
+        os.write(self.writer, bytes([_END]))
         self.listener.join()
-        os.close(self.told)
-        for number, handler in self.before.items():
+        os.close(self.writer)
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Notes a request, of several processes for all of them."""
-        if self.shared:
+        """Handles a signal: keeps it, or passes it on to the coordination service of several processes."""
+        if self.distributed:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self.received = self.received or signal.Signals(number)
 
     def requested(self, step: int) -> bool:
-        """Says whether the run is to save `step` and end; every process asks, and gets the same answer."""
-        if self.shared and self.received is None and multihost_utils.reached_preemption_sync_point(step):
+        """Returns whether the run must save `step` and end; every process calls this, and gets the same result."""
+        if self.distributed and self.received is None and multihost_utils.reached_preemption_sync_point(step):
             self.received = signal.SIGTERM
         return self.received is not None
 
 
-def listen(heard: int, requests: Collection[int]) -> None:
-    """Reads the signals that Python writes to a pipe as they come; ends the process at a SIGINT after a request."""
-    asked = False
-    while (number := os.read(heard, 1)[0]) != END:
-        if number == signal.SIGINT and asked:
+def _listen(reader: int, requests: Collection[int]) -> None:
+    """Reads signals from the pipe, and ends the process at a SIGINT that comes after a request."""
+    requested = False
+    while (number := os.read(reader, 1)[0]) != _END:
+        if number == signal.SIGINT and requested:
             os._exit(128 + signal.SIGINT)
-        asked = asked or number in requests
-    os.close(heard)
+        requested = requested or number in requests
+    os.close(reader)

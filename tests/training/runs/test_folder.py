@@ -1,4 +1,4 @@
-"""A run's folder is never overwritten unasked, and a run goes on only as it began."""
+"""A run is never overwritten unless the settings say so, and is resumed only with the settings it began with."""
 
 import os
 from pathlib import Path
@@ -20,19 +20,37 @@ def run(tmp_path):
     return begin_run(tmp_path / "run", SETTINGS, **CHOICES)
 
 
-def test_a_new_folder_is_made_with_its_settings(run):
+def test_a_new_folder_holds_the_settings(run):
     assert recorded_settings(run) == SETTINGS
 
 
-def test_another_run_is_left_alone(run):
-    with pytest.raises(FileExistsError, match="run holds a run already: go on with it"):
+def test_a_run_is_not_overwritten_by_default(run):
+    with pytest.raises(FileExistsError, match="run holds a run already: continue it"):
         check_run(run, SETTINGS, **CHOICES)
 
 
-def test_a_folder_of_something_else_is_left_alone_even_to_overwrite(tmp_path):
+def test_a_folder_that_holds_no_run_is_never_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match=r"exists and holds no run, having no training\.json"):
+    with pytest.raises(FileExistsError, match=r"exists and holds no run \(no training\.json\)"):
         check_run(tmp_path, SETTINGS, **CHOICES | {"overwrite": True})
+
+
+@pytest.mark.parametrize("choices", [{}, {"overwrite": True}, {"resume": True}])
+def test_an_evaluation_does_not_replace_a_training_run(run, choices):
+    """Neither one of fine-tuning, whose record says so, nor one of pretraining, whose record has no `do`."""
+    begin_run(run, SETTINGS | {"run": {"do": "train"}}, **CHOICES | {"overwrite": True})
+    for do in ("evaluate", "predict"):
+        with pytest.raises(FileExistsError, match=rf"holds a training run, which `do={do}` would replace"):
+            begin_run(run, SETTINGS | {"run": {"do": do}}, **CHOICES | choices)
+    assert recorded_settings(run)["run"] == {"do": "train"}
+
+
+def test_an_evaluation_may_be_replaced(tmp_path):
+    for do in ("evaluate", "predict", "train"):
+        begin_run(tmp_path / "run", {"run": {"do": do}}, **CHOICES | {"overwrite": True})
+    begin_run(tmp_path / "pretraining", SETTINGS, **CHOICES)
+    with pytest.raises(FileExistsError, match="holds a training run"):
+        check_run(tmp_path / "pretraining", {"run": {"do": "evaluate"}}, **CHOICES | {"overwrite": True})
 
 
 def test_overwriting_empties_the_folder(run):
@@ -41,7 +59,7 @@ def test_overwriting_empties_the_folder(run):
     assert not (run / "old").exists()
 
 
-def test_a_run_killed_while_it_was_made_is_made_again(tmp_path, monkeypatch):
+def test_a_run_killed_while_its_folder_was_made_can_start_again(tmp_path, monkeypatch):
     def killed(*given):
         raise KeyboardInterrupt
 
@@ -57,8 +75,8 @@ def test_a_run_killed_while_it_was_made_is_made_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("killed_at", range(10))
-def test_a_run_killed_while_it_was_overwritten_may_still_be(run, monkeypatch, killed_at):
-    """Whichever of its files and folders is the one that it is killed at, in whatever order they go."""
+def test_a_run_killed_while_it_was_overwritten_can_still_be_overwritten(run, monkeypatch, killed_at):
+    """Whichever file or folder was being removed."""
     for name in ("config.json", "metrics.jsonl", "checkpoints/30/state", "damaged/20/state", "tensorboard/events"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")
@@ -84,8 +102,8 @@ def test_a_run_killed_while_it_was_overwritten_may_still_be(run, monkeypatch, ki
     assert recorded_settings(run) == changed(learning_rate=0.3)
 
 
-def test_a_run_that_began_meanwhile_is_left_alone(tmp_path):
-    """Two are started with one folder: both may begin when asked first, the slower is refused when it does."""
+def test_a_run_that_began_after_the_check_is_not_overwritten(tmp_path):
+    """Two runs start with one folder: both pass the first check, the slower one fails when it begins."""
     for _ in range(2):
         check_run(tmp_path / "run", SETTINGS, **CHOICES)
     begin_run(tmp_path / "run", SETTINGS, **CHOICES)
@@ -93,35 +111,35 @@ def test_a_run_that_began_meanwhile_is_left_alone(tmp_path):
         begin_run(tmp_path / "run", SETTINGS, **CHOICES)
 
 
-def test_going_on_keeps_the_folder_and_names_what_differs(run):
+def test_resuming_keeps_the_folder_and_names_the_setting_that_differs(run):
     (run / "old").write_text("x")
     (run / "checkpoints" / "30").mkdir(parents=True)
-    going_on = CHOICES | {"resume": True}
-    begin_run(run, changed(steps=60), **going_on)
+    resuming = CHOICES | {"resume": True}
+    begin_run(run, changed(steps=60), **resuming)
     assert (run / "old").exists()
     assert recorded_settings(run) == changed(steps=60)
     with pytest.raises(ValueError, match=r"began with learning_rate 0\.1, now learning_rate is 0\.2"):
-        check_run(run, changed(learning_rate=0.2), **going_on)
+        check_run(run, changed(learning_rate=0.2), **resuming)
 
 
-def test_a_setting_that_was_not_there_yet_had_its_default(run):
-    """The record is of an older version, which knew no beta."""
+def test_a_setting_missing_in_an_old_record_has_its_default(run):
+    """The record is of an older version, which had no beta."""
     (run / "checkpoints" / "30").mkdir(parents=True)
-    going_on = CHOICES | {"resume": True}
-    check_run(run, changed(beta=0.9), **going_on)
+    resuming = CHOICES | {"resume": True}
+    check_run(run, changed(beta=0.9), **resuming)
     with pytest.raises(ValueError, match=r"began with beta 0\.9, now beta is 0\.8"):
-        check_run(run, changed(beta=0.8), **going_on)
+        check_run(run, changed(beta=0.8), **resuming)
     with pytest.raises(ValueError, match="began with contents of the text None, now contents of the text is '3f'"):
-        check_run(run, SETTINGS | {"text read": {"contents of the text": "3f"}}, **going_on)
+        check_run(run, SETTINGS | {"text read": {"contents of the text": "3f"}}, **resuming)
 
 
-def test_a_run_without_a_checkpoint_may_begin_anew_with_other_settings(run):
+def test_a_run_without_a_checkpoint_may_start_again_with_other_settings(run):
     begin_run(run, changed(learning_rate=0.2), **CHOICES | {"resume": True})
     assert recorded_settings(run) == changed(learning_rate=0.2)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', '{"settings": {"training": 3}}'])
-def test_a_broken_record_is_named(run, text):
+def test_a_broken_record_is_an_error_that_names_the_file(run, text):
     (run / "training.json").write_text(text)
-    with pytest.raises(ValueError, match=r"training\.json: not a run's settings"):
+    with pytest.raises(ValueError, match=r"training\.json: not the settings of a run"):
         recorded_settings(run)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bert_jax.training.runs.manifests import MANIFEST, Damaged, check_seal, checksum_of, seal
+from bert_jax.training.runs.manifests import MANIFEST, Damaged, check_manifest, crc_of_list, write_manifest
 
 
 @pytest.fixture
@@ -18,13 +18,13 @@ def checkpoint(tmp_path):
         path = tmp_path / "7" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    seal(tmp_path / "7")
+    write_manifest(tmp_path / "7")
     return tmp_path / "7"
 
 
 def test_what_was_written_passes(checkpoint):
     (checkpoint / "note").write_text("Orbax writes beside the manifest when it is done already")
-    check_seal(checkpoint)
+    check_manifest(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_what_was_written_passes(checkpoint):
     [
         (lambda path: path.write_bytes(b"01234"), "state/d/array has 5 bytes, 10 were written"),
         (lambda path: path.unlink(), "state/d/array is missing"),
-        (lambda path: path.write_bytes(b"0123456788"), "the bytes of state/d/array are not those that were written"),
+        (lambda path: path.write_bytes(b"0123456788"), "the content of state/d/array has changed since it was written"),
         (lambda path: path.unlink() or path.symlink_to("/dev/zero"), "state/d/array is missing"),
     ],
     ids=["truncated", "missing", "flipped", "linked"],
@@ -40,7 +40,7 @@ def test_what_was_written_passes(checkpoint):
 def test_a_damaged_file_is_named(checkpoint, harm, message):
     harm(checkpoint / "state/d/array")
     with pytest.raises(Damaged, match=f"7: the checkpoint is damaged: {message}"):
-        check_seal(checkpoint)
+        check_manifest(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_a_damaged_file_is_named(checkpoint, harm, message):
 def test_a_damaged_manifest_is_named(checkpoint, text):
     (checkpoint / MANIFEST).write_text(text)
     with pytest.raises(Damaged, match=r"manifest\.json cannot be read|a is missing"):
-        check_seal(checkpoint)
+        check_manifest(checkpoint)
 
 
 def test_a_missing_manifest_is_named(checkpoint):
     (checkpoint / MANIFEST).unlink()
     with pytest.raises(Damaged, match=r"manifest\.json is missing"):
-        check_seal(checkpoint)
+        check_manifest(checkpoint)
 
 
 def test_a_flipped_bit_of_the_manifest_is_no_other_files_fault(checkpoint):
@@ -66,7 +66,7 @@ def test_a_flipped_bit_of_the_manifest_is_no_other_files_fault(checkpoint):
         flipped[place] ^= 1 << place % 8
         (checkpoint / MANIFEST).write_bytes(flipped)
         try:
-            check_seal(checkpoint)
+            check_manifest(checkpoint)
         except Damaged as error:
             said.append(str(error))
     assert len(said) >= len(written) - len("crc")  # where the sum has lost its name the files are compared without it
@@ -78,14 +78,14 @@ def test_a_manifest_without_a_sum_of_its_own_is_taken(checkpoint):
     written = json.loads((checkpoint / MANIFEST).read_text())
     del written["crc"]
     (checkpoint / MANIFEST).write_text(json.dumps(written))
-    check_seal(checkpoint)
+    check_manifest(checkpoint)
 
 
 def test_no_path_that_a_manifest_names_is_opened(checkpoint):
     """It would be read to its end, and /dev/zero has none."""
     written = json.loads((checkpoint / MANIFEST).read_text())
     written["files"]["../../../../../../../../dev/zero"] = [0, 0]
-    written["crc"] = checksum_of(written["files"])
+    written["crc"] = crc_of_list(written["files"])
     (checkpoint / MANIFEST).write_text(json.dumps(written))
     with pytest.raises(Damaged, match="zero is missing"):
-        check_seal(checkpoint)
+        check_manifest(checkpoint)
