@@ -20,7 +20,7 @@ from common.results import make_parser, record
 from common.timing import seconds_of, spread
 
 from bert_jax.config import BertConfig
-from bert_jax.training.devices.compilation_cache import WORTH_KEEPING
+from bert_jax.training.devices.compilation_cache import MIN_SECONDS
 
 SCANNED = "bert_jax, layers in a loop"
 UNROLLED = "bert_jax, layers unrolled"
@@ -50,7 +50,7 @@ def cache_environment(folder: Path) -> dict[str, str]:
     """Returns the environment in which JAX and PyTorch keep compiled programs in `folder`."""
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(WORTH_KEEPING),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(MIN_SECONDS),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
 

@@ -26,7 +26,7 @@ from bert_jax.config import BertConfig
 from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.models import BertForPreTraining, BertForQuestionAnswering
 from bert_jax.training.devices import cost
-from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel, mistaken, unfit
+from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel, failed_test, unsupported
 from bert_jax.training.objectives import pretraining, question_answering
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
@@ -120,7 +120,7 @@ def compile_step(case: Case, config: BertConfig, kernel: str | None) -> tuple[An
 def check_kernel(case: Case, dtype: str, *, name: str) -> dict[str, object]:
     """Compares a kernel's outputs and gradients with plain matrix multiplications, as a run does before it starts."""
     config, inputs = config_and_inputs(case, dtype)
-    problem = unfit(name, config, inputs, False) or mistaken(name, config, inputs)
+    problem = unsupported(name, config, inputs) or failed_test(name, config, inputs)
     return {
         "kernel": name,
         "length": case.length,

@@ -155,9 +155,8 @@ class BestModel:
     def resume(self, last_step: int) -> None:
         """Restores what was best at a checkpoint of `last_step` from the evaluations in metrics.jsonl.
 
-        A seed whose saved model is from a later step than the checkpoint has no best any more. Example: by metrics.jsonl
-        step 4 is the best, best.json says step 6; the model of step 4 is overwritten, so the next evaluation is the
-        best.
+        A seed whose saved model is from a later step than the checkpoint has no best any more. Example: metrics.jsonl
+        says step 4, best.json says step 6; the model of step 4 is overwritten, so the next evaluation is the best.
         """
         for row in read_evaluations(self.run / "metrics.jsonl", self.seeds):
             if row["step"] <= last_step:

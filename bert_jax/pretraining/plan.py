@@ -12,13 +12,13 @@ import numpy as np
 from bert_jax.models import Bert
 from bert_jax.training.devices.cost import (
     Memory,
-    devices_of_their_own,
+    expected_efficiency,
     largest_batch,
     matrix_flop,
     matrix_speed,
     memory_limit,
     memory_of,
-    share_reached,
+    parallel_devices,
 )
 from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.state import TrainState
@@ -100,11 +100,11 @@ def speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
         f"  arithmetic        {amount(flop, 'FLOP')} a step, {amount(flop / layout.mesh.size, 'FLOP')} a device, "
         f"{amount(flop / tokens, 'FLOP')} a token"
     )
-    speed = matrix_speed(run.model.config.dtype) * devices_of_their_own()
-    expected = speed * share_reached() * tokens / flop
+    speed = matrix_speed(run.model.config.dtype) * parallel_devices()
+    expected = speed * expected_efficiency() * tokens / flop
     yield (
         f"  expected          about {expected:,.0f} tokens/s in full rows: "
-        f"{share_reached():.0%} of what matrix products alone reach here, {amount(speed, 'FLOP/s')}"
+        f"{expected_efficiency():.0%} of what matrix products alone reach here, {amount(speed, 'FLOP/s')}"
     )
     yield (
         f"  {run.steps:,} steps".ljust(20)

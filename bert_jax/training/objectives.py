@@ -1,7 +1,9 @@
-"""What a step minimises, as a pure function of parameters and batch.
+"""What a training step minimizes, as a pure function of parameters and batch.
 
-The batch of fine-tuning has `cls_positions`, `labels` and `weights` for each sequence of a row (S of them), or for each
-token: several short sequences lie in a row and do not see each other.
+A row may hold several sequences, which do not attend to one another. So batches for fine-tuning have `labels` and
+`weights` for each sequence of a row, [B, S], or for each token, [B, T].
+
+Axes: B batch, T token, S sequence of a row, P predictions, C classes, V vocabulary.
 
 References: Devlin et al., BERT, 2018, section 3.1 (the loss of pretraining is the sum of the mean masked-LM likelihood
 and the mean next-sentence likelihood), section 4 (fine-tuning).
@@ -17,19 +19,19 @@ from jax import Array
 from bert_jax.functional import losses
 from bert_jax.models import Bert
 
-Metrics = dict[str, losses.Pair]
+Metrics = dict[str, losses.Pair]  # {name: (sum, weight)}
 Batch = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Figures of a batch, and which of them are to be made small.
+    """The metrics of a batch, and which of them are the losses.
 
     Attributes:
-        model: what answers.
-        compute_metrics: (the model's outputs, batch) -> {name: (sum, weight)}.
-        losses: the names to minimise, each with the batch entry whose sum is its weight. The total weight of a global
-            batch is then known before the first gradient, wherever its parts are.
+        model: the module.
+        compute_metrics: (outputs of the model, batch) -> {name: (sum, weight)}.
+        losses: {name of a metric to minimize: the batch entry whose sum is its weight}. So a step knows the total
+            weight of a global batch before the first gradient, however the batch is split.
     """
 
     model: Bert
@@ -37,13 +39,15 @@ class Objective:
     losses: Mapping[str, str]
 
     def apply(self, params, batch: Batch, key: Array | None) -> Any:
-        """Returns the model's outputs; dropout is on where there is a key."""
+        """Returns the model's outputs; with dropout if there is a key."""
         inputs = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids"))
-        places: dict[str, Any] = {name: batch[name] for name in ("masked_positions", "cls_positions") if name in batch}
-        return self.model.apply({"params": params}, *inputs, **places, rngs=None if key is None else {"dropout": key})
+        names = ("masked_positions", "cls_positions")
+        positions: dict[str, Any] = {name: batch[name] for name in names if name in batch}
+        rngs = None if key is None else {"dropout": key}
+        return self.model.apply({"params": params}, *inputs, **positions, rngs=rngs)
 
     def loss_and_metrics(self, params, batch: Batch, key: Array | None) -> Metrics:
-        """Returns the figures of a batch; dropout is on where there is a key."""
+        """Returns the metrics of a batch, the losses among them; with dropout if there is a key."""
         return self.compute_metrics(self.apply(params, batch, key), batch)
 
 
@@ -66,10 +70,10 @@ def pretraining(model: Bert) -> Objective:
 
 
 def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) -> Objective:
-    """Returns the objective of classes, of labels that may hold together, or of regression (`PROBLEM_TYPES`).
+    """Returns the objective of classification, multi-label classification or regression (`PROBLEM_TYPES`).
 
-    Every sequence of a row has its own logits, for packed rows at `cls_positions`. The batch has `labels` (int [B, S],
-    or float [B, S, C]) and `weights` [B, S]; for multiple choice, where there is one sequence a choice, [B].
+    Each sequence of a row has its own logits, in packed rows at `cls_positions`. The batch has `labels` (int [B, S], or
+    float [B, S, C]) and `weights` [B, S]; [B] for multiple choice, where each choice is a row.
     """
 
     def compute_metrics(outputs, batch) -> Metrics:
@@ -84,7 +88,7 @@ def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) ->
 
 
 def tagging(model: Bert, *, smoothing: float = 0.0) -> Objective:
-    """Returns the objective of a tag for each token: `labels` int [B, T] count where `weights` [B, T] are not 0."""
+    """Returns the objective of token classification: `labels` int [B, T] with `weights` [B, T]."""
 
     def compute_metrics(outputs, batch) -> Metrics:
         tags = (outputs.logits, batch["labels"], batch["weights"])
@@ -94,17 +98,20 @@ def tagging(model: Bert, *, smoothing: float = 0.0) -> Objective:
 
 
 def question_answering(model: Bert) -> Objective:
-    """Returns the objective of an answer's first and last token, each a choice among the tokens of its sequence.
+    """Returns the objective of extractive question answering: the first and the last token of the answer.
 
-    The batch has `start_positions`, `end_positions` int [B, S], as places in the row, and `weights` [B, S].
+    The batch has `start_positions` and `end_positions`, int [B, S], as positions in the row, and `weights` [B, S]. Each
+    is a choice among the tokens of its own sequence only.
     """
 
     def compute_metrics(outputs, batch) -> Metrics:
         starts, ends, weights = batch["start_positions"], batch["end_positions"], batch["weights"]
+        # Logits [B, T] -> [B, S, T]: sequence s keeps the logits of its tokens, which attention_mask numbers s + 1.
+        # Example: mask 1 1 2 2 2 0, so sequence 0 sees tokens 0 and 1, sequence 1 the tokens 2 to 4.
         number = jnp.arange(1, starts.shape[1] + 1)[None, :, None]
-        own = batch["attention_mask"][:, None, :] == number
+        is_own = batch["attention_mask"][:, None, :] == number  # [B, S, T]
         start_logits, end_logits = (
-            jnp.where(own, logits[:, None, :].astype(jnp.float32), jnp.finfo(jnp.float32).min)
+            jnp.where(is_own, logits[:, None, :].astype(jnp.float32), jnp.finfo(jnp.float32).min)
             for logits in (outputs.start_logits, outputs.end_logits)
         )
         return {

@@ -1,8 +1,13 @@
 """Optimizers and learning-rate schedules, as optax transformations.
 
-BERT's AdamW differs from the textbook's: no bias correction, epsilon 1e-6. LAMB scales each layer's update by the
-ratio of the norms of weight and update. Weight decay leaves biases and layer norms alone. All three go by a
-parameter's name and, in the stacked encoder, by layer: a leading axis makes the number of dimensions meaningless.
+BERT's AdamW has no bias correction, and epsilon 1e-6. LAMB scales the update of each weight matrix by the ratio of the
+norms of weight and update. Weight decay does not apply to biases and layer norms.
+
+Which rule applies to a parameter is decided by its name, never by its number of dimensions: the encoder's parameters
+are stacked on a leading axis of L layers. A bias `encoder/feed_forward/up/bias` is [12, 3072], as if it were a matrix;
+and the kernel [12, 768, 3072] is 12 matrices, each with a LAMB ratio and a learning rate of its layer.
+
+Axes: L layers, D hidden, F inner.
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `optimization.py`. Loshchilov, Hutter,
 Decoupled Weight Decay Regularization, 2019. You et al., Large Batch Optimization for Deep Learning, 2020 (LAMB).
@@ -20,27 +25,28 @@ from jax import Array
 
 OPTIMIZERS = ("bert_adamw", "adamw", "lamb")
 SCHEDULES = ("linear", "cosine", "constant")
-STACKED = ("encoder", "adapters")  # the parts of the tree that have an axis of the layers in front
+STACKED = ("encoder", "adapters")  # the subtrees whose parameters have a leading axis of layers
 Schedule = Callable[[Any], Array]
 
 
 def make_schedule(name: str, *, peak: float, warmup_steps: int, decay_steps: int) -> Schedule:
-    """Returns step -> learning rate: a linear rise from 0 to `peak`, then `linear` or `cosine` to 0, or `constant`.
+    """Returns step -> learning rate: linear warm-up from 0 to `peak`, then `linear` or `cosine` decay, or `constant`.
 
-    BERT's line to zero runs from step 0, not from the end of the warm-up, so there is a small drop where the two meet.
+    BERT's linear decay starts at step 0, not at the end of the warm-up, so the rate stays below the peak. Example: peak
+    1.0, 10 warm-up steps, 100 decay steps: 0.9 at step 9, 0.9 at step 10 (1 - 10 / 100), 0.5 at step 50.
 
     Args:
-        decay_steps: the step at which the rate has come to 0; it stays there.
+        decay_steps: the step at which the rate reaches 0 and stays there.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}; got {name!r}")
+        raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}; got {name!r}")
 
     def schedule(step) -> Array:
         step = jnp.asarray(step, jnp.float32)
-        through = jnp.clip((step - warmup_steps) / max(decay_steps - warmup_steps, 1), 0.0, 1.0)
+        progress = jnp.clip((step - warmup_steps) / max(decay_steps - warmup_steps, 1), 0.0, 1.0)
         decayed = {
             "linear": 1.0 - jnp.minimum(step / decay_steps, 1.0),
-            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * through)),
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
             "constant": jnp.ones_like(step),
         }[name]
         return peak * jnp.where(step < warmup_steps, step / max(warmup_steps, 1), decayed)
@@ -58,26 +64,29 @@ def make_optimizer(
     clip_norm: float | None = 1.0,
     depth: "Depth | None" = None,
 ) -> optax.GradientTransformation:
-    """Returns `bert_adamw` (no bias correction), `adamw` or `lamb`, after clipping by global norm.
+    """Returns `bert_adamw` (no bias correction), `adamw` or `lamb`, with gradient clipping by global norm.
 
-    Epsilon is 1e-6 as BERT and LAMB have it, and 1e-8 for `adamw`, as is usual. With `depth`, parameters learn at rates
-    of their own.
+    Epsilon is 1e-6 for `bert_adamw` and `lamb`, as in BERT and LAMB, and 1e-8 for `adamw`.
+
+    Args:
+        clip_norm: None or 0 disables clipping.
+        depth: learning rates by layer.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
+        raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
     moments = scale_by_bert_adam if name == "bert_adamw" else optax.scale_by_adam
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         moments(b1=beta1, b2=beta2, eps=1e-8 if name == "adamw" else 1e-6),
-        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.add_decayed_weights(weight_decay, mask=is_decayed),
         scale_by_layer_trust_ratio() if name == "lamb" else optax.identity(),
         scale_by_depth(depth) if depth else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def decayed(params) -> Any:
-    """Says of each parameter whether weight decay applies: to all but biases and layer norms."""
+def is_decayed(params) -> Any:
+    """Returns whether weight decay applies, for each parameter: to all but biases and layer norms."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
 
@@ -89,7 +98,7 @@ class BertAdamState(NamedTuple):
 
 
 def scale_by_bert_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam as BERT was trained with: m / (sqrt(v) + eps), the moments not corrected for starting at zero."""
+    """Returns BERT's Adam: m / (sqrt(v) + eps), with no correction of the moments for starting at zero."""
 
     def init(params):
         return BertAdamState(jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
@@ -104,31 +113,36 @@ def scale_by_bert_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTra
 
 
 def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
-    """Multiplies each update by |weight| / |update|, layer by layer; biases and layer norms keep theirs."""
+    """Multiplies each update by |weight| / |update|, per layer; updates of biases and layer norms are not changed."""
 
-    def ratio(path, update, param):
+    def scaled(path, update, param):
         if path[-1].key in ("bias", "scale"):
             return update
-        one_layer = tuple(range(path[0].key in STACKED, param.ndim))
-        weight_norm, update_norm = (jnp.sqrt(jnp.square(x).sum(axis=one_layer, keepdims=True)) for x in (param, update))
+        # All axes but that of the layers: (1, 2) for a kernel [L, D, F], (0, 1) for the word embeddings [V, D].
+        axes = tuple(range(path[0].key in STACKED, param.ndim))
+        weight_norm = jnp.sqrt(jnp.square(param).sum(axis=axes, keepdims=True))  # [L, 1, 1]
+        update_norm = jnp.sqrt(jnp.square(update).sum(axis=axes, keepdims=True))
         defined = (weight_norm > 0) & (update_norm > 0)
         return update * jnp.where(defined, weight_norm / jnp.where(defined, update_norm, 1.0), 1.0)
 
     def update(updates, state, params=None):
-        return jax.tree_util.tree_map_with_path(ratio, updates, params), state
+        return jax.tree_util.tree_map_with_path(scaled, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How the learning rate falls from the head down to the embeddings.
+    """Learning rates that decrease from the head to the embeddings.
+
+    Example: 3 layers, decay 0.5. The head has the factor 1, the layers 0.5, 0.25 and 0.125 from the top, the embeddings
+    0.0625. With frozen = 1, the lowest layer and the embeddings have the factor 0.
 
     Attributes:
         num_layers: L.
-        decay: what each layer multiplies the rate of the layer above by; the head has the full rate, the top layer
-            `decay`, the embeddings decay^(L + 1).
-        frozen: the embeddings and so many of the lowest layers do not change at all, by weight decay neither.
+        decay: ratio of a layer's rate to the rate of the layer above.
+        frozen: number of lowest layers that do not change, weight decay included; the embeddings do not change either.
+            None = everything is trained, 0 = only the embeddings are frozen.
 
     References: Howard, Ruder, Universal Language Model Fine-tuning, 2018, section 3.2 (discriminative rates). Clark et
     al., ELECTRA, 2020, appendix B (layer-wise decay).
@@ -139,23 +153,23 @@ class Depth:
     frozen: int | None = None
 
     def factor(self, part: str) -> float | np.ndarray:
-        """Returns what the rate of a part of the tree is multiplied by; in the encoder, of each layer: [L]."""
-        below = -1 if self.frozen is None else self.frozen
+        """Returns the factor of the learning rate of a subtree; one for each layer, [L], in the encoder."""
         if part == "embeddings":
-            return 0.0 if below >= 0 else self.decay ** (self.num_layers + 1)
+            return 0.0 if self.frozen is not None else self.decay ** (self.num_layers + 1)
         if part in STACKED:
             layer = np.arange(self.num_layers)
-            return np.where(layer < below, 0.0, self.decay ** (self.num_layers - layer)).astype(np.float32)
+            factors = self.decay ** (self.num_layers - layer)
+            return np.where(layer < (self.frozen or 0), 0.0, factors).astype(np.float32)
         return 1.0
 
 
 def scale_by_depth(depth: Depth) -> optax.GradientTransformation:
-    """Multiplies each update by its part's or its layer's factor."""
+    """Multiplies each update by the factor of its subtree or layer."""
 
     def scaled(path, update):
         factor = depth.factor(path[0].key)
         if isinstance(factor, np.ndarray):
-            factor = factor.reshape(-1, *[1] * (update.ndim - 1))
+            factor = factor.reshape(-1, *[1] * (update.ndim - 1))  # [L, 1, 1]
         return update * factor
 
     def update(updates, state, params=None):

@@ -1,4 +1,4 @@
-"""All that one step of training changes."""
+"""The train state: everything that a training step changes."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ GENERATORS = ("hashed", "threefry2x32", "rbg")
 
 @struct.dataclass
 class TrainState:
-    """The state of a run; with the data position it is all that a checkpoint holds.
+    """The state of a run. A checkpoint holds it and the position in the data.
 
     Attributes:
-        step: int32 scalar, steps done so far.
-        params: the parameters that learn, float32.
-        optimizer_state: optax's state; trees inside it are named like the parameters.
-        key: the run's key; a step folds its number into it, so it never changes.
-        skipped: int32 scalar, those of the steps whose update was not finite and not made.
-        frozen: the parts of the parameter tree that do not learn and have no optimizer state.
+        step: int32 scalar, number of steps taken.
+        params: trainable parameters, float32.
+        optimizer_state: optax's state; the trees inside it have the names of the parameters.
+        key: the run's key. It never changes; a step folds its number into it.
+        skipped: int32 scalar, number of steps whose update was not finite and was skipped.
+        frozen: subtrees of the parameters that are not trained and have no optimizer state.
     """
 
     step: Array
@@ -41,22 +41,27 @@ class TrainState:
     @classmethod
     def create(cls, params, optimizer: optax.GradientTransformation, *, key: Array, frozen=None) -> "TrainState":
         """Returns the state before the first step."""
-        step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-        return cls(step, params, optimizer.init(params), key, skipped, frozen or {})
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            optimizer_state=optimizer.init(params),
+            key=key,
+            skipped=jnp.zeros((), jnp.int32),
+            frozen=frozen or {},
+        )
 
 
 def run_key(key: Array, generator: str = "hashed") -> Array:
-    """Returns a run's key, made of a key of JAX's usual kind; what differs is how dropout gets its bits from it.
+    """Converts a key of JAX's default kind into a run's key, whose kind decides how dropout masks are generated.
 
-    `hashed`: see `functional.random_bits`. `threefry2x32`: the key itself; the slowest. `rbg`: the hardware's own
-    generator; but its bits hang on how an array is laid over devices, and under `jax.vmap` on all keys together, where
-    those of the others do not.
+    `hashed`: see `functional.random_bits`. `threefry2x32`: the key itself, slowest. `rbg`: the generator of the
+    hardware; only its bits depend on the sharding of an array and, under `jax.vmap`, on all keys together.
 
     Raises:
-        ValueError: another generator.
+        ValueError: unknown generator.
     """
     if generator not in GENERATORS:
-        raise ValueError(f"the generator must be one of {', '.join(GENERATORS)}; got {generator!r}")
+        raise ValueError(f"`random_bits` must be one of {', '.join(GENERATORS)}; got {generator!r}")
     if generator == "threefry2x32":
         return key
     words = jax.random.key_data(key)

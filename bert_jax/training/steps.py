@@ -1,10 +1,10 @@
 """One step of training and one of evaluation, as pure functions.
 
-The gradient is that of the global batch: each loss is a sum, divided once by the weight of all micro-batches on all
-devices. How the batch was split does not show.
+The gradient is that of the global batch: each loss is a sum, divided once by the total weight over all micro-batches
+and devices. So it does not depend on how the batch was split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,103 +29,113 @@ def train_step(
     accumulate: int = 1,
     skip: bool = False,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Returns the state after one update, and the batch's figures before it.
+    """Returns the state after one update, and the metrics of the batch before it.
 
     Args:
         batch: arrays [B, ...]; B must be divisible by `accumulate`.
-        axis: the name of the mapped axis under `pmap` or `shard_map`; None under plain `jit`, where XLA adds up the
-        devices.
-        schedule: the optimizer's, to be told in the figures.
-        accumulate: micro-batches, run one after another, whose gradients are added up.
-        skip: where the loss or the gradient is not finite, leave parameters and optimizer as they are, and count it.
+        axis: name of the mapped axis under `pmap` or `shard_map`; None under `jit`, where XLA sums over the devices.
+        schedule: the optimizer's learning rate, for the metrics.
+        accumulate: number of micro-batches, computed one after another, whose gradients are summed.
+        skip: if the loss or the gradient is not finite, keep parameters and optimizer state, and count the skip.
 
     Returns:
-        The new state, and scalars: `loss`, each measure's mean, `gradient_norm` before clipping, `tokens` (not
-        padding), `row_efficiency`, their share of the batch; with `skip` also `skipped`, the steps skipped so far.
+        The new state, and scalars: `loss`, the mean of each metric, `gradient_norm` before clipping, `tokens` without
+        padding, `row_efficiency` = tokens / (tokens and padding); with `skip` also `skipped`, the skips so far.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis is not None:
-        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-    totals = {name: divisor(across(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))  # another dropout mask on each device
+    # The weight of the global batch, known before the first micro-batch.
+    totals = {name: _divisor(_sum_over(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
 
-    def loss(params, part: Batch, key: Array) -> tuple[Array, Metrics]:
-        measures = objective.loss_and_metrics({**state.frozen, **params}, part, key)
-        return jnp.asarray(sum(measures[name][0] / total for name, total in totals.items())), measures
+    def loss(params, micro_batch: Batch, key: Array) -> tuple[Array, Metrics]:
+        pairs = objective.loss_and_metrics({**state.frozen, **params}, micro_batch, key)
+        return jnp.asarray(sum(pairs[name][0] / total for name, total in totals.items())), pairs
 
-    def gradients_of(part: Batch, key: Array):
-        (_, measures), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, part, key)
-        return gradients, measures
+    def gradients_and_pairs(micro_batch: Batch, key: Array):
+        (_, pairs), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, micro_batch, key)
+        return gradients, pairs
 
-    gradients, measures = across(accumulated(gradients_of, batch, key, accumulate), axis)
+    gradients, pairs = _sum_over(_accumulate(gradients_and_pairs, batch, key, accumulate), axis)
     with jax.named_scope("optimizer"):
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
-    figures = means(measures)
-    figures["loss"] = jnp.asarray(sum(figures[name] for name in objective.losses))
-    figures["gradient_norm"] = optax.tree.norm(gradients)
+    metrics = means(pairs)
+    metrics["loss"] = jnp.asarray(sum(metrics[name] for name in objective.losses))
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
     if schedule is not None:
-        figures["learning_rate"] = schedule(state.step - state.skipped)  # what the optimizer has counted
-    figures["tokens"] = across((batch["attention_mask"] != 0).sum(), axis)
-    figures["row_efficiency"] = figures["tokens"] / across(batch["attention_mask"].size, axis)
+        metrics["learning_rate"] = schedule(state.step - state.skipped)  # the optimizer counts no skipped steps
+    metrics["tokens"] = _sum_over((batch["attention_mask"] != 0).sum(), axis)
+    metrics["row_efficiency"] = metrics["tokens"] / _sum_over(batch["attention_mask"].size, axis)
     after = replace(state, step=state.step + 1, params=params, optimizer_state=optimizer_state)
     if skip:
-        finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["gradient_norm"])
-        after = unless(finite, after, state)
-        figures["skipped"] = after.skipped
-    return after, figures
-
-
-def unless(finite: Array, after: TrainState, before: TrainState) -> TrainState:
-    """Returns `after`, or where it is not finite the state before, a step further and one more skipped."""
-    kept = replace(before, step=after.step, skipped=before.skipped + 1)
-    return jax.tree.map(lambda new, old: new if new is old else jnp.where(finite, new, old), after, kept)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        after = _skip_unless(finite, after, state)
+        metrics["skipped"] = after.skipped
+    return after, metrics
 
 
 def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Metrics:
-    """Returns the batch's measures as pairs (sum, weight), without dropout."""
-    return across(objective.loss_and_metrics(params, batch, None), axis)
+    """Returns the metrics of a batch as pairs (sum, weight), without dropout."""
+    return _sum_over(objective.loss_and_metrics(params, batch, None), axis)
 
 
 def prediction_step(
     params, batch: Batch, axis: str | None = None, *, objective: Objective
 ) -> tuple[dict[str, Array], Metrics]:
-    """Returns the logits that a model gives to a batch, float32, and its measures as pairs (sum, weight)."""
+    """Returns the logits of a batch, float32, and its metrics as pairs (sum, weight), without dropout."""
     outputs = objective.apply(params, batch, None)
     logits = {name: value.astype(jnp.float32) for name, value in outputs.items() if name.endswith("logits")}
-    return logits, across(objective.compute_metrics(outputs, batch), axis)
+    return logits, _sum_over(objective.compute_metrics(outputs, batch), axis)
 
 
-def accumulated(gradients_of, batch: Batch, key: Array, parts: int) -> Any:
-    """Returns the sum of `gradients_of(part, key)` over `parts` parts of the batch, computed one after another.
+def means(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns sum / weight of each pair; 0 if the weight is 0."""
+    return {name: total / _divisor(weight) for name, (total, weight) in pairs.items()}
 
-    Every part takes each parts-th row, so that a batch laid over devices needs no row to move.
+
+def _accumulate(function: Callable, batch: Batch, key: Array, count: int) -> Any:
+    """Returns the sum of `function(micro_batch, key)` over `count` micro-batches, computed one after another.
+
+    Micro-batch i takes the rows i, i + count, i + 2 count, ... Example: 8 rows on 2 devices (rows 0-3 and 4-7) in 2
+    micro-batches. The rows are reshaped to [4, 2]:
+
+        device 0: 0 1      micro-batch 0: rows 0 2 on device 0, 4 6 on device 1
+                  2 3      micro-batch 1: rows 1 3 on device 0, 5 7 on device 1
+        device 1: 4 5
+                  6 7
+
+    Each micro-batch uses all devices, and no row moves between them. Consecutive rows (0-3, then 4-7) would all lie on
+    one device.
     """
-    if parts == 1:
-        return gradients_of(batch, key)
+    if count == 1:
+        return function(batch, key)
     rows = len(batch["input_ids"])
-    if rows % parts:
-        raise ValueError(f"a batch of {rows} rows cannot be divided into {parts} micro-batches")
-    stacked = jax.tree.map(lambda x: x.reshape(rows // parts, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+    if rows % count:
+        raise ValueError(f"a batch of {rows} rows cannot be divided into {count} micro-batches")
+    # [B, ...] -> [B / count, count, ...] -> [count, B / count, ...]
+    stacked = jax.tree.map(lambda x: x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1), dict(batch))
 
     def add(total, inputs):
-        index, part = inputs
-        return jax.tree.map(jnp.add, total, gradients_of(part, jax.random.fold_in(key, index))), None
+        index, micro_batch = inputs
+        return jax.tree.map(jnp.add, total, function(micro_batch, jax.random.fold_in(key, index))), None
 
-    shapes = jax.eval_shape(gradients_of, jax.tree.map(lambda x: x[0], stacked), key)
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, start, (jnp.arange(parts), stacked))[0]
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], stacked), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (jnp.arange(count), stacked))[0]
 
 
-def across(tree, axis: str | None) -> Any:
-    """Returns the sum over the devices of a mapped axis."""
+def _skip_unless(finite: Array, after: TrainState, before: TrainState) -> TrainState:
+    """Returns `after` if it is finite, else `before` with the step and the number of skipped steps increased."""
+    skipped = replace(before, step=after.step, skipped=before.skipped + 1)
+    return jax.tree.map(lambda new, old: new if new is old else jnp.where(finite, new, old), after, skipped)
+
+
+def _sum_over(tree, axis: str | None) -> Any:
+    """Returns the sum over the devices of a mapped axis; the tree itself if there is none."""
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
-def means(measures: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns sum / weight of each measure; 0 where nothing was weighed."""
-    return {name: total / divisor(weight) for name, (total, weight) in measures.items()}
-
-
-def divisor(weight: Array) -> Array:
-    """Returns a weight to divide by: 1 where there is none, and the sum is 0."""
+def _divisor(weight: Array) -> Array:
+    """Returns a weight to divide by: 1 instead of 0, where the sum is 0 too."""
     return jnp.where(weight > 0, weight, 1.0)

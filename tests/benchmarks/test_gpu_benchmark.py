@@ -34,7 +34,7 @@ def test_the_gpu_benchmark_runs_without_optional_packages():
     machine, cudnn, pallas, packed, answers, limit = map(json.loads, done.stdout.splitlines())
     assert machine["platform"] == "cpu"
     assert machine["matmul TFLOP/s"] > 0
-    assert "is for GPUs" in cudnn["reason"]
+    assert "needs a GPU" in cudnn["reason"]
     assert not cudnn["correct"]
     assert pallas["correct"], pallas
     for case, task, attention in ((packed, "pretraining", "pallas"), (answers, "answers", "plain")):

@@ -81,7 +81,7 @@ def test_a_wrong_kernel_is_refused(monkeypatch):
         return fused.pallas(q, k, v, jnp.ones_like(attention_mask))
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
-    with pytest.raises(ValueError, match="attention pallas: gets it wrong here: output is off by"):
+    with pytest.raises(ValueError, match="`attention=pallas` is wrong on this device: the output differs by"):
         choose_kernel("pallas", CONFIG, ROWS)
 
 
@@ -103,7 +103,7 @@ def test_a_kernel_is_checked_on_packed_rows_even_if_the_first_rows_hold_one_sequ
     monkeypatch.setitem(kernels.KERNELS, "pallas", blind)
     single = replace(ROWS, attention_mask=np.minimum(MASK, 1))
     assert choose_kernel("pallas", CONFIG, replace(single, packed=False))[0] == "pallas"
-    with pytest.raises(ValueError, match="output is off by"):
+    with pytest.raises(ValueError, match="the output differs by"):
         choose_kernel("pallas", CONFIG, single)
 
 
@@ -116,7 +116,7 @@ def test_a_leak_below_the_error_tolerance_is_refused(packed, monkeypatch):
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
     rows = AttentionInputs(np.ones_like(MASK), packed=packed, devices=1)
-    with pytest.raises(ValueError, match="a sequence feels its neighbours or padding"):
+    with pytest.raises(ValueError, match="a sequence sees its neighbours or padding"):
         choose_kernel("pallas", CONFIG, rows)
 
 
@@ -141,7 +141,7 @@ def test_a_kernel_that_is_wrong_at_another_length_only_is_refused(monkeypatch):
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", short_sighted)
     assert choose_kernel("pallas", CONFIG, ROWS)[0] == "pallas"
-    with pytest.raises(ValueError, match="output is off by"):
+    with pytest.raises(ValueError, match="the output differs by"):
         choose_kernel("pallas", CONFIG, replace(ROWS, other_lengths=(MASK.shape[1] // 2,)))
 
 
@@ -150,24 +150,24 @@ def test_a_kernel_that_fails_is_refused(monkeypatch):
         raise RuntimeError("no such instruction")
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", failing)
-    with pytest.raises(ValueError, match=r"fails here \(no such instruction\)"):
+    with pytest.raises(ValueError, match=r"fails on this device \(no such instruction\)"):
         choose_kernel("pallas", CONFIG, ROWS)
 
 
 def test_no_kernel_is_chosen_automatically_on_a_cpu():
     kernel, why = choose_kernel("auto", CONFIG, ROWS)
     assert kernel is None
-    assert "cudnn: is for GPUs, this is a cpu; pallas: is for GPUs" in why
+    assert "cudnn needs a GPU, this is a cpu; pallas needs a GPU" in why
 
 
 @pytest.mark.parametrize(
     ("name", "config", "rows", "message"),
     [
         ("pallas", {"attention_probs_dropout_prob": 0.1}, {}, "has no dropout of attention weights"),
-        ("cudnn", {"dtype": "bfloat16"}, {}, "is for GPUs"),
-        ("pallas", {}, {"devices": 2}, "runs on one device a program, here are 2"),
-        ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "wants rows of a multiple of 64 tokens"),
-        ("pallas", {}, {"other_lengths": (64, 96)}, "wants rows of a multiple of 64 tokens.* got 96 and 16"),
+        ("cudnn", {"dtype": "bfloat16"}, {}, "needs a GPU"),
+        ("pallas", {}, {"devices": 2}, "runs on one device per program, got 2"),
+        ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "needs rows of a multiple of 64 tokens"),
+        ("pallas", {}, {"other_lengths": (64, 96)}, "needs rows of a multiple of 64 tokens.* got 96 and 16"),
         ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
     ],
 )
@@ -178,12 +178,14 @@ def test_unsupported_kernel_options_are_refused(name, config, rows, message):
 
 def test_cudnn_requires_half_precision_and_one_sequence_per_row(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "not for float32" in kernels.unfit("cudnn", CONFIG, ROWS, True)
+    assert "needs bfloat16, got float32" in kernels.unsupported("cudnn", CONFIG, ROWS, automatic=True)
     half = replace(CONFIG, dtype="bfloat16")
-    assert kernels.unfit("cudnn", half, ROWS, True) == "takes one sequence a row"
+    assert (
+        kernels.unsupported("cudnn", half, ROWS, automatic=True) == "supports one sequence per row, and rows are packed"
+    )
     alone = replace(ROWS, packed=False)
-    assert kernels.unfit("cudnn", half, alone, True) is None
-    assert kernels.unfit("cudnn", half, replace(alone, seeds=2), True) == "takes one seed, here are 2"
+    assert kernels.unsupported("cudnn", half, alone, automatic=True) is None
+    assert kernels.unsupported("cudnn", half, replace(alone, seeds=2), automatic=True) == "supports one seed, got 2"
 
 
 def test_a_kernel_has_no_attention_weights_and_no_dropout_of_them(params, ids):

@@ -209,7 +209,7 @@ def count_steps(address: str, index: int, told: Path) -> None:
 def hear(address: str, index: int, folder: Path) -> None:
     """One of two processes, the second of which hears of the first what it never makes; writes down what it heard."""
     jax.distributed.initialize(address, num_processes=2, process_id=index)
-    heard = processes.broadcast_from_first("it is made", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
+    heard = processes.broadcast_from_first("content", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
     (folder / f"{index}.heard").write_bytes(heard)
     processes.barrier("both processes have the value")
 

@@ -168,7 +168,7 @@ def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pret
         (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"),
         (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
         (["--tensor", "4"], "--tensor 4 does not divide --num-attention-heads 2"),
-        (["--parallel", "pmap", "--fsdp", "2"], "pmap splits nothing but rows: fsdp 2 x tensor 1"),
+        (["--parallel", "pmap", "--fsdp", "2"], "`parallel=pmap` splits only rows: `fsdp=2` x `tensor=1`"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
         (["--steps", "51", "--resume"], "a run that has begun stays so; begin one with --decay-steps 51 too"),

@@ -1,8 +1,8 @@
-"""Compiled programs kept on disk, so that the same command need not compile twice.
+"""Keeps compiled programs on disk, so that the same command does not compile twice.
 
-They are machine code, which JAX loads and runs. So they are no part of `--cache-dir`, whose files are data and may be
-shared; they lie in a folder that this user alone can write to, or are not kept. JAX keys them by the program, the
-compiler and the device, but not by all that a CPU can do; so each kind of processor has a folder of its own.
+They are machine code, which JAX loads and runs. So they are not stored in `cache_dir`, whose files are data and may be
+shared, but in a folder that only this user can write to. JAX's keys contain the program, the compiler and the device,
+but not all features of a CPU; so each kind of processor gets a separate folder.
 """
 
 import hashlib
@@ -16,15 +16,18 @@ import jax
 from bert_jax.training.settings import CACHE_DIR
 
 COMPILED = Path(CACHE_DIR) / "compiled"
-WORTH_KEEPING = 0.5  # seconds of compilation
-MOST_BYTES = 2 << 30  # of all programs kept; the longest unused go first
+MIN_SECONDS = 0.5  # of compilation; programs that compile faster are not kept
+MAX_BYTES = 2 << 30  # of all programs; JAX deletes the least recently used
 
 
 def keep_compiled(home: Path = COMPILED) -> Path | None:
-    """Has JAX keep its compiled programs below `home`; returns the folder, or None where they go elsewhere or nowhere.
+    """Makes JAX keep compiled programs in a subfolder of `home`; must be called before anything is compiled.
 
-    To be called before anything is compiled. A folder of JAX's own setting (`JAX_COMPILATION_CACHE_DIR`) comes first. A
-    folder that cannot be made, or that others can write to, does no harm: one line says so, and JAX compiles.
+    If JAX's own setting (`JAX_COMPILATION_CACHE_DIR`) names a folder, nothing changes. If `home` cannot be made, or
+    others can write to it, a line says so and programs are compiled each time.
+
+    Returns:
+        The subfolder, or None if it is not used.
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return None
@@ -36,20 +39,20 @@ def keep_compiled(home: Path = COMPILED) -> Path | None:
         return None
     folder = home / hashlib.sha256(processor().encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
-    jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
+    jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     return folder
 
 
 def require_private(folder: Path) -> None:
-    """Raises PermissionError unless a folder, itself and no link, is this user's and nobody else may write to it."""
+    """Raises PermissionError unless a path is a folder, not a link, that only this user can write to."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"{folder} must be a folder that you own and nobody else can write to")
 
 
 def processor() -> str:
-    """Returns what this machine's processor is and can do."""
+    """Returns the name and the features of this machine's processor."""
     about = [platform.machine(), platform.processor()]
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

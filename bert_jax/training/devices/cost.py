@@ -1,7 +1,7 @@
-"""What a training step takes, told before it is taken: memory on a device, arithmetic, the largest batch that fits.
+"""What a training step needs: memory per device, floating-point operations, and the largest batch that fits.
 
-Memory is XLA's own account of the program it has compiled for these very devices. Arithmetic is counted where the step
-is traced, in matrix products; all else is a few per cent of them. How fast they go is measured on one of them.
+Memory is XLA's own analysis of the program that it compiled for these devices. Operations are those of the matrix
+products in the traced step; everything else is a few per cent of them. Their speed is measured on one product.
 """
 
 import math
@@ -19,13 +19,16 @@ from jax.extend import core
 from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.state import TrainState
 
-# Of the speed of a matrix product alone, what a training step reaches: as measured on CPUs, and usual on accelerators.
-REACHED = {"cpu": 0.75}
-REACHED_ELSEWHERE = 0.4
-MORE = 4  # times as many rows in the second program that tells how memory grows
-CLOSE = 1.02  # times as many rows are not worth another program
-CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-TRIES = 4  # programs, beyond those two, in search of the largest batch
+# Speed of a training step relative to a single matrix product: measured on CPUs, typical on accelerators.
+CPU_EFFICIENCY = 0.75
+ACCELERATOR_EFFICIENCY = 0.4
+
+GROWTH = 4  # the second program compiled by `largest_batch` has this many times the rows of the first
+CLOSE_ENOUGH = 1.02  # a batch larger by this factor is not worth another compilation
+MAX_PROGRAMS = 4  # besides the first two
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class Memory:
     """Bytes on one device.
 
     Attributes:
-        parameters: its share of them.
-        optimizer: its share of the optimizer's state.
-        working: all else while a step runs: activations, gradients, the batch.
+        parameters: of the parameters' shards.
+        optimizer: of the optimizer state's shards.
+        working: of everything else while a step runs: activations, gradients, the batch.
     """
 
     parameters: int
@@ -48,20 +51,22 @@ class Memory:
 
 
 def memory_of(program: Any, state: TrainState, layout: Layout | None = None) -> Memory:
-    """Returns what a compiled step needs for a state, or its shapes, in the layout; None: on one device."""
-    parameters, optimizer = (held(part, layout) for part in (state.all_params, state.optimizer_state))
+    """Returns what a compiled step needs for a state, or its shapes; `layout` None = one device."""
+    parameters = bytes_per_device(state.all_params, layout)
+    optimizer = bytes_per_device(state.optimizer_state, layout)
     return Memory(parameters, optimizer, program_bytes(program) - parameters - optimizer)
 
 
 def program_bytes(program: Any) -> int:
-    """Returns the bytes that a compiled program needs on a device, its arguments and results among them."""
-    account = program.memory_analysis()
-    total = account.argument_size_in_bytes + account.output_size_in_bytes - account.alias_size_in_bytes
-    return total + account.temp_size_in_bytes
+    """Returns the bytes that a compiled program needs on a device, including its arguments and results."""
+    memory = program.memory_analysis()
+    # A donated argument and the result that takes over its memory are counted in both; `alias` is their size.
+    arrays = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return arrays + memory.temp_size_in_bytes
 
 
-def held(tree: Any, layout: Layout | None = None) -> int:
-    """Returns the bytes of a tree, or its shapes, that are on one device."""
+def bytes_per_device(tree: Any, layout: Layout | None = None) -> int:
+    """Returns the bytes of a tree of arrays or shapes on one device; `layout` None = unsharded."""
     if layout is None:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
     sizes = jax.tree.map(
@@ -71,7 +76,7 @@ def held(tree: Any, layout: Layout | None = None) -> int:
 
 
 def memory_limit() -> int:
-    """Returns the bytes that a device of this process may use; CPU devices share what the process may have."""
+    """Returns the bytes that a device of this process may use; CPU devices divide the limit of the process."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
@@ -81,9 +86,10 @@ def memory_limit() -> int:
 
 
 def cgroup_limits() -> list[int]:
-    """Returns the bytes that Linux lets this process have in its control groups, as containers and Slurm set them.
+    """Returns the memory limits, in bytes, of this process's control groups, which containers and Slurm set.
 
-    A group's limit holds for all groups within it. A container may see its own at the top, wherever it says it is.
+    A group's limit applies to all groups inside it. In a container the own group may be mounted at the top, although
+    /proc names a longer path; so the limits of all parents are read, and those that do not exist are skipped.
 
     References: cgroups(7).
     """
@@ -99,78 +105,88 @@ def cgroup_limits() -> list[int]:
         own = top / path.lstrip("/")
         for file in (group / name for group in (own, *own.parents)):
             text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
-            limits += [int(text)] if text.isdigit() else []  # without a limit it says max
+            if text.isdigit():  # `max` = no limit
+                limits.append(int(text))
     return limits
 
 
 def largest_batch(needed: Callable[[int], float], limit: int, unit: int) -> int:
-    """Returns the largest multiple of `unit` rows that fits, to within a few per cent; 0 where `unit` does not.
+    """Returns the largest multiple of `unit` rows that fits, to within a few per cent; 0 if `unit` rows do not fit.
 
-    Memory grows with the rows nearly along a line. Two programs tell the line, and where it ends is tried.
+    Memory grows almost linearly with the rows, so two programs give a line. Where it meets the limit is tried next.
+    Example: with 8 rows needing 2 GB, 32 rows 5 GB and a limit of 10 GB, the next guess is 8 + 8 * 24 / 3 = 72 rows.
 
     Args:
-        needed: rows -> bytes on a device, infinite where no program can be made; compiles one.
-        limit: bytes on a device.
+        needed: rows -> bytes per device, infinite if no program can be compiled. Each call compiles a program.
+        limit: bytes per device.
     """
-    low, low_bytes = unit, needed(unit)
+    low = unit
+    low_bytes = needed(low)
     if low_bytes > limit:
         return 0
-    high, high_bytes = MORE * unit, needed(MORE * unit)
-    for _ in range(TRIES):
-        steps = (limit - low_bytes) * (high - low) / (high_bytes - low_bytes) if high_bytes < math.inf else high - low
-        guess = low + int(steps if high_bytes < math.inf else steps / 2) // unit * unit
+    high = GROWTH * unit
+    high_bytes = needed(high)
+    for _ in range(MAX_PROGRAMS):
+        if high_bytes < math.inf:
+            more = (limit - low_bytes) * (high - low) / (high_bytes - low_bytes)
+        else:
+            more = (high - low) / 2
+        guess = low + int(more) // unit * unit
         if high_bytes <= limit:
             low, low_bytes = high, high_bytes
-        if guess <= low * CLOSE:
+        if guess <= low * CLOSE_ENOUGH:
             break
-        high, high_bytes = guess, needed(guess)
+        high = guess
+        high_bytes = needed(high)
     return high if high_bytes <= limit else low
 
 
 def matrix_flop(step: Callable, *shapes: Any) -> float:
-    """Returns the floating-point operations of a function's matrix products, two for each multiplication."""
-    return count(jax.make_jaxpr(step)(*shapes).jaxpr)
+    """Returns the floating-point operations of a function's matrix products: 2 B D F for [B, D] x [D, F]."""
+    return _count(jax.make_jaxpr(step)(*shapes).jaxpr)
 
 
-def count(jaxpr: core.Jaxpr) -> float:
+def _count(jaxpr: core.Jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
-            left, product = (shape(x) for x in (equation.invars[0], equation.outvars[0]))
+            left = _shape(equation.invars[0])
+            product = _shape(equation.outvars[0])
             total += 2.0 * math.prod(product) * math.prod(left[axis] for axis in contracted)
-        inner = [x for x in jax.tree.leaves(equation.params, is_leaf=is_jaxpr) if is_jaxpr(x)]
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
-        total += times * sum(count(getattr(x, "jaxpr", x)) for x in inner)
+        inner = [x for x in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr) if _is_jaxpr(x)]
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1  # layers, micro-batches
+        total += times * sum(_count(getattr(x, "jaxpr", x)) for x in inner)
     return total
 
 
-def shape(variable: Any) -> tuple[int, ...]:
+def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
 
 
-def is_jaxpr(x: Any) -> bool:
+def _is_jaxpr(x: Any) -> bool:
     return isinstance(x, core.Jaxpr | core.ClosedJaxpr)
 
 
 def matrix_speed(dtype: str, seconds: float = 0.5) -> float:
-    """Measures how many floating-point operations a second one device does in a matrix product of the dtype."""
+    """Measures the floating-point operations per second of one device in a matrix product of the dtype."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((size, size), dtype)
     product = jax.jit(lambda x: x @ x * 0.5)
     product(x).block_until_ready()
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    start = time.perf_counter()
+    count = 0
+    while time.perf_counter() - start < seconds:
         product(x).block_until_ready()
-        done += 1
-    return 2.0 * size**3 * done / (time.perf_counter() - began)
+        count += 1
+    return 2.0 * size**3 * count / (time.perf_counter() - start)
 
 
-def share_reached() -> float:
-    """Returns the share of a matrix product's speed that a step is expected to reach."""
-    return REACHED.get(jax.default_backend(), REACHED_ELSEWHERE)
+def expected_efficiency() -> float:
+    """Returns the expected speed of a training step relative to a matrix product."""
+    return CPU_EFFICIENCY if jax.default_backend() == "cpu" else ACCELERATOR_EFFICIENCY
 
 
-def devices_of_their_own() -> int:
-    """Returns how many devices compute side by side; those of a CPU share its cores."""
+def parallel_devices() -> int:
+    """Returns the number of devices that compute at the same time; the CPU devices of a process share its cores."""
     return jax.process_count() if jax.default_backend() == "cpu" else jax.device_count()

@@ -1,7 +1,10 @@
-"""Which attention kernel a run uses: the fastest that is right for its rows, its dropout, its dtype and its devices.
+"""Chooses the attention kernel of a run: the first that supports its inputs and passes a test on its device.
 
-What a kernel cannot do is known beforehand; what it gets wrong is found by comparing it with plain matrix products on
-the very device, on arrays of the run's own shapes, outputs and gradients. Whatever is in doubt is computed plainly.
+What a kernel does not support is known: dropout, dtypes, row lengths. Whether it is correct is tested before the run
+starts, on arrays with the run's shapes: outputs and gradients against plain matrix products, on the device itself. In
+doubt a run uses plain matrix products.
+
+Axes: B batch, T query position, S key position, N heads, H head size.
 """
 
 import math
@@ -19,20 +22,20 @@ from bert_jax.functional.attention_kernels import BLOCK, KERNELS
 from bert_jax.functional.precision import product
 
 CHOICES = ("auto", "plain", *KERNELS)
-TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # of the largest value; matrix units round float32 as well
+TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # relative to the largest value; matrix units also round float32
 CHECKED_ROWS = 4
 
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """What a run's rows are like.
+    """What the attention of a run computes on.
 
     Attributes:
-        attention_mask: int [B, T], of some batch.
-        packed: whether there may be several sequences in a row.
-        devices: how many one compiled program runs on.
-        seeds: how many are trained together, by a step that is mapped over them.
-        other_lengths: T of other batches, where they do not all have the same.
+        attention_mask: int [B, T], of one batch.
+        packed: whether a row may hold several sequences.
+        devices: number of devices that one compiled program runs on.
+        seeds: number of seeds trained together, by a step that is mapped over them.
+        other_lengths: T of other batches, if it varies.
     """
 
     attention_mask: np.ndarray
@@ -42,122 +45,135 @@ class AttentionInputs:
     other_lengths: tuple[int, ...] = ()
 
 
-def choose_kernel(asked: str, config: BertConfig, rows: AttentionInputs) -> tuple[str | None, str]:
-    """Returns a kernel, or None for plain matrix products, and why.
+def choose_kernel(attention: str, config: BertConfig, inputs: AttentionInputs) -> tuple[str | None, str]:
+    """Returns the name of a kernel, or None for plain matrix products, and the reason.
 
     Args:
-        asked: `auto` takes the first kernel that is right; `plain` none; a kernel's name that one, or none at all.
+        attention: `auto` = the first kernel that works; `plain` = none; or the name of a kernel.
 
     Raises:
-        ValueError: a kernel was asked for by name, and it cannot do this or gets it wrong.
+        ValueError: the kernel that was named does not support the inputs or is wrong on this device.
     """
-    if asked not in CHOICES:
-        raise ValueError(f"attention must be one of {', '.join(CHOICES)}; got {asked!r}")
-    if asked == "plain":
-        return None, "asked for"
-    found = []
-    for name in KERNELS if asked == "auto" else (asked,):
-        wrong = unfit(name, config, rows, asked == "auto") or mistaken(name, config, rows)
-        if wrong is None:
+    if attention not in CHOICES:
+        raise ValueError(f"`attention` must be one of {', '.join(CHOICES)}; got {attention!r}")
+    if attention == "plain":
+        return None, "as requested"
+    reasons = []
+    for name in KERNELS if attention == "auto" else (attention,):
+        reason = unsupported(name, config, inputs, automatic=attention == "auto") or failed_test(name, config, inputs)
+        if reason is None:
             return name, "agrees with plain matrix products"
-        if asked != "auto":
-            raise ValueError(f"attention {name}: {wrong}")
-        found.append(f"{name}: {wrong}")
-    return None, "; ".join(found)
+        if attention != "auto":
+            raise ValueError(f"`attention={name}` {reason}")
+        reasons.append(f"{name} {reason}")
+    return None, "; ".join(reasons)
 
 
-def unfit(name: str, config: BertConfig, rows: AttentionInputs, automatic: bool) -> str | None:
-    """Says why a kernel cannot do this, or returns None."""
-    lengths, H = (rows.attention_mask.shape[1], *rows.other_lengths), config.hidden_size // config.num_attention_heads
-    if (dropout := config.attention_probs_dropout_prob) > 0:
-        return f"has no dropout of attention weights, and attention_probs_dropout_prob is {dropout}"
+def unsupported(name: str, config: BertConfig, inputs: AttentionInputs, *, automatic: bool = False) -> str | None:
+    """Returns why a kernel does not support the inputs, or None.
+
+    Args:
+        automatic: the kernel was not named. Pallas kernels also run on CPUs, but slowly, for tests.
+    """
+    dropout = config.attention_probs_dropout_prob
+    if dropout > 0:
+        return f"has no dropout of attention weights, and `attention_probs_dropout_prob` is {dropout}"
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
-        return f"is for GPUs, this is a {jax.default_backend()}"
+        return f"needs a GPU, this is a {jax.default_backend()}"
     if name == "cudnn":
         if config.dtype != "bfloat16":
-            return f"is for bfloat16, not for {config.dtype}"
-        if rows.seeds > 1:
-            return f"takes one seed, here are {rows.seeds}"
-        return "takes one sequence a row" if rows.packed else None
-    if rows.devices > 1:
-        return f"runs on one device a program, here are {rows.devices} (--parallel pmap has a program for each)"
-    for T in lengths:
+            return f"needs bfloat16, got {config.dtype}"
+        if inputs.seeds > 1:
+            return f"supports one seed, got {inputs.seeds}"
+        return "supports one sequence per row, and rows are packed" if inputs.packed else None
+    if inputs.devices > 1:
+        return f"runs on one device per program, got {inputs.devices} (`parallel=pmap` has one program per device)"
+    H = config.hidden_size // config.num_attention_heads
+    for T in (inputs.attention_mask.shape[1], *inputs.other_lengths):
         if T % min(BLOCK, T) or H & (H - 1):
-            return f"wants rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
+            return f"needs rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
     return None
 
 
-def mistaken(name: str, config: BertConfig, rows: AttentionInputs) -> str | None:
-    """Tries a kernel on rows of the greatest length, the least and one between; says what is wrong, or returns None."""
-    lengths = sorted({rows.attention_mask.shape[1], *rows.other_lengths})
-    some = dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]])
-    return next(filter(None, (mistaken_at(T, name, config, rows) for T in some)), None)
+def failed_test(name: str, config: BertConfig, inputs: AttentionInputs) -> str | None:
+    """Tests a kernel on rows of the largest, the smallest and a medium length; returns what is wrong, or None."""
+    lengths = sorted({inputs.attention_mask.shape[1], *inputs.other_lengths})
+    for T in dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]]):
+        reason = _failed_test_at(T, name, config, inputs)
+        if reason is not None:
+            return reason
+    return None
 
 
-def mistaken_at(T: int, name: str, config: BertConfig, rows: AttentionInputs) -> str | None:
-    """Runs a kernel on rows of T tokens against plain matrix products; says what is wrong with it, or returns None.
+def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInputs) -> str | None:
+    """Compares a kernel with plain matrix products on rows of T tokens; returns what is wrong, or None.
 
-    A few rows are enough, and the plain scores of many would take much memory: a kernel works on each row and each head
-    by itself. What the first rows of a run may not show is made up, see `tried`.
+    A few rows are enough, because a kernel treats each row and head by itself; and the plain scores [B, N, T, T] of
+    many rows would need a lot of memory.
     """
-    mask, run = jnp.asarray(tried(rows, T)), lambda f: f
-    if rows.seeds > 1:
-        mask, run = jnp.stack([mask, mask]), jax.vmap
-    N, H = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    mask = jnp.asarray(_test_mask(inputs, T))  # [B, T]
+    if inputs.seeds > 1:
+        mask = jnp.stack([mask, mask])  # [2, B, T]: two of the K seeds
+    map_seeds = jax.vmap if inputs.seeds > 1 else lambda f: f
+    N = config.num_attention_heads
+    H = config.hidden_size // N
     keys = jax.random.split(jax.random.key(0), 4)
-    q, k, v, wanted = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
-    kept = (mask % 2 == 1)[..., None, None]  # every other sequence; its neighbours and the padding are changed
+    q, k, v, cotangent = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
+    # Sequences 1, 3, 5, ... keep their values, and their neighbours 2, 4, ... and the padding get others: a kernel that
+    # keeps sequences apart gives the same bits for 1, 3, 5, ...
+    kept = (mask % 2 == 1)[..., None, None]
     changed = (jnp.where(kept, x, 1 - x) for x in (q, k, v))
-    forward = jax.jit(run(KERNELS[name]))
+    forward = jax.jit(map_seeds(KERNELS[name]))
     try:
-        raw, *got = jax.device_get(with_gradients(run(KERNELS[name]), q, k, v, mask, wanted))
-        _, *plain = jax.device_get(with_gradients(run(attend), q, k, v, mask, wanted))
-        before, after = forward(q, k, v, mask), forward(*changed, mask)
-        same = bool(jnp.where(kept, before == after, True).all())
-    except Exception as error:  # a kernel may fail in as many ways as there are drivers
-        return f"fails here ({str(error).splitlines()[0]:.200})"
+        raw, *got = jax.device_get(_with_gradients(map_seeds(KERNELS[name]), q, k, v, mask, cotangent))
+        _, *expected = jax.device_get(_with_gradients(map_seeds(_plain_attention), q, k, v, mask, cotangent))
+        before = forward(q, k, v, mask)
+        after = forward(*changed, mask)
+        separate = bool(jnp.where(kept, before == after, True).all())
+    except Exception as error:  # kernels fail in as many ways as there are drivers
+        return f"fails on this device ({str(error).splitlines()[0]:.200})"
     if not np.isfinite(np.asarray(raw, np.float32)).all():
-        return "gets it wrong here: output is not finite everywhere, padding included"
+        return "is wrong on this device: its output is not finite everywhere, padding included"
     tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])
-    for what, a, b in zip(("output", "gradient of q", "gradient of k", "gradient of v"), got, plain, strict=True):
-        off = (
-            np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).max()
-            / np.abs(np.asarray(b, np.float32)).max()
-        )
-        if not off <= tolerance:
-            return f"gets it wrong here: {what} is off by {off:.1g} of its largest value"
-    return None if same else "gets it wrong here: a sequence feels its neighbours or padding"
+    names = ("output", "gradient of q", "gradient of k", "gradient of v")
+    for what, *pair in zip(names, got, expected, strict=True):
+        a, b = (np.asarray(x, np.float32) for x in pair)
+        error = np.abs(a - b).max() / np.abs(b).max()
+        if not error <= tolerance:
+            return f"is wrong on this device: the {what} differs by {error:.1g} of its largest value"
+    return None if separate else "is wrong on this device: a sequence sees its neighbours or padding"
 
 
-def tried(rows: AttentionInputs, T: int) -> np.ndarray:
-    """Returns the mask [B, T] that a kernel is tried on: some of the run's rows, one that padding ends, one of padding.
+def _test_mask(inputs: AttentionInputs, T: int) -> np.ndarray:
+    """Returns a mask [B, T]: some of the run's rows, one row that ends in padding and one of padding only.
 
-    The row that padding ends holds three sequences where rows are packed, though the run's first rows may have but one.
+    The first rows of a packed run may hold one sequence each, so the row that ends in padding holds three. With T = 14:
+    1 1 2 2 2 2 2 3 3 3 3 3 0 0.
     """
-    some, place = rows.attention_mask[:CHECKED_ROWS, :T], np.arange(T)
-    numbers = 1 + (place >= T // 5) + (place >= T // 2) if rows.packed else 1
-    ended = numbers * (place < T - T // 7)
-    return np.concatenate([some, [ended, 0 * ended]]).astype(some.dtype)
+    rows = inputs.attention_mask[:CHECKED_ROWS, :T]
+    position = np.arange(T)
+    sequence = 1 + (position >= T // 5) + (position >= T // 2) if inputs.packed else 1
+    padded = sequence * (position < T - T // 7)
+    return np.concatenate([rows, [padded, 0 * padded]]).astype(rows.dtype)
 
 
 @jax.jit
-def attend(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
-    """Attention as plain matrix products, in the arrangement of the kernels: [B, T, N, H]."""
+def _plain_attention(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
+    """Attention by plain matrix products, with the axes of the kernels: [B, T, N, H]."""
     scores = product("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])
-    weights = jax.nn.softmax(
-        jnp.where(make_attention_mask(attention_mask), scores, jnp.finfo(scores.dtype).min), axis=-1
-    )
+    mask = make_attention_mask(attention_mask)
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
     return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(q.dtype), v)
 
 
-def with_gradients(f: Callable, q: Array, k: Array, v: Array, mask: Array, wanted: Array) -> tuple[Array, ...]:
-    """Returns f's output, the same where there are tokens, and the gradients of its product with `wanted` there."""
-    real = (mask != 0)[..., None, None]
+def _with_gradients(f: Callable, q: Array, k: Array, v: Array, mask: Array, cotangent: Array) -> tuple[Array, ...]:
+    """Returns f's output, the same with zeros at padding, and the gradients of (the latter · cotangent)."""
+    is_token = (mask != 0)[..., None, None]
 
-    def along(q, k, v):
+    def scalar(q, k, v):
         raw = f(q, k, v, mask)
-        out = jnp.where(real, raw, 0)
-        return (out * wanted).astype(jnp.float32).sum(), (raw, out)
+        out = jnp.where(is_token, raw, 0)
+        return (out * cotangent).astype(jnp.float32).sum(), (raw, out)
 
-    gradients, outputs = jax.jit(jax.grad(along, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+    gradients, outputs = jax.jit(jax.grad(scalar, argnums=(0, 1, 2), has_aux=True))(q, k, v)
     return *outputs, *gradients

@@ -1,14 +1,15 @@
-"""Over which devices a step is spread, and how: two layouts of one pure step, with one interface.
+"""How a step is spread over devices: two layouts of one pure step, with the same interface.
 
-`MeshLayout` is `jax.jit` over a mesh with the axes `data` (rows of the batch), `fsdp` (rows too, and parameters split
-among the same devices) and `tensor` (heads, inner layer, vocabulary). Each parameter's logical axes name the mesh axes
-it is split over; whatever the optimizer keeps of a parameter is split the same way. XLA puts in the communication.
+`MeshLayout` is `jax.jit` over a mesh with the axes `data` (splits the rows of the batch), `fsdp` (splits rows and
+parameters over the same devices) and `tensor` (splits heads, the inner layer and the vocabulary). The logical axes of a
+parameter decide over which mesh axes it is split (`RULES`); its optimizer state is split the same way. XLA inserts the
+communication.
 
-`PmapLayout` is `jax.pmap` over the axis `data`: every device holds the whole state and some of the rows, and the step
-itself adds up the devices.
+`PmapLayout` is `jax.pmap` over the axis `data`: each device holds the whole state and a slice of the rows, and the step
+sums over the devices itself.
 
-To a caller they are the same: a state is the same tree of global arrays under both, so that a checkpoint of one is
-read by the other. Devices may belong to several processes, each of which brings its own rows.
+A state is the same tree of global arrays in both, so each reads the checkpoints of the other. Devices may belong to
+several processes; each process brings its own rows.
 
 References: Xu et al., GSPMD, 2021. Rajbhandari et al., ZeRO, 2020 (fsdp). Shoeybi et al., Megatron-LM, 2019 (tensor).
 """
@@ -30,39 +31,37 @@ from bert_jax.models.sharding import ROWS
 from bert_jax.training.state import TrainState
 
 LAYOUTS = ("mesh", "pmap")
-RULES = {"vocabulary": "tensor", "heads": "tensor", "inner": "tensor", "hidden": "fsdp"}
+RULES = {"vocabulary": "tensor", "heads": "tensor", "inner": "tensor", "hidden": "fsdp"}  # logical axis: mesh axis
 
 
 def make_layout(
     name: str = "mesh", *, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> "Layout":
-    """Returns the layout `mesh` or `pmap` over `devices`; default: all there are, those of other processes too.
+    """Returns the layout `mesh` or `pmap` over `devices`; by default all devices of all processes.
 
     Raises:
-        ValueError: the devices cannot be divided so.
+        ValueError: the number of devices is not divisible by fsdp x tensor.
     """
     if name not in LAYOUTS:
-        raise ValueError(f"parallel must be one of {', '.join(LAYOUTS)}; got {name!r}")
+        raise ValueError(f"`parallel` must be one of {', '.join(LAYOUTS)}; got {name!r}")
     if name == "mesh":
         return MeshLayout(make_mesh(fsdp=fsdp, tensor=tensor, devices=devices))
     if (fsdp, tensor) != (1, 1):
-        raise ValueError(f"pmap splits nothing but rows: fsdp {fsdp} x tensor {tensor} asks for parallel mesh")
-    # pmap counts the devices process by process.
-    devices = (
-        sorted(jax.devices(), key=lambda device: (device.process_index, device.id)) if devices is None else devices
-    )
+        raise ValueError(f"`parallel=pmap` splits only rows: `fsdp={fsdp}` x `tensor={tensor}` needs `parallel=mesh`")
+    if devices is None:  # in the order in which pmap numbers them
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return PmapLayout(Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,)))
 
 
 def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh over the devices, `data` taking what `fsdp` and `tensor` leave.
+    """Returns a mesh of data x fsdp x tensor, with data = number of devices / (fsdp x tensor).
 
     Raises:
         ValueError: the number of devices is not divisible by fsdp x tensor.
     """
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or tensor < 1 or count % (fsdp * tensor):
-        raise ValueError(f"{count} devices cannot be divided into fsdp {fsdp} x tensor {tensor}")
+        raise ValueError(f"{count} devices cannot be divided into `fsdp={fsdp}` x `tensor={tensor}`")
     shape = (count // (fsdp * tensor), fsdp, tensor)
     types = (jax.sharding.AxisType.Auto,) * 3
     return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=types, devices=devices)
@@ -75,53 +74,53 @@ class MeshLayout:
     mesh: Mesh
 
     @property
-    def rows(self) -> NamedSharding:
-        """How the rows of a batch lie."""
+    def batch_sharding(self) -> NamedSharding:
+        """The sharding of a batch: its rows are split over data and fsdp."""
         return NamedSharding(self.mesh, P(ROWS))
 
     @property
     def shards(self) -> int:
-        """The number of parts that the rows are divided into."""
+        """The number of shards that the rows are split into."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     @property
     def devices_in_a_program(self) -> int:
-        """How many devices one compiled program runs on."""
+        """The number of devices that one compiled program runs on."""
         return self.mesh.size
 
     def shardings(self, tree) -> Any:
-        """Returns how parameters, or a state, or their shapes, lie: each device has its share."""
+        """Returns the shardings of parameters or a state, or of their shapes: each device holds a shard."""
         return tree_shardings(tree, self.mesh)
 
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
-        """Returns `make(key)`, each device making its own share only."""
+        """Returns `make(key)`; each device computes only its own shards."""
         return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make, key)))(key)
 
     def compile_step(self, step: Callable, state: TrainState) -> Callable:
-        """Returns the jitted `(state, batch) -> (state, figures)`, which takes over the state's memory.
+        """Returns the jitted `(state, batch) -> (state, metrics)`; the state is donated.
 
         Args:
-            step: (state, batch, axis) -> (state, figures).
+            step: (state, batch, axis) -> (state, metrics).
             state: the state, or its shapes.
         """
         shardings = self.shardings(state)
         return jax.jit(
-            self.within(step),
-            in_shardings=(shardings, self.rows),
+            self._with_mesh(step),
+            in_shardings=(shardings, self.batch_sharding),
             out_shardings=(shardings, NamedSharding(self.mesh, P())),
             donate_argnums=0,
         )
 
     def compile_evaluation(self, step: Callable, params) -> Callable:
-        """Returns the jitted `(params, batch) -> measures` of a step (params, batch, axis) -> measures."""
+        """Returns the jitted `(params, batch) -> metrics` of a step (params, batch, axis) -> metrics."""
         return jax.jit(
-            self.within(step),
-            in_shardings=(self.shardings(params), self.rows),
+            self._with_mesh(step),
+            in_shardings=(self.shardings(params), self.batch_sharding),
             out_shardings=NamedSharding(self.mesh, P()),
         )
 
-    def within(self, step: Callable) -> Callable:
-        """Returns the step with the mesh set for the model to see."""
+    def _with_mesh(self, step: Callable) -> Callable:
+        """Returns the step with the mesh set, because the model's sharding constraints need it."""
 
         def call(state, batch):
             with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
@@ -130,56 +129,58 @@ class MeshLayout:
         return call
 
     def device_put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
-        """Lays this process's rows of a batch on its devices; together the processes' rows are the global batch."""
-        return {name: jax.make_array_from_process_local_data(self.rows, array) for name, array in batch.items()}
+        """Copies this process's rows of a batch to its devices; the rows of all processes form the global batch."""
+        return {
+            name: jax.make_array_from_process_local_data(self.batch_sharding, array) for name, array in batch.items()
+        }
 
     def shapes(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the shapes of a global batch as a compiled step takes them."""
-        return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.rows) for name, x in batch.items()}
+        """Returns the shapes of a global batch, as `lower` of a compiled step takes them."""
+        return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_sharding) for name, x in batch.items()}
 
 
 @dataclass(frozen=True)
 class PmapLayout:
-    """`jax.pmap` over the axis `data` of a mesh that has no other."""
+    """`jax.pmap` over the only axis, `data`, of a mesh."""
 
     mesh: Mesh
 
     @property
-    def rows(self) -> NamedSharding:
-        """How the rows of a batch lie, after those of one device have an axis to themselves."""
+    def batch_sharding(self) -> NamedSharding:
+        """The sharding of a batch [devices, rows per device, ...]."""
         return NamedSharding(self.mesh, P("data"))
 
     @property
     def shards(self) -> int:
-        """The number of parts that the rows are divided into."""
+        """The number of shards that the rows are split into."""
         return self.mesh.size
 
     @property
     def devices_in_a_program(self) -> int:
-        """How many devices one compiled program runs on: every device has one of its own."""
+        """The number of devices that one compiled program runs on: each device has its own."""
         return 1
 
     def shardings(self, tree) -> Any:
-        """Returns how parameters, or a state, or their shapes, lie: whole on every device."""
+        """Returns the shardings of parameters or a state, or of their shapes: replicated on every device."""
         return jax.tree.map(lambda _: NamedSharding(self.mesh, P()), tree)
 
     def create(self, make: Callable[[Array], TrainState], key: Array) -> TrainState:
-        """Returns `make(key)`, whole on every device."""
+        """Returns `make(key)`, replicated on every device."""
         return jax.jit(make, out_shardings=NamedSharding(self.mesh, P()))(key)
 
     def compile_step(self, step: Callable, state: TrainState) -> Callable:
-        """Returns the mapped `(state, batch) -> (state, figures)`, which takes over the state's memory.
+        """Returns the mapped `(state, batch) -> (state, metrics)`; the state is donated.
 
         Args:
-            step: (state, batch, axis) -> (state, figures), which adds up the devices of the axis itself.
+            step: (state, batch, axis) -> (state, metrics), which sums over the axis itself.
         """
-        return self.mapped(step, donate_argnums=0)
+        return self._pmap(step, donate_argnums=0)
 
     def compile_evaluation(self, step: Callable, params) -> Callable:
-        """Returns the mapped `(params, batch) -> measures` of a step (params, batch, axis) -> measures."""
-        return self.mapped(step)
+        """Returns the mapped `(params, batch) -> metrics` of a step (params, batch, axis) -> metrics."""
+        return self._pmap(step)
 
-    def mapped(self, step: Callable, **options: Any) -> Callable:
+    def _pmap(self, step: Callable, **options: Any) -> Callable:
         call = jax.pmap(
             partial(step, axis="data"),
             axis_name="data",
@@ -191,21 +192,23 @@ class PmapLayout:
         )
         if jax.process_count() == 1:
             return call
-        # What comes out of pmap lies on this process's devices alone, as far as the arrays know.
+        # The results of pmap are arrays on this process's devices only; they are the same in all processes.
         return lambda *inputs: multihost_utils.host_local_array_to_global_array(call(*inputs), self.mesh, P())
 
     def device_put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
-        """Lays this process's rows of a batch on its devices; together the processes' rows are the global batch."""
+        """Copies this process's rows of a batch to its devices; the rows of all processes form the global batch."""
         local = self.mesh.local_mesh.size
         return {
-            name: jax.make_array_from_process_local_data(self.rows, x.reshape(local, -1, *x.shape[1:]))
+            name: jax.make_array_from_process_local_data(self.batch_sharding, x.reshape(local, -1, *x.shape[1:]))
             for name, x in batch.items()
         }
 
     def shapes(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns the shapes of a global batch as a compiled step takes them."""
+        """Returns the shapes of a global batch, as `lower` of a compiled step takes them."""
         return {
-            name: jax.ShapeDtypeStruct((self.shards, len(x) // self.shards, *x.shape[1:]), x.dtype, sharding=self.rows)
+            name: jax.ShapeDtypeStruct(
+                (self.shards, len(x) // self.shards, *x.shape[1:]), x.dtype, sharding=self.batch_sharding
+            )
             for name, x in batch.items()
         }
 
@@ -216,42 +219,49 @@ Layout = MeshLayout | PmapLayout
 def tree_shardings(tree, mesh: Mesh) -> Any:
     """Returns a NamedSharding for each leaf of a parameter tree, a `TrainState` or their shapes.
 
-    An axis whose length the devices do not divide stays whole, and so does one of seeds in front of a parameter's own;
-    what is no parameter is on every device.
+    Example: on 8 devices as data 2 x fsdp 2 x tensor 2, `encoder/feed_forward/up/kernel` of BERT base has the logical
+    axes (layers, hidden, inner) and the shape [12, 768, 3072]. RULES give P(None, "fsdp", "tensor"), so each device
+    holds [12, 384, 1536], and both devices along `data` hold the same. Its bias (layers, inner) [12, 3072] gets
+    P(None, "tensor"): [12, 1536] on each device.
+
+    An axis whose length is not divisible by the mesh axis is not split: a vocabulary of 30,523 with tensor 2 stays
+    whole. Neither is an axis of K seeds in front of a parameter's own axes. Leaves that are no parameters, such as the
+    step, are replicated.
     """
 
     def sharding(axes: tuple[str, ...], leaf) -> NamedSharding:
-        names = (RULES.get(axis) for axis in axes)
-        seeds = leaf.ndim - len(axes) if axes else 0
-        sizes = zip(names, leaf.shape[seeds:], strict=False)
-        fits = (name if name and size % mesh.shape[name] == 0 else None for name, size in sizes)
-        return NamedSharding(mesh, P(*[None] * seeds, *fits))
+        leading = leaf.ndim - len(axes) if axes else 0  # 1 if the leaf has an axis of K seeds
+        spec = [None] * leading
+        for axis, size in zip(axes, leaf.shape[leading:], strict=False):
+            name = RULES.get(axis)
+            spec.append(name if name and size % mesh.shape[name] == 0 else None)
+        return NamedSharding(mesh, P(*spec))
 
     return jax.tree.map(lambda leaf, axes: sharding(axes, leaf), tree, logical_axes(tree))
 
 
 def check_batch(rows: int, layout: Layout, accumulate: int = 1) -> None:
-    """Raises ValueError where a batch cannot be spread evenly over the layout in `accumulate` parts."""
+    """Raises ValueError unless a batch can be split evenly over the layout's shards and `accumulate` micro-batches."""
     if rows % (layout.shards * accumulate):
         parts = f"{layout.shards} groups of devices x {accumulate} micro-batches"
         raise ValueError(f"a batch of {rows} rows cannot be divided over {parts}")
 
 
 def slice_to_read(layout: Layout) -> tuple[int, int]:
-    """Returns which slice of every global batch this process brings, as (index, count).
+    """Returns which slice of each global batch this process reads, as (index, count).
 
-    Processes whose devices hold the same rows (a `tensor` axis that reaches over several) bring the same slice.
+    Processes whose devices hold the same rows, because the `tensor` axis spans them, read the same slice. Example: 4
+    row shards, held by the processes 0, 0, 1, 1 give (0, 2) in process 0 and (1, 2) in process 1.
 
     Raises:
-        ValueError: processes share some of their rows and not others.
+        ValueError: two processes share some, but not all, of their rows.
     """
-    held: dict[int, set[int]] = {}
-    indices = layout.rows.devices_indices_map((layout.shards,))
-    for device, (part,) in indices.items():
-        held.setdefault(device.process_index, set()).add(part.start or 0)
-    slices = sorted({tuple(sorted(parts)) for parts in held.values()})
+    shards_of: dict[int, set[int]] = {}  # by process
+    for device, (rows,) in layout.batch_sharding.devices_indices_map((layout.shards,)).items():
+        shards_of.setdefault(device.process_index, set()).add(rows.start or 0)
+    slices = sorted({tuple(sorted(shards)) for shards in shards_of.values()})
     if sum(map(len, slices)) != layout.shards or len(set(map(len, slices))) != 1:
         raise ValueError(
-            f"the devices of {jax.process_count()} processes hold rows that overlap in part: choose another --tensor"
+            f"the devices of {jax.process_count()} processes hold partly overlapping rows: choose another `tensor`"
         )
-    return slices.index(tuple(sorted(held[jax.process_index()]))), len(slices)
+    return slices.index(tuple(sorted(shards_of[jax.process_index()]))), len(slices)

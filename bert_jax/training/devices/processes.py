@@ -1,8 +1,8 @@
-"""Several processes that train as one, on one machine or on many.
+"""Several processes that train together, on one machine or on many.
 
-Every process runs the same program. Each brings its own slice of the data to the devices that are its own, and all take
-every step together; the first alone writes files and speaks. JAX's coordination service finds them and watches over
-them: where one dies, the others end too, and all are started again.
+Each process runs the same program, feeds its own slice of the data to its own devices, and takes every step together
+with the others. Only the first process writes files and prints. JAX's coordination service connects the processes: if
+one dies, the others end too, and the supervisor restarts all of them.
 
 References: https://docs.jax.dev/en/latest/multi_process.html.
 """
@@ -17,56 +17,59 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-A_WEEK = 7 * 24 * 3600  # seconds: longer than any corpus takes to read; a process that dies is noticed by other means
+# Longer than it takes to read any corpus. JAX's coordination service notices a dead process long before.
+BARRIER_TIMEOUT = 7 * 24 * 3600  # seconds
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Makes this process one of several; to be called before anything else is asked of JAX.
+    """Makes this process one of several; must be called before anything else that uses JAX.
 
-    What is None is found out from Slurm, Kubernetes, Open MPI or a TPU pod.
+    Arguments that are None are read from Slurm, Kubernetes, Open MPI or a TPU pod.
 
     Args:
-        coordinator: HOST:PORT of process 0, where the others find it.
+        coordinator: HOST:PORT of process 0.
 
     Raises:
-        ValueError: nothing was found, or what was given does not fit.
+        ValueError: no such cluster was found, or the arguments are inconsistent.
     """
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except ValueError as error:
         if None not in (coordinator, num_processes, process_id):
             raise
-        ways = "give --coordinator HOST:PORT, --num-processes and --process-id"
         raise ValueError(
-            f"--distributed: no Slurm, Kubernetes, Open MPI or TPU pod says enough ({error}): {ways}"
+            f"no Slurm, Kubernetes, Open MPI or TPU pod was found for `distributed` ({error}): give `coordinator`, "
+            "`num_processes` and `process_id`"
         ) from None
     if not is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def is_first() -> bool:
-    """Says whether this process is the one that writes files; it is where there is one alone."""
+    """Returns whether this process writes files and prints: the first of several, or a single one."""
     return jax.process_index() == 0
 
 
-def barrier(what: str) -> None:
-    """Returns when all processes have called it; `what` names the moment, and each has its own."""
-    multihost.sync_global_processes(f"bert_jax: {what}", timeout=A_WEEK, processes=set(range(jax.process_count())))
+def barrier(name: str) -> None:
+    """Waits until all processes have called this; each barrier needs a name of its own, such as what it waits for."""
+    multihost.sync_global_processes(
+        f"bert_jax: {name}", timeout=BARRIER_TIMEOUT, processes=set(range(jax.process_count()))
+    )
 
 
 @contextmanager
-def first_process_first(what: str) -> Iterator[None]:
-    """Lets the first process through the block before the others: what it leaves in a cache they find there."""
+def first_process_first(name: str) -> Iterator[None]:
+    """Runs the block in the first process before the others, which then find its results in a cache on disk."""
     if not is_first():
-        barrier(what)
+        barrier(name)
     yield
     if is_first():
-        barrier(what)
+        barrier(name)
 
 
-def broadcast_from_first(what: str, make: Callable[[], bytes]) -> bytes:
-    """Returns what `make` gives in the first process, in all of them; the others wait for it, and are told."""
+def broadcast_from_first(name: str, make: Callable[[], bytes]) -> bytes:
+    """Calls `make` in the first process, and returns its result in all processes."""
     content = np.frombuffer(make() if is_first() else b"", np.uint8)
-    barrier(what)
+    barrier(name)  # `make` may take longer than the broadcast's own timeout
     size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
     return bytes(multihost_utils.broadcast_one_to_all(content if is_first() else np.zeros(size, np.uint8)))

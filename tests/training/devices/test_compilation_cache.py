@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from bert_jax.training.devices import compilation_cache as compilation
 
-compilation.WORTH_KEEPING = 0.0
+compilation.MIN_SECONDS = 0.0
 folder = compilation.keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))

@@ -23,7 +23,7 @@ from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining.plan import span
 from bert_jax.training.devices import cost as plan
 from bert_jax.training.devices import parallel
-from bert_jax.training.devices.cost import held, largest_batch, matrix_flop, memory_limit, memory_of
+from bert_jax.training.devices.cost import bytes_per_device, largest_batch, matrix_flop, memory_limit, memory_of
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
@@ -72,7 +72,7 @@ def test_memory_is_told_apart():
 def test_with_fsdp_a_device_has_its_share():
     model = BertForPreTraining(CONFIG)
     state = shapes_of(model)
-    whole, shared = (held(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
+    whole, shared = (bytes_per_device(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
     kernels = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
     assert whole / 4 < shared < whole / 4 + (whole - kernels) + whole / 8
 

@@ -183,8 +183,8 @@ def test_parameters_are_born_sharded():
     """The program that makes them never holds a parameter whole: each device's outputs are its share."""
     layout = parallel.make_layout(fsdp=8)
     shapes = jax.eval_shape(create, jax.random.key(0))
-    where = parallel.tree_shardings(shapes, layout.mesh)
-    memory = jax.jit(create, out_shardings=where).lower(jax.random.key(0)).compile().memory_analysis()
+    shardings = parallel.tree_shardings(shapes, layout.mesh)
+    memory = jax.jit(create, out_shardings=shardings).lower(jax.random.key(0)).compile().memory_analysis()
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves((shapes.params, shapes.optimizer_state)))
     assert memory.output_size_in_bytes < whole / 8 * 1.3
 
@@ -209,11 +209,11 @@ def test_layouts_that_do_not_fit_are_refused():
         ValueError, match="batch of 8 rows cannot be divided over 8 groups of devices x 3 micro-batches"
     ):
         parallel.check_batch(8, parallel.make_layout("pmap"), 3)
-    with pytest.raises(ValueError, match="8 devices cannot be divided into fsdp 3 x tensor 1"):
+    with pytest.raises(ValueError, match="8 devices cannot be divided into `fsdp=3` x `tensor=1`"):
         parallel.make_layout(fsdp=3)
-    with pytest.raises(ValueError, match="pmap splits nothing but rows: fsdp 2 x tensor 1"):
+    with pytest.raises(ValueError, match="`parallel=pmap` splits only rows: `fsdp=2` x `tensor=1`"):
         parallel.make_layout("pmap", fsdp=2)
-    with pytest.raises(ValueError, match="parallel must be one of mesh, pmap; got 'ddp'"):
+    with pytest.raises(ValueError, match="`parallel` must be one of mesh, pmap; got 'ddp'"):
         parallel.make_layout("ddp")
 
 

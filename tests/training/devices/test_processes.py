@@ -106,7 +106,7 @@ def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path)
             np.testing.assert_allclose(got[name], wanted[name], rtol=SAME_LOSSES, err_msg=name)
 
 
-def test_what_the_first_process_makes_the_others_hear(tmp_path):
+def test_every_process_gets_what_the_first_one_makes(tmp_path):
     address = free_address()
     started = [start(hear, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
     for process in started:
@@ -115,8 +115,8 @@ def test_what_the_first_process_makes_the_others_hear(tmp_path):
     assert heard == [bytes(range(256)) * 5] * 2
 
 
-def test_one_process_hears_itself():
-    assert processes.broadcast_from_first("it is made", lambda: b"made") == b"made"
+def test_a_single_process_gets_what_it_makes():
+    assert processes.broadcast_from_first("content", lambda: b"made") == b"made"
 
 
 def held_by(*processes_of_rows: tuple[int, ...]):
@@ -124,7 +124,7 @@ def held_by(*processes_of_rows: tuple[int, ...]):
     devices = [(process, shard) for shard, holders in enumerate(processes_of_rows) for process in holders]
     indices = {Device(process): (slice(shard, shard + 1),) for process, shard in devices}
     rows = SimpleNamespace(devices_indices_map=lambda shape: indices)
-    return SimpleNamespace(shards=len(processes_of_rows), rows=rows)
+    return SimpleNamespace(shards=len(processes_of_rows), batch_sharding=rows)
 
 
 class Device:
@@ -147,8 +147,8 @@ def test_a_process_reads_the_rows_of_its_devices(monkeypatch, holders, slices):
         assert parallel.slice_to_read(held_by(*holders)) == wanted
 
 
-def test_processes_that_share_some_rows_are_refused():
-    with pytest.raises(ValueError, match="hold rows that overlap in part: choose another --tensor"):
+def test_processes_that_share_only_some_rows_are_an_error():
+    with pytest.raises(ValueError, match="hold partly overlapping rows: choose another `tensor`"):
         parallel.slice_to_read(held_by((0,), (0, 1), (1,)))
 
 
@@ -161,28 +161,26 @@ def test_processes_that_share_some_rows_are_refused():
         (["--distributed", "--num-processes", "0"], "--num-processes must be at least 1, got 0"),
     ],
 )
-def test_bad_flags_are_refused(flags, message):
+def test_inconsistent_flags_are_an_error(flags, message):
     with pytest.raises(ValueError, match=message):
         check(read_settings(flags, description=""))
 
 
-def test_how_processes_found_one_another_is_not_recorded():
+def test_how_processes_connect_is_not_recorded():
     settings = read_settings(["--distributed", "--coordinator", "here:1", "--process-id", "0"], description="")
     assert "processes" not in as_record(settings)
 
 
-def test_without_a_cluster_the_flags_are_asked_for(monkeypatch):
+def test_without_a_cluster_the_error_names_the_arguments(monkeypatch):
     def found_nothing(*arguments):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", found_nothing)
-    with pytest.raises(
-        ValueError, match=r"no Slurm, .* give --coordinator HOST:PORT, --num-processes and --process-id"
-    ):
+    with pytest.raises(ValueError, match=r"no Slurm, .* give `coordinator`, `num_processes` and `process_id`"):
         processes.join()
 
 
-def test_alone_nobody_is_waited_for():
+def test_a_single_process_waits_for_nobody():
     processes.barrier("a moment")
     with processes.first_process_first("a block"):
         assert processes.is_first()
