@@ -79,10 +79,10 @@ def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) ->
     def compute_metrics(outputs, batch) -> Metrics:
         logits, labels, weights = outputs.logits, batch["labels"], batch["weights"]
         options = {"problem_type": problem_type, "smoothing": smoothing}
-        measures = {"loss": losses.classification_loss(logits, labels, weights, **options)}
+        metrics = {"loss": losses.classification_loss(logits, labels, weights, **options)}
         if problem_type == "single_label_classification":
-            measures["accuracy"] = losses.accuracy(logits, labels, weights > 0)
-        return measures
+            metrics["accuracy"] = losses.accuracy(logits, labels, weights > 0)
+        return metrics
 
     return Objective(model, compute_metrics, {"loss": "weights"})
 

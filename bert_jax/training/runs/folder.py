@@ -129,6 +129,11 @@ def _unfinished(name: str) -> str:
     return f".{name}.part"
 
 
+def _do(settings: Settings) -> str:
+    """Returns `train`, `evaluate` or `predict`; settings of pretraining have no `do`, and train."""
+    return next((group["do"] for group in settings.values() if "do" in group), "train")
+
+
 def _differences(before: Settings, now: Settings, defaults: Settings) -> Iterator[tuple[str, Any, Any]]:
     """Yields (name, value before, value now) of each setting that differs.
 
