@@ -1,6 +1,6 @@
-"""Runs in processes of their own that start within a second, to be killed.
+"""Runs in separate processes, which start within a second and can be killed.
 
-To import JAX and Orbax takes seconds: multiprocessing's fork server does it once, and each run is forked from it.
+Importing JAX and Orbax takes seconds: multiprocessing's fork server does it once, and each run is forked from it.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ from bert_jax.training.steps import train_step
 CONTEXT = get_context("forkserver")
 NO_DISK = 77
 STEPS = 150
-WIDE = 200_000  # parameters: enough for a save to take many steps
+WIDE = 200_000  # parameters; so many that a save takes as long as several steps
 FIT: Any = SimpleNamespace(
     loss_and_metrics=lambda params, batch, key: {
         "loss": (
@@ -54,11 +54,11 @@ FIT: Any = SimpleNamespace(
 
 
 def start(target, *arguments, devices: int = 1, log: Path | None = None):
-    """Starts `target(*arguments)` in a process that has so many CPU devices; what it prints goes to `log`."""
+    """Starts `target(*arguments)` in a process with a number of CPU devices; its output goes to `log`."""
     here = Path(__file__).parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parents[1])]))
-        patch.setenv("PYTHONWARNINGS", "ignore")  # JAX warns of forks; in the server nothing of it has run
+        patch.setenv("PYTHONWARNINGS", "ignore")  # JAX warns of forks, but the server has run nothing of it
         CONTEXT.set_forkserver_preload(["resumable"])
         forkserver.ensure_running()
     process = CONTEXT.Process(target=begin, args=(target, arguments, devices, log))
@@ -83,7 +83,7 @@ def batch(number: int) -> dict[str, np.ndarray]:
 
 
 def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0) -> None:
-    """Fits numbers to noise: everything of a run of train.py but text and model."""
+    """Fits parameters to noise: like a run of train.py, without text and model."""
     optimizer = optax.adam(0.1)
 
     @jax.jit
@@ -129,7 +129,7 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
 
 
 def fit_in_a_group(run: Path, pause: float) -> None:
-    """A run with two workers that make its batches, the three of them in a group of their own."""
+    """A run with two workers that make its batches, the three processes in a separate group."""
     os.setsid()
     fit(run, pause, num_workers=2)
 
@@ -138,7 +138,7 @@ def alive_in(group: int) -> list[int]:
     """Returns the processes of a group that are alive."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # the process ended meanwhile
             state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
             if state != "Z" and int(its_group) == group:
                 found.append(int(path.parent.name))
@@ -146,7 +146,7 @@ def alive_in(group: int) -> list[int]:
 
 
 def pretrain(compiled: Path, *flags: str) -> None:
-    """train.py, as it is run from the command line; what it compiles is kept for the next."""
+    """train.py, as on the command line; compiled programs are kept for the next run."""
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     sys.argv = [script.__file__, *flags]
@@ -155,10 +155,10 @@ def pretrain(compiled: Path, *flags: str) -> None:
 
 
 def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> None:
-    """train.py where `disk` is a file system of its own, which no other process sees; ends with NO_DISK if that fails.
+    """train.py with `disk` as a separate file system that no other process sees; exits with NO_DISK if that fails.
 
     Args:
-        options: those of a tmpfs, such as size=600k or ro.
+        options: of a tmpfs, such as size=600k or ro.
     """
     user, group, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
     if libc.unshare(0x10000000 | 0x00020000):  # new user, new mounts
@@ -177,8 +177,8 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
             )
 
 
-def dream(entered: Path) -> None:
-    """Sits in one compiled step for longer than anybody waits."""
+def endless_step(entered: Path) -> None:
+    """Runs one compiled step that does not end."""
     step = jax.jit(lambda x: jax.lax.fori_loop(0, 2**31 - 1, lambda _, x: jnp.sin(x), x)).lower(0.5).compile()
     with Interruption():
         entered.touch()
@@ -186,36 +186,36 @@ def dream(entered: Path) -> None:
 
 
 def free_address() -> str:
-    """Returns HOST:PORT on this machine where nobody listens."""
+    """Returns an unused HOST:PORT on this machine."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{found.getsockname()[1]}"
 
 
-def count_steps(address: str, index: int, told: Path) -> None:
-    """One of two processes that count steps until they are told to end; writes down where it was told."""
+def count_steps(address: str, index: int, folder: Path) -> None:
+    """One of two processes that count steps until they are interrupted; writes the step at which they stop."""
     jax.distributed.initialize(address, num_processes=2, process_id=index)
     with Interruption() as interruption:
         step = 1
         while not interruption.requested(step):
-            (told / f"{index}.step").write_text(str(step))
-            time.sleep(0.01 * (1 + index))  # one is ahead of the other
+            (folder / f"{index}.step").write_text(str(step))
+            time.sleep(0.01 * (1 + index))  # one process is ahead of the other
             step += 1
-        (told / f"{index}.end").write_text(f"{step} {interruption.received}")
-    while not (told / "1.end").exists():  # the first is the one that the others hear from
+        (folder / f"{index}.end").write_text(f"{step} {interruption.received}")
+    while not (folder / "1.end").exists():  # the first process runs the coordination service
         time.sleep(0.01)
 
 
-def hear(address: str, index: int, folder: Path) -> None:
-    """One of two processes, the second of which hears of the first what it never makes; writes down what it heard."""
+def receive(address: str, index: int, folder: Path) -> None:
+    """One of two processes; writes what the first one broadcasts."""
     jax.distributed.initialize(address, num_processes=2, process_id=index)
-    heard = processes.broadcast_from_first("content", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
-    (folder / f"{index}.heard").write_bytes(heard)
+    received = processes.broadcast_from_first("content", lambda: bytes(range(256)) * 5 if index == 0 else b"made twice")
+    (folder / f"{index}.received").write_bytes(received)
     processes.barrier("both processes have the value")
 
 
 def wait_until(condition, process, seconds: float = 60.0) -> None:
-    """Waits for something to happen in a process that is alive."""
+    """Waits until a condition is true, while the process is alive."""
     end = time.monotonic() + seconds
     while not condition() and process.is_alive():
         assert time.monotonic() < end, "waited too long"
@@ -228,11 +228,11 @@ def kill(process) -> None:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run, without the speed of the machine."""
+    """Returns the rows of a run without the speed of the machine."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{name: x for name, x in json.loads(line).items() if name != "tokens_per_second"} for line in lines]
 
 
 def saving(run: Path) -> bool:
-    """Whether a checkpoint is being written."""
+    """Returns whether a checkpoint is being written."""
     return any(run.glob("checkpoints/*tmp*"))

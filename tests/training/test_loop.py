@@ -143,7 +143,7 @@ def run(
     return saved, written, None
 
 
-def test_everything_happens_at_its_step():
+def test_logging_evaluation_and_checkpoints_follow_their_cadence():
     saved, written, _ = run(7)
     assert [row["step"] for row in written if "loss" in row] == [2, 4, 6, 7]
     assert [row["step"] for row in written if "eval_loss" in row] == [4, 7]
@@ -151,7 +151,7 @@ def test_everything_happens_at_its_step():
     assert written.steps == 7
 
 
-def test_rows_hold_the_figures_of_their_own_step():
+def test_a_row_holds_the_metrics_of_its_own_step():
     _, written, _ = run(6)
     rows = {row["step"]: row for row in written if "loss" in row}
     assert rows[4]["loss"] == 1 / 4
@@ -159,14 +159,14 @@ def test_rows_hold_the_figures_of_their_own_step():
     assert [row["eval_loss"] for row in written if "eval_loss" in row] == [4, 6]
 
 
-def test_training_goes_on_where_it_stopped():
+def test_training_continues_from_the_step_of_the_state():
     saved, written, _ = run(6, first=3)
     assert [row["step"] for row in written if "loss" in row] == [4, 6]
     assert saved == {6: {"row": 6}}
 
 
 @pytest.mark.parametrize("bad_step", [4, 5, 6])
-def test_nan_stops_the_run_before_anything_bad_is_saved(bad_step):
+def test_a_nan_loss_stops_the_run_before_the_state_is_saved(bad_step):
     saved, _, message = run(8, bad_step=bad_step)
     assert message is not None
     assert message.startswith(f"step {bad_step}: loss nan")
@@ -177,8 +177,8 @@ def test_nan_stops_the_run_before_anything_bad_is_saved(bad_step):
 @pytest.mark.parametrize(
     ("bad_model", "cadence"), [(6, Cadence(2, 3, 3)), (6, Cadence(2, 0, 3)), (8, Cadence(2, 0, 3))]
 )
-def test_a_model_that_is_not_finite_is_not_saved(bad_model, cadence):
-    """Its loss was measured before the update that broke it."""
+def test_parameters_that_are_not_finite_are_not_saved(bad_model, cadence):
+    """The loss of that step is finite: it was computed before the update."""
     saved, written, message = run(8, bad_model=bad_model, cadence=cadence)
     assert message is not None
     assert message.startswith(f"step {bad_model}: ")
@@ -186,53 +186,53 @@ def test_a_model_that_is_not_finite_is_not_saved(bad_model, cadence):
     assert not [row for row in written if row.get("eval_loss") == float("inf")]
 
 
-def test_a_run_killed_while_saving_evaluates_again():
-    """The row of an evaluation is on disk before the checkpoint, so a resumed run cuts it off and does it again."""
-    happened = []
-    run(4, cadence=Cadence(9, 2, 2), events=happened)
-    assert happened == ["row", "sync", "save"] * 2
+def test_an_evaluation_is_on_disk_before_its_checkpoint():
+    """A run that is killed between the two resumes from an earlier checkpoint, drops the row and evaluates again."""
+    events = []
+    run(4, cadence=Cadence(9, 2, 2), events=events)
+    assert events == ["row", "sync", "save"] * 2
 
 
-def test_nan_in_the_last_step_is_seen():
+def test_a_nan_loss_in_the_last_step_stops_the_run():
     assert run(5, bad_step=5)[2] is not None
 
 
-def test_training_ends_where_an_evaluation_says_so_and_that_step_is_saved():
-    asked = []
-    saved, written, _ = run(9, cadence=Cadence(9, 2, 3), stop=lambda row: asked.append(row) or len(asked) == 2)
-    assert asked == [{"eval_loss": 2.0}, {"eval_loss": 4.0}]
+def test_a_step_at_which_training_is_stopped_early_is_saved():
+    rows = []
+    saved, written, _ = run(9, cadence=Cadence(9, 2, 3), stop=lambda row: rows.append(row) or len(rows) == 2)
+    assert rows == [{"eval_loss": 2.0}, {"eval_loss": 4.0}]
     assert saved == {3: {"row": 3}, 4: {"row": 4}}
     assert written.steps == 4
 
 
-def of_seeds(bad_step=None):
-    """A step that trains three seeds."""
+def seeds_step(bad_step=None):
+    """A step that trains three seeds together."""
 
     def step(state, batch):
         losses = np.array([1.0, float("nan") if batch == bad_step else 2.0, 3.0])
-        figures = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
-        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+        metrics = {"loss": losses, "gradient_norm": np.ones(3), "tokens": np.array([5, 5, 5])}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), metrics
 
     return step
 
 
-def test_figures_may_be_one_for_each_seed():
+def test_metrics_of_several_seeds_are_arrays():
     accuracy = np.array([0.5, 0.25, 0.75])
-    _, written, _ = run(2, step=of_seeds(), evaluate=lambda state: {"eval_accuracy": accuracy})
+    _, written, _ = run(2, step=seeds_step(), evaluate=lambda state: {"eval_accuracy": accuracy})
     first, second = written
     np.testing.assert_array_equal(first["loss"], [1, 2, 3])
     assert isinstance(first["tokens_per_second"], float)
     np.testing.assert_array_equal(second["eval_accuracy"], accuracy)
 
 
-def test_one_seed_that_is_not_finite_stops_all():
-    message = run(3, step=of_seeds(bad_step=2))[2]
+def test_a_nan_loss_in_one_seed_stops_all():
+    message = run(3, step=seeds_step(bad_step=2))[2]
     assert message is not None
     assert message.startswith("step 2: loss [ 1. nan  3.]")
 
 
-def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
-    """Losses 4, 2, 3: the second is saved between two checkpoints that are due anyway."""
+def test_the_best_state_so_far_is_saved_with_its_score():
+    """Losses 4, 2, 3: the second is saved although no checkpoint is due at its step."""
     losses = {2: 4.0, 4: 2.0, 6: 3.0}
     options = {"evaluate": lambda state: {"eval_loss": losses[state.params]}, "score": lambda row: row["eval_loss"]}
     saved, _, _ = run(6, cadence=Cadence(9, 2, 3), **options)
@@ -240,8 +240,8 @@ def test_a_state_that_evaluates_best_so_far_is_saved_with_its_score():
     assert set(saved) == {2, 3, 4, 6}
 
 
-class AskedAt:
-    """An interruption that is asked for at a step."""
+class InterruptedAt:
+    """An interruption that is requested at a step."""
 
     received = None
 
@@ -253,10 +253,10 @@ class AskedAt:
         return self.received is not None
 
 
-def test_a_run_that_is_asked_to_end_saves_its_step_and_says_so():
+def test_an_interrupted_run_saves_its_step():
     events = []
     with pytest.raises(Interrupted, match="SIGTERM: saved at step 5") as caught:
-        run(9, cadence=Cadence(9, 0, 4), interruption=AskedAt(5), events=events)
+        run(9, cadence=Cadence(9, 0, 4), interruption=InterruptedAt(5), events=events)
     assert events == ["sync", "save"] * 2 + ["wait"]
     assert (caught.value.step, caught.value.exit_code) == (5, 143)
 
@@ -267,17 +267,17 @@ def test_a_pending_evaluation_is_done_once_by_the_resumed_run(step):
     scoring = {"cadence": Cadence(2, 4, 0), "score": lambda metrics: metrics["eval_loss"]}
     interrupted, written = Saved([]), Written([])
     with pytest.raises(Interrupted):
-        run(8, interruption=AskedAt(step), saved=interrupted, written=written, **scoring)
+        run(8, interruption=InterruptedAt(step), saved=interrupted, written=written, **scoring)
     assert interrupted[step] == {"row": step}
     assert step not in interrupted.scores
 
     state = SimpleNamespace(step=step, params=float(step))
     for _ in range(2):
-        asked = []
-        stop = {"stop": lambda metrics, asked=asked: not asked.append(metrics["eval_loss"])}
+        losses = []
+        stop = {"stop": lambda metrics, losses=losses: not losses.append(metrics["eval_loss"])}
         saved, _, _ = run(8, state=state, written=written, **scoring, **stop)
-        assert asked == [step]
-        assert saved == {}, "training goes on after the step at which it stops"
+        assert losses == [step]
+        assert saved == {}, "training continues after the step at which it stops"
         assert saved.scores == {step: step}
     assert [row["step"] for row in written if "eval_loss" in row] == [4, 8][: step // 4]
 
@@ -300,8 +300,8 @@ def test_a_pending_evaluation_that_is_not_finite_stops_the_run(rewind):
     assert message.startswith("step 4: held-out loss nan: stopped; ")
 
 
-def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
-    """Step 5 is bad, which is known when batch 6 has been taken: back to step 3, and on with batch 7."""
+def test_a_rewound_run_continues_with_the_next_data():
+    """Step 5 is bad, which is known after batch 6 was taken: the run restores step 3 and continues with batch 7."""
     saved, written, message = run(6, bad_step=5, rewind=True)
     assert message is None
     assert saved == {0: {"row": 0}, 3: {"row": 3}, 6: {"row": 9}}
@@ -309,7 +309,7 @@ def test_a_rewound_run_goes_on_with_the_data_after_the_harm():
     assert written.lines == ["step 5: loss nan, gradient norm 1.0: rewound to step 3, continuing with the next data"]
 
 
-def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
+def test_the_number_of_rewinds_to_a_checkpoint_is_limited():
     def step(state, batch):
         return state, {"loss": float("nan"), "gradient_norm": 1.0, "tokens": 5}
 
@@ -320,17 +320,17 @@ def test_a_run_that_cannot_be_helped_is_rewound_a_few_times_only():
 
 
 def skipping(bad):
-    """A step that skips the updates of the batches `bad`."""
+    """A step that skips the updates of some batches."""
 
     def step(state, batch):
-        figures = {"loss": float("nan") if batch in bad else 1.0, "gradient_norm": 1.0, "tokens": 5}
-        figures["skipped"] = sum(b <= batch for b in bad)
-        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+        metrics = {"loss": float("nan") if batch in bad else 1.0, "gradient_norm": 1.0, "tokens": 5}
+        metrics["skipped"] = sum(b <= batch for b in bad)
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), metrics
 
     return step
 
 
-def test_skipped_updates_are_counted_and_told():
+def test_skipped_updates_are_counted_and_logged():
     saved, written, message = run(6, step=skipping([2, 5]))
     assert message is None
     assert [row["skipped"] for row in written if "loss" in row] == [1, 1, 2]
@@ -338,47 +338,47 @@ def test_skipped_updates_are_counted_and_told():
     assert set(saved) == {3, 6}
 
 
-def test_a_run_that_skips_everything_stops():
+def test_a_run_stops_after_too_many_consecutive_skips():
     message = run(200, step=skipping(range(50, 200)))[2]
     assert message is not None
     assert message.startswith("step 149: 100 consecutive updates were skipped: stopped; the last good checkpoint is of")
 
 
 @pytest.mark.parametrize("others", [1.0, float("nan")])
-def test_a_run_whose_updates_are_skipped_stops_where_they_are_of_all_seeds(others):
+def test_a_run_with_skipped_updates_stops_only_if_every_seed_skips(others):
     def step(state, batch):
         losses = np.array([float("nan"), others])
-        figures = {"loss": losses, "gradient_norm": np.ones(2), "tokens": 5, "skipped": np.full(2, batch)}
-        return SimpleNamespace(step=state.step + 1, params=float(batch)), figures
+        metrics = {"loss": losses, "gradient_norm": np.ones(2), "tokens": 5, "skipped": np.full(2, batch)}
+        return SimpleNamespace(step=state.step + 1, params=float(batch)), metrics
 
     message = run(150, step=step)[2]
     assert (message is None) == (others == 1.0)
 
 
-def test_warnings_are_told():
-    told = []
-    _, written, _ = run(4, watch=lambda row: told.append(row["step"]) or ("careful" if len(told) == 2 else None))
-    assert told == [1, 2, 3, 4, 4]
+def test_warnings_of_the_watch_are_logged():
+    steps = []
+    _, written, _ = run(4, watch=lambda row: steps.append(row["step"]) or ("careful" if len(steps) == 2 else None))
+    assert steps == [1, 2, 3, 4, 4]
     assert written.lines == ["step 2: warning: careful"]
 
 
-def test_a_batch_is_laid_on_the_device_while_the_step_before_is_computed():
-    """To fetch the figures of a step is to wait for it: by then the next batch is placed, and its step dispatched."""
-    happened = []
+def test_the_next_batch_is_copied_while_the_device_computes():
+    """Fetching the metrics of a step waits for it: by then the next batch is copied and its step dispatched."""
+    events = []
 
     class Loss(float):
         def __array__(self, *options):
-            happened.append(("waited", int(self)))
+            events.append(("waited", int(self)))
             return np.float32(1.0)
 
     def step(state, batch):
-        happened.append(("dispatched", batch))
+        events.append(("dispatched", batch))
         return SimpleNamespace(step=batch, params=0.0), {"loss": Loss(batch), "gradient_norm": 1.0, "tokens": 5}
 
-    run(5, step=step, device_put=lambda batch: happened.append(("placed", batch)) or batch, cadence=Cadence(9))
+    run(5, step=step, device_put=lambda batch: events.append(("copied", batch)) or batch, cadence=Cadence(9))
     for number in range(1, 5):
-        assert happened.index(("placed", number + 1)) < happened.index(("waited", number))
-        assert happened.index(("dispatched", number + 1)) < happened.index(("waited", number))
+        assert events.index(("copied", number + 1)) < events.index(("waited", number))
+        assert events.index(("dispatched", number + 1)) < events.index(("waited", number))
 
 
 def test_an_unexpected_compilation_is_logged():
@@ -402,8 +402,8 @@ def test_due_at_the_cadence_and_at_the_last_step():
     assert [step for step in range(1, 8) if is_due(step, 0, 7)] == [7]
 
 
-def test_evaluation_adds_sums_and_divides_once():
-    """The second batch weighs a fifth of the first; the mean of their means would be 3."""
+def test_an_evaluation_divides_summed_losses_by_summed_weights():
+    """The second batch has a fifth of the weight of the first; the mean of their means would be 3."""
     batches = [{"masked_lm_loss": (10.0, 5.0)}, {"masked_lm_loss": (4.0, 1.0)}]
     row = evaluate(lambda params, batch: batch, None, batches)
     assert row["eval_masked_lm_loss"] == pytest.approx(14 / 6)
@@ -411,20 +411,20 @@ def test_evaluation_adds_sums_and_divides_once():
     assert row["eval_perplexity"] == pytest.approx(2.718281828 ** (14 / 6))
 
 
-def test_unigram_entropy_of_equal_words_is_the_logarithm_of_their_number():
+def test_unigram_entropy_of_equally_frequent_words_is_the_logarithm_of_their_number():
     assert unigram_entropy([np.array([3, 4]), np.array([5, 5, 4, 3])]) == pytest.approx(np.log(3))
 
 
-def test_ranking_accuracy_is_the_share_of_pairs_ranked_right():
+def test_ranking_accuracy_is_the_fraction_of_pairs_ranked_correctly():
     random = np.random.default_rng(0)
-    scores, labels = random.integers(0, 7, 53), random.integers(0, 2, 53)  # so few values that many tie
+    scores, labels = random.integers(0, 7, 53), random.integers(0, 2, 53)  # few values, so many ties
     pairs = [(a > b) + (a == b) / 2 for a in scores[labels == 1] for b in scores[labels == 0]]
     assert ranking_accuracy(scores, labels) == pytest.approx(np.mean(pairs))
     assert ranking_accuracy(labels, labels) == 1.0
     assert np.isnan(ranking_accuracy(scores, np.ones(53)))
 
 
-def test_what_is_not_finite_is_null_in_json(tmp_path):
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
     MetricsFile(tmp_path / "metrics.jsonl").write({"step": 1, "loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
 
@@ -441,14 +441,14 @@ def test_evaluations_are_read_by_step_if_they_hold_every_seed(tmp_path):
     assert read_evaluations(tmp_path / "missing.jsonl", (5, 3)) == []
 
 
-def test_rows_and_the_name_of_their_file_are_put_on_disk(tmp_path, monkeypatch):
+def test_sync_syncs_the_file_and_its_folder(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda opened: synced.append(os.path.realpath(f"/proc/self/fd/{opened}")))
     MetricsFile(tmp_path / "metrics.jsonl").sync()
     assert synced == [str(tmp_path.resolve() / "metrics.jsonl"), str(tmp_path.resolve())]
 
 
-def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path)
     for step in (10, 20, 30):

@@ -67,15 +67,15 @@ LEAVES = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_two_updates_follow_the_equations(name):
-    """Biases and norms are not decayed and not scaled; LAMB's ratio is one for each layer of a stacked kernel."""
+    """Biases and norms are neither decayed nor scaled; LAMB has a ratio for each layer of a stacked kernel."""
     params = run(name, [tree(1), tree(2)])
     for path, layers in LEAVES.values():
         got = np.asarray(jax.tree_util.tree_leaves(path(params))[0])
         np.testing.assert_allclose(got, by_hand(name, path, layers), rtol=RELATIVE, atol=RELATIVE)
 
 
-def test_lamb_has_a_ratio_for_each_layer_of_adapters():
-    """Layers of weights 1 and 10, and one gradient: the updates are to each other as the weights."""
+def test_lamb_has_a_ratio_per_layer_of_adapters():
+    """Layers with weights 1 and 10 and the same gradient get updates in the ratio of the weights."""
     params = {"adapters": {"up": {"a": jnp.stack([jnp.ones((3, 2)), 10 * jnp.ones((3, 2))])}}}
     optimizer = make_optimizer("lamb", lambda step: RATE, weight_decay=0.0)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
@@ -94,14 +94,14 @@ def test_clipping_bounds_the_global_norm():
     np.testing.assert_allclose(state[1].mu["encoder"]["up"]["bias"], small["encoder"]["up"]["bias"], rtol=RELATIVE)
 
 
-def test_decay_goes_by_name_not_by_dimensions():
+def test_weight_decay_depends_on_the_name_not_on_the_dimensions():
     assert decayed(tree(0)) == {
         "embeddings": {"word": {"embedding": True}, "norm": {"scale": False}},
         "encoder": {"up": {"kernel": True, "bias": False}},
     }
 
 
-def test_schedules_rise_and_fall():
+def test_schedules_warm_up_and_decay():
     linear, cosine, constant = (
         make_schedule(name, peak=2.0, warmup_steps=10, decay_steps=100) for name in ("linear", "cosine", "constant")
     )
@@ -113,7 +113,7 @@ def test_schedules_rise_and_fall():
     np.testing.assert_allclose([constant(10), constant(1000)], 2.0)
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match="optimizer must be one of bert_adamw, adamw, lamb; got 'sgd'"):
         make_optimizer("sgd", lambda step: 1.0)
     with pytest.raises(ValueError, match="schedule must be one of linear, cosine, constant; got 'step'"):

@@ -23,12 +23,12 @@ SAME_GRADIENT = 2e-5
 ROWS = 24
 
 MODEL = BertForPreTraining(CONFIG)
-# Masks of dropout depend on the part of the batch, so gradients are compared without.
+# Dropout masks depend on the micro-batch, so gradients are compared without dropout.
 STILL = BertForPreTraining(replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
 
 
 def gradient_descent():
-    """One step of it at rate 1 moves the parameters by the gradient itself."""
+    """One step with learning rate 1 changes the parameters by the gradient."""
     return optax.sgd(1.0)
 
 
@@ -44,8 +44,8 @@ def batch():
 
 def gradient(state, batch, **options):
     step = jax.jit(partial(train_step, objective=pretraining(STILL), optimizer=gradient_descent(), **options))
-    moved, figures = step(state, batch)
-    return jax.tree.map(lambda a, b: np.asarray(a - b), state.params, moved.params), figures
+    moved, metrics = step(state, batch)
+    return jax.tree.map(lambda a, b: np.asarray(a - b), state.params, moved.params), metrics
 
 
 def same_gradient(got, wanted):
@@ -63,25 +63,25 @@ def whole(start, batch):
 
 
 def test_accumulation_gives_the_gradient_of_the_big_batch(start, batch, whole):
-    """Rows hold unequal numbers of predictions, so that the mean of the parts' means would be another gradient."""
+    """Rows have unequal numbers of predictions, so the mean of the micro-batches' means would be another gradient."""
     weights = batch["masked_weights"].sum(axis=1)
     assert len(set(weights.tolist())) > 1
-    parts, figures = gradient(start, batch, accumulate=3)
-    same_gradient(parts, whole[0])
+    accumulated, metrics = gradient(start, batch, accumulate=3)
+    same_gradient(accumulated, whole[0])
     for name, value in whole[1].items():
-        np.testing.assert_allclose(figures[name], value, rtol=SAME_GRADIENT, err_msg=name)
+        np.testing.assert_allclose(metrics[name], value, rtol=SAME_GRADIENT, err_msg=name)
 
 
-def test_a_row_without_weight_counts_for_nothing(start, batch, whole):
+def test_a_row_without_weight_does_not_change_the_gradient(start, batch, whole):
     empty = {name: np.zeros_like(x) for name, x in batch.items()}
     padded = {name: np.concatenate([x, empty[name]]) for name, x in batch.items()}
     same_gradient(gradient(start, padded)[0], whole[0])
 
 
-def test_figures_are_means_over_what_was_asked(start, batch, whole):
-    measures = jax.jit(partial(evaluation_step, objective=pretraining(MODEL)))(start.params, batch)
-    np.testing.assert_array_equal(measures["masked_lm_loss"][1], batch["masked_weights"].sum())
-    expected = means(measures)
+def test_metrics_are_weighted_means(start, batch, whole):
+    pairs = jax.jit(partial(evaluation_step, objective=pretraining(MODEL)))(start.params, batch)
+    np.testing.assert_array_equal(pairs["masked_lm_loss"][1], batch["masked_weights"].sum())
+    expected = means(pairs)
     for name, value in expected.items():
         np.testing.assert_allclose(whole[1][name], value, rtol=SAME_GRADIENT)
     np.testing.assert_allclose(whole[1]["loss"], expected["masked_lm_loss"] + expected["next_sentence_loss"], rtol=1e-6)
@@ -89,8 +89,8 @@ def test_figures_are_means_over_what_was_asked(start, batch, whole):
     np.testing.assert_allclose(whole[1]["row_efficiency"], batch["attention_mask"].mean(), rtol=1e-6)
 
 
-def test_a_skipped_update_leaves_no_trace_but_its_count():
-    """good, bad, good comes to the same parameters, moments and learning rate as good, good."""
+def test_a_skipped_update_changes_nothing_but_its_count():
+    """The batches good, bad, good give the same parameters, moments and learning rate as good, good."""
     schedule = make_schedule("linear", peak=0.1, warmup_steps=3, decay_steps=9)
     optimizer = make_optimizer("adamw", schedule)
     square: Any = SimpleNamespace(
@@ -102,19 +102,20 @@ def test_a_skipped_update_leaves_no_trace_but_its_count():
     step = jax.jit(partial(train_step, objective=square, optimizer=optimizer, schedule=schedule, skip=True))
 
     def after(*rows):
-        state, figures = TrainState.create({"w": jnp.ones(3)}, optimizer, key=jax.random.key(0)), {}
+        state, metrics = TrainState.create({"w": jnp.ones(3)}, optimizer, key=jax.random.key(0)), {}
         for x in rows:
-            state, figures = step(state, {"x": jnp.float32(x), "attention_mask": jnp.ones((1, 1))})
-        return state, figures
+            state, metrics = step(state, {"x": jnp.float32(x), "attention_mask": jnp.ones((1, 1))})
+        return state, metrics
 
-    (skipped, told), (plain, wanted) = after([1, 2, 3], [1, np.nan, 3], [3, 1, 2]), after([1, 2, 3], [3, 1, 2])
+    skipped, got = after([1, 2, 3], [1, np.nan, 3], [3, 1, 2])
+    plain, wanted = after([1, 2, 3], [3, 1, 2])
     jax.tree.map(np.testing.assert_array_equal, skipped.params, plain.params)
     jax.tree.map(np.testing.assert_array_equal, skipped.optimizer_state, plain.optimizer_state)
     assert (int(skipped.step), int(skipped.skipped)) == (3, 1)
-    assert told == wanted | {"skipped": 1}
+    assert got == wanted | {"skipped": 1}
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_a_batch_that_is_not_divisible_into_micro_batches_is_an_error():
     with pytest.raises(ValueError, match="batch of 24 rows cannot be divided into 5 micro-batches"):
         jax.eval_shape(
             partial(train_step, objective=pretraining(MODEL), optimizer=gradient_descent(), accumulate=5),

@@ -71,18 +71,18 @@ def link(home):
 
 
 @pytest.mark.parametrize("prepare", [file_in_the_way, others_may_write, group_may_write, somebody_elses, link])
-def test_no_folder_is_used_where_others_could_put_a_program(tmp_path, prepare):
+def test_no_folder_is_used_that_others_can_write_to(tmp_path, prepare):
     home = tmp_path / "bert_jax" / "compiled"
     home.parent.mkdir()
     prepare(home)
-    said, line = run(tmp_path)
-    assert said.startswith("compiled programs are not kept: ")
-    assert str(home) in said
+    output, line = run(tmp_path)
+    assert output.startswith("compiled programs are not kept: ")
+    assert str(home) in output
     assert line == "None 0 0"
     assert not home.is_dir() or not any(home.iterdir())
 
 
-def test_a_folder_that_jax_was_told_comes_first(tmp_path):
-    (line,) = run(tmp_path / "home", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "told"))
+def test_a_folder_in_the_settings_of_jax_has_priority(tmp_path):
+    (line,) = run(tmp_path / "home", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "other"))
     assert line.startswith("None ")
     assert not (tmp_path / "home").exists()

@@ -47,8 +47,8 @@ def flop(rows, *, remat="none", accumulate=1):
     return matrix_flop(step, shapes_of(model), random_batch(rows))
 
 
-def test_arithmetic_is_that_of_the_formulas():
-    """Twice the products of all kernels, forward once and backward twice; no gradient goes on to the embeddings."""
+def test_counted_operations_are_those_of_the_formulas():
+    """2 operations per multiplication, once forward and twice backward; the embeddings need no input gradient."""
     rows, c = 6, CONFIG
     D, F, V = c.hidden_size, c.intermediate_size, c.vocab_size
     layer = rows * T * 2 * (4 * D * D + 2 * D * F) + rows * T * 4 * T * D
@@ -58,7 +58,7 @@ def test_arithmetic_is_that_of_the_formulas():
     assert flop(rows, remat="full") == flop(rows) + c.num_hidden_layers * layer
 
 
-def test_memory_is_told_apart():
+def test_memory_is_split_into_parameters_optimizer_and_working_memory():
     model, layout = BertForPreTraining(CONFIG), parallel.make_layout("pmap")
     state = shapes_of(model)
     step = layout.compile_step(partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER), state)
@@ -69,7 +69,7 @@ def test_memory_is_told_apart():
     assert memory.working > parameters  # the gradient alone is as large
 
 
-def test_with_fsdp_a_device_has_its_share():
+def test_with_fsdp_a_device_needs_the_memory_of_its_shard():
     model = BertForPreTraining(CONFIG)
     state = shapes_of(model)
     whole, shared = (bytes_per_device(state.params, parallel.make_layout(fsdp=size)) for size in (1, 4))
@@ -93,7 +93,7 @@ def test_with_fsdp_a_device_has_its_share():
         (None, {}, None),
     ],
 )
-def test_cpu_devices_share_what_a_container_may_have(tmp_path, monkeypatch, groups, files, limit):
+def test_cpu_devices_divide_the_memory_limit_of_a_container(tmp_path, monkeypatch, groups, files, limit):
     for name, text in files.items():
         path = tmp_path / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def test_the_largest_batch_is_found(needed, limit, rows):
     assert largest_batch(needed, limit, 8) == rows
 
 
-def test_the_largest_batch_fits_where_memory_is_no_line():
+def test_the_largest_batch_fits_where_memory_is_not_linear():
     def needed(rows):
         return 1000 + 7 * rows + 30 * math.sqrt(rows) + (500 if rows > 300 else 0)
 
@@ -128,7 +128,7 @@ def test_the_largest_batch_fits_where_memory_is_no_line():
     assert needed(found) <= 8000 < needed(found * 1.06)
 
 
-def test_a_blank_batch_is_like_any_other():
+def test_a_blank_batch_has_the_shapes_of_any_other():
     store = TokenStore.from_documents([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
     vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
     for packing in (True, False):
@@ -141,14 +141,14 @@ def test_a_blank_batch_is_like_any_other():
         }
 
 
-def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
+def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
-        assert part in said
-    rate = float(re.search(r"about ([\d,]+) tokens/s", said)[1].replace(",", ""))
-    number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", said).groups()
+        assert part in output
+    rate = float(re.search(r"about ([\d,]+) tokens/s", output)[1].replace(",", ""))
+    number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", output).groups()
     seconds = float(number) * {"minutes": 60, "hours": 3_600, "days": 86_400}[unit]
     assert seconds == pytest.approx(1_000_000 * 256 * 128 / rate, rel=0.01)
     assert not (tmp_path / "run").exists()
@@ -157,7 +157,7 @@ def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "duration"),
     [
         (3, "3 seconds"),
         (119, "119 seconds"),
@@ -167,13 +167,13 @@ def test_a_plan_is_printed_and_nothing_is_done(tmp_path, capsys):
         (1e9, "31.7 years"),
     ],
 )
-def test_a_time_is_said_in_the_unit_that_fits(seconds, said):
-    assert span(seconds) == said
+def test_a_duration_is_printed_in_a_suitable_unit(seconds, duration):
+    assert span(seconds) == duration
 
 
 @pytest.mark.slow
-def test_memory_is_within_a_fifth_of_what_a_step_takes():
-    """The benchmark plans a step and then takes it, in a process of its own, whose resident memory rises that far."""
+def test_predicted_memory_is_within_a_fifth_of_the_measured():
+    """The benchmark predicts the memory of a step, then runs it in a separate process and measures resident memory."""
     as_usual = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     environment = os.environ | as_usual | {"PYTHONPATH": str(ROOT)}
     case = {"task": "train step", "case": "bert_jax, remat none", "preset": "mini", "rows": 16, "length": 128}

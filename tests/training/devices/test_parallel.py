@@ -1,6 +1,6 @@
-"""However many devices share a step, and however they do, the parameters it leads to are those of one device.
+"""A step gives the same parameters on one device and on any layout of several.
 
-Rows are packed in these batches, one to three sequences each.
+The rows of the batches are packed, with one to three sequences each.
 """
 
 import re
@@ -27,7 +27,7 @@ SAME_PARAMETERS = 1e-5
 STEPS = 5
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 ROWS = 24  # divisible by 8 devices x 3 micro-batches
-# Every axis that a layout names can be divided by its devices: hidden by 8, heads, inner and vocabulary by 4.
+# Every axis that a layout splits is divisible by its devices: hidden by 8, heads, inner and vocabulary by 4.
 DROPPING = BertForPreTraining(
     replace(CONFIG, hidden_size=24, num_attention_heads=4, intermediate_size=20, vocab_size=36)
 )
@@ -57,7 +57,7 @@ def first_parameters():
 
 def trained(layout, model, accumulate):
     """Returns the parameters after some steps, as NumPy arrays."""
-    # Laid out as `create` does, which is tested below and takes long to compile.
+    # The same shardings as `layout.create` gives, which is tested below and slow to compile.
     state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
     state = jax.device_put(state, layout.shardings(state))
     step = layout.compile_step(
@@ -65,8 +65,8 @@ def trained(layout, model, accumulate):
     )
     counted_step = CompilationCounter(step)
     for number in range(STEPS):
-        state, figures = counted_step(state, layout.device_put(packed_batch(ROWS, seed=number)))
-        jax.block_until_ready(figures)  # several steps under way on eight virtual devices may wait for one another
+        state, metrics = counted_step(state, layout.device_put(packed_batch(ROWS, seed=number)))
+        jax.block_until_ready(metrics)  # several steps under way on eight virtual devices may wait for one another
     assert int(state.step) == STEPS
     assert counted_step.shapes.total() == 1
     return jax.device_get(state.params)
@@ -91,16 +91,16 @@ def test_the_batches_hold_packed_rows_and_single_ones():
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("sizes", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_mesh_leads_to_the_parameters_of_one_device(sizes, accumulate):
-    """With dropout: its masks are a function of the key and do not depend on the devices."""
+def test_a_mesh_gives_the_parameters_of_one_device(sizes, accumulate):
+    """With dropout: its masks depend on the key, not on the devices."""
     layout = parallel.make_layout("mesh", **sizes)
     same_parameters(trained(layout, DROPPING, accumulate), trained_on_one_device(DROPPING, accumulate))
 
 
 @pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
-def test_each_device_draws_its_own_part_of_a_mask(generator):
-    """An element's random bits are a function of the key and of its place. Threefry's are so by
-    jax_threefry_partitionable, which is on by default: without it a sharded mask takes communication.
+def test_each_device_generates_its_own_shard_of_a_dropout_mask(generator):
+    """An element's random bits depend only on the key and its position. For threefry this needs
+    jax_threefry_partitionable, which is on by default; without it a sharded mask needs communication.
     """
     rows = parallel.make_layout(fsdp=2).rows
     draw = jax.jit(lambda key: jax.random.bits(key, (64, 96), jnp.uint16), out_shardings=rows)
@@ -116,14 +116,14 @@ def test_each_device_draws_its_own_part_of_a_mask(generator):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_pmap_leads_to_the_parameters_of_one_device(accumulate):
-    """Without dropout: there each device folds its index into the key, and so draws other masks."""
+def test_pmap_gives_the_parameters_of_one_device(accumulate):
+    """Without dropout: under pmap each device folds its index into the key, so its masks differ."""
     layout = parallel.make_layout("pmap")
     same_parameters(trained(layout, STILL, accumulate), trained_on_one_device(STILL, accumulate))
 
 
-def test_under_pmap_every_device_draws_masks_of_its_own():
-    """All rows are alike and all devices have the same parameters, so that only dropout can tell them apart."""
+def test_under_pmap_each_device_has_a_different_dropout_mask():
+    """All rows and all parameters are equal, so only dropout can make the devices' losses differ."""
     layout = parallel.make_layout("pmap")
     first = packed_batch(1)
     batch = layout.device_put({name: np.repeat(x, 8, axis=0) for name, x in first.items()})
@@ -143,7 +143,7 @@ def test_under_pmap_every_device_draws_masks_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["pmap", *LAYOUTS])
-def test_evaluation_gives_the_figures_of_one_device(name):
+def test_evaluation_gives_the_metrics_of_one_device(name):
     layout = parallel.make_layout("pmap") if name == "pmap" else parallel.make_layout(**LAYOUTS[name])
     got, wanted = (evaluation_row(layout) for layout in (layout, one_device()))
     assert got.keys() == wanted.keys()
@@ -159,8 +159,8 @@ def evaluation_row(layout):
     return evaluate(step, params, map(layout.device_put, (packed_batch(ROWS), short)))
 
 
-def test_with_fsdp_a_device_holds_its_share_of_the_state():
-    """All but biases of axes that fsdp does not divide, and counters: here 3 % of the state."""
+def test_with_fsdp_each_device_holds_a_shard_of_the_state():
+    """Except biases on axes that fsdp does not divide, and counters: here 3 % of the state."""
     optimizer = make_optimizer("lamb", lambda step: 0.1)
     make = partial(create, optimizer=optimizer)
     state = parallel.make_layout(fsdp=8).create(make, jax.random.key(0))
@@ -179,8 +179,8 @@ def test_with_fsdp_a_device_holds_its_share_of_the_state():
         assert kernel.addressable_shards[0].data.nbytes == kernel.nbytes // 8
 
 
-def test_parameters_are_born_sharded():
-    """The program that makes them never holds a parameter whole: each device's outputs are its share."""
+def test_parameters_are_created_sharded():
+    """No device ever holds a whole parameter: the outputs of each device are its shards."""
     layout = parallel.make_layout(fsdp=8)
     shapes = jax.eval_shape(create, jax.random.key(0))
     shardings = parallel.tree_shardings(shapes, layout.mesh)
@@ -189,8 +189,8 @@ def test_parameters_are_born_sharded():
     assert memory.output_size_in_bytes < whole / 8 * 1.3
 
 
-def test_with_fsdp_a_device_computes_its_share_of_the_rows():
-    """Left to itself, XLA splits the vectors as the parameters are split, and computes every row on every device."""
+def test_with_fsdp_each_device_computes_only_its_own_rows():
+    """Without constraints, XLA splits the activations as the parameters, and computes each row on each device."""
     memory = {}
     for layout in (one_device(), parallel.make_layout(fsdp=8)):
         params = jax.eval_shape(create, jax.random.key(0)).params
@@ -200,7 +200,7 @@ def test_with_fsdp_a_device_computes_its_share_of_the_rows():
     assert memory[8] < memory[1] / 8 * 1.3
 
 
-def test_layouts_that_do_not_fit_are_refused():
+def test_a_layout_that_does_not_fit_the_devices_is_an_error():
     with pytest.raises(
         ValueError, match="batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"
     ):
@@ -217,6 +217,6 @@ def test_layouts_that_do_not_fit_are_refused():
         parallel.make_layout("ddp")
 
 
-def test_one_process_reads_everything():
+def test_a_single_process_reads_the_whole_batch():
     for layout in (parallel.make_layout("pmap"), parallel.make_layout(tensor=8), one_device()):
         assert parallel.slice_to_read(layout) == (0, 1)

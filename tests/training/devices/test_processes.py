@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from compiling import xla_flags
-from resumable import free_address, hear, start
+from resumable import free_address, receive, start
 from small_runs import SMALL, write_corpus
 
 from bert_jax.pretraining.settings import check, read_settings
@@ -33,12 +33,12 @@ STILL = [
 def pretrain(tmp_path_factory):
     """Runs train.py in so many processes of so many devices; returns what each printed.
 
-    With `told`, a run's folder, the last of them is told to end as soon as the run has come to its second step.
+    With `interrupt`, a run's folder, the last process gets SIGTERM after the second step of that run.
     """
     folder = tmp_path_factory.mktemp("text")
     here = ["--corpus", str(write_corpus(folder / "films.txt")), "--cache-dir", str(folder / "cache")]
 
-    def run(count: int, devices: int, *flags: str, told: Path | None = None) -> list[str]:
+    def run(count: int, devices: int, *flags: str, interrupt: Path | None = None) -> list[str]:
         environment = os.environ | {
             "XLA_FLAGS": xla_flags(devices),
             "PYTHONPATH": str(ROOT),
@@ -52,13 +52,13 @@ def pretrain(tmp_path_factory):
                 command += ["--num-processes", str(count), "--process-id", str(number)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
-        if told is not None:
-            wait_until(lambda: (told / "metrics.jsonl").exists() and len(rows(told)) > 1, started[-1])
+        if interrupt is not None:
+            wait_until(lambda: (interrupt / "metrics.jsonl").exists() and len(rows(interrupt)) > 1, started[-1])
             started[-1].send_signal(signal.SIGTERM)
-        said = [process.communicate(timeout=240)[0] for process in started]
-        code = 0 if told is None else 128 + signal.SIGTERM
-        assert [process.returncode for process in started] == [code] * count, "\n".join(said)
-        return said
+        outputs = [process.communicate(timeout=240)[0] for process in started]
+        code = 0 if interrupt is None else 128 + signal.SIGTERM
+        assert [process.returncode for process in started] == [code] * count, "\n".join(outputs)
+        return outputs
 
     return run
 
@@ -74,32 +74,33 @@ def rows(run):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path):
-    """Each run is begun by one kind and gone on with by the other, on another layout of devices.
+    """Each run is started by one number of processes and resumed by the other, on another layout of devices.
 
-    Of the two processes that begin one, the second is told to end. Both save the same step, and the first says how to
-    go on.
+    Of the two processes, the second gets a signal. Both save the same step, and the first prints how to resume.
     """
     one, two = tmp_path / "one", tmp_path / "two"
-    said = pretrain(2, 2, "--output", str(two), "--steps", "10000", "--fsdp", "4", told=two)
+    outputs = pretrain(2, 2, "--output", str(two), "--steps", "10000", "--fsdp", "4", interrupt=two)
     reached = newest_step(two / CHECKPOINTS)
     assert reached is not None
-    assert "on 4 cpu device(s)" in said[0]
-    assert f"train.py: SIGTERM: saved at step {reached}; to resume: " in said[0]
-    assert said[0].rstrip().endswith("--resume")
+    assert "on 4 cpu device(s)" in outputs[0]
+    assert f"train.py: SIGTERM: saved at step {reached}; to resume: " in outputs[0]
+    assert outputs[0].rstrip().endswith("--resume")
 
     steps = reached + 2
     pretrain(1, 4, "--output", str(one), "--steps", str(reached))
-    said = pretrain(2, 2, "--output", str(one), "--steps", str(steps), "--resume", "--parallel", "pmap")
-    assert f"going on from step {reached} of {steps}" in said[0]
-    assert "bert_jax.load" in said[0]
+    outputs = pretrain(2, 2, "--output", str(one), "--steps", str(steps), "--resume", "--parallel", "pmap")
+    assert f"going on from step {reached} of {steps}" in outputs[0]
+    assert "bert_jax.load" in outputs[0]
     for part in ("corpus: ", "model: ", "training: "):
-        assert part in said[0]
-        assert part not in said[1]
-    said = pretrain(1, 4, "--output", str(two), "--steps", str(steps), "--resume")
-    assert f"going on from step {reached} of {steps}" in said[0]
+        assert part in outputs[0]
+        assert part not in outputs[1]
+    outputs = pretrain(1, 4, "--output", str(two), "--steps", str(steps), "--resume")
+    assert f"going on from step {reached} of {steps}" in outputs[0]
 
     assert [row["step"] for row in rows(one) if "loss" in row] == list(range(1, steps + 1))
-    ended = [row for row in rows(one) if row["step"] != reached or "loss" in row]  # where one ended, it evaluated
+    ended = [
+        row for row in rows(one) if row["step"] != reached or "loss" in row
+    ]  # the run of one process ended there, with an evaluation
     for got, wanted in zip(rows(two), ended, strict=True):
         assert got.keys() == wanted.keys()
         for name in got.keys() - {"tokens_per_second"}:
@@ -108,11 +109,11 @@ def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path)
 
 def test_every_process_gets_what_the_first_one_makes(tmp_path):
     address = free_address()
-    started = [start(hear, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    started = [start(receive, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
     for process in started:
         process.join()
-    heard = [(tmp_path / f"{index}.heard").read_bytes() for index in range(2)]
-    assert heard == [bytes(range(256)) * 5] * 2
+    received = [(tmp_path / f"{index}.received").read_bytes() for index in range(2)]
+    assert received == [bytes(range(256)) * 5] * 2
 
 
 def test_a_single_process_gets_what_it_makes():

@@ -1,4 +1,4 @@
-"""What is saved comes back to the bit, on whatever devices, and only what is whole is seen."""
+"""A saved state is restored to the bit, on any devices, and only complete checkpoints are seen."""
 
 import errno
 import shutil
@@ -39,7 +39,7 @@ def at(state, step):
     return replace(state, step=jnp.int32(step))
 
 
-def test_a_state_comes_back_to_the_bit_on_other_devices(tmp_path, split, whole):
+def test_a_state_is_restored_to_the_bit_on_other_devices(tmp_path, split, whole):
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(at(split, 5), {"row": 160})
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -51,7 +51,7 @@ def test_a_state_comes_back_to_the_bit_on_other_devices(tmp_path, split, whole):
     assert kernel.sharding == whole.params["encoder"]["feed_forward"]["up"]["kernel"].sharding
 
 
-def test_mesh_and_pmap_read_one_another(tmp_path, split):
+def test_mesh_and_pmap_restore_each_others_checkpoints(tmp_path, split):
     pmap = parallel.make_layout("pmap").create(create, jax.random.key(2))
     for saved, like in ((split, pmap), (pmap, split)):
         folder = tmp_path / ("mesh" if saved is split else "pmap")
@@ -63,8 +63,8 @@ def test_mesh_and_pmap_read_one_another(tmp_path, split):
             assert got.sharding == wanted.sharding
 
 
-def test_saving_is_not_disturbed_by_the_next_step(tmp_path, whole):
-    """The next step takes over the state's memory while it is being saved."""
+def test_a_save_in_the_background_is_not_affected_by_the_next_step(tmp_path, whole):
+    """The next step reuses the donated memory of the state while it is saved."""
     scramble = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
     fresh = jax.tree.map(lambda x: x + 1, whole.params)
     wanted = jax.tree.map(np.array, fresh)
@@ -75,7 +75,7 @@ def test_saving_is_not_disturbed_by_the_next_step(tmp_path, whole):
     jax.tree.map(np.testing.assert_array_equal, restored.params, wanted)
 
 
-def test_the_newest_are_kept(tmp_path, whole):
+def test_the_newest_checkpoints_are_kept(tmp_path, whole):
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         for step in (1, 2, 2, 3):
             checkpoints.save(at(whole, step), {"row": step})
@@ -115,24 +115,24 @@ def flip(path):
 
 
 @pytest.mark.parametrize("harm", [truncate, flip, lambda path: path.unlink()], ids=["truncated", "flipped", "missing"])
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, three, whole, harm):
+def test_a_damaged_checkpoint_is_moved_away_and_the_one_before_it_used(tmp_path, three, whole, harm):
     folder = tmp_path / "checkpoints"
     shutil.copytree(three, folder)
     harm(largest_file(folder / "3" / "state"))
     harm(folder / "2" / "data" / "metadata")
-    told = []
-    assert newest_whole_step(folder, told.append) == 1
+    lines = []
+    assert newest_whole_step(folder, lines.append) == 1
     assert [
-        line.startswith(f"{folder}/{step}: the checkpoint is damaged: ") for line, step in zip(told, "32", strict=True)
+        line.startswith(f"{folder}/{step}: the checkpoint is damaged: ") for line, step in zip(lines, "32", strict=True)
     ]
-    assert told[0].endswith(f"; moved to {tmp_path}/damaged/3")
+    assert lines[0].endswith(f"; moved to {tmp_path}/damaged/3")
     assert sorted(path.name for path in (tmp_path / "damaged").iterdir()) == ["2", "3"]
     with Checkpoints(folder) as checkpoints:
         state, data = checkpoints.restore(whole)
     assert (int(state.step), data) == (1, {"row": 1})
 
 
-def test_what_was_set_aside_before_is_not_overwritten(tmp_path, three):
+def test_a_checkpoint_moved_away_before_is_not_overwritten(tmp_path, three):
     (tmp_path / "damaged" / "3").mkdir(parents=True)
     shutil.copytree(three, tmp_path / "checkpoints")
     (tmp_path / "checkpoints" / "3" / "manifest.json").unlink()
@@ -140,7 +140,7 @@ def test_what_was_set_aside_before_is_not_overwritten(tmp_path, three):
     assert (tmp_path / "damaged" / "3-2" / "state").is_dir()
 
 
-def test_an_older_checkpoint_that_is_damaged_does_not_stop_a_run(tmp_path, three, whole):
+def test_an_older_damaged_checkpoint_does_not_stop_a_run(tmp_path, three, whole):
     folder = tmp_path / "checkpoints"
     shutil.copytree(three, folder)
     truncate(folder / "1" / "data" / "metadata")
@@ -149,7 +149,7 @@ def test_an_older_checkpoint_that_is_damaged_does_not_stop_a_run(tmp_path, three
         assert int(checkpoints.restore(whole)[0].step) == 3
 
 
-def test_the_best_are_kept_beside_the_newest_also_after_a_resume(tmp_path, whole):
+def test_the_best_checkpoints_are_kept_besides_the_newest_also_after_a_resume(tmp_path, whole):
     folder = tmp_path / "checkpoints"
     for scores in ({1: 3.0, 2: 1.0, 3: 2.0}, {4: 5.0, 5: None}):
         with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
@@ -164,8 +164,8 @@ def test_the_best_are_kept_beside_the_newest_also_after_a_resume(tmp_path, whole
         assert not checkpoints.is_best(0.5)
 
 
-def test_a_score_that_came_after_its_checkpoint_is_kept_by_the_next_one(tmp_path, whole):
-    """As that of an evaluation which a run that was told to end left to the next."""
+def test_a_score_that_is_known_after_its_checkpoint_is_saved_by_the_next_one(tmp_path, whole):
+    """Such as the score of a pending evaluation, which the resumed run does."""
     folder = tmp_path / "checkpoints"
     with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
         checkpoints.save(at(whole, 1), {"row": 1}, None)
@@ -177,14 +177,14 @@ def test_a_score_that_came_after_its_checkpoint_is_kept_by_the_next_one(tmp_path
         checkpoints.wait()
         checkpoints.save(at(whole, 4), {"row": 4}, 5.0)
         checkpoints.wait()
-        assert checkpoints.read_data(4)["scores"].keys() == {"1", "3", "4"}  # not of those that are gone
+        assert checkpoints.read_data(4)["scores"].keys() == {"1", "3", "4"}  # not those of deleted checkpoints
     assert sorted(path.name for path in folder.iterdir()) == ["1", "4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
 @pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
-def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_path, whole, caplog, meanwhile):
-    """Also where another file of the run meets the full disk first."""
+def test_a_failed_save_is_an_error_of_one_line_and_leaves_the_one_before_complete(tmp_path, whole, caplog, meanwhile):
+    """Also if another file of the run meets the full disk first."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -212,4 +212,7 @@ def test_a_save_that_fails_is_told_in_one_line_and_the_one_before_is_whole(tmp_p
         checkpoints.save(at(whole, 3), {"row": 3})
     with Checkpoints(tmp_path / "checkpoints"):  # removes what threads of the failed save wrote after it had failed
         pass
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]  # what was begun is gone
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "1",
+        "3",
+    ]  # without the unfinished ones

@@ -1,4 +1,4 @@
-"""A run that dies, at whatever moment and of whatever, and is started again ends as one that never died."""
+"""A run that is killed or interrupted at any moment, and resumed, ends as one that was not."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from resumable import (
     STEPS,
     alive_in,
     count_steps,
-    dream,
+    endless_step,
     fit,
     fit_in_a_group,
     free_address,
@@ -30,7 +30,7 @@ KILLS = 20
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that never died."""
+    """A run that was not killed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     process = start(fit, run)
     process.join()
@@ -47,7 +47,7 @@ def assert_same_run(run, whole):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path, whole):
+def test_a_run_killed_at_many_moments_ends_as_one_that_was_not(tmp_path, whole):
     """Every second kill comes while a checkpoint is being written, the others at random moments."""
     run, random, while_saving, reached = tmp_path / "run", np.random.default_rng(0), 0, []
     for number in range(KILLS):
@@ -75,7 +75,7 @@ def test_a_run_killed_at_many_moments_ends_as_one_that_never_was(tmp_path, whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole, number):
+def test_an_interrupted_run_saves_and_loses_nothing(tmp_path, whole, number):
     run = tmp_path / "run"
     process = start(fit, run, 0.05, log=tmp_path / "log")
     wait_until(lambda: (run / "metrics.jsonl").exists() and len(rows(run)) > 1, process)
@@ -89,8 +89,8 @@ def test_a_run_that_is_told_to_end_saves_first_and_loses_nothing(tmp_path, whole
 
 
 @pytest.mark.slow
-def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path, whole):
-    """It comes while the workers start, then while batches are taken; at last the run is killed, with no word."""
+def test_workers_survive_a_signal_to_their_group_but_not_the_end_of_their_run(tmp_path, whole):
+    """The signal comes while the workers start, then while batches are taken. At last the run gets SIGKILL."""
     run = tmp_path / "run"
     for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3)):
         process = start(fit_in_a_group, run, 0.05, log=tmp_path / "log")
@@ -114,7 +114,7 @@ def test_workers_outlive_a_signal_to_the_group_but_not_their_run(tmp_path, whole
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_after_a_request_ends_a_run_at_once(tmp_path, first):
+def test_a_second_interrupt_ends_a_run_at_once(tmp_path, first):
     run = tmp_path / "run"
     process = start(fit, run, 3.0)
     wait_until(lambda: any(run.glob("tensorboard/*")), process)
@@ -129,9 +129,9 @@ def test_an_interrupt_after_a_request_ends_a_run_at_once(tmp_path, first):
     assert newest_step(run / "checkpoints") is None
 
 
-def test_an_interrupt_after_a_request_ends_a_run_inside_a_step(tmp_path):
-    """The main thread is not in Python, which would take both for one."""
-    process = start(dream, tmp_path / "entered")
+def test_a_second_interrupt_ends_a_run_inside_a_step(tmp_path):
+    """The main thread is in a compiled step, and Python would handle both signals as one."""
+    process = start(endless_step, tmp_path / "entered")
     wait_until((tmp_path / "entered").exists, process)
     for wait in (0.5, 2.0):
         time.sleep(0.5)
@@ -141,11 +141,15 @@ def test_an_interrupt_after_a_request_ends_a_run_inside_a_step(tmp_path):
     assert process.exitcode == 128 + signal.SIGINT
 
 
-def test_signals_are_as_they_were_afterwards():
+def test_signal_handlers_are_restored():
     def state():
-        told = signal.set_wakeup_fd(-1)
-        signal.set_wakeup_fd(told)
-        return told, [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], threading.active_count()
+        writer = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(writer)
+        return (
+            writer,
+            [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+            threading.active_count(),
+        )
 
     before = state()
     with Interruption() as interruption:
@@ -155,13 +159,15 @@ def test_signals_are_as_they_were_afterwards():
     assert state() == before
 
 
-@pytest.mark.parametrize(("told", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)])
-def test_processes_end_at_the_same_step_whichever_are_told_to(tmp_path, told, number):
+@pytest.mark.parametrize(
+    ("receivers", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)]
+)
+def test_processes_end_at_the_same_step_whichever_gets_the_signal(tmp_path, receivers, number):
     address = free_address()
     processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
     for index, process in enumerate(processes):
         wait_until((tmp_path / f"{index}.step").exists, process)
-    for index in told:
+    for index in receivers:
         os.kill(processes[index].pid, number)
     for process in processes:
         process.join()

@@ -1,4 +1,4 @@
-"""A checkpoint that is not as it was written is found, and the file that is to blame is named."""
+"""A checkpoint that was changed after it was written is detected, and the error names the file."""
 
 import json
 
@@ -22,8 +22,8 @@ def checkpoint(tmp_path):
     return tmp_path / "7"
 
 
-def test_what_was_written_passes(checkpoint):
-    (checkpoint / "note").write_text("Orbax writes beside the manifest when it is done already")
+def test_an_unchanged_checkpoint_passes(checkpoint):
+    (checkpoint / "note").write_text("Orbax still writes beside the manifest afterwards")
     check_manifest(checkpoint)
 
 
@@ -58,9 +58,9 @@ def test_a_missing_manifest_is_named(checkpoint):
         check_manifest(checkpoint)
 
 
-def test_a_flipped_bit_of_the_manifest_is_no_other_files_fault(checkpoint):
+def test_a_flipped_bit_in_the_manifest_is_blamed_on_no_other_file(checkpoint):
     written = (checkpoint / MANIFEST).read_bytes()
-    said = []
+    messages = []
     for place in range(len(written)):
         flipped = bytearray(written)
         flipped[place] ^= 1 << place % 8
@@ -68,13 +68,13 @@ def test_a_flipped_bit_of_the_manifest_is_no_other_files_fault(checkpoint):
         try:
             check_manifest(checkpoint)
         except Damaged as error:
-            said.append(str(error))
-    assert len(said) >= len(written) - len("crc")  # where the sum has lost its name the files are compared without it
-    assert {line for line in said if f"damaged: {MANIFEST} " not in line} == set()
+            messages.append(str(error))
+    assert len(messages) >= len(written) - len("crc")  # a manifest whose key `crc` is broken is accepted
+    assert {line for line in messages if f"damaged: {MANIFEST} " not in line} == set()
 
 
-def test_a_manifest_without_a_sum_of_its_own_is_taken(checkpoint):
-    """As it was written once."""
+def test_a_manifest_without_a_checksum_of_itself_is_accepted(checkpoint):
+    """Early versions wrote such manifests."""
     written = json.loads((checkpoint / MANIFEST).read_text())
     del written["crc"]
     (checkpoint / MANIFEST).write_text(json.dumps(written))

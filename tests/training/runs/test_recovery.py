@@ -1,4 +1,4 @@
-"""A batch that is not finite meets real parts: a compiled step on several devices, Orbax, the run's files."""
+"""A batch that is not finite, with a compiled step on several devices, Orbax and the run's files."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -58,23 +58,23 @@ def fit(run, numbers, *, skip=False, rewind=False):
     return np.asarray(state.params["pooler"]["bias"])
 
 
-def test_a_rewound_run_is_one_that_never_saw_the_batches_it_went_back_over(tmp_path, capsys):
-    """Batch 5 is known to be bad when 6 has been taken: steps 4 to 6 are taken with 7 and on, by the same program."""
+def test_a_rewound_run_ends_as_one_without_the_batches_after_the_checkpoint(tmp_path, capsys):
+    """Batch 5 is bad, which is known after batch 6: the steps from 4 on use the batches from 7 on."""
     rewound = fit(tmp_path / "rewound", range(1, 20), rewind=True)
-    said = capsys.readouterr().out
-    assert "step 5: loss nan, gradient norm nan: rewound to step 3, continuing with the next data" in said
-    assert "compiled again" not in said
+    output = capsys.readouterr().out
+    assert "step 5: loss nan, gradient norm nan: rewound to step 3, continuing with the next data" in output
+    assert "compiled again" not in output
     never = fit(tmp_path / "never", [1, 2, 3, *range(7, 20)])
     np.testing.assert_array_equal(rewound, never)
     assert [row["step"] for row in rows(tmp_path / "rewound")] == [*range(1, STEPS + 1), STEPS]
     assert rows(tmp_path / "rewound") == rows(tmp_path / "never")
 
 
-def test_a_run_that_skips_is_one_that_never_saw_the_batch(tmp_path, capsys):
+def test_a_run_with_a_skipped_update_ends_as_one_without_the_batch(tmp_path, capsys):
     skipped = fit(tmp_path / "skipped", range(1, STEPS + 1), skip=True)
-    said = capsys.readouterr().out
-    assert "step 5: loss nan, gradient norm nan: its update was skipped" in said
-    assert "compiled again" not in said
+    output = capsys.readouterr().out
+    assert "step 5: loss nan, gradient norm nan: its update was skipped" in output
+    assert "compiled again" not in output
     never = fit(tmp_path / "never", [number for number in range(1, STEPS + 1) if number != POISONED], skip=True)
     np.testing.assert_array_equal(skipped, never)
     found = [row for row in rows(tmp_path / "skipped") if "loss" in row]

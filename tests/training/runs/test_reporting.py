@@ -1,4 +1,4 @@
-"""Rows of one run and of several seeds: in the file, in one line, in curves.png."""
+"""Rows of one run and of several seeds: in metrics.jsonl, TensorBoard, messages and curves.png."""
 
 import json
 import struct
@@ -28,7 +28,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_each_seed_has_rows_of_its_own(run):
+def test_each_seed_has_its_own_rows(run):
     assert [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] == [
         {"step": 1, "seed": 7, "loss": 2.0, "learning_rate": 0.5, "tokens_per_second": 30.0},
         {"step": 1, "seed": 11, "loss": 4.0, "learning_rate": 0.5, "tokens_per_second": 30.0},
@@ -38,7 +38,7 @@ def test_each_seed_has_rows_of_its_own(run):
 
 
 def events(run):
-    """What TensorBoard would read, the file's version and the note of where it begins left out."""
+    """Returns the events that TensorBoard would read, without the file version and the session start."""
     (path,) = (run / "tensorboard").iterdir()
     content, found = path.read_bytes(), []
     while content:
@@ -53,7 +53,7 @@ def events(run):
     return found[2:]
 
 
-def test_tensorboard_is_told_the_same_by_seed(run):
+def test_tensorboard_gets_the_same_metrics_by_seed(run):
     one, two, *_, last = events(run)
     assert {value.tag: value.simple_value for value in one.summary.value} == {
         "loss/seed_7": 2.0,
@@ -64,7 +64,7 @@ def test_tensorboard_is_told_the_same_by_seed(run):
     assert (last.step, last.summary.value[0].tag) == (1, "eval/accuracy/seed_11")
 
 
-def test_what_is_taken_back_is_taken_back_everywhere(tmp_path):
+def test_a_rewind_drops_rows_from_every_file(tmp_path):
     with Reporter(tmp_path, first_step=0, last_step=9, panels=PANELS, headline=HEADLINE, quiet=True) as reporter:
         for step in (1, 2, 3):
             reporter.write({"step": step, "loss": 1.0, "tokens_per_second": 1.0})
@@ -73,8 +73,8 @@ def test_what_is_taken_back_is_taken_back_everywhere(tmp_path):
     assert (events(tmp_path)[-1].step, events(tmp_path)[-1].session_log.status) == (3, SessionLog.START)
 
 
-def test_a_full_disk_is_met_where_the_row_is_written(tmp_path):
-    """A thread that wrote it would have died of it, and the run waited for it."""
+def test_a_full_disk_is_an_error_where_the_row_is_written(tmp_path):
+    """A thread that writes rows would end with that error, and the run would wait for it."""
     with open("/dev/full", "wb", buffering=0) as full:
         file = EventFile(tmp_path, after_step=0)
         file.close()
