@@ -107,11 +107,11 @@ def train(
             the resumed run, because it may take longer than the time until the process is killed.
         NotSaved: a checkpoint could not be written.
     """
-    checkpoints, interruption = session.checkpoints, session.interruption
+    checkpoints = session.checkpoints
     counted_step = CompilationCounter(step)
     logger = MetricLogger(session, steps)
-    milestones = Milestones(session, logger, batches, steps=steps, evaluate=evaluate, score=score, stop=stop)
-    recovery = Recovery(session, max_rewinds=MAX_REWINDS if rewind else 0)
+    milestones = Milestones(session, logger, batches, steps, evaluate, score, stop)
+    recovery = Recovery(session, MAX_REWINDS if rewind else 0)
     if rewind and checkpoints.latest is None:
         checkpoints.save(state, batches.state())
     number = int(state.step)
@@ -129,25 +129,49 @@ def train(
         except NotFinite as error:
             state = recovery.rewind(state, error)
             number = int(state.step)
-    if interruption is not None and interruption.received is not None:
+    if session.interruption is not None and session.interruption.received is not None:
         checkpoints.wait()
-        raise Interrupted(interruption.received, number)
+        raise Interrupted(session.interruption.received, number)
     return state
 
 
+class Clock:
+    """Measures tokens per second, without the time of evaluations and checkpoints."""
+
+    def __init__(self) -> None:
+        self.tokens = 0.0
+        self.start = time.perf_counter()
+
+    def tokens_per_second(self) -> float:
+        """Returns the rate since the last call."""
+        now = time.perf_counter()
+        rate = self.tokens / max(now - self.start, 1e-9)
+        self.tokens = 0.0
+        self.start = now
+        return round(rate, 1)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count the time that the block takes."""
+        start = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - start
+
+
+@dataclass
 class MetricLogger:
     """Fetches the metrics of each step one step late, checks them, and logs them at the cadence.
 
     Attributes:
         pending: (step, metrics) that were not fetched yet, or None.
+        consecutive_skips: number of updates skipped in a row; [K] with K seeds.
     """
 
-    def __init__(self, session: Session, steps: int) -> None:
-        self.session = session
-        self.steps = steps
-        self.clock = Clock()
-        self.pending: tuple[int, dict[str, Any]] | None = None
-        self.consecutive_skips = np.zeros((), int)  # [K] with K seeds
+    session: Session
+    steps: int
+    clock: Clock = field(default_factory=Clock)
+    pending: tuple[int, dict[str, Any]] | None = None
+    consecutive_skips: int | np.ndarray = 0
 
     def flush(self) -> None:
         """Fetches the pending metrics, checks that they are finite, and logs them if the cadence says so."""
@@ -192,31 +216,21 @@ class MetricLogger:
         self.consecutive_skips = np.where(skipped, self.consecutive_skips + 1, 0)
         if skipped.any():
             self.session.reporter.log(f"step {step}: {_listed(metrics)}: its update was skipped")
-        if self.consecutive_skips.min() >= MAX_SKIPPED:
+        if np.min(self.consecutive_skips) >= MAX_SKIPPED:
             raise NotFinite(f"step {step}: {MAX_SKIPPED} consecutive updates were skipped")
 
 
+@dataclass
 class Milestones:
-    """Evaluates and saves at the steps where this is due."""
+    """Evaluates and saves at the steps where this is due; arguments as those of `train`."""
 
-    def __init__(
-        self,
-        session: Session,
-        logger: MetricLogger,
-        batches: Batches,
-        *,
-        steps: int,
-        evaluate: Callable[[Any], Metrics],
-        score: Callable[[Metrics], float] | None,
-        stop: Callable[[Metrics], bool] | None,
-    ) -> None:
-        self.session = session
-        self.logger = logger
-        self.batches = batches
-        self.steps = steps
-        self.evaluate = evaluate
-        self.score = score
-        self.stop = stop
+    session: Session
+    logger: MetricLogger
+    batches: Batches
+    steps: int
+    evaluate: Callable[[Any], Metrics]
+    score: Callable[[Metrics], float] | None
+    stop: Callable[[Metrics], bool] | None
 
     def resume(self, state: TrainState, step: int) -> bool:
         """Does a pending evaluation of the restored step; returns whether that step is the last.
@@ -239,11 +253,11 @@ class Milestones:
 
     def reach(self, state: TrainState, step: int) -> bool:
         """Evaluates and saves what is due at a step; returns whether the step is the last."""
-        interruption, checkpoints, cadence = self.session.interruption, self.session.checkpoints, self.session.cadence
-        interrupted = interruption is not None and interruption.requested(step)
+        session = self.session
+        interrupted = session.interruption is not None and session.interruption.requested(step)
         last = interrupted or step == self.steps
-        evaluating = is_due(step, cadence.evaluate, self.steps) and not interrupted
-        saving = last or is_due(step, cadence.checkpoint, self.steps)
+        evaluating = is_due(step, session.cadence.evaluate, self.steps) and not interrupted
+        saving = last or is_due(step, session.cadence.checkpoint, self.steps)
         if not (evaluating or saving):
             return False
         self.logger.flush()
@@ -254,11 +268,11 @@ class Milestones:
             metrics = self._evaluate(state, step)
             score = None if self.score is None else self.score(metrics)
             last = last or (self.stop is not None and self.stop(metrics))
-        if last or saving or (score is not None and checkpoints.is_best(score)):
+        if last or saving or (score is not None and session.checkpoints.is_best(score)):
             with self.logger.clock.paused():
                 require_finite(step, {"norm of the parameters": float(_norm(state.params))})
-                self.session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
-                checkpoints.save(state, self.batches.state(), score)
+                session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
+                session.checkpoints.save(state, self.batches.state(), score)
         return last
 
     def _evaluate(self, state: TrainState, step: int) -> Metrics:
@@ -266,18 +280,18 @@ class Milestones:
             return self.logger.log_evaluation(step, self.evaluate(state))
 
 
+@dataclass
 class Recovery:
     """Restores the last checkpoint after a metric was not finite, at most `max_rewinds` times to each checkpoint."""
 
-    def __init__(self, session: Session, *, max_rewinds: int) -> None:
-        self.session = session
-        self.max_rewinds = max_rewinds
-        self.target = -1
-        self.rewinds = 0
+    session: Session
+    max_rewinds: int
+    target: int = -1
+    rewinds: int = 0
 
     def rewind(self, state: TrainState, error: NotFinite) -> TrainState:
         """Returns the last saved state. The position in the data stays: the batches that did harm are not repeated."""
-        checkpoints, reporter = self.session.checkpoints, self.session.reporter
+        checkpoints = self.session.checkpoints
         if not self.max_rewinds:
             raise stopped(error, checkpoints) from None
         checkpoints.wait()
@@ -287,32 +301,9 @@ class Recovery:
         self.target = target
         if self.rewinds > self.max_rewinds:
             raise NotFinite(f"{error}: stopped after {self.max_rewinds} rewinds to step {target}; {ADVICE}") from None
-        reporter.rewind(target)
-        reporter.log(f"{error}: rewound to step {target}, continuing with the next data")
+        self.session.reporter.rewind(target)
+        self.session.reporter.log(f"{error}: rewound to step {target}, continuing with the next data")
         return restored
-
-
-class Clock:
-    """Measures tokens per second, without the time of evaluations and checkpoints."""
-
-    def __init__(self) -> None:
-        self.tokens = 0.0
-        self.start = time.perf_counter()
-
-    def tokens_per_second(self) -> float:
-        """Returns the rate since the last call."""
-        now = time.perf_counter()
-        rate = self.tokens / max(now - self.start, 1e-9)
-        self.tokens = 0.0
-        self.start = now
-        return round(rate, 1)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Does not count the time that the block takes."""
-        start = time.perf_counter()
-        yield
-        self.start += time.perf_counter() - start
 
 
 def is_due(step: int, every: int, last: int) -> bool:

@@ -77,11 +77,14 @@ def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) ->
     """
 
     def compute_metrics(outputs, batch) -> Metrics:
-        logits, labels, weights = outputs.logits, batch["labels"], batch["weights"]
-        options = {"problem_type": problem_type, "smoothing": smoothing}
-        metrics = {"loss": losses.classification_loss(logits, labels, weights, **options)}
+        labels = batch["labels"]
+        weights = batch["weights"]
+        loss = losses.classification_loss(
+            outputs.logits, labels, weights, problem_type=problem_type, smoothing=smoothing
+        )
+        metrics = {"loss": loss}
         if problem_type == "single_label_classification":
-            metrics["accuracy"] = losses.accuracy(logits, labels, weights > 0)
+            metrics["accuracy"] = losses.accuracy(outputs.logits, labels, weights > 0)
         return metrics
 
     return Objective(model, compute_metrics, {"loss": "weights"})
@@ -105,7 +108,9 @@ def question_answering(model: Bert) -> Objective:
     """
 
     def compute_metrics(outputs, batch) -> Metrics:
-        starts, ends, weights = batch["start_positions"], batch["end_positions"], batch["weights"]
+        starts = batch["start_positions"]
+        ends = batch["end_positions"]
+        weights = batch["weights"]
         # Logits [B, T] -> [B, S, T]: sequence s keeps the logits of its tokens, which attention_mask numbers s + 1.
         # Example: mask 1 1 2 2 2 0, so sequence 0 sees tokens 0 and 1, sequence 1 the tokens 2 to 4.
         number = jnp.arange(1, starts.shape[1] + 1)[None, :, None]

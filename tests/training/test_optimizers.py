@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from bert_jax.training.optimizers import OPTIMIZERS, decayed, make_optimizer, make_schedule
+from bert_jax.training.optimizers import OPTIMIZERS, is_decayed, make_optimizer, make_schedule
 
 RELATIVE = 1e-5
 RATE, DECAY = 0.1, 0.01
@@ -67,7 +67,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_two_updates_follow_the_equations(name):
-    """Biases and norms are neither decayed nor scaled; LAMB has a ratio for each layer of a stacked kernel."""
+    """Biases and norms are neither is_decayed nor scaled; LAMB has a ratio for each layer of a stacked kernel."""
     params = run(name, [tree(1), tree(2)])
     for path, layers in LEAVES.values():
         got = np.asarray(jax.tree_util.tree_leaves(path(params))[0])
@@ -95,7 +95,7 @@ def test_clipping_bounds_the_global_norm():
 
 
 def test_weight_decay_depends_on_the_name_not_on_the_dimensions():
-    assert decayed(tree(0)) == {
+    assert is_decayed(tree(0)) == {
         "embeddings": {"word": {"embedding": True}, "norm": {"scale": False}},
         "encoder": {"up": {"kernel": True, "bias": False}},
     }

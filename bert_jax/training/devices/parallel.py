@@ -231,7 +231,7 @@ def tree_shardings(tree, mesh: Mesh) -> Any:
 
     def sharding(axes: tuple[str, ...], leaf) -> NamedSharding:
         leading = leaf.ndim - len(axes) if axes else 0  # 1 if the leaf has an axis of K seeds
-        spec = [None] * leading
+        spec: list[str | None] = [None] * leading
         for axis, size in zip(axes, leaf.shape[leading:], strict=False):
             name = RULES.get(axis)
             spec.append(name if name and size % mesh.shape[name] == 0 else None)
