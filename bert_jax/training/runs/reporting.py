@@ -137,9 +137,9 @@ class LogProgress(tqdm):
             print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
-        if not self.disable:
+        if not self.disable and self.n != self.last_print_n:
             self.refresh()
-            self.disable = True
+        self.disable = True
 
     @classmethod
     def write(cls, s: str, *_: Any, **__: Any) -> None:

@@ -1,8 +1,10 @@
 """Rows of one run and of several seeds: in metrics.jsonl, TensorBoard, messages and curves.png."""
 
 import json
+import re
 import struct
 
+import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -81,6 +83,45 @@ def test_a_full_disk_is_an_error_where_the_row_is_written(tmp_path):
         file.file = full
         with pytest.raises(OSError, match="No space left on device"):
             file.write({"step": 1, "loss": 1.0})
+
+
+def test_progress_in_a_log_file_is_whole_lines_with_the_time_left(tmp_path, capsys):
+    options = {"first_step": 4, "last_step": 9, "panels": PANELS, "headline": HEADLINE}
+    with Reporter(tmp_path, **options) as reporter:
+        reporter.bar.mininterval = 0.0
+        for step in (5, 6):
+            reporter.advance()
+            reporter.log(f"message {step}")
+    output, progress = capsys.readouterr()
+    assert output.splitlines() == ["message 5", "message 6"]
+    lines = progress.split("\n")
+    assert [re.sub(r"\d\d:\d\d left.*", "T left", line) for line in lines] == [
+        "step 5 of 9, T left", "step 6 of 9, T left", "",
+    ]  # fmt: skip
+    assert "\r" not in progress
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with Reporter(tmp_path, first_step=0, last_step=9, panels=PANELS, headline=HEADLINE) as reporter:
+        reporter.advance()
+        reporter.write(TRAINING)
+        reporter.rewind(0)
+        reporter.sync()
+        reporter.draw()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seeds", [None, (7,), (7, 11)])
+def test_a_recorded_evaluation_is_read_back(tmp_path, seeds):
+    value = 0.1 + 0.2 if seeds is None else np.arange(len(seeds)) + 0.1
+    with Reporter(tmp_path, first_step=0, last_step=9, panels=PANELS, headline=HEADLINE, seeds=seeds) as reporter:
+        reporter.write({"step": 3, "eval_accuracy": value})
+        found = reporter.evaluation(3)
+        assert found is not None
+        np.testing.assert_array_equal(found["eval_accuracy"], value)
+        assert reporter.evaluation(4) is None
 
 
 def test_curves_are_drawn(run):
