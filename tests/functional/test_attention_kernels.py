@@ -193,5 +193,5 @@ def test_a_kernel_has_no_attention_weights_and_no_dropout_of_them(params, ids):
     with pytest.raises(ValueError, match="does not return its weights"):
         model.apply({"params": params}, ids, MASK, output_attentions=True)
     dropping = Bert(replace(CONFIG, attention_probs_dropout_prob=0.1), kernel="pallas")
-    with pytest.raises(ValueError, match="has no dropout of weights"):
+    with pytest.raises(ValueError, match="has no dropout of attention weights"):
         dropping.apply({"params": params}, ids, MASK, rngs={"dropout": jax.random.key(0)})

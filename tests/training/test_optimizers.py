@@ -114,7 +114,7 @@ def test_schedules_warm_up_and_decay():
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(ValueError, match="optimizer must be one of bert_adamw, adamw, lamb; got 'sgd'"):
+    with pytest.raises(ValueError, match="`optimizer` must be one of bert_adamw, adamw, lamb; got 'sgd'"):
         make_optimizer("sgd", lambda step: 1.0)
-    with pytest.raises(ValueError, match="schedule must be one of linear, cosine, constant; got 'step'"):
+    with pytest.raises(ValueError, match="`schedule` must be one of linear, cosine, constant; got 'step'"):
         make_schedule("step", peak=1.0, warmup_steps=0, decay_steps=1)
