@@ -102,7 +102,7 @@ def test_each_device_generates_its_own_shard_of_a_dropout_mask(generator):
     """An element's random bits depend only on the key and its position. For threefry this needs
     jax_threefry_partitionable, which is on by default; without it a sharded mask needs communication.
     """
-    rows = parallel.make_layout(fsdp=2).rows
+    rows = parallel.make_layout(fsdp=2).batch_sharding
     draw = jax.jit(lambda key: jax.random.bits(key, (64, 96), jnp.uint16), out_shardings=rows)
     key = run_key(jax.random.key(0), generator)
 
