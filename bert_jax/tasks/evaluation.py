@@ -123,6 +123,7 @@ class PredictionBuffer:
         else:
             target = placement.sequences
             source = (placement.rows, placement.slots)
+        # Sums and weights are added up here and divided once at the end: the last batch is smaller than the others.
         for name, pair in metrics.items():
             self.totals[name] = self.totals.get(name, 0.0) + np.array(pair, np.float64)
         for name, values in logits.items():
@@ -137,7 +138,7 @@ class PredictionBuffer:
 
 def add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
     """Fetches the results of one batch, [K, ...] each, and adds them to the seeds' buffers."""
-    logits, metrics = jax.device_get(results)
+    logits, metrics = jax.device_get(results)  # one transfer for all seeds
     for index, buffer in enumerate(buffers):
         of_seed = {name: (total[index], weight[index]) for name, (total, weight) in metrics.items()}
         buffer.add({name: values[index] for name, values in logits.items()}, of_seed, placement)

@@ -188,6 +188,7 @@ class QuestionAnswering(Task):
         if not len(chosen):
             why = "no answer is at its answer_start, or no window holds it"
             raise ValueError(f"{questions[0].where} to {questions[-1].where}: {why}")
+        # Windows that cannot be trained on are evaluated nevertheless, but count nothing in the held-out loss.
         weights = (chosen.found & chosen.whole)[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         features = Features(chosen, {"weights": weights}, positions=positions)
@@ -214,6 +215,7 @@ class QuestionAnswering(Task):
         if split.labelled:
             scored = spans.texts, gold_answers(split), spans.null_odds
             best = best_thresholds(*scored)
+            # The official script reports the best threshold; the saved one is midway between the odds of two questions.
             threshold = threshold_between(*scored) if threshold is None else threshold
         threshold = threshold or 0.0
         return Answers(spans, spans.above(threshold), threshold, best)
