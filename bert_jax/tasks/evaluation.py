@@ -88,10 +88,10 @@ class Evaluator:
         for batch, placement in evaluation_batches(split.features, self.row_format, num_rows=self.num_rows):
             results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
-                add_results(buffers, *pending)
+                _add_results(buffers, *pending)
             pending = results, placement
         if pending is not None:
-            add_results(buffers, *pending)
+            _add_results(buffers, *pending)
         return [SplitOutputs(buffer.logits, buffer.means()) for buffer in buffers]
 
 
@@ -136,7 +136,7 @@ class PredictionBuffer:
         return {name: float(total / (weight if weight > 0 else 1.0)) for name, (total, weight) in self.totals.items()}
 
 
-def add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
+def _add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
     """Fetches the results of one batch, [K, ...] each, and adds them to the seeds' buffers."""
     logits, metrics = jax.device_get(results)  # one transfer for all seeds
     for index, buffer in enumerate(buffers):
