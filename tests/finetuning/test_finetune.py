@@ -104,6 +104,8 @@ def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
         assert run.model.config.label_names == ("0", "1")
         with pytest.raises(FileExistsError, match="holds a run already"):
             finetuning.finetune(settings)
+        with pytest.raises(FileExistsError, match="holds a training run, which `do=predict` would replace"):
+            finetuning.finetune(settings.replace(do="predict", train=None, epochs=3, overwrite=True))
     assert jax.config.read("jax_compilation_cache_dir") == cache
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
