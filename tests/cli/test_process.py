@@ -1,6 +1,7 @@
 """How the programs start and end: output at once, one line for an error, an exit code that supervisors know."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -41,14 +42,15 @@ def as_user(command, **options):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--output", "RUN"], "x.py: interrupted; to resume: python x.py --output RUN --resume\n"),
+        (["--output", "RUN"], "x.py: interrupted; to resume: python x.py --output RUN --resume --begin\n"),
         (["--output", "RUN", "--sweep"], "x.py: interrupted\n"),
+        (["--output", "RUN", "--do=predict"], "x.py: interrupted\n"),
     ],
 )
 def test_ctrl_c_prints_the_command_to_resume_if_there_is_one(monkeypatch, capsys, words, message):
     monkeypatch.setattr(sys, "argv", ["x.py", *words])
     monkeypatch.setattr(sys, "orig_argv", ["python", "x.py", *words])
-    assert process.run(raises(KeyboardInterrupt), "x.py", not_resumable=("--sweep",)) == 130
+    assert process.run(raises(KeyboardInterrupt), "x.py", not_resumable=("--sweep", "predict")) == 130
     assert capsys.readouterr().err == message
 
 
@@ -108,6 +110,22 @@ def test_a_reader_who_has_gone_ends_the_program_quietly():
         printing.stdout.close()
         assert printing.stderr.read() == ""
         assert printing.wait() == 141
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_a_training_program_keeps_freed_memory_on_a_cpu():
+    """A block of 64 MiB that is freed and allocated again costs no page faults."""
+    body = (
+        "import resource; block = bytearray(1 << 26); del block; "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; block = bytearray(1 << 26); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = []
+    for name in ("cpu", "cuda"):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": name}
+        command = [sys.executable, "-c", PROGRAM.format(body=body)]
+        faults.append(int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout))
+    assert faults[0] < 100 < 1000 < faults[1]
 
 
 def test_another_broken_pipe_is_an_error(capsys):
