@@ -1,12 +1,14 @@
-"""Pretrain a BERT: masked words and sentence pairs, from text files to a folder that `bert_jax.load` reads.
+"""Pretrain a BERT on text files.
 
-python train.py -- a small BERT of film reviews, in about four minutes on two cores.
+python train.py -- a small BERT on film reviews, in a few minutes on two cores.
 
 python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
 
-python train.py --output RUN --resume --steps 200000 -- go on where RUN stopped.
+python train.py --output RUN --resume --steps 200000 -- resume the run in RUN.
 
-python train.py --preset base --plan -- what a run would take: memory, the largest batch, speed.
+python train.py --preset base --plan -- memory, largest batch and speed of a run, without training.
+
+The program is `bert_jax.pretraining`; `bert-jax pretrain` runs it too.
 """
 
 import sys
@@ -16,10 +18,10 @@ from bert_jax.cli import process
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from bert_jax.pretraining.program import main  # here: it imports JAX, and Ctrl-C may come meanwhile
+    from bert_jax.cli import programs  # here, because it imports JAX, which takes seconds: see process.run
 
-    main(arguments)
+    programs.pretrain(arguments, prog="train.py")
 
 
 if __name__ == "__main__":
-    sys.exit(process.run(main, "train.py", not_resumable=("--plan",)))
+    sys.exit(process.run(main, "train.py", not_resumable=process.NOT_RESUMABLE["pretrain"]))

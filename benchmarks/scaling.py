@@ -128,15 +128,15 @@ def compile_step(flags: Sequence[str], mesh_sizes: dict[str, int], rows: int) ->
     """
     import jax
 
-    from bert_jax.pretraining.program import run_spec
-    from bert_jax.pretraining.settings import read_settings
+    from bert_jax.cli.programs import parse_pretraining
+    from bert_jax.pretraining.plan import RunSpec
     from bert_jax.training.devices import parallel
     from bert_jax.training.devices.cost import matrix_flop, memory_of
 
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program would not be dumped
     layout = parallel.make_layout("mesh", **mesh_sizes)
     devices = layout.mesh.size
-    run = run_spec(read_settings(flags, description=""), layout)
+    run = RunSpec.of(parse_pretraining(flags), layout)
     batch = run.batch(rows * devices)
     pure_step = run.step(run.model)
     step: Any = layout.compile_step(pure_step, run.state)

@@ -1,9 +1,9 @@
 """Train a tiny model for an hour and kill it every minute: check that nothing is lost and nothing accumulates.
 
-`train.py` is started, killed with SIGKILL after `--interval` seconds and started again with `--resume`, as a supervisor
-would. The time from a start to its kill is called a segment. The report states restarts, steps repeated because of
-them, the process's memory and open files over time, and the contents of the run's folder. The exit code is 1 if
-metrics.jsonl has gaps or duplicates, or if memory or open files grow beyond the limits below.
+`train.py --resume --begin` is started, killed with SIGKILL after `--interval` seconds and started again, as a
+supervisor would. The time from a start to its kill is called a segment. The report states restarts, steps repeated
+because of them, the process's memory and open files over time, and the contents of the run's folder. The exit code
+is 1 if metrics.jsonl has gaps or duplicates, or if memory or open files grow beyond the limits below.
 
     python benchmarks/soak.py --minutes 60 --interval 60
 """
@@ -178,7 +178,7 @@ def soak(folder: Path, minutes: float, interval: float) -> list[str]:
     write_corpus(folder / "corpus.txt")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")  # removed together with the run
     corpus = ["--corpus", str(folder / "corpus.txt"), "--cache-dir", str(folder / "cache")]
-    command = [sys.executable, str(TRAIN), *MODEL, *corpus, "--output", str(run), "--resume"]
+    command = [sys.executable, str(TRAIN), *MODEL, *corpus, "--output", str(run), "--resume", "--begin"]
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         segment = run_segment(command, run, interval)

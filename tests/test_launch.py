@@ -10,7 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from bert_jax.pretraining.settings import check, read_settings
+from bert_jax.cli.programs import parse_pretraining
+from bert_jax.pretraining.settings import check
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))
@@ -70,10 +71,11 @@ def look_up(document, path):
 
 def accepted(flags):
     """Lets train.py's own parser and checks read the flags."""
-    settings = read_settings(flags, description="")
+    settings = parse_pretraining(flags)
     check(settings)
     assert settings.processes.distributed
     assert settings.run.resume
+    assert settings.run.begin
     return settings
 
 

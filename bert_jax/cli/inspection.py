@@ -1,4 +1,4 @@
-"""What a checkpoint is, told without reading its weights."""
+"""A description of a checkpoint, made without reading its weights."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from bert_jax.models import Bert
 
 
 def inspect(source: str) -> dict[str, Any]:
-    """Returns `source`, `model`, `config`, `parameters` by part and in all, and `heads`: the models it can be.
+    """Returns `source`, `model`, `config`, `parameters` by part and in total, and `heads`: classes that can load it.
 
     Raises:
         FileNotFoundError, ValueError: those of `bert_jax.load`.
@@ -41,13 +41,13 @@ def inspect(source: str) -> dict[str, Any]:
 
 
 def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> bool:
-    """Says whether parts of a file are all that the model needs; its classifier must have as many scores."""
+    """Returns whether the parts of a file are all that the model needs, and its classifier has the right size."""
     same_scores = "classifier" not in model.heads or adapt_config(config, model).num_labels == config.num_labels
     return parts_of(model) <= set(parts) and same_scores
 
 
 def report(found: dict[str, Any]) -> str:
-    """Returns what was found, for people."""
+    """Returns the result of `inspect` as text."""
     lines = [f"{found['model']} in {found['source']}", ""]
     lines += [f"  {name:<30} {json.dumps(value, ensure_ascii=False)}" for name, value in found["config"].items()]
     lines += ["", "parameters"]

@@ -1,7 +1,7 @@
-"""Texts from a file or a pipe, as they come; lines out, as they are ready.
+"""Lines of text from a file or a pipe, and lines of output.
 
-Lines are answered together when they are there together, so a file goes in large portions, while a pipe whose other end
-is slow, or a person, gets each answer before saying the next thing. Texts are UTF-8.
+Lines that can be read without waiting form one portion: a file is read in large portions, while a slow pipe or a person
+at a terminal gets the output for each line at once. Texts are UTF-8.
 """
 
 import json
@@ -21,12 +21,13 @@ READ = 1 << 16
 
 
 def portions(source: int) -> Iterator[list[bytes]]:
-    """Yields the lines behind a file descriptor, some at a time: those that are there without waiting for more.
+    """Yields the lines of a file descriptor in portions: those that can be read without waiting.
 
     Only a line feed ends a line.
     """
     lines: list[bytes] = []
-    size, rest = 0, []
+    size = 0
+    rest: list[bytes] = []  # blocks of a line whose end was not read yet
     while block := os.read(source, READ):
         first, *others = block.split(b"\n")
         rest.append(first)
@@ -34,9 +35,10 @@ def portions(source: int) -> Iterator[list[bytes]]:
             lines.append(b"".join(rest))
             rest = [other]
         size += len(block)
-        if lines and (len(lines) >= PORTION or size >= PORTION_BYTES or not more_is_there(source)):
+        if lines and (len(lines) >= PORTION or size >= PORTION_BYTES or not _can_read(source)):
             yield lines
-            lines, size = [], 0
+            lines = []
+            size = 0
     if last := b"".join(rest):
         lines.append(last)
     if lines:
@@ -44,10 +46,10 @@ def portions(source: int) -> Iterator[list[bytes]]:
 
 
 def decoded(line: bytes) -> str:
-    """Returns the text of a line, without the marks that some systems put round it.
+    """Returns the text of a line, without a byte order mark and a carriage return.
 
     Raises:
-        ValueError: it is not UTF-8.
+        ValueError: the line is not UTF-8.
     """
     try:
         return line.decode().removeprefix("\ufeff").removesuffix("\r")
@@ -55,16 +57,16 @@ def decoded(line: bytes) -> str:
         raise ValueError(f"not UTF-8: byte 0x{line[error.start]:02x} after {error.start} bytes of the line") from None
 
 
-def more_is_there(source: int) -> bool:
-    """Says whether a read would return at once; where nobody can tell, yes."""
+def _can_read(source: int) -> bool:
+    """Returns whether a read would return at once; True where the system cannot tell."""
     try:
         return bool(select.select([source], [], [], 0)[0])
-    except (OSError, ValueError):  # Windows asks sockets only
+    except (OSError, ValueError):  # Windows supports sockets only
         return True
 
 
 def argument(text: str) -> str:
-    """Returns a text from the command line, once it is known to have been UTF-8: Python lets other bytes through."""
+    """Returns an argument of the command line; raises ValueError if it was not UTF-8, which Python does not check."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -73,7 +75,7 @@ def argument(text: str) -> str:
 
 
 def whole(source: int, name: str) -> str:
-    """Returns all the text behind a file descriptor; `name` is what an error calls it.
+    """Returns all the text of a file descriptor; `name` stands for it in errors.
 
     Raises:
         ValueError: a line is not UTF-8.
@@ -88,7 +90,7 @@ def whole(source: int, name: str) -> str:
 
 
 def fields(*values: object) -> str:
-    """Returns values as one line, with a tab between; white space inside a value becomes a blank.
+    """Returns values as one line, separated by tabs; white space inside a value becomes a blank.
 
     >>> fields("a\\nb", 0.25)
     'a b\\t0.250000'
@@ -96,24 +98,24 @@ def fields(*values: object) -> str:
     return "\t".join(f"{value:.6f}" if isinstance(value, float) else " ".join(str(value).split()) for value in values)
 
 
-def as_json(answer: Any) -> str:
-    """Returns a line of JSON; characters that are no text on their own are escaped."""
-    text = json.dumps(answer, ensure_ascii=False, default=lambda array: np.asarray(array).tolist())
+def as_json(output: Any) -> str:
+    """Returns a line of JSON; characters that are not printable are escaped."""
+    text = json.dumps(output, ensure_ascii=False, default=lambda array: np.asarray(array).tolist())
     return text if text.isprintable() else json.dumps(json.loads(text))
 
 
-def progress_is_welcome() -> bool:
-    """Says whether a bar disturbs nobody: answers go to a file and somebody watches."""
+def show_progress() -> bool:
+    """Returns whether to show a progress bar: the output goes to a file, and stderr is a terminal."""
     return sys.stderr.isatty() and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
 
 
 def columns(line: str, names: Sequence[str]) -> dict[str, str]:
-    """Returns the tab-separated columns of a line by name; the last one may hold tabs.
+    """Returns the tab-separated columns of a line by name; the last one may contain tabs.
 
     Raises:
-        ValueError: too few.
+        ValueError: there are too few.
     """
     found = line.split("\t", len(names) - 1)
     if len(found) != len(names):
-        raise ValueError(f"wanted a line of {' TAB '.join(names)}, got {line!r:.60}")
+        raise ValueError(f"expected a line of {' TAB '.join(names)}, got {line!r:.60}")
     return dict(zip(names, found, strict=True))

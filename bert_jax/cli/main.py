@@ -1,14 +1,15 @@
-"""The `bert-jax` command: answers in a shell pipe, and checkpoints looked at and converted.
+"""The `bert-jax` command: predictions in a shell pipe, checkpoints inspected and converted, and the two programs.
 
     bert-jax classify MODEL "a wonderful film ."
     bert-jax tag MODEL --file articles.txt --json | jq .
     zcat reviews.gz | bert-jax classify MODEL | cut -f1 | sort | uniq -c
     bert-jax answer MODEL "who wrote it?" < article.txt
     bert-jax convert RUN FOLDER
+    bert-jax pretrain --corpus texts.txt --output RUN
 
-Texts are arguments, the lines of --file, or those of standard input, and are answered in order: a line each, tabs
-between its fields, or with --json a line of JSON. A line that cannot be answered ends it with exit code 1: those before
-are answered, and its number is given.
+Texts are arguments, the lines of --file, or the lines of standard input. Each gives one line of output, in order, with
+tabs between its fields, or with --json a line of JSON. An invalid line ends the command with exit code 1, after the
+output for the lines before it; the message gives its number.
 """
 
 import os
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from bert_jax.cli import process
+from bert_jax.cli.flags import flags_in_messages
 from bert_jax.cli.lines import (
     argument,
     as_json,
@@ -30,77 +32,83 @@ from bert_jax.cli.lines import (
     decoded,
     fields,
     portions,
-    progress_is_welcome,
+    show_progress,
     whole,
 )
 
-# Nothing above imports JAX, and nothing below does before there is work: --help is to be quick.
+# Nothing above imports JAX, and nothing below does until there is work to do, so that --help is quick.
 
 STDIN = "standard input"
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the commands on texts have in common."""
+    """Base class of the commands that read texts."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
+    """Folder of a run or of a model, or name of a model on the Hugging Face hub."""
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="[TEXT ...]")] = ()
-    """The texts; default: the lines of --file or of standard input."""
+    """Texts; default: the lines of --file or of standard input."""
     file: str | None = None
-    """A file of texts, one a line; - is standard input."""
+    """File with one text per line; - is standard input."""
     json: bool = False
     """Write JSON lines."""
     max_length: int | None = None
-    """Tokens of a window; longer texts are read in several. Default: what the model was trained to read, else what
-    it takes."""
+    """Maximum number of tokens per window; longer texts are read in several windows. Default: the length the model was
+    trained with, or the most it can read."""
 
     def run(self) -> None:
-        """Answers every text."""
+        """Prints the pipeline's output for every text."""
         with ExitStack() as stack:
-            given = self.given(stack)
+            portions_of_texts = self.read_texts(stack)
             pipeline = self.pipeline(max_length=self.max_length, progress=False)
-            bar = tqdm(self.answers(pipeline, given), unit=" texts", disable=not progress_is_welcome())
-            for number, answer in bar:
-                for line in [as_json(answer)] if self.json else self.lines(answer, number):
-                    print(line, flush=True)
+            outputs = self.outputs(pipeline, portions_of_texts)
+            for number, output in tqdm(outputs, unit=" texts", disable=not show_progress()):
+                for line in [as_json(output)] if self.json else self.lines(output, number):
+                    print(line)
 
-    def answers(self, pipeline: Any, given: Iterator[Iterator[str]]) -> Iterator[tuple[int, Any]]:
-        """Yields the number of each text, from 1 on, and the answer; names the line of one that cannot be answered."""
+    def outputs(self, pipeline: Any, portions_of_texts: Iterator[Iterator[str]]) -> Iterator[tuple[int, Any]]:
+        """Yields the number of each text, from 1, and the pipeline's output; an error names the line of its text."""
         number = 0
-        for texts in given:
-            found = pipeline.stream(map(self.read, texts), **self.options())
+        for texts in portions_of_texts:
             try:
-                for answer in found:
+                for output in pipeline.stream(map(self.parse, texts), **self.options()):
                     number += 1
-                    yield number, answer
+                    yield number, output
             except ValueError as error:
                 place = "" if self.texts else f"{self.path or STDIN}:{number + 1}: "
                 raise ValueError(f"{place}{error}") from None
 
-    def given(self, stack: ExitStack) -> Iterator[Iterator[str]]:
-        """Returns the texts, some at a time; a file is open as long as `stack`."""
+    def read_texts(self, stack: ExitStack) -> Iterator[Iterator[str]]:
+        """Returns the texts in portions; a file is open as long as `stack`."""
         if self.texts and self.file is not None:
-            raise ValueError("texts are given as arguments or in --file, not both")
+            raise ValueError("texts are arguments or in --file, not both")
         if self.texts:
+            self.note_files()
             return iter([map(argument, self.texts)])
         return (map(decoded, lines) for lines in portions(self.source(stack)))
+
+    def note_files(self) -> None:
+        """Prints a note on stderr if an argument is the name of a file: it is read as a text."""
+        for text in filter(os.path.isfile, self.texts):
+            note = f"note: {text} is a file, but is read as a text; to read the file, use --file {text}"
+            print(f"bert-jax: {note}", file=sys.stderr)
 
     def source(self, stack: ExitStack) -> int:
         """Returns the file descriptor to read from."""
         if self.path is not None:
             return stack.enter_context(open(self.path, "rb")).fileno()
         if sys.stdin is None:
-            raise ValueError("standard input is closed: wanted texts, --file or something to read")
+            raise ValueError("standard input is closed: give texts or --file")
         return sys.stdin.fileno()
 
     @property
     def path(self) -> str | None:
-        """The file to read; None for standard input."""
+        """The file to read, or None for standard input."""
         return None if self.file == "-" else self.file
 
-    def read(self, text: str) -> Any:
-        """Returns what the pipeline is asked for a line."""
+    def parse(self, text: str) -> Any:
+        """Returns the input of the pipeline for a line."""
         return text
 
     def options(self) -> dict[str, Any]:
@@ -111,19 +119,19 @@ class Command:
         """Loads the pipeline."""
         raise NotImplementedError
 
-    def lines(self, answer: Any, number: int) -> list[str]:
-        """Returns the lines of an answer to the text with this number."""
+    def lines(self, output: Any, number: int) -> list[str]:
+        """Returns the lines to print for the text with this number."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class FillMask(Command):
-    """Fill the [MASK]s of texts: the likeliest tokens, each with its score."""
+    """Fill the [MASK]s of texts: the most likely tokens, each with its score."""
 
     top: int = 5
-    """How many."""
+    """Number of tokens."""
     targets: str | None = None
-    """The words to choose among, with commas between; default: all."""
+    """Words to choose from, separated by commas; default: all."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import FillMask
@@ -133,8 +141,8 @@ class FillMask(Command):
     def options(self) -> dict[str, Any]:
         return {"top": self.top, "targets": None if self.targets is None else self.targets.split(",")}
 
-    def lines(self, answer: Any, number: int) -> list[str]:
-        found = [one for each in answer for one in (each if isinstance(each, list) else [each])]
+    def lines(self, output: Any, number: int) -> list[str]:
+        found = [one for each in output for one in (each if isinstance(each, list) else [each])]
         return [fields(*(value for one in found for value in (one["token_str"], one["score"])))]
 
 
@@ -143,9 +151,9 @@ class Classify(Command):
     """Classify texts: the label and its score."""
 
     top: int = 1
-    """How many labels."""
+    """Number of labels."""
     pairs: bool = False
-    """Each line holds two texts with a tab between."""
+    """Each line is two texts separated by a tab."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import TextClassifier
@@ -155,78 +163,79 @@ class Classify(Command):
     def options(self) -> dict[str, Any]:
         return {"top": self.top}
 
-    def read(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
         return columns(text, ("text", "text_pair")) if self.pairs else text
 
-    def lines(self, answer: Any, number: int) -> list[str]:
-        found = answer if isinstance(answer, list) else [answer]
+    def lines(self, output: Any, number: int) -> list[str]:
+        found = output if isinstance(output, list) else [output]
         return [fields(*(value for one in found for value in (one["label"], one["score"])))]
 
 
 @dataclass(frozen=True)
 class Tag(Command):
-    """Find entities: a line each, with the number of its text, start, end, kind, score and the entity."""
+    """Find entities: one line each, with the number of its text, start, end, type, score and the entity."""
 
     aggregation: Literal["first", "average", "max", "simple"] = "first"
-    """Which piece speaks for a word; simple: each for itself."""
+    """How the pieces of a word are combined: the first decides, or average or max scores; simple: not at all."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import TokenClassifier
 
         return TokenClassifier.load(self.model, aggregation=self.aggregation, **options)
 
-    def lines(self, answer: Any, number: int) -> list[str]:
+    def lines(self, output: Any, number: int) -> list[str]:
         return [
-            fields(number, one["start"], one["end"], one["entity_group"], one["score"], one["word"]) for one in answer
+            fields(number, one["start"], one["end"], one["entity_group"], one["score"], one["word"]) for one in output
         ]
 
 
 @dataclass(frozen=True)
 class Embed(Command):
-    """Turn texts into vectors, a line each."""
+    """Embed texts: one vector per line."""
 
     pooling: Literal["mean", "cls", "max"] | None = None
-    """Over the vectors of the tokens. Default: what a folder of sentence-transformers says, else mean."""
+    """Pooling over the tokens. Default: that of a sentence-transformers folder, otherwise mean."""
     normalize: bool | None = None
-    """To length 1. Default: what a folder of sentence-transformers says, else True."""
+    """Scale vectors to length 1. Default: as in a sentence-transformers folder, otherwise True."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import Embedder
 
         return Embedder.load(self.model, pooling=self.pooling, normalize=self.normalize, **options)
 
-    def lines(self, answer: Any, number: int) -> list[str]:
-        return ["\t".join(f"{value:.8g}" for value in answer.tolist())]
+    def lines(self, output: Any, number: int) -> list[str]:
+        return ["\t".join(f"{value:.8g}" for value in output.tolist())]
 
 
 @dataclass(frozen=True)
 class Answer(Command):
     """Answer questions from a context: the answer and its score.
 
-    The texts are a question and its context; without a context, that is the whole of --file or of standard input.
-    Without a question, each line holds a question and its context with a tab between."""
+    The texts are a question and its context. Without a context, the context is all of --file or of standard input.
+    Without texts, each line is a question and its context separated by a tab."""
 
     top: int = 1
-    """How many answers."""
+    """Number of answers."""
     max_answer_length: int = 30
-    """In tokens."""
+    """Maximum number of tokens of an answer."""
     null_answer: bool = False
-    """There may be no answer: the line begins with a tab then. Default: as the model says, or where there is a
-    threshold."""
+    """Allow no answer: the line then begins with a tab. Default: what the model's config says; implied by
+    --null-threshold."""
     null_threshold: float | None = None
-    """How much likelier than the best answer, as a difference of logits, no answer must be. Default: as the model says,
-    else 0."""
+    """Predict no answer if its logit exceeds the best answer's by more than this. Default: the value in the model's
+    config, otherwise 0."""
 
-    def given(self, stack: ExitStack) -> Iterator[Iterator[str]]:
+    def read_texts(self, stack: ExitStack) -> Iterator[Iterator[str]]:
         if len(self.texts) > 2 or (len(self.texts) == 2 and self.file is not None):
-            raise ValueError("wanted a question, and a context or --file")
+            raise ValueError("expected a question, and a context or --file")
         if not self.texts:
-            return super().given(stack)
+            return super().read_texts(stack)
+        self.note_files()
         question, *context = self.texts
         text = context[0] if context else whole(self.source(stack), self.path or STDIN)
         return iter([map(argument, [f"{fields(question)}\t{text}"])])
 
-    def read(self, text: str) -> Any:
+    def parse(self, text: str) -> Any:
         return columns(text, ("question", "context"))
 
     def pipeline(self, **options: Any) -> Any:
@@ -235,26 +244,30 @@ class Answer(Command):
         return QuestionAnswerer.load(self.model, **options)
 
     def options(self) -> dict[str, Any]:
-        names = ("top", "max_answer_length", "null_threshold")
-        return {name: getattr(self, name) for name in names} | {"null_answer": self.null_answer or None}
+        return {
+            "top": self.top,
+            "max_answer_length": self.max_answer_length,
+            "null_threshold": self.null_threshold,
+            "null_answer": self.null_answer or None,
+        }
 
-    def lines(self, answer: Any, number: int) -> list[str]:
-        found = answer if isinstance(answer, list) else [answer]
+    def lines(self, output: Any, number: int) -> list[str]:
+        found = output if isinstance(output, list) else [output]
         return [fields(*(value for one in found for value in (one["answer"], one["score"])))]
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a model in Hugging Face's layout: config.json, model.safetensors and the tokenizer's files."""
+    """Write a model in Hugging Face's format: config.json, model.safetensors and the files of the tokenizer."""
 
     source: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
+    """Folder of a run or of a model, or name of a model on the Hugging Face hub."""
     destination: Annotated[Positional[str], arg(metavar="FOLDER")]
-    """A folder, made when missing."""
+    """Folder to write to; it is made if it does not exist."""
     head: str | None = None
-    """The model to take out of it, such as BertForMaskedLM or BertModel; default: the one it is."""
+    """Model class to write, such as BertForMaskedLM or BertModel; default: that of the source."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of the file; default: float32."""
+    """dtype of the weights in the file; default: float32."""
 
     def run(self) -> None:
         from bert_jax.interop.heads import architecture
@@ -267,18 +280,28 @@ class Convert:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a model is: its config, its parameters by part, and the heads that were found."""
+    """Describe a model: its config, its number of parameters by part, and the heads it can be loaded with."""
 
     source: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The folder of a run or of a model, or the name of a model on the Hugging Face hub."""
+    """Folder of a run or of a model, or name of a model on the Hugging Face hub."""
     json: bool = False
-    """Write a line of JSON."""
+    """Print one line of JSON."""
 
     def run(self) -> None:
         from bert_jax.cli.inspection import inspect, report
 
         found = inspect(self.source)
         print(as_json(found) if self.json else report(found))
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Pretrain a model on text files, as train.py does; see bert-jax pretrain --help."""
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Fine-tune a model, as finetune.py does; see bert-jax finetune --help."""
 
 
 COMMANDS = (
@@ -289,24 +312,43 @@ COMMANDS = (
     | Annotated[Embed, subcommand("embed")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Pretrain, subcommand("pretrain")]
+    | Annotated[Finetune, subcommand("finetune")]
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0; 1 with a line on stderr; 2 when it was called wrongly."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on the machine are not part of an answer
-
-    def act() -> None:
-        command: Any = tyro.cli(
-            COMMANDS,  # pyright: ignore[reportArgumentType, reportCallIssue]
-            args=arguments,
-            prog="bert-jax",
-            description=__doc__,
-            config=(FlagCreatePairsOff,),
+    """Runs the command and returns its exit code: see `process.run`; 2 if the command line cannot be read."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes on the machine are not part of the output
+    name = arguments[0] if arguments else ""
+    if name in process.NOT_RESUMABLE:
+        return process.run(
+            lambda: run_program(name, arguments[1:]),
+            f"bert-jax {name}",
+            not_resumable=process.NOT_RESUMABLE[name],
         )
-        command.run()
+    return process.run(lambda: run_command(arguments), "bert-jax")
 
-    return process.run(act, "bert-jax")
+
+def run_program(name: str, arguments: Sequence[str]) -> None:
+    """Pretrains or fine-tunes."""
+    from bert_jax.cli import programs
+
+    getattr(programs, name)(arguments, prog=f"bert-jax {name}")
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Runs one of the other commands."""
+    command: Any = tyro.cli(
+        COMMANDS,  # pyright: ignore[reportArgumentType, reportCallIssue]
+        args=arguments,
+        prog="bert-jax",
+        description=__doc__,
+        config=(FlagCreatePairsOff,),
+    )
+    with flags_in_messages(command.__dataclass_fields__.keys() - {"model", "texts", "source", "destination"}):
+        command.run()
 
 
 if __name__ == "__main__":

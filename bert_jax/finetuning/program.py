@@ -4,8 +4,6 @@ References: Devlin et al., BERT, 2018, section 4 and appendix A.3.
 """
 
 import json
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,13 @@ import jax
 
 from bert_jax.finetuning.checks import check, check_model, check_pairs
 from bert_jax.finetuning.model import dropout_rates
-from bert_jax.finetuning.settings import MAY_CHANGE_ON_RESUME, Settings, read_settings
+from bert_jax.finetuning.settings import MAY_CHANGE_ON_RESUME, Settings
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.finetuning.trainer import Trainer, choose_rows, evaluation_layout, make_evaluator
 from bert_jax.interop.loading import LoadedBert, TrainedRun, load
 from bert_jax.tasks.base import PreparedData
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
-from bert_jax.training.devices.compilation_cache import keep_compiled
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.seeds import SeedEnsemble
@@ -51,6 +48,7 @@ def finetune(settings: Settings) -> TrainedRun:
     layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
     options = {
         "resume": run.resume,
+        "begin": run.begin,
         "overwrite": run.overwrite,
         "may_change": MAY_CHANGE_ON_RESUME,
         "defaults": defaults_of(type(settings)),
@@ -81,13 +79,13 @@ def finetune(settings: Settings) -> TrainedRun:
             compare_seeds(data.task.metric, folder, trainers[0].train(folder))
         print("\nThe best model on the held-out data:")
         bert = load(folder, head=type(bert.model).__name__)
-    metrics = _evaluate_model(settings, data, bert, folder)
+    metrics = evaluate_model(settings, data, bert, folder)
     if run.do == "train":
         print(f"\nThe model is in {folder}: bert_jax.load({str(folder)!r})")
     return TrainedRun(folder, metrics)
 
 
-def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:
+def evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:
     """Predicts the held-out splits; writes predictions, pictures and tables to `folder`, and returns the metrics."""
     model = type(bert.model)(replace(bert.config, dtype=settings.training.dtype))
     ensemble = SeedEnsemble((settings.run.seed,), frozenset(bert.params))  # of one
@@ -100,7 +98,7 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
         [outputs] = evaluator.outputs(params, split)
         decoded = data.task.decode(split, outputs.logits)
         path = folder / f"{split.file_prefix}predictions.jsonl"
-        _write_lines(path, data.task.predictions(split, decoded))
+        write_lines(path, data.task.predictions(split, decoded))
         print(f"predictions for {len(split.examples):,} examples in {path}")
         if settings.run.do != "predict":
             computed = data.task.compute_metrics(split, decoded)
@@ -114,13 +112,7 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
     return metrics
 
 
-def _write_lines(path: Path, rows: Any) -> None:
+def write_lines(path: Path, rows: Any) -> None:
     """Writes rows as one JSON object per line."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:  # escapes lone surrogates as JSON does
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    settings = read_settings(sys.argv[1:] if arguments is None else arguments, description=__doc__ or "")
-    keep_compiled()
-    finetune(settings)

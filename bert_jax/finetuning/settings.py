@@ -5,19 +5,13 @@ The group `data` is the task's, see `bert_jax.tasks`; the other groups are the s
 References: Devlin et al., BERT, 2018, appendix A.3 (learning rates, batch sizes, epochs).
 """
 
-import argparse
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache, partial
-from typing import Annotated, Any, Literal, Self, Union
-
-import tyro
+from typing import Any, Literal, Self
 
 from bert_jax.tasks import TASKS, TaskData
 from bert_jax.training import settings as shared
-from bert_jax.training.runs.folder import SETTINGS, recorded_settings
-from bert_jax.training.settings import Devices, GroupedSettings, Optimizer, Record, as_record, from_record
+from bert_jax.training.settings import Devices, GroupedSettings, Optimizer, Record, as_record
 
 
 @dataclass(frozen=True)
@@ -156,27 +150,3 @@ def make_settings(task: str, *, model: str, **changes: Any) -> Settings:
 
 
 MAY_CHANGE_ON_RESUME = (*shared.MAY_CHANGE_ON_RESUME, "mistakes")
-
-
-def read_settings(arguments: Sequence[str], *, description: str) -> Settings:
-    """Returns a command line's settings; with --resume, those of the run are the defaults."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--output", default="runs/finetuned")
-    first.add_argument("--resume", action="store_true")
-    chosen, _ = first.parse_known_args(arguments)
-    recorded = recorded_settings(chosen.output) if chosen.resume else None
-    commands = []
-    for name in TASKS:
-        kind = settings_type(name)
-        default: dict[str, Any] = {}
-        if recorded is not None and recorded.get("task") == {"name": name}:
-            default["default"] = from_record(kind, recorded, os.path.join(chosen.output, SETTINGS))
-        options = tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False, **default)
-        commands.append(Annotated[kind, options])
-    kinds: Any = Union[tuple(commands)]  # noqa: UP007
-    return tyro.cli(
-        tyro.conf.OmitArgPrefixes[kinds],
-        args=arguments,
-        prog="finetune.py",
-        description=description,
-    )

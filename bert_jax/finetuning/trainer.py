@@ -70,7 +70,7 @@ class Trainer:
         self.steps_per_epoch = self.batches[0].steps_per_epoch
         self.steps = training.epochs * self.steps_per_epoch
         self.config = training_config(training, bert.config)
-        self.kernel = _attention_kernel(
+        self.kernel = attention_kernel(
             settings.devices.attention, self.config, self.row_format, self.features, layout, seeds=settings.run.seeds
         )
 
@@ -81,20 +81,35 @@ class Trainer:
             NotFinite: a loss or a gradient became NaN or infinite.
             Interrupted: a signal asked the run to end, and it has saved a checkpoint.
         """
-        model, state, step = self._build()
-        evaluator = self._evaluator(model, state)
-        best = BestModel(run, self.settings, model, self.bert.tokenizer, self.task, self.ensemble)
+        settings = self.settings
+        bert = self.bert
+        ensemble = self.ensemble
+        model = type(bert.model)(self.config, remat=settings.devices.remat, frozen=settings.training.freeze)
+        new = ", ".join(sorted(new_parts(settings, bert))) or "nothing"
+        print(f"{settings.run.model}: {bert!r}; newly initialised: {new}")
+        state, step = self._build(model)
+        evaluator = make_evaluator(
+            settings, self.data, model, jax.eval_shape(lambda: state.all_params), ensemble, self.row_format
+        )
+        best = BestModel(run, settings, model, bert.tokenizer, self.task, ensemble)
 
         def evaluate(state: TrainState) -> dict[str, np.ndarray]:
-            metrics = evaluator.metrics(state.all_params)
-            best.update(int(state.step), metrics, state.all_params)
-            return metrics
+            row = evaluator.metrics(state.all_params)
+            best.update(int(state.step), row, state.all_params)
+            return row
 
+        every = settings.training.eval_every or self.steps_per_epoch
         with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
-            self._print_sizes(state)
+            self._describe(state)
+            batches = Batches(
+                lambda index: ensemble_batch(ensemble, self.batches, first + index),
+                count=self.steps - first,
+                position=lambda given: {"batch": first + given},
+            )
             reporter = self._reporter(run, first)
-            with self._batches_from(first) as batches, reporter, self._signals() as interruption:
+            cadence = Cadence(settings.reports.log_every, every, every)
+            with batches, reporter, self._signals() as interruption:
                 state = train(
                     state,
                     batches,
@@ -102,32 +117,34 @@ class Trainer:
                     device_put=self.layout.device_put,
                     evaluate=evaluate,
                     steps=self.steps,
-                    session=Session(checkpoints, reporter, self._cadence(), Watch(), interruption),
+                    session=Session(checkpoints, reporter, cadence, Watch(), interruption),
                     stop=lambda metrics: bool(best.selection.done.all()),
                     varied_shapes=True,
                 )
                 reporter.draw()
         if int(state.step) < self.steps:
-            metric = self.task.metric.replace("_", " ")
-            reason = f"{metric} did not improve in {self.settings.training.patience} evaluation(s)"
-            print(f"stopped early after step {int(state.step):,} of {self.steps:,}: {reason}")
-        trained = _list_shapes(step, len(self.ensemble))
-        print(f"compiled for rows x tokens: training {trained}; evaluation {_list_shapes(evaluator.predict)}")
+            metric, patience = self.task.metric.replace("_", " "), settings.training.patience
+            print(
+                f"stopped early after step {int(state.step):,} of {self.steps:,}: {metric} did not improve in "
+                f"{patience} evaluation(s)"
+            )
+        print(
+            f"compiled for rows x tokens: training {list_shapes(step, len(ensemble))}; "
+            f"evaluation {list_shapes(evaluator.predict)}"
+        )
         best.export()
         return best
 
-    def _build(self) -> tuple[Bert, TrainState, CompilationCounter]:
-        """Returns the model, its initial state on the devices, and the compiled step of all seeds."""
-        settings = self.settings
-        devices = settings.devices
-        model = type(self.bert.model)(self.config, remat=devices.remat, frozen=settings.training.freeze)
-        new = ", ".join(sorted(new_parts(settings, self.bert))) or "nothing"
-        print(f"{settings.run.model}: {self.bert!r}; newly initialised: {new}")
-        optimizer, schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
-        # The initial parameters are local to this function: once it returns, the state alone holds them.
+    def _build(self, model: Bert) -> tuple[TrainState, CompilationCounter]:
+        """Returns the initial state on the devices, and the compiled step of all seeds.
+
+        The initial parameters are local to this function: once it returns, the state alone holds them.
+        """
+        devices = self.settings.devices
+        optimizer, schedule = optimizer_and_schedule(self.settings, self.steps, self.config.num_hidden_layers)
         given: Any = [
             jax.device_put(tree, self.layout.shardings(tree))
-            for tree in initial_parameters(settings, self.bert, self.ensemble)
+            for tree in initial_parameters(self.settings, self.bert, self.ensemble)
         ]
         state = self.layout.create(
             lambda given: self.ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits),
@@ -139,14 +156,9 @@ class Trainer:
             optimizer=optimizer,
             schedule=schedule,
             accumulate=devices.accumulate,
-            skip=settings.training.on_nan == "skip",
+            skip=self.settings.training.on_nan == "skip",
         )
-        return model, state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
-
-    def _evaluator(self, model: Bert, state: TrainState) -> Evaluator:
-        """Returns the evaluator of the held-out splits; it keeps the shapes of the parameters, not the arrays."""
-        shapes = jax.eval_shape(lambda params: params, state.all_params)
-        return make_evaluator(self.settings, self.data, model, shapes, self.ensemble, self.row_format)
+        return state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
 
     def _resume(
         self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
@@ -169,20 +181,7 @@ class Trainer:
         main_thread = threading.current_thread() is threading.main_thread()
         return Interruption() if main_thread and not self.settings.run.sweep else nullcontext()
 
-    def _batches_from(self, first: int) -> Batches:
-        """Returns the training batches from index `first`, made ahead of time in a thread."""
-        return Batches(
-            lambda index: ensemble_batch(self.ensemble, self.batches, first + index),
-            count=self.steps - first,
-            position=lambda given: {"batch": first + given},
-        )
-
-    def _cadence(self) -> Cadence:
-        # An evaluation is followed by a checkpoint, so that a resumed run knows every evaluation before it.
-        every = self.settings.training.eval_every or self.steps_per_epoch
-        return Cadence(self.settings.reports.log_every, every, every)
-
-    def _print_sizes(self, state: TrainState) -> None:
+    def _describe(self, state: TrainState) -> None:
         """Prints the size of the training: steps, parameters, rows."""
         settings = self.settings
         rows = self.row_format
@@ -254,7 +253,7 @@ def make_evaluator(
     features = data.held_out[0].features
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
-    kernel = _attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
+    kernel = attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
     return Evaluator(
         data.task,
         data.held_out,
@@ -272,7 +271,7 @@ def evaluation_layout(settings: Settings) -> parallel.MeshLayout:
     return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.devices.fsdp, tensor=settings.devices.tensor))
 
 
-def _attention_kernel(
+def attention_kernel(
     attention: str,
     config: BertConfig,
     row_format: RowFormat,
@@ -296,7 +295,7 @@ def _attention_kernel(
     return kernel
 
 
-def _list_shapes(step: CompilationCounter, seeds: int = 1) -> str:
+def list_shapes(step: CompilationCounter, seeds: int = 1) -> str:
     """Returns the shapes that a step was compiled for, as rows of one seed x tokens: `32 x 6, 32 x 8`.
 
     Example: `input_ids` [32, 2, 6] of 2 seeds are 32 x 6, and so is the pmap batch [8, 4, 2, 6] on 8 devices.

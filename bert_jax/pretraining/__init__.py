@@ -1,1 +1,11 @@
-"""The pretraining program: settings, plan, training, summary."""
+"""Pretraining: settings, the corpus, the model and its step, the program, its summary, and plans of runs.
+
+>>> from bert_jax.pretraining import make_settings, pretrain
+>>> run = pretrain(make_settings("demo", output="RUN"))  # doctest: +SKIP
+>>> run.metrics["eval_masked_lm_loss"]  # doctest: +SKIP
+"""
+
+from bert_jax.pretraining.program import pretrain
+from bert_jax.pretraining.settings import make_settings
+
+__all__ = ["make_settings", "pretrain"]

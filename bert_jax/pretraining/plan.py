@@ -1,8 +1,8 @@
-"""`train.py --plan`: what a run would take, on these devices, before anything runs."""
+"""What a run would take on these devices, before it runs: memory, arithmetic, time (`train.py --plan`)."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -10,6 +10,10 @@ import jax
 import numpy as np
 
 from bert_jax.models import Bert
+from bert_jax.pretraining.model import Computation
+from bert_jax.pretraining.program import make_layout
+from bert_jax.pretraining.settings import Settings, check
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.cost import (
     Memory,
     expected_efficiency,
@@ -23,18 +27,21 @@ from bert_jax.training.devices.cost import (
 from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.state import TrainState
 
+PREFIXES = ("", "k", "M", "G", "T", "P")
+UNITS = (("years", 365 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run as it is planned.
+    """A run as shapes, from which its step is compiled.
 
     Attributes:
-        step: (model) -> the pure (state, batch, axis) -> (state, figures).
-        state: its shapes.
-        batch: rows -> a batch, of which the shapes count.
-        rows: of the batch that is asked for.
+        step: model -> the pure (state, batch, axis) -> (state, metrics).
+        state: shapes of the state.
+        batch: number of rows -> a batch of zeros.
+        rows: of the batch that the settings ask for.
+        unit: the number of rows of any batch is a multiple of it.
         steps: of the whole run.
-        unit: what the rows of any batch are a multiple of.
     """
 
     model: Bert
@@ -45,14 +52,39 @@ class RunSpec:
     unit: int
     steps: int
 
+    @classmethod
+    def of(cls, settings: Settings, layout: Layout) -> "RunSpec":
+        """Makes the shapes of a run. Its text is not read: the vocabulary has the size that the settings ask for."""
+        config = settings.model
+        if settings.text.tokenizer:
+            config = replace(config, vocab_size=Tokenizer.load(settings.text.tokenizer).vocab_size)
+        mask = np.ones((1, settings.batches.max_length), np.int32)
+        computation = Computation.make(settings, config, mask, layout)
+        return cls(
+            computation.model,
+            step=computation.step,
+            state=jax.eval_shape(computation.state, jax.random.key(0)),
+            batch=settings.batches.blank,
+            rows=settings.training.batch_size,
+            unit=layout.shards * settings.devices.accumulate,
+            steps=settings.training.steps,
+        )
+
     @property
     def length(self) -> int:
         """T, the tokens of a row."""
         return self.batch(1)["input_ids"].shape[1]
 
 
-def report(run: RunSpec, layout: Layout) -> Iterator[str]:
-    """Yields the lines of a plan, each as soon as it is known."""
+def plan(settings: Settings) -> Iterator[str]:
+    """Yields the lines of a plan, each as soon as it is known; compiles several steps and runs none.
+
+    Raises:
+        ValueError: settings that cannot be trained.
+    """
+    check(settings)
+    layout = make_layout(settings)
+    run = RunSpec.of(settings, layout)
     config = run.model.config
     count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
     shape = " x ".join(f"{name} {size}" for name, size in layout.mesh.shape.items())
@@ -60,11 +92,11 @@ def report(run: RunSpec, layout: Layout) -> Iterator[str]:
         f"plan: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
         f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
     )
-    yield from memory_lines(run, layout)
-    yield from speed_lines(run, layout)
+    yield from _memory_lines(run, layout)
+    yield from _speed_lines(run, layout)
 
 
-def memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
+def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
     @cache
     def memory(rows: int) -> Memory:
         step: Any = layout.compile_step(run.step(run.model), run.state)
@@ -78,48 +110,47 @@ def memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
                 raise
             return math.inf
 
-    limit, rows = memory_limit(), run.rows
-    if needed(rows) < math.inf:
-        own = memory(rows)
+    limit = memory_limit()
+    if needed(run.rows) < math.inf:
+        own = memory(run.rows)
         yield (
-            f"  memory a device   parameters {amount(own.parameters, 'B')}, optimizer {amount(own.optimizer, 'B')}, "
+            f"  memory per device parameters {amount(own.parameters, 'B')}, optimizer {amount(own.optimizer, 'B')}, "
             f"activations and gradients {amount(own.working, 'B')}: {amount(own.total, 'B')} of {amount(limit, 'B')}"
         )
     else:
-        yield f"  memory a device   more than the {amount(limit, 'B')} there are"
-    fits = "fits" if needed(rows) <= limit else "DOES NOT FIT"
-    yield f"  largest batch     {largest_batch(needed, limit, run.unit):,} rows; {rows:,} {fits}"
+        yield f"  memory per device more than the available {amount(limit, 'B')}"
+    fits = "fits" if needed(run.rows) <= limit else "DOES NOT FIT"
+    yield f"  largest batch     {largest_batch(needed, limit, run.unit):,} rows; {run.rows:,} {fits}"
 
 
-def speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
-    # What a kernel does inside cannot be counted, so plain products stand for it.
+def _speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
+    # The arithmetic of a kernel cannot be counted, so it is counted with plain matrix products.
     plain = run.step(run.model.clone(kernel=None))
     flop = matrix_flop(lambda state, batch: plain(state, batch, None), run.state, run.batch(run.rows))
     tokens = run.rows * run.length
     yield (
-        f"  arithmetic        {amount(flop, 'FLOP')} a step, {amount(flop / layout.mesh.size, 'FLOP')} a device, "
-        f"{amount(flop / tokens, 'FLOP')} a token"
+        f"  arithmetic        {amount(flop, 'FLOP')} per step, {amount(flop / layout.mesh.size, 'FLOP')} per device, "
+        f"{amount(flop / tokens, 'FLOP')} per token"
     )
     speed = matrix_speed(run.model.config.dtype) * parallel_devices()
     expected = speed * expected_efficiency() * tokens / flop
     yield (
         f"  expected          about {expected:,.0f} tokens/s in full rows: "
-        f"{expected_efficiency():.0%} of what matrix products alone reach here, {amount(speed, 'FLOP/s')}"
+        f"{expected_efficiency():.0%} of the speed of matrix products here, {amount(speed, 'FLOP/s')}"
     )
     yield (
         f"  {run.steps:,} steps".ljust(20)
-        + f"about {span(run.steps * tokens / expected)} at that rate, messages between devices left out"
+        + f"about {span(run.steps * tokens / expected)} at that rate, without communication between devices"
     )
 
 
 def span(seconds: float) -> str:
-    """Says a time in the unit that fits."""
-    units = (("years", 365 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-    name, size = next((unit for unit in units if seconds >= 2 * unit[1]), units[-1])
+    """Returns a time in the largest unit of which there are at least two: `span(150)` is 2.5 minutes."""
+    name, size = next((unit for unit in UNITS if seconds >= 2 * unit[1]), UNITS[-1])
     return f"{seconds / size:.3g} {name}"
 
 
 def amount(value: float, unit: str) -> str:
-    """Says a number in three digits, with the prefix that fits."""
-    power = min(max(int(math.log10(value)) // 3, 0), 5) if value >= 1 else 0
-    return f"{value / 1000**power:.3g} {' kMGTP'[power].strip()}{unit}"
+    """Returns a number in three digits with an SI prefix: `amount(1.5e9, "B")` is 1.5 GB."""
+    power = min(max(int(math.log10(value)) // 3, 0), len(PREFIXES) - 1) if value >= 1 else 0
+    return f"{value / 1000**power:.3g} {PREFIXES[power]}{unit}"

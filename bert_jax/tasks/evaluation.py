@@ -88,10 +88,10 @@ class Evaluator:
         for batch, placement in evaluation_batches(split.features, self.row_format, num_rows=self.num_rows):
             results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
-                _add_results(buffers, *pending)
+                add_results(buffers, *pending)
             pending = results, placement
         if pending is not None:
-            _add_results(buffers, *pending)
+            add_results(buffers, *pending)
         return [SplitOutputs(buffer.logits, buffer.means()) for buffer in buffers]
 
 
@@ -123,7 +123,6 @@ class PredictionBuffer:
         else:
             target = placement.sequences
             source = (placement.rows, placement.slots)
-        # Sums and weights are added up here and divided once at the end: the last batch is smaller than the others.
         for name, pair in metrics.items():
             self.totals[name] = self.totals.get(name, 0.0) + np.array(pair, np.float64)
         for name, values in logits.items():
@@ -136,9 +135,9 @@ class PredictionBuffer:
         return {name: float(total / (weight if weight > 0 else 1.0)) for name, (total, weight) in self.totals.items()}
 
 
-def _add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
+def add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
     """Fetches the results of one batch, [K, ...] each, and adds them to the seeds' buffers."""
-    logits, metrics = jax.device_get(results)  # one transfer for all seeds
+    logits, metrics = jax.device_get(results)
     for index, buffer in enumerate(buffers):
         of_seed = {name: (total[index], weight[index]) for name, (total, weight) in metrics.items()}
         buffer.add({name: values[index] for name, values in logits.items()}, of_seed, placement)

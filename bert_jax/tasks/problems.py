@@ -113,7 +113,7 @@ class SingleLabel(Problem):
                 f"{wrong.probability:.3f}",
                 names[wrong.predicted],
                 names[wrong.label],
-                *_text_and_place(split.examples[wrong.row]),
+                *text_and_place(split.examples[wrong.row]),
             )
             for wrong in worst_mistakes(found, labels, mistakes)
         ]
@@ -160,7 +160,7 @@ class MultiLabel(Problem):
                 f"{found[row, label]:.3f}",
                 names[int(label)],
                 "yes" if labels[row, label] else "no",
-                *_text_and_place(split.examples[row]),
+                *text_and_place(split.examples[row]),
             )
             for row, label in zip(*np.unravel_index(worst, confidence.shape), strict=True)
         ]
@@ -200,9 +200,9 @@ class Regression(Problem):
         rows = [
             (
                 f"{errors[row]:.3f}",
-                _join_scores(found[row]),
-                _join_scores(labels[row]),
-                *_text_and_place(split.examples[row]),
+                join_scores(found[row]),
+                join_scores(labels[row]),
+                *text_and_place(split.examples[row]),
             )
             for row in np.argsort(-errors, kind="stable")[:mistakes]
         ]
@@ -220,10 +220,10 @@ REGRESSION = Regression()
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
 
 
-def _text_and_place(example: TextExample) -> tuple[str, str]:
+def text_and_place(example: TextExample) -> tuple[str, str]:
     """Returns an example's text, or both texts of a pair, and where it was read."""
     return example.text if example.pair is None else f"{example.text} / {example.pair}", example.where
 
 
-def _join_scores(scores: np.ndarray) -> str:
+def join_scores(scores: np.ndarray) -> str:
     return ", ".join(f"{score:.3f}" for score in scores)

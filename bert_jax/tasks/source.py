@@ -70,8 +70,6 @@ class ModelSource:
         if self.architecture != architecture(model):
             return False
         config = self.config
-        # A task without changes (question answering, multiple choice) has only one possible head. A config.json without
-        # a problem_type may be of any.
         return not changes or (
             config.problem_type in (None, changes.get("problem_type"))
             and config.label_names == changes.get("label_names")

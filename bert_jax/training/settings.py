@@ -8,7 +8,6 @@ line the name is the flag, the docstring of a group its title and the docstring 
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -17,7 +16,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bert_jax")
 LONGEST_ROW = 65_536  # tokens: attention alone takes 16 GiB per head there
 Record = dict[str, dict[str, Any]]
 S = TypeVar("S")
@@ -153,7 +151,10 @@ def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: 
                     raise ValueError(f"{file}: {place}.{field.name} must be {wanted}, got {value!r:.60}") from None
             elif field.default is MISSING and field.default_factory is MISSING:
                 raise ValueError(f"{file}: {name}.{field.name} is missing")
-        groups[name] = group(**values)
+        try:
+            groups[name] = group(**values)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
     return kind(**groups)
 
 

@@ -19,7 +19,7 @@ unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
 
 status=0
 srun --kill-on-bad-exit=1 .venv/bin/python train.py \
-    --distributed --resume \
+    --distributed --resume --begin \
     --preset large --dtype bfloat16 \
     --corpus "$HOME/texts/*.txt" --cache-dir "$HOME/cache" --output "$HOME/runs/large" \
     --optimizer lamb --learning-rate 6e-3 --warmup-steps 2000 --steps 7038 --decay-steps 7038 \

@@ -7,7 +7,7 @@ set -euo pipefail
 
 gcloud compute tpus tpu-vm ssh "$TPU" --zone "$ZONE" --worker=all --command '
     cd ~/bert_jax && .venv/bin/python train.py \
-        --distributed --resume \
+        --distributed --resume --begin \
         --preset large --dtype bfloat16 \
         --corpus "/shared/texts/*.txt" --cache-dir ~/cache --output /shared/runs/large \
         --optimizer lamb --learning-rate 6e-3 --warmup-steps 2000 --steps 7038 --decay-steps 7038 \

@@ -1,4 +1,4 @@
-"""`bert-jax` sits in a pipe: lines in, lines out, in order and as they come; errors in one line."""
+"""`bert-jax` in a pipe: lines in, lines out, in order and at once; errors are one line."""
 
 import json
 import os
@@ -41,7 +41,7 @@ EXTRAS = {"tag": {"aggregation": "first"}, "embed": {"pooling": None, "normalize
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A model for each command, by its name."""
+    """A folder with a model for each command, by the command's name."""
     found = {}
     for name, (head, changes) in MODELS.items():
         found[name] = str(tmp_path_factory.mktemp(name))
@@ -51,7 +51,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def load_once():
-    """Keeps what was loaded, and so what was compiled, from one call of the command to the next."""
+    """Keeps loaded pipelines, and so compiled programs, from one call of the command to the next."""
     load, loaded = Pipeline.load.__func__, {}
 
     def load_or_reuse(kind, source, **options):
@@ -67,7 +67,7 @@ def load_once():
 
 @pytest.fixture
 def run(ended):
-    """Runs the command in this process: its lines on stdout."""
+    """Runs the command in this process; returns the lines on stdout."""
 
     def run(*arguments, stdin=""):
         code, lines, error = ended(*arguments, stdin=stdin.encode())
@@ -79,7 +79,7 @@ def run(ended):
 
 @pytest.fixture
 def ended(capsys, monkeypatch, tmp_path):
-    """Runs the command in this process: its exit code, its lines on stdout, and what is on stderr."""
+    """Runs the command in this process; returns its exit code, the lines on stdout, and stderr."""
 
     def ended(*arguments, stdin):
         (tmp_path / "stdin").write_bytes(stdin)
@@ -94,7 +94,7 @@ def ended(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture
 def refusal(capsys):
-    """Runs the command in this process: its exit code, and its one line on stderr."""
+    """Runs the command in this process; returns its exit code and the only line on stderr."""
 
     def refusal(*arguments):
         code = main(arguments)
@@ -107,7 +107,7 @@ def refusal(capsys):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_json_lines_are_the_answers_of_the_pipeline_in_order(name, folders, run):
+def test_json_lines_are_the_outputs_of_the_pipeline_in_order(name, folders, run):
     texts = [f"{line} [MASK]" for line in LINES] if name == "fill-mask" else LINES
     asked = [*texts]
     if name == "answer":
@@ -129,7 +129,7 @@ def test_texts_are_arguments_or_a_file_or_standard_input(folders, run, tmp_path)
     assert run("classify", folders["classify"], "--file", "-", stdin="\ufeff" + "\n".join(LINES)) == want
 
 
-def test_lines_have_fields_with_tabs_between(folders, run):
+def test_fields_of_a_line_are_separated_by_tabs(folders, run):
     label, score = run("classify", folders["classify"], "an owl")[0].split("\t")
     assert label.startswith("LABEL_")
     assert 0 < float(score) <= 1
@@ -145,7 +145,7 @@ def test_lines_have_fields_with_tabs_between(folders, run):
         assert LINES[int(number) - 1][int(start) : int(end)].lower().replace(" ", "") == word.replace(" ", "")
 
 
-def test_pairs_are_two_columns(folders, run):
+def test_a_pair_is_two_columns(folders, run):
     pair = {"text": "an owl", "text_pair": small.SHORT}
     got = run("classify", folders["classify"], "--pairs", "--json", f"an owl\t{small.SHORT}")
     assert [json.loads(line) for line in got] == [
@@ -153,7 +153,7 @@ def test_pairs_are_two_columns(folders, run):
     ]
 
 
-def test_a_question_is_asked_of_a_whole_file(folders, run, tmp_path):
+def test_a_context_is_all_of_a_file(folders, run, tmp_path):
     context = "\n".join(small.LINES)
     (tmp_path / "article").write_text(context)
     ask = "answer", folders["answer"], "where is the owl ?"
@@ -166,7 +166,7 @@ def test_a_question_is_asked_of_a_whole_file(folders, run, tmp_path):
 BAD = [
     ("fill-mask", (), b"an [MASK]", b"an owl", "wanted a [MASK] in the text: 'an owl'"),
     ("classify", (), b"an owl", b"caf\xe9", "not UTF-8: byte 0xe9 after 3 bytes of the line"),
-    ("classify", ("--pairs",), b"an\towl", b"an owl", "wanted a line of text TAB text_pair, got 'an owl'"),
+    ("classify", ("--pairs",), b"an\towl", b"an owl", "expected a line of text TAB text_pair, got 'an owl'"),
     ("answer", (), b"who ?\tan owl", b"who ?\t ", "the context must be a text that is not empty, got ' '"),
     ("answer", (), b"who ?\tan owl", b"owl " * 40 + b"\towl", "a question of 40 tokens leaves too little of 23 tokens"),
     ("answer", (), b"who ?\tan owl", b"who ?\t\x00", "the context holds no token that the vocabulary knows"),
@@ -174,14 +174,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "flags", "good", "bad", "message"), BAD)
-def test_a_line_that_cannot_be_answered_is_named_after_those_before_it(name, flags, good, bad, message, folders, ended):
+def test_an_invalid_line_is_named_after_the_output_for_earlier_lines(name, flags, good, bad, message, folders, ended):
     code, lines, error = ended(name, folders[name], *flags, stdin=b"\n".join([good, good, bad, good]))
     assert (code, len(lines)) == (1, 2)
     assert error.startswith(f"bert-jax: standard input:3: {message}")
     assert len(error.splitlines()) == 1
 
 
-def test_lines_are_counted_over_portions_of_a_file(folders, ended, monkeypatch, tmp_path):
+def test_line_numbers_count_over_all_portions_of_a_file(folders, ended, monkeypatch, tmp_path):
     monkeypatch.setattr("bert_jax.cli.lines.PORTION", 2)
     monkeypatch.setattr("bert_jax.cli.lines.READ", 7)
     path = tmp_path / "texts"
@@ -194,11 +194,11 @@ def test_lines_are_counted_over_portions_of_a_file(folders, ended, monkeypatch, 
     assert error.startswith(f"bert-jax: {path}:12: not UTF-8")
 
 
-def test_an_argument_that_is_not_utf_8_is_refused(folders, refusal):
+def test_an_argument_that_is_not_utf_8_is_an_error(folders, refusal):
     assert refusal("tag", folders["tag"], "caf\udce9") == (1, "bert-jax: not UTF-8: 'caf\\udce9'")
 
 
-def test_an_option_is_refused_without_a_line_to_blame(folders, ended):
+def test_an_error_about_an_option_names_no_line(folders, ended):
     for flags, message in (("--top=0", "top must be at least 1, got 0"), ("--targets=", "nothing for the target ''")):
         code, lines, error = ended("fill-mask", folders["fill-mask"], flags, stdin=b"an [MASK]")
         assert (code, lines) == (1, [])
@@ -206,7 +206,7 @@ def test_an_option_is_refused_without_a_line_to_blame(folders, ended):
         assert "standard input" not in error
 
 
-# Lines as they come
+# Reading lines
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,13 +218,13 @@ def test_only_line_feeds_end_a_line(lines, closed):
     os.close(send)
     found = [decoded(line) for portion in portions(receive) for line in portion]
     os.close(receive)
-    # A last line that is empty and not ended is no line.
+    # An empty last line without a line feed does not count.
     assert found == (lines if closed or not lines or lines[-1] else lines[:-1])
 
 
-def test_a_slow_pipe_is_answered_line_by_line():
+def test_a_slow_pipe_is_read_line_by_line():
     receive, send = os.pipe()
-    os.set_blocking(receive, False)  # who waits for more than there is fails, and does not hang
+    os.set_blocking(receive, False)  # a read that would wait raises an error instead
     with open(receive, "rb"), open(send, "wb", buffering=0) as writer:
         lines = portions(receive)
         writer.write(b"first\nsec")
@@ -244,17 +244,17 @@ def test_a_file_is_read_in_portions(tmp_path):
         assert whole(file.fileno(), str(path)) == "\n".join("a" * 200_000)
 
 
-def test_fields_stay_in_their_line():
+def test_white_space_in_a_field_becomes_a_blank():
     assert fields("a\tb\nc", 1, 0.5) == "a b c\t1\t0.500000"
     assert columns("a\tb\tc", ("x", "y")) == {"x": "a", "y": "b\tc"}
-    with pytest.raises(ValueError, match="wanted a line of x TAB y, got 'a'"):
+    with pytest.raises(ValueError, match="expected a line of x TAB y, got 'a'"):
         columns("a", ("x", "y"))
 
 
-# As a command
+# The command as a process
 
 
-def test_a_reader_who_has_seen_enough_ends_it_in_silence(folders, tmp_path):
+def test_the_command_ends_quietly_if_its_reader_closes_the_pipe(folders, tmp_path):
     (tmp_path / "texts").write_text("an owl\n" * 20_000)
     command = [sys.executable, "-m", "bert_jax.cli.main", "embed", folders["embed"], "--file", str(tmp_path / "texts")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -266,7 +266,7 @@ def test_a_reader_who_has_seen_enough_ends_it_in_silence(folders, tmp_path):
         assert process.wait() == 141
 
 
-def test_nobody_need_read_the_help_to_its_end():
+def test_help_ends_quietly_if_its_reader_closes_the_pipe():
     command = [sys.executable, "-m", "bert_jax.cli.main", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -276,7 +276,26 @@ def test_nobody_need_read_the_help_to_its_end():
         assert process.wait() == 141
 
 
-def test_help_needs_no_jax():
+def test_the_name_of_a_file_is_read_as_a_text_with_a_note(folders, ended, tmp_path):
+    (tmp_path / "texts").write_text("an owl")
+    name = str(tmp_path / "texts")
+    code, lines, error = ended("classify", folders["classify"], name, stdin=b"")
+    assert (code, len(lines)) == (0, 1)
+    assert error == f"bert-jax: note: {name} is a file, but is read as a text; to read the file, use --file {name}\n"
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_the_programs_are_commands(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: bert-jax {name} ")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert f" {name} " in capsys.readouterr().out
+
+
+def test_help_does_not_import_jax():
     program = """
 import sys
 from bert_jax.cli.main import main
@@ -290,7 +309,7 @@ finally:
     assert "--top" in run.stdout
 
 
-def test_what_goes_wrong_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
+def test_an_error_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     assert refusal("embed", nowhere, "owl") == (
         1, f"bert-jax: {nowhere}: no config.json here; expected the folder of a run or of a model"
@@ -299,10 +318,12 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(folders, refusal, tmp_path)
     assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: wanted a [MASK] in the text: 'owl'"
     assert refusal("embed", folders["embed"], "--file", nowhere)[0] == 1
     assert refusal("embed", folders["embed"], "owl", "--file", nowhere)[1].endswith("or in --file, not both")
-    assert refusal("answer", folders["answer"], "a", "b", "c")[1].endswith("wanted a question, and a context or --file")
+    assert refusal("answer", folders["answer"], "a", "b", "c")[1].endswith(
+        "expected a question, and a context or --file"
+    )
 
 
-def test_a_closed_end_is_one_line_and_exit_code_1(refusal, monkeypatch, capsys):
+def test_closed_standard_input_or_output_is_an_error(refusal, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdin", None)
         code, line = refusal("classify", "anything")
@@ -312,13 +333,13 @@ def test_a_closed_end_is_one_line_and_exit_code_1(refusal, monkeypatch, capsys):
     assert "standard output is closed" in capsys.readouterr().err
 
 
-def test_what_the_system_says_of_a_file_begins_with_its_name(refusal, tmp_path):
+def test_an_error_of_the_system_begins_with_the_name_of_the_file(refusal, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     assert refusal("classify", "anything", "--file", nowhere) == (1, f"bert-jax: {nowhere}: No such file or directory")
     assert refusal("inspect", nowhere)[1].startswith(f"bert-jax: {nowhere}: no config.json here")
 
 
-def test_a_command_that_is_called_wrongly_has_exit_code_2(capsys):
+def test_a_command_line_that_cannot_be_read_has_exit_code_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["embed", "--no-such-flag"])
     assert caught.value.code == 2
@@ -351,7 +372,7 @@ def test_convert_writes_the_same_model(folders, run, tmp_path):
     assert (tmp_path / "half/model.safetensors").stat().st_size < (tmp_path / "model/model.safetensors").stat().st_size
 
 
-def test_inspect_counts_what_is_there(folders, run):
+def test_inspect_counts_parameters(folders, run):
     (line,) = run("inspect", folders["classify"], "--json")
     found, bert = json.loads(line), bert_jax.load(folders["classify"])
     for part, tree in bert.params.items():
@@ -361,13 +382,13 @@ def test_inspect_counts_what_is_there(folders, run):
     assert found["config"]["hidden_size"] == 12
     assert "BertForSequenceClassification" in found["heads"]
     assert "BertForMaskedLM" not in found["heads"]
-    assert "BertForMultipleChoice" not in found["heads"], "its classifier has one score, not three"
+    assert "BertForMultipleChoice" not in found["heads"], "its classifier has three outputs, not one"
     text = "\n".join(run("inspect", folders["classify"]))
     assert f"{found['parameters']['total']:,}" in text
     assert "loads as BertModel" in text
 
 
-def test_inspect_names_multiple_choice_for_a_classifier_of_one_score(run, tmp_path):
+def test_inspect_lists_multiple_choice_for_a_classifier_with_one_output(run, tmp_path):
     small.bert("BertForMultipleChoice").save_pretrained(tmp_path)
     (line,) = run("inspect", str(tmp_path), "--json")
     assert "BertForMultipleChoice" in json.loads(line)["heads"]

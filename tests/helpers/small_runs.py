@@ -1,4 +1,4 @@
-"""Flags and a corpus for runs of train.py that take seconds."""
+"""Flags and a corpus for pretraining runs that take seconds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""train.py as people use it: what a run leaves, how it goes on, and what it says to bad input."""
+"""Pretraining end to end: what a run leaves, how it is resumed, and which messages bad input gives."""
 
 import json
 import shutil
@@ -11,12 +11,13 @@ from small_runs import SMALL, WORDS, write_corpus
 
 import bert_jax
 import train as script
+from bert_jax import pretraining as library
+from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
-from bert_jax.pretraining.settings import read_settings
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.runs.interruption import Interrupted, Interruption
 
-IN_PARTS = 1e-5  # sums in another order
+ACCUMULATION_TOLERANCE = 1e-5  # relative; sums are computed in another order
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def pretrain(corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(pretrain, tmp_path_factory):
-    """A run that stopped at step 3 and went on to step 6, and one that never stopped."""
+    """A run of six steps, a run that stopped at step 3 and was resumed, and the files of the latter at step 3."""
     folder = tmp_path_factory.mktemp("runs")
     whole = pretrain(folder / "whole")
     halves = pretrain(folder / "halves", "--steps", "3")
@@ -62,7 +63,7 @@ def test_a_run_leaves_what_the_design_lists(stopped):
     run = stopped[1]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["3", "6"]
     assert json.loads((run / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
-    assert json.loads((run / "training.json").read_text())["settings"]["training"]["learning_rate"] == 0.01
+    assert json.loads((run / "training.json").read_text())["settings"]["optimizer"]["learning_rate"] == 0.01
     assert list((run / "tensorboard").glob("events.*"))
     keys = {"step", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate"}
     assert rows(run)[0].keys() > keys | {"tokens_per_second", "row_efficiency"}
@@ -79,22 +80,22 @@ def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
-def test_an_evaluation_that_a_run_told_to_end_left_out_is_done_later(pretrain, stopped, tmp_path, monkeypatch):
-    def told_at_the_last(self, step):
+def test_an_evaluation_that_an_interrupted_run_skipped_is_done_on_resume(pretrain, stopped, tmp_path, monkeypatch):
+    def requested_at_the_last_step(self, step):
         self.received = signal.SIGTERM if step == 6 else None
         return step == 6
 
     with monkeypatch.context() as patch:
-        patch.setattr(Interruption, "requested", told_at_the_last)
+        patch.setattr(Interruption, "requested", requested_at_the_last_step)
         with pytest.raises(Interrupted, match="SIGTERM: saved at step 6"):
             pretrain(tmp_path / "run")
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
-    for _ in range(2):  # the checkpoint still owes it the second time
+    for _ in range(2):  # the second time, metrics.jsonl has it
         pretrain(tmp_path / "run", "--resume")
     assert [without_clock(row) for row in rows(tmp_path / "run")] == [without_clock(row) for row in rows(stopped[0])]
 
 
-def test_a_run_is_loaded_and_called(stopped):
+def test_a_run_can_be_loaded_and_called(stopped):
     bert = bert_jax.load(stopped[1])
     assert bert.config.hidden_size == 16
     inputs = bert.tokenizer(["the film was good.", "a story"])
@@ -123,7 +124,7 @@ def test_masks_are_filled(stopped):
     assert answers[0]["token_str"] in answers[0]["sequence"]
 
 
-def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
+def test_another_run_is_not_touched(pretrain, stopped):
     before = rows(stopped[0]), (stopped[0] / "training.json").read_text()
     with pytest.raises(FileExistsError, match="holds a run already"):
         pretrain(stopped[0])
@@ -134,16 +135,43 @@ def test_another_run_is_left_alone_before_any_work(pretrain, stopped):
     assert before == (rows(stopped[0]), (stopped[0] / "training.json").read_text())
 
 
-def test_a_run_of_a_version_that_lacked_a_setting_goes_on(pretrain, stopped, tmp_path):
-    """As far as to the next refusal, which tells that this one is passed."""
+def test_a_run_of_a_version_without_a_setting_is_resumed_with_its_default(pretrain, stopped, tmp_path):
+    """The next error shows that the comparison of settings has passed."""
     run = shutil.copytree(stopped[1], tmp_path / "run")
     record = json.loads((run / "training.json").read_text())
-    assert record["settings"]["training"].pop("beta2") == 0.999
+    assert record["settings"]["optimizer"].pop("beta2") == 0.999
     (run / "training.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="is at step 6 already"):
         pretrain(run, "--resume", "--steps", "4")
     with pytest.raises(ValueError, match=r"began with beta2 0\.999, now beta2 is 0\.5"):
         pretrain(run, "--resume", "--steps", "4", "--beta2", "0.5")
+
+
+def test_a_run_of_a_version_with_other_groups_of_settings_is_resumed(pretrain, stopped, tmp_path):
+    run = shutil.copytree(stopped[1], tmp_path / "run")
+    record = json.loads((run / "training.json").read_text())
+    values = {name: value for group in record["settings"].values() for name, value in group.items()}
+    assert values["hidden_size"] == 16
+    record["settings"] = {"an older group": values}
+    (run / "training.json").write_text(json.dumps(record))
+    settings = parse_pretraining(["--output", str(run), "--resume"])
+    assert (settings.model.hidden_size, settings.batches.max_length, settings.optimizer.decay_steps) == (16, 24, 50)
+    with pytest.raises(ValueError, match="is at step 6 already"):
+        pretrain(run, "--resume", "--steps", "4")
+
+
+def test_the_library_returns_the_run(stopped, corpus, tmp_path):
+    """With the settings of the command line, the same parameters to the bit."""
+    changes = {"corpus": (str(corpus),), "cache_dir": str(tmp_path), "output": str(tmp_path / "run")}
+    settings = parse_pretraining(["--output", str(stopped[0]), "--resume"]).replace(resume=False, **changes)
+    trained = library.pretrain(settings)
+    assert trained.folder == tmp_path / "run"
+    assert trained.metrics == rows(trained.folder)[-1] == rows(stopped[0])[-1]
+    jax.tree.map(np.testing.assert_array_equal, trained.model.params, bert_jax.load(stopped[0]).params)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        library.pretrain(settings)
+    with pytest.raises(ValueError, match="`warmup_steps=50` must be below `decay_steps=50`"):
+        library.pretrain(settings.replace(warmup_steps=50))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):
@@ -154,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
     assert np.isfinite(outputs.prediction_logits).all()
 
 
-def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pretrain, tmp_path, capsys):
+def test_a_loss_that_stays_at_the_unigram_baseline_gives_a_warning(pretrain, tmp_path, capsys):
     pretrain(tmp_path / "run", "--learning-rate", "1e-9", "--eval-every", "2")
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     # Warm-up ends with step 3; the floor is what is told at the end.
@@ -166,38 +194,46 @@ def test_a_model_that_knows_no_more_than_how_often_words_occur_is_warned_of(pret
     ("flags", "message"),
     [
         (["--batch-size", "12"], "a batch of 12 rows cannot be divided over 8 groups of devices x 1 micro-batches"),
-        (["--max-length", "600"], "--max-length 600 is beyond the position table: --max-position-embeddings is 512"),
+        (["--max-length", "600"], "--max-length 600 exceeds the position embeddings: --max-position-embeddings 512"),
         (["--tensor", "4"], "--tensor 4 does not divide --num-attention-heads 2"),
-        (["--parallel", "pmap", "--fsdp", "2"], "`parallel=pmap` splits only rows: `fsdp=2` x `tensor=1`"),
+        (["--parallel", "pmap", "--fsdp", "2"], "--parallel pmap splits only rows: --fsdp 2 x --tensor 1"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
-        (["--steps", "51"], "--steps 51 goes beyond step 50.*give --decay-steps 51 too"),
-        (["--steps", "51", "--resume"], "a run that has begun stays so; begin one with --decay-steps 51 too"),
+        (["--steps", "51"], "--steps 51 exceeds --decay-steps 50.*: set --decay-steps 51 too"),
+        (["--steps", "51", "--resume"], "--decay-steps cannot change on resume; start a new run with --decay-steps 51"),
         (["--learning-rate", "-1"], "--learning-rate must be above 0"),
         (["--preset", "huge"], "--preset must be one of demo, tiny"),
-        (["--vocab-size", "4"], "--vocab-size 4 has no room beside 5 special tokens"),
+        (["--vocab-size", "4"], "--vocab-size 4 leaves no room beside 5 special tokens"),
         (["--tokenizer", "absent.json"], r"--tokenizer: absent\.json does not exist"),
-        (["--masked-share", "2"], r"`masked_share` must lie in \(0, 1\], got 2"),
-        (["--seed", "-1"], "seed must lie in"),
-        (["--max-length", "4"], "`max_length` must be at least 5 to hold a sentence pair, got 4"),
-        (["--short-probability", "3"], "short_probability must lie in"),
-        (["--fill-mask", "no mask here"], r"--fill-mask wants one \[MASK\] in each sentence, got 'no mask here'"),
+        (["--masked-share", "2"], "masked.share must"),
+        (["--seed", "-1"], "seed must"),
+        (["--max-length", "4"], "max.length.* must be at least 5"),
+        (["--short-probability", "3"], "short.probability.* must"),
+        (["--fill-mask", "no mask here"], r"--fill-mask: each sentence must contain one \[MASK\], got 'no mask here'"),
         (["--clip-norm", "-1"], r"--clip-norm must be at least 0, got -1\.0"),
-        (["--beta2", "1.5"], r"--beta2 must lie in \[0, 1\), got 1\.5"),
+        (["--beta2", "1.5"], r"--beta2 must be in \[0, 1\), got 1\.5"),
         (["--warmup-steps", "50"], "--warmup-steps 50 must be below --decay-steps 50"),
         (["--corpus", "absent.txt"], "absent.txt"),
-        (["--hidden-size", "17"], "hidden_size 17 is not divisible by num_attention_heads 2"),
-        (["--held-out", "1.5"], "--held-out must lie between 0 and 1"),
+        (["--hidden-size", "17"], "hidden.size.* 17 is not divisible by .*num.attention.heads.* 2"),
+        (["--held-out", "1.5"], "--held-out must be between 0 and 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_flags_are_refused_in_one_line_before_work(pretrain, tmp_path, flags, message):
+def test_bad_flags_give_one_line_and_no_folder(pretrain, tmp_path, flags, message):
     with pytest.raises((ValueError, OSError), match=message) as caught:
         pretrain(tmp_path / "run", *flags)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
+def test_a_run_to_resume_must_exist(pretrain, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*/runn to resume: check --output, or add --begin"):
+        pretrain(tmp_path / "runn", "--resume")
+    with pytest.raises(ValueError, match="--begin is only used with --resume"):
+        pretrain(tmp_path / "run", "--begin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_corpus_of_one_document_is_an_error(pretrain, tmp_path):
     (tmp_path / "one.txt").write_text("One sentence. And another one.\n")
     with pytest.raises(
         ValueError,
@@ -207,13 +243,13 @@ def test_a_corpus_of_one_document_is_refused(pretrain, tmp_path):
 
 
 def test_documents_of_one_sentence_are_enough(pretrain, tmp_path, capsys):
-    """Every next sentence is a random one then, and there is none to prefer."""
+    """All second sentences are random ones, so there is no ranking accuracy."""
     (tmp_path / "short.txt").write_text("\n\n".join(f"{' '.join(WORDS[i:])} {' '.join(WORDS[:i])}" for i in range(12)))
     pretrain(tmp_path / "run", "--corpus", str(tmp_path / "short.txt"), "--steps", "1")
-    assert "it prefers" not in capsys.readouterr().out
+    assert "NSP ranking accuracy" not in capsys.readouterr().out
 
 
-def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
+def test_a_run_is_not_resumed_on_a_corpus_that_changed(corpus, pretrain, tmp_path):
     text = tmp_path / "films.txt"
     text.write_text(corpus.read_text())
     pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
@@ -222,7 +258,7 @@ def test_a_corpus_that_changed_is_refused(corpus, pretrain, tmp_path):
         pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
 
 
-def test_a_corpus_that_vanished_is_named(corpus, pretrain, tmp_path):
+def test_a_corpus_that_was_deleted_is_named(corpus, pretrain, tmp_path):
     text = tmp_path / "films.txt"
     text.write_text(corpus.read_text())
     pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
@@ -231,8 +267,8 @@ def test_a_corpus_that_vanished_is_named(corpus, pretrain, tmp_path):
         pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
 
 
-def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
-    """Everything else turned the other way at once; then resumed on other devices and with other workers."""
+def test_other_values_of_all_options(pretrain, stopped, tmp_path):
+    """All options at another value at once; then resumed on another layout of devices and with workers."""
     flags = [
         "--tokenizer", str(stopped[0]), "--dtype", "bfloat16", "--remat", "full", "--optimizer", "lamb",
         "--schedule", "cosine", "--whole-word-masking", "--position-embedding-type", "sinusoidal", "--accumulate", "2",
@@ -250,8 +286,8 @@ def test_the_other_ways_to_train(pretrain, stopped, tmp_path):
     assert bert_jax.load(run).config.dtype == "float32"
 
 
-def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
-    """As where it moves to fewer devices, which hold fewer rows at once."""
+def test_a_run_is_resumed_with_more_micro_batches(pretrain, tmp_path):
+    """As on fewer devices, which hold fewer rows at once."""
     flags = ["--batch-size", "16", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0"]
     whole = pretrain(tmp_path / "whole", *flags, "--steps", "2")
     parts = shutil.copytree(whole, tmp_path / "parts")
@@ -259,7 +295,7 @@ def test_a_run_goes_on_in_more_micro_batches(pretrain, tmp_path):
     pretrain(parts, *flags, "--steps", "4", "--resume", "--accumulate", "2")
     found, wanted = ([row["loss"] for row in rows(run) if "loss" in row] for run in (parts, whole))
     assert len(wanted) == 4
-    np.testing.assert_allclose(found, wanted, rtol=IN_PARTS)
+    np.testing.assert_allclose(found, wanted, rtol=ACCUMULATION_TOLERANCE)
 
 
 def test_a_finished_run_whose_metrics_are_missing_is_evaluated_again(pretrain, tmp_path, capsys):
@@ -267,21 +303,21 @@ def test_a_finished_run_whose_metrics_are_missing_is_evaluated_again(pretrain, t
     (run / "metrics.jsonl").unlink()
     capsys.readouterr()
     pretrain(run, "--steps", "1", "--resume")
-    said = capsys.readouterr().out
-    assert "What it learned after 1 steps" in said
+    output = capsys.readouterr().out
+    assert "Held-out metrics after 1 steps" in output
     assert [row["step"] for row in rows(run) if "eval_loss" in row] == [1]
-    assert "The model is in" in said
+    assert "The model is in" in output
 
 
-def test_resuming_takes_the_settings_the_run_began_with(stopped):
-    settings = read_settings(["--output", str(stopped[1]), "--resume", "--steps", "9"], description="")
+def test_a_resumed_run_keeps_its_settings(stopped):
+    settings = parse_pretraining(["--output", str(stopped[1]), "--resume", "--steps", "9"])
     assert settings.model.hidden_size == 16
     assert settings.training.steps == 9
 
 
 def test_presets_keep_berts_values():
-    settings = read_settings(["--preset", "base"], description="")
-    training = settings.training
-    assert (training.steps, training.batch_size, training.learning_rate) == (1_000_000, 256, 1e-4)
-    assert (training.warmup_steps, training.beta2, training.optimizer) == (10_000, 0.999, "bert_adamw")
-    assert (settings.model.initializer_range, settings.rows.masked_share) == (0.02, 0.15)
+    settings = parse_pretraining(["--preset", "base"])
+    training, optimizer = settings.training, settings.optimizer
+    assert (training.steps, training.batch_size, optimizer.learning_rate) == (1_000_000, 256, 1e-4)
+    assert (optimizer.warmup_steps, optimizer.beta2, optimizer.optimizer) == (10_000, 0.999, "bert_adamw")
+    assert (settings.model.initializer_range, settings.batches.masked_share) == (0.02, 0.15)

@@ -1,10 +1,12 @@
-"""A run's record gives the settings it was made from, and nothing that the settings' types do not allow."""
+"""Settings survive the way through training.json, whose values are checked against the settings' types."""
 
 import json
 from dataclasses import dataclass, field
 
 import pytest
 
+from bert_jax.cli.programs import parse_finetuning, parse_pretraining
+from bert_jax.config import BertConfig
 from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import settings as finetuning
 from bert_jax.pretraining import settings
@@ -13,20 +15,20 @@ from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.settings import GroupedSettings, Optimizer, Run, as_record, from_record
 
 FINETUNING = {name: finetuning.make_settings(name, model="RUN", sweep_epochs=(5, 7)) for name in TASKS}
-ALL = {name: settings.preset(name) for name in ("demo", "tiny", "large")} | FINETUNING
+ALL = {name: settings.make_settings(name) for name in ("demo", "tiny", "large")} | FINETUNING
 
 
 @pytest.mark.parametrize("chosen", ALL.values(), ids=ALL)
-def test_a_record_is_read_as_it_was_made(chosen):
+def test_settings_survive_a_round_trip(chosen):
     recorded = json.loads(json.dumps(as_record(chosen)))
     assert from_record(type(chosen), recorded, "training.json") == chosen
 
 
-def test_what_a_record_does_not_name_has_its_default():
+def test_a_setting_that_is_missing_has_its_default():
     recorded = {"training": {"steps": 7, "of another version": []}, "another group": {"a": 1}}
     chosen = from_record(settings.Settings, recorded, "training.json")
     assert chosen.training == settings.Training(steps=7)
-    assert chosen.model == settings.Model()
+    assert chosen.model == BertConfig()
 
 
 def test_a_setting_is_found_in_whatever_group_it_was_recorded():
@@ -48,9 +50,9 @@ def test_settings_are_replaced_by_name():
         Small().replace(output="x", rate=0.5)
 
 
-def test_whole_numbers_are_numbers():
-    chosen = from_record(settings.Settings, {"training": {"clip_norm": 2}}, "training.json")
-    assert isinstance(chosen.training.clip_norm, float)
+def test_an_integer_becomes_a_float():
+    chosen = from_record(settings.Settings, {"optimizer": {"clip_norm": 2}}, "training.json")
+    assert isinstance(chosen.optimizer.clip_norm, float)
 
 
 WRONG = [
@@ -59,25 +61,25 @@ WRONG = [
     ("training", "steps", True, "int, got True"),
     ("training", "steps", None, "int, got None"),
     ("training", "steps", 10**30, "int, got 10000"),
-    ("training", "learning_rate", "1", "float, got '1'"),
-    ("training", "learning_rate", False, "float, got False"),
-    ("training", "learning_rate", 10**400, "float, got 10000"),
-    ("training", "optimizer", "evil", "Literal['bert_adamw', 'adamw', 'lamb'], got 'evil'"),
-    ("training", "parallel", 3, "Literal['mesh', 'pmap'], got 3"),
-    ("training", "parallel", ["mesh"], "Literal['mesh', 'pmap'], got ['mesh']"),
+    ("optimizer", "learning_rate", "1", "float, got '1'"),
+    ("optimizer", "learning_rate", False, "float, got False"),
+    ("optimizer", "learning_rate", 10**400, "float, got 10000"),
+    ("optimizer", "optimizer", "evil", "Literal['bert_adamw', 'adamw', 'lamb'], got 'evil'"),
+    ("devices", "parallel", 3, "Literal['mesh', 'pmap'], got 3"),
+    ("devices", "parallel", ["mesh"], "Literal['mesh', 'pmap'], got ['mesh']"),
     ("text", "tokenizer", {}, "str | None, got {}"),
     ("text", "lowercase", 1, "bool, got 1"),
     ("text", "strip_accents", "no", "bool | None, got 'no'"),
     ("text", "corpus", "films.txt", "tuple[str, ...], got 'films.txt'"),
     ("reports", "fill_mask", 5, "tuple[str, ...], got 5"),
     ("reports", "fill_mask", ["a [MASK]", 5], "tuple[str, ...], got ['a [MASK]', 5]"),
-    ("rows", "max_predictions", 2.5, "int | None, got 2.5"),
+    ("batches", "max_predictions", 2.5, "int | None, got 2.5"),
 ]
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder whose record has another value of some setting."""
+    """Makes a run's folder, with one value of the record replaced."""
 
     def run(record, group, name, value):
         record.setdefault(group, {})[name] = value
@@ -88,10 +90,10 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize(("group", "name", "value", "message"), WRONG, ids=lambda x: f"{x!r:.30}")
-def test_a_value_of_another_type_is_named_with_file_and_field(run, group, name, value, message):
-    folder = run(as_record(settings.preset("tiny")), group, name, value)
+def test_a_value_of_the_wrong_type_is_named_with_its_file(run, group, name, value, message):
+    folder = run(as_record(settings.make_settings("tiny")), group, name, value)
     with pytest.raises(ValueError, match=r"training\.json: ") as caught:
-        settings.read_settings(["--output", str(folder), "--resume"], description="")
+        parse_pretraining(["--output", str(folder), "--resume"])
     assert str(caught.value).startswith(f"{folder}/training.json: {group}.{name} must be {message}")
     assert "\n" not in str(caught.value)
 
@@ -99,18 +101,18 @@ def test_a_value_of_another_type_is_named_with_file_and_field(run, group, name, 
 @pytest.mark.parametrize(
     ("group", "name", "value", "message"),
     [
-        ("rows", "max_length", 10**9, "`max_length` must be at most 65536, got 1000000000"),
-        ("training", "learning_rate", float("nan"), "`learning_rate` must be above 0, got nan"),
+        ("batches", "max_length", 10**9, "`max_length` must be at most 65536, got 1000000000"),
+        ("optimizer", "learning_rate", float("nan"), "`learning_rate` must be above 0, got nan"),
         ("text", "min_frequency", -1, "`min_frequency` must be at least 0, got -1"),
         ("model", "hidden_dropout_prob", 2, r"hidden_dropout_prob must lie in \[0, 1\), got 2\.0"),
     ],
 )
 def test_a_value_out_of_range_is_named(run, group, name, value, message):
-    record = as_record(settings.preset("tiny"))
+    record = as_record(settings.make_settings("tiny"))
     record["model"]["position_embedding_type"] = "sinusoidal"
     flags = ["--output", str(run(record, group, name, value)), "--resume"]
     with pytest.raises(ValueError, match=message):
-        settings.check(settings.read_settings(flags, description=""))
+        settings.check(parse_pretraining(flags))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +124,14 @@ def test_a_value_out_of_range_is_named(run, group, name, value, message):
         ("data", "max_length", 10**9, "`max_length` must be at most 65536, got 1000000000"),
     ],
 )
-def test_fine_tuning_names_them_too(run, group, name, value, message):
+def test_fine_tuning_checks_values_too(run, group, name, value, message):
     folder = run(FINETUNING["squad"].as_record(), group, name, value)
     flags = ["squad", "--train", "a.json", "--dev", "b.json", "--output", str(folder), "--resume"]
     with pytest.raises(ValueError, match=message):
-        finetuning_checks.check(finetuning.read_settings(flags, description=""))
+        finetuning_checks.check(parse_finetuning(flags))
 
 
-def test_a_setting_without_default_has_to_be_there(run):
+def test_a_setting_without_default_is_required(run):
     record = FINETUNING["tokens"].as_record()
     del record["run"]["model"]
     folder = run(record, "run", "seed", 0)

@@ -13,14 +13,11 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.training.settings import CACHE_DIR
-
-COMPILED = Path(CACHE_DIR) / "compiled"
 MIN_SECONDS = 0.5  # of compilation; programs that compile faster are not kept
 MAX_BYTES = 2 << 30  # of all programs; JAX deletes the least recently used
 
 
-def keep_compiled(home: Path = COMPILED) -> Path | None:
+def keep_compiled(home: str | Path) -> Path | None:
     """Makes JAX keep compiled programs in a subfolder of `home`; must be called before anything is compiled.
 
     If JAX's own setting (`JAX_COMPILATION_CACHE_DIR`) names a folder, nothing changes. If `home` cannot be made, or
@@ -31,6 +28,7 @@ def keep_compiled(home: Path = COMPILED) -> Path | None:
     """
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return None
+    home = Path(home)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         require_private(home)

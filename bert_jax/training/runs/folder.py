@@ -52,6 +52,7 @@ def check_run(
     settings: Settings,
     *,
     resume: bool,
+    begin: bool,
     overwrite: bool,
     may_change: tuple[str, ...],
     defaults: Settings,
@@ -59,13 +60,15 @@ def check_run(
     """Checks that a run with these settings may start or resume in `folder`; changes nothing.
 
     Args:
-        resume: continue the run in the folder; start if there is none.
+        resume: continue the run in the folder.
+        begin: with `resume`, begin a run if there is none.
         overwrite: replace the run in the folder. A training run is not replaced by one that only evaluates or predicts
             (setting `do`), because that would delete a model.
         may_change: names of settings that may differ when a run is resumed.
         defaults: default values; a run that started before a setting existed is compared with its default.
 
     Raises:
+        FileNotFoundError: `resume` without `begin`, and there is no run.
         FileExistsError: the folder holds a run and neither `resume` nor `overwrite` is set, a training run that would
             be lost, or something that is not a run.
         PermissionError: the folder cannot be written.
@@ -79,6 +82,9 @@ def check_run(
     if before is None:
         if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {_unfinished(SETTINGS)}):
             raise FileExistsError(f"{folder} exists and holds no run (no {SETTINGS}): choose another `output`")
+        # A run that was killed while its training.json was written is a run that is being begun.
+        if resume and not begin and not (folder / _unfinished(SETTINGS)).exists():
+            raise FileNotFoundError(f"no run in {folder} to resume: check `output`, or add `begin` to begin one there")
         return
     if _do(before) == "train" and _do(settings) != "train":
         raise FileExistsError(

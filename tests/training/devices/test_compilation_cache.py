@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
+import os
 import jax
 import jax.numpy as jnp
 from bert_jax.training.devices import compilation_cache as compilation
 
 compilation.MIN_SECONDS = 0.0
-folder = compilation.keep_compiled()
+folder = compilation.keep_compiled(os.path.join(os.environ["XDG_CACHE_HOME"], "bert_jax", "compiled"))
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 jax.jit(lambda x: jnp.tanh(x @ x).sum())(jnp.ones((37, 37)))

@@ -145,7 +145,7 @@ def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
     output = capsys.readouterr().out
-    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP a token", "tokens/s"):
+    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP per", "tokens/s"):
         assert part in output
     rate = float(re.search(r"about ([\d,]+) tokens/s", output)[1].replace(",", ""))
     number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", output).groups()

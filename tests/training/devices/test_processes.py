@@ -16,7 +16,8 @@ from compiling import xla_flags
 from resumable import free_address, receive, start
 from small_runs import SMALL, write_corpus
 
-from bert_jax.pretraining.settings import check, read_settings
+from bert_jax.cli.programs import parse_pretraining
+from bert_jax.pretraining.settings import check
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
 from bert_jax.training.settings import as_record
@@ -89,13 +90,13 @@ def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path)
     steps = reached + 2
     pretrain(1, 4, "--output", str(one), "--steps", str(reached))
     outputs = pretrain(2, 2, "--output", str(one), "--steps", str(steps), "--resume", "--parallel", "pmap")
-    assert f"going on from step {reached} of {steps}" in outputs[0]
+    assert f"resuming from step {reached} of {steps}" in outputs[0]
     assert "bert_jax.load" in outputs[0]
     for part in ("corpus: ", "model: ", "training: "):
         assert part in outputs[0]
         assert part not in outputs[1]
     outputs = pretrain(1, 4, "--output", str(two), "--steps", str(steps), "--resume")
-    assert f"going on from step {reached} of {steps}" in outputs[0]
+    assert f"resuming from step {reached} of {steps}" in outputs[0]
 
     assert [row["step"] for row in rows(one) if "loss" in row] == list(range(1, steps + 1))
     ended = [
@@ -156,19 +157,19 @@ def test_processes_that_share_only_some_rows_are_an_error():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--process-id", "0"], "--process-id goes with --distributed"),
-        (["--distributed", "--coordinator", "here"], "--coordinator must be HOST:PORT, got 'here'"),
-        (["--distributed", "--num-processes", "2", "--process-id", "2"], "--process-id must lie from 0 to 1, got 2"),
-        (["--distributed", "--num-processes", "0"], "--num-processes must be at least 1, got 0"),
+        (["--process-id", "0"], "`process_id` is only used with `distributed`"),
+        (["--distributed", "--coordinator", "here"], "`coordinator` must be HOST:PORT, got 'here'"),
+        (["--distributed", "--num-processes", "2", "--process-id", "2"], "`process_id` must be between 0 and 1, got 2"),
+        (["--distributed", "--num-processes", "0"], "`num_processes` must be at least 1, got 0"),
     ],
 )
 def test_inconsistent_flags_are_an_error(flags, message):
     with pytest.raises(ValueError, match=message):
-        check(read_settings(flags, description=""))
+        check(parse_pretraining(flags))
 
 
 def test_how_processes_connect_is_not_recorded():
-    settings = read_settings(["--distributed", "--coordinator", "here:1", "--process-id", "0"], description="")
+    settings = parse_pretraining(["--distributed", "--coordinator", "here:1", "--process-id", "0"])
     assert "processes" not in as_record(settings)
 
 

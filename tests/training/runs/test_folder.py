@@ -8,7 +8,13 @@ import pytest
 from bert_jax.training.runs.folder import begin_run, check_run, recorded_settings
 
 SETTINGS = {"training": {"learning_rate": 0.1, "steps": 30}}
-CHOICES = {"resume": False, "overwrite": False, "may_change": ("steps",), "defaults": {"training": {"beta": 0.9}}}
+CHOICES = {
+    "resume": False,
+    "begin": False,
+    "overwrite": False,
+    "may_change": ("steps",),
+    "defaults": {"training": {"beta": 0.9}},
+}
 
 
 def changed(**values):
@@ -51,6 +57,13 @@ def test_an_evaluation_may_be_replaced(tmp_path):
     begin_run(tmp_path / "pretraining", SETTINGS, **CHOICES)
     with pytest.raises(FileExistsError, match="holds a training run"):
         check_run(tmp_path / "pretraining", {"run": {"do": "evaluate"}}, **CHOICES | {"overwrite": True})
+
+
+def test_a_run_to_resume_must_exist_unless_it_may_begin(tmp_path):
+    resuming = CHOICES | {"resume": True}
+    with pytest.raises(FileNotFoundError, match=r"no run in .*runn to resume: check `output`, or add `begin`"):
+        check_run(tmp_path / "runn", SETTINGS, **resuming)
+    check_run(tmp_path / "runn", SETTINGS, **resuming | {"begin": True})
 
 
 def test_overwriting_empties_the_folder(run):

@@ -1,0 +1,143 @@
+"""The two programs as commands: flags to settings, and the library's functions called with them.
+
+`train.py` and `bert-jax pretrain` are one program, `finetune.py` and `bert-jax finetune` the other.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from bert_jax.cli.flags import Flags, first_look, flags_in_messages, registry_of, setting_names, with_fields
+from bert_jax.config import BertConfig
+from bert_jax.data.pretraining.loader import BatchSettings
+from bert_jax.data.readers.cache import CACHE_DIR
+from bert_jax.finetuning import program as finetuning
+from bert_jax.finetuning import settings as finetuning_settings
+from bert_jax.pretraining import program as pretraining
+from bert_jax.pretraining.plan import plan
+from bert_jax.pretraining.settings import Settings, make_settings
+from bert_jax.tasks import TASKS
+from bert_jax.training.devices.compilation_cache import keep_compiled
+from bert_jax.training.runs.folder import SETTINGS, recorded_settings
+from bert_jax.training.settings import from_record
+
+PRETRAINING = """Pretrain a BERT on text files. The run's folder can be loaded with `bert_jax.load`.
+
+{prog} -- a small BERT on film reviews, in a few minutes on two cores.
+
+{prog} --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
+
+{prog} --output RUN --resume --steps 200000 -- resume the run in RUN.
+
+{prog} --preset base --plan -- memory, largest batch and speed of a run, without training.
+"""
+FINETUNING = """Fine-tune a BERT. The run's folder can be loaded with `bert_jax.load`.
+
+{prog} classification --model runs/demo -- film reviews, negative or positive.
+
+{prog} tokens --model SOURCE --train train.conll --dev dev.conll --output RUN -- named entities.
+
+{prog} squad --model SOURCE --train train-v1.1.json --dev dev-v1.1.json --output RUN -- answers in a text.
+
+{prog} multiple-choice --model SOURCE --train train.csv --dev val.csv --output RUN -- SWAG.
+"""
+COMPILED = os.path.join(CACHE_DIR, "compiled")
+# Fields of the library's dataclasses that are flags; the other fields have no meaning for pretraining.
+FLAGS: dict[type, Flags] = {
+    BatchSettings: {
+        "seed": (int, "Random seed of the initial weights, the order of the data, the masks and dropout."),
+        "max_length": (int, "Tokens per row, and the maximum length of a sentence pair."),
+        "packing": (bool, "Pack several sentence pairs into a row, so that little computation is spent on padding."),
+        "masked_share": (float, "Fraction of the tokens to predict."),
+        "max_predictions": (int | None, "Maximum number of predictions per pair; None = as --masked-share implies."),
+        "whole_word_masking": (bool, "Mask all pieces of a word together."),
+        "short_probability": (float, "Fraction of the documents cut into shorter pairs, to learn short inputs too."),
+    },
+    BertConfig: {
+        "vocab_size": (int, "Size of the vocabulary to train."),
+        "num_hidden_layers": (int, "Number of encoder layers."),
+        "hidden_size": (int, "Width of the hidden states."),
+        "num_attention_heads": (int, "Number of attention heads; divides --hidden-size."),
+        "intermediate_size": (int, "Width of the feed-forward layers."),
+        "hidden_act": (Literal["gelu", "gelu_new", "relu"], "Activation: gelu (erf), gelu_new (tanh) or relu."),
+        "hidden_dropout_prob": (float, "Dropout rate of embeddings and hidden states."),
+        "attention_probs_dropout_prob": (float, "Dropout rate of attention weights."),
+        "max_position_embeddings": (int, "Size of the position embeddings: the longest row the model can read."),
+        "position_embedding_type": (Literal["absolute", "sinusoidal"], "Learned or sinusoidal position embeddings."),
+        "initializer_range": (float, "Standard deviation of the initial weights."),
+        "dtype": (Literal["float32", "bfloat16"], "dtype of computation; parameters are always float32."),
+    },
+}
+
+
+def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") -> None:
+    """Reads the command line of pretraining and does what it says.
+
+    Raises:
+        ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.pretraining.pretrain`, with flags in messages.
+    """
+    with flags_in_messages(setting_names(Settings(), FLAGS)):
+        settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
+        keep_compiled(COMPILED)
+        if settings.run.plan:
+            for line in plan(settings):
+                print(line)
+        else:
+            pretraining.pretrain(settings)
+
+
+def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
+    """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
+    chosen = first_look(arguments, "preset", "output")
+    default = make_settings(chosen.preset or "demo")
+    folder = chosen.output or default.run.output
+    recorded = recorded_settings(folder) if chosen.resume else None
+    if recorded is not None:
+        default = from_record(Settings, recorded, os.path.join(folder, SETTINGS))
+    parsed = tyro.cli(
+        Annotated[Settings, tyro.conf.OmitArgPrefixes],
+        args=arguments,
+        default=default,
+        prog=prog,
+        description=PRETRAINING.format(prog=prog),
+        registry=registry_of(FLAGS),
+    )
+    return with_fields(parsed, default)
+
+
+def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py") -> None:
+    """Reads the command line of fine-tuning and does what it says.
+
+    Raises:
+        ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.finetuning.finetune`, with flags in messages.
+    """
+    examples = [finetuning_settings.make_settings(task, model="") for task in TASKS]
+    with flags_in_messages(set().union(*(setting_names(settings) for settings in examples))):
+        settings = parse_finetuning(sys.argv[1:] if arguments is None else arguments, prog=prog)
+        keep_compiled(COMPILED)
+        finetuning.finetune(settings)
+
+
+def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:
+    """Returns the settings of a command line: those of a task, or of the run to resume, changed by the flags."""
+    chosen = first_look(arguments, "output")
+    folder = chosen.output or finetuning_settings.Run(model="").output
+    recorded = recorded_settings(folder) if chosen.resume else None
+    commands = []
+    for task in TASKS:
+        kind = finetuning_settings.settings_type(task)
+        default: dict[str, Any] = {}
+        if recorded is not None and recorded.get("task") == {"name": task}:
+            default["default"] = from_record(kind, recorded, os.path.join(folder, SETTINGS))
+        options = tyro.conf.subcommand(task, description=kind.__doc__, prefix_name=False, **default)
+        commands.append(Annotated[kind, options])
+    kinds: Any = Union[tuple(commands)]  # noqa: UP007
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[kinds],
+        args=arguments,
+        prog=prog,
+        description=FINETUNING.format(prog=prog),
+    )

@@ -1,0 +1,96 @@
+"""What a pretraining run computes: the model, the optimizer, the state before the first step, and the step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bert_jax.config import BertConfig
+from bert_jax.models import Bert, BertForPreTraining
+from bert_jax.pretraining.settings import Settings
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
+from bert_jax.training.devices.parallel import Layout
+from bert_jax.training.objectives import pretraining
+from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
+from bert_jax.training.state import TrainState, run_key
+from bert_jax.training.steps import evaluation_step, train_step
+
+
+@dataclass(frozen=True)
+class Computation:
+    """The functions that a run compiles.
+
+    Attributes:
+        model: with the attention kernel that is correct for its rows.
+    """
+
+    settings: Settings
+    model: BertForPreTraining
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+
+    @classmethod
+    def make(cls, settings: Settings, config: BertConfig, mask: np.ndarray, layout: Layout) -> "Computation":
+        """Makes model and optimizer.
+
+        Args:
+            config: of the model, with the vocabulary of the run.
+            mask: int [B, T], the attention mask of a batch, on which a kernel must be correct.
+        """
+        inputs = AttentionInputs(mask, settings.batches.packing, layout.devices_in_a_program)
+        kernel, reason = choose_kernel(settings.devices.attention, config, inputs)
+        if jax.default_backend() == "gpu":
+            print(f"attention: {kernel or 'plain matrix products'} ({reason})")
+        model = BertForPreTraining(config, remat=settings.devices.remat, unroll=settings.training.unroll, kernel=kernel)
+        return cls(settings, model, *_make_optimizer(settings))
+
+    def state(self, key: jax.Array) -> TrainState:
+        """Returns the state before the first step."""
+        parameters_key, rest = jax.random.split(key)
+        params = self.model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
+        return TrainState.create(params, self.optimizer, key=run_key(rest, self.settings.devices.random_bits))
+
+    def step(self, model: Bert | None = None) -> Callable:
+        """Returns the pure (state, batch, axis) -> (state, metrics) of the model, or of another one."""
+        return partial(
+            train_step,
+            objective=pretraining(model or self.model),
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            accumulate=self.settings.devices.accumulate,
+            skip=self.settings.training.on_nan == "skip",
+        )
+
+    def evaluation_step(self) -> Callable:
+        """Returns the pure (params, batch, axis) -> {name: (sum, weight)}."""
+        return partial(evaluation_step, objective=pretraining(self.model))
+
+
+def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, Schedule]:
+    """Returns the optimizer and its learning-rate schedule."""
+    options = settings.optimizer
+    schedule = make_schedule(
+        options.schedule,
+        peak=options.learning_rate,
+        warmup_steps=options.warmup_steps,
+        decay_steps=options.decay_steps,
+    )
+    optimizer = make_optimizer(
+        options.optimizer,
+        schedule,
+        weight_decay=options.weight_decay,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        clip_norm=options.clip_norm or None,
+    )
+    return optimizer, schedule
+
+
+def model_config(settings: Settings, tokenizer: Tokenizer) -> BertConfig:
+    """Returns the configuration of the model, with the vocabulary of a tokenizer."""
+    return replace(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)

@@ -1,0 +1,105 @@
+"""What a pretraining run prints: the model and the training before it begins, and what the model learned at the end."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax.data.prefetch import Batch
+from bert_jax.interop.loading import TrainedRun, load
+from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.settings import Settings
+from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
+from bert_jax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a model without any context would reach on the held-out rows.
+
+    Attributes:
+        pairs: number of sentence pairs.
+        entropy: of the masked tokens, in nats: the MLM loss of the best constant prediction.
+        majority: fraction of the more frequent next-sentence label: the accuracy of the best constant answer.
+    """
+
+    pairs: int
+    entropy: float
+    majority: float
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> "Baseline":
+        words, labels = [], []
+        for batch in batches:
+            words.append(batch["masked_labels"][batch["masked_weights"] > 0])
+            labels.append(batch["next_sentence_labels"][batch["next_sentence_weights"] > 0])
+        random = np.concatenate(labels).mean()  # label 1: the second sentence is a random one
+        return cls(sum(map(len, labels)), unigram_entropy(words), float(max(random, 1 - random)))
+
+
+def describe(settings: Settings, state: TrainState, rows_per_pass: int) -> None:
+    """Prints the size of the model and the plan of training."""
+    model, training, optimizer = settings.model, settings.training, settings.optimizer
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    vocab_size = state.params["embeddings"]["word"]["embedding"].shape[0]
+    print(
+        f"model: {model.num_hidden_layers} layers of {model.hidden_size}, vocabulary {vocab_size:,}, "
+        f"{count / 1e6:.1f} million parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
+    )
+    print(
+        f"training: {training.steps:,} steps of {training.batch_size} rows of {settings.batches.max_length} tokens, "
+        f"{training.steps * training.batch_size / rows_per_pass:.1f} passes over the corpus; "
+        f"learning rate {optimizer.learning_rate:g} after {optimizer.warmup_steps:,} steps of warm-up, "
+        f"{optimizer.schedule} decay until step {optimizer.decay_steps:,}"
+    )
+
+
+def final_metrics(run: Path) -> dict[str, float]:
+    """Returns the last evaluation in metrics.jsonl."""
+    return [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row][-1]
+
+
+def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, batches: Iterable[Batch]) -> None:
+    """Prints the final metrics next to the baseline, fills some masks, and says how to load the model."""
+    _print_metrics(trained.metrics, baseline, _ranking_accuracy(trained.folder, batches))
+    if settings.reports.fill_mask:
+        fill = FillMask(trained.model)
+        print("  most likely words for each [MASK]:")
+        for text in settings.reports.fill_mask:
+            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(text))
+            print(f"    {text}\n      {words}")
+    print(f"\nThe model is in {trained.folder}: bert_jax.load({str(trained.folder)!r})")
+
+
+def _ranking_accuracy(run: Path, batches: Iterable[Batch]) -> float:
+    """Returns how often the model scores a true next sentence above a random one, over all pairs of the two kinds."""
+    bert = load(run, head="BertForNextSentencePrediction")
+    scores, labels = [], []
+    for batch in batches:
+        names = ("attention_mask", "token_type_ids", "position_ids", "cls_positions")
+        inputs: dict[str, Any] = {name: batch[name] for name in names}
+        logits = np.asarray(bert(batch["input_ids"], **inputs).seq_relationship_logits)  # [B, S, 2]
+        real = batch["next_sentence_weights"] > 0  # [B, S]: the other slots hold no pair
+        scores.append((logits[..., 1] - logits[..., 0])[real])
+        labels.append(batch["next_sentence_labels"][real])
+    return ranking_accuracy(np.concatenate(scores), np.concatenate(labels))
+
+
+def _print_metrics(metrics: dict[str, float], baseline: Baseline, ranking: float) -> None:
+    """Prints held-out metrics next to the baseline."""
+    loss = metrics["eval_masked_lm_loss"]
+    difference = baseline.entropy - loss
+    side = "below" if difference > 0 else "above"
+    print(f"\nHeld-out metrics after {metrics['step']:,} steps, on {baseline.pairs:,} sentence pairs:")
+    print(f"  masked LM loss          {loss:.3f} nats, perplexity {metrics['eval_perplexity']:.1f}")
+    print(f"  unigram baseline        {baseline.entropy:.3f} nats: the model is {abs(difference):.2f} {side} it")
+    print(
+        f"  next-sentence accuracy  {metrics['eval_next_sentence_accuracy']:.1%} "
+        f"(majority label: {baseline.majority:.1%})"
+    )
+    if not math.isnan(ranking):
+        print(f"  NSP ranking accuracy    {ranking:.1%} (a true next sentence above a random one; chance: 50%)")
