@@ -1,1 +1,1 @@
-"""What several benchmarks share: timing, processes, profiles, programs as text, and the baselines."""
+"""What several benchmarks share: options, results, timing, processes, inputs, profiles, and the baselines."""
