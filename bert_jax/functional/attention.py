@@ -64,9 +64,7 @@ def attention(
     q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))  # [B, T, D] each
     if kernel is not None:
         if key is not None and dropout_rate:
-            raise ValueError(
-                f"the attention kernel {kernel} has no dropout of attention weights, got a rate of {dropout_rate}"
-            )
+            raise ValueError(f"kernel {kernel} has no dropout of attention weights, got a rate of {dropout_rate}")
         B, T, D = x.shape
         q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))  # [B, T, N, H]
         return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None

@@ -63,10 +63,17 @@ class TensorIndex(NamedTuple):
             if source.location.part in parts:
                 _check_repeat(source, self.slots[source.location.path, None])
         # Each leaf becomes a JAX array before the next one is read.
-        numpy_dtype = DTYPES[dtype]
-        return unflatten(
-            {path: jnp.asarray(_read_leaf(self.slots, path, shape, numpy_dtype)) for path, shape in shapes.items()}
-        )
+        return unflatten({path: jnp.asarray(self._read(path, shape, DTYPES[dtype])) for path, shape in shapes.items()})
+
+    def _read(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Reads a leaf, layer by layer."""
+        leaf = np.empty(shape, dtype)
+        if is_stacked(path):
+            for layer in range(shape[0]):
+                leaf[layer] = self.slots[path, layer].read()
+        else:
+            leaf[...] = self.slots[path, None].read()
+        return leaf
 
 
 def index_tensors(tensors: Tensors) -> TensorIndex:
@@ -131,17 +138,6 @@ def _check_repeat(repeat: IndexedTensor, source: IndexedTensor) -> None:
     """Checks that a repeated tensor equals the one that it repeats: our decoder is always tied."""
     if repeat.shape != source.shape or not np.array_equal(repeat.read(), source.read()):
         raise ValueError(f"{repeat.name} differs from {source.name}: an untied decoder is not supported")
-
-
-def _read_leaf(slots: Mapping[Slot, IndexedTensor], path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Reads a leaf, layer by layer."""
-    leaf = np.empty(shape, dtype)
-    if is_stacked(path):
-        for layer in range(shape[0]):
-            leaf[layer] = slots[path, layer].read()
-    else:
-        leaf[...] = slots[path, None].read()
-    return leaf
 
 
 def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None) -> dict[str, np.ndarray]:

@@ -64,9 +64,7 @@ def check_new_size(new: Mapping[str, tuple[int, ...]], loaded: Any) -> None:
     required = sum(map(math.prod, new.values()))
     found = sum(leaf.size for leaf in jax.tree.leaves(loaded))
     if required > found:
-        raise ValueError(
-            f"the config requires {required:,} new parameters, the file has {found:,}; give `label_names` to confirm"
-        )
+        raise ValueError(f"the config requires {required:,} new parameters, the file has {found:,}; set `label_names`")
 
 
 def init_parts(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:

@@ -34,9 +34,7 @@ def read_pooling(folder: str | Path) -> PoolingConfig | None:
         # [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}, ...] -> {"Pooling": "1_Pooling", ...}
         modules = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in read_json(path, list)}
         if unknown := modules.keys() - SUPPORTED:
-            raise ValueError(
-                f"the module {min(unknown)!r:.80} is not supported; supported: {', '.join(sorted(SUPPORTED))}"
-            )
+            raise ValueError(f"the module {min(unknown)!r:.80} is not supported, only {', '.join(sorted(SUPPORTED))}")
         if "Pooling" not in modules:
             raise ValueError("there is no Pooling module")
     return PoolingConfig(_read_mode(path.parent / modules["Pooling"] / "config.json"), "Normalize" in modules)

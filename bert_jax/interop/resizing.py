@@ -41,8 +41,7 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
     encodings = old.encode_batch(added, add_special_tokens=False) if added else []
     pieces = [[piece for piece in encoding.ids if piece != old.unk_id] for encoding in encodings]
     # The embedding may have more rows than the vocabulary has tokens: new tokens take those rows first.
-    rounded_up = -(-tokenizer.vocab_size // multiple_of) * multiple_of
-    size = max(bert.config.vocab_size, rounded_up)
+    size = max(bert.config.vocab_size, -(-tokenizer.vocab_size // multiple_of) * multiple_of)
     config, params = resize_vocabulary(bert.config, bert.params, size, keep=old.vocab_size, pieces=pieces)
     return replace(bert, model=bert.model.clone(config=config), params=params, vocabulary=tokenizer)
 
@@ -86,10 +85,9 @@ def extend_positions(bert: LoadedBert, length: int) -> LoadedBert:
     """
     config = bert.config
     embeddings = bert.params["embeddings"]
-    if length < config.max_position_embeddings:
-        raise ValueError(
-            f"`length` must be at least max_position_embeddings {config.max_position_embeddings}, got {length}"
-        )
+    old_length = config.max_position_embeddings
+    if length < old_length:
+        raise ValueError(f"`length` must be at least max_position_embeddings {old_length}, got {length}")
     if "position" in embeddings:
         table = np.asarray(embeddings["position"]["embedding"])  # [positions, D]
         places = np.linspace(0.0, len(table) - 1.0, length)

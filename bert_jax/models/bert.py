@@ -244,10 +244,8 @@ class BertForQuestionAnswering(Bert):
         return {"start_logits": start, "end_logits": end}
 
 
-class BertForMultipleChoice(Bert):
+class BertForMultipleChoice(BertForSequenceClassification):
     """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1."""
-
-    heads = ("pooler", "classifier")
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, **options):
         inputs = (input_ids, attention_mask, token_type_ids, position_ids)
@@ -256,6 +254,3 @@ class BertForMultipleChoice(Bert):
         outputs = super().__call__(*rows, **options)
         outputs["logits"] = outputs["logits"].reshape(input_ids.shape[:2])
         return outputs
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        return {"logits": self.classifier_logits(outputs["pooler_output"], key)}

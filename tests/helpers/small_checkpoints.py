@@ -55,7 +55,8 @@ def edit_weights(folder, edit):
 
 
 def assert_same_bits(got, want):
-    got, want = dict(leaves(got)), dict(leaves(want))
+    got = dict(leaves(got))
+    want = dict(leaves(want))
     assert got.keys() == want.keys()
     for path in want:
         assert got[path].dtype == want[path].dtype, path

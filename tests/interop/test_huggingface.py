@@ -28,7 +28,7 @@ TOLERANCE = 2e-5
 PRETRAINED = model("BertForPreTraining")
 
 
-# In and out
+# Round trips
 
 
 @pytest.mark.parametrize("head", MODELS)
@@ -101,7 +101,7 @@ def test_sinusoidal_positions_are_written_as_a_table(tmp_path):
     np.testing.assert_allclose(got.prediction_logits, want.prediction_logits, atol=TOLERANCE)
 
 
-# What transformers wrote, and what it reads
+# Files of transformers, and files for it
 
 
 def test_files_of_the_old_flax_classes_are_read():
@@ -138,7 +138,7 @@ def test_every_head_is_read_from_a_flax_file(head, tmp_path):
 
 @pytest.fixture(scope="module")
 def pytorch(tmp_path_factory):
-    """transformers' own models, from ours."""
+    """transformers' models, loaded from ours."""
     of_torch_extra("torch")
     of_torch_extra("transformers")
     place = tmp_path_factory.mktemp("pytorch")

@@ -19,7 +19,7 @@ from bert_jax.models import BertForPreTraining
 PRETRAINED = model("BertForPreTraining")
 
 
-# Which model
+# Models
 
 
 def test_a_trained_run_loads_its_model_once(tmp_path):
@@ -128,7 +128,7 @@ def test_a_model_without_a_vocabulary_loads_without_a_tokenizer(folder):
         _ = loaded.tokenizer
 
 
-# Called on arrays
+# Calls
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_inputs_of_another_shape_than_input_ids_are_refused_in_one_line():
     np.testing.assert_array_equal(everywhere.last_hidden_state, once.last_hidden_state)
 
 
-# Where from
+# Missing files
 
 
 def test_missing_files_are_named(folder, tmp_path):
@@ -183,7 +183,7 @@ def test_peak_memory_is_one_tensor_when_loading_and_one_copy_when_saving(tmp_pat
     bert_jax.load(tmp_path)
 
     def peak(act):
-        gc.collect()  # what other tests left is not freed, and made anew, while memory is counted
+        gc.collect()  # so that garbage of other tests is not freed while memory is measured
         tracemalloc.start()
         act()
         most = tracemalloc.get_traced_memory()[1] / total

@@ -8,7 +8,7 @@ from bert_jax.config import BertConfig
 from bert_jax.interop.names import MODULES, hf_name, is_stacked, leaf_shapes, locate_tensor
 from bert_jax.models.parameters import PARAMETERS
 
-PARTS = PARAMETERS.keys() - {"adapters"}  # which become one with their kernels before a model is written
+PARTS = PARAMETERS.keys() - {"adapters"}  # adapters are merged into their kernels before a model is written
 
 CONFIG = BertConfig(
     vocab_size=small.V,
@@ -22,7 +22,7 @@ CONFIG = BertConfig(
 
 
 def names(**options):
-    """Every leaf, and every layer of the stacked ones, with its name."""
+    """Yields every leaf, and every layer of the stacked ones, with its name."""
     for path in leaf_shapes(CONFIG, PARTS):
         for layer in range(small.L) if is_stacked(path) else (None,):
             yield path, layer, hf_name(path, layer, **options)

@@ -23,7 +23,7 @@ from weight_files import (
 
 from bert_jax.interop.formats.weights import open_weights
 
-# What is in them
+# Contents
 
 
 @every_format
@@ -65,10 +65,10 @@ def test_safetensors_are_preferred_and_a_folder_without_weights_is_refused(tmp_p
     assert open_weights(tmp_path).keys() == WRITTEN.keys()
 
 
-# In parts
+# Shards
 
 
-def write_parts(folder, **changes):
+def write_shards(folder, **changes):
     for number, names in enumerate((("plain", "half"), ("brain",)), start=1):
         save_file({name: WRITTEN[name] for name in names}, folder / f"part-{number}.safetensors")
     places = {"plain": "part-1.safetensors", "half": "part-1.safetensors", "brain": "part-2.safetensors"} | changes
@@ -77,14 +77,14 @@ def write_parts(folder, **changes):
 
 
 def test_shards_are_combined(tmp_path):
-    write_parts(tmp_path)
+    write_shards(tmp_path)
     tensors = open_weights(tmp_path)
     assert tensors.keys() == {"plain", "half", "brain"}
     np.testing.assert_array_equal(tensors["brain"].read(), WRITTEN["brain"])
 
 
 def test_a_missing_shard_is_named(tmp_path):
-    write_parts(tmp_path)
+    write_shards(tmp_path)
     (tmp_path / "part-2.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"index\.json: its shard part-2\.safetensors is missing"):
         open_weights(tmp_path)
@@ -101,11 +101,11 @@ def test_a_missing_shard_is_named(tmp_path):
     ],
 )
 def test_an_index_refers_to_its_own_folder_and_agrees_with_its_shards(changes, message, tmp_path):
-    write_parts(tmp_path, **changes)
+    write_shards(tmp_path, **changes)
     assert message in refusal(tmp_path)
 
 
 def test_a_tensor_in_two_shards_is_named(tmp_path):
-    write_parts(tmp_path)
+    write_shards(tmp_path)
     save_file({"brain": WRITTEN["brain"], "plain": WRITTEN["plain"]}, tmp_path / "part-2.safetensors")
     assert "part-2.safetensors: plain is also in another shard" in refusal(tmp_path)

@@ -44,7 +44,7 @@ def forward(model):
 
 
 def rows(lengths, width=T, seed=1):
-    """A batch of one sequence a row, padded to `width`."""
+    """A batch with one sequence per row, padded to `width`."""
     random = np.random.default_rng(seed)
     size = len(lengths)
     mask = (np.arange(width)[None, :] < np.array(lengths)[:, None]).astype(np.int32)
@@ -88,7 +88,7 @@ def dropped(model, params, batch):
 
 
 def test_padding_receives_no_gradient(model, params, batch):
-    """Padding stands at positions of its own here: their embeddings are looked up, but nothing comes back to them."""
+    """Padding has its own position here: its embedding is looked up, but receives no gradient."""
     apart = batch | {"position_ids": np.where(batch["attention_mask"] == 1, batch["position_ids"], 9)}
     gradient = np.asarray(loss_and_gradients(model, params, apart)[1]["embeddings"]["position"]["embedding"])
     assert np.abs(gradient[:T]).max(axis=1).min() > 0
@@ -131,14 +131,14 @@ def test_sequences_of_a_packed_row_do_not_leak(forward, params):
 
 @pytest.mark.parametrize("options", [{"unroll": small.L}, {"remat": "dots"}, {"remat": "full"}], ids=str)
 def test_remat_and_unroll_change_nothing(params, batch, dropped, options):
-    """Scanned = unrolled, and rematerialised = kept: the same loss and gradients, the same masks of dropout."""
+    """Scanned or unrolled, rematerialized or stored: same loss, gradients and dropout masks."""
     other = loss_and_gradients(models.BertForPreTraining(CONFIG, **options), params, batch, jax.random.key(5))
     for got, wanted in zip(other, dropped, strict=True):
         assert_leaves_agree(got, wanted, RELATIVE, negligible=NEGLIGIBLE_IN_FLOAT32)
 
 
 def test_remat_recomputes_matrix_products(params, batch):
-    """The option does something: the backward pass of a rematerialised layer holds more matrix products."""
+    """The option has an effect: the backward pass of a rematerialized layer has more matrix products."""
 
     def products(remat):
         model = models.BertForPreTraining(CONFIG, remat=remat)
@@ -223,7 +223,7 @@ def test_sinusoidal_positions_have_no_table_and_no_maximum():
     variables = model.init(jax.random.key(0), ids)
     assert "position" not in variables["params"]["embeddings"]
     states = np.asarray(model.apply(variables, ids).last_hidden_state)[0]
-    assert np.abs(np.diff(states, axis=0)).max(axis=1).min() > 1e-4  # the same word, told apart by its place
+    assert np.abs(np.diff(states, axis=0)).max(axis=1).min() > 1e-4  # the same word differs between positions
 
 
 def test_rows_beyond_the_position_table_are_refused(model, params):
@@ -244,7 +244,7 @@ def test_fine_tuning_heads_start_from_an_untruncated_normal_distribution():
     config = dataclasses.replace(CONFIG, hidden_size=510, num_labels=64, initializer_range=0.05)
     drawn = init_parts(config, {"pooler", "classifier", "span"}, "float32", seed=3)
     pooler, classifier, span = (np.asarray(drawn[part]["kernel"]) for part in ("pooler", "classifier", "span"))
-    assert np.abs(pooler).max() <= 0.1  # two deviations
+    assert np.abs(pooler).max() <= 0.1  # two standard deviations
     assert pooler.std() == pytest.approx(0.88 * 0.05, rel=0.01)
     assert np.abs(classifier).max() > 0.15
     assert classifier.std() == pytest.approx(0.05, rel=0.02)

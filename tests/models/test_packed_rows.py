@@ -57,7 +57,7 @@ def params(model):
 
 @pytest.fixture(scope="module")
 def measured(model):
-    """(params, batch) -> (loss as pretraining weighs it, last hidden state), gradients; compiled once a shape."""
+    """(params, batch) -> (pretraining loss, last hidden state), gradients; compiled once per shape."""
 
     def loss(params, batch):
         measures = pretraining(model).loss_and_metrics(params, batch, None)
@@ -69,13 +69,13 @@ def measured(model):
 
 
 def owners(batch):
-    """The sequence of each prediction, int [B, P], 0 where there is none."""
+    """The sequence number of each prediction, int [B, P], 0 for unused slots."""
     numbers = np.take_along_axis(batch["attention_mask"], batch["masked_positions"], axis=1)
     return np.where(batch["masked_weights"] > 0, numbers, 0)
 
 
 def separated(batch):
-    """Each sequence in a row of its own."""
+    """Each sequence in a separate row."""
     rows = []
     for row, slot in np.argwhere(batch["next_sentence_weights"] > 0):
         here, asked = batch["attention_mask"][row] == slot + 1, owners(batch)[row] == slot + 1
@@ -105,7 +105,7 @@ def test_packed_and_separate_rows_have_the_same_loss_and_gradients(params, measu
 
 @pytest.mark.parametrize("changed", [1, 2])
 def test_changing_a_sequence_leaves_the_others_bitwise_unchanged(params, measured, batch, changed):
-    """Whatever stands in one sequence of each row: with its own labels unweighed, nothing moves."""
+    """Changes one sequence of each row and sets the weights of its labels to 0: all other results stay the same."""
     mask, numbers = batch["attention_mask"], np.arange(SETTINGS.slots) + 1
     quiet = batch | {
         "masked_weights": batch["masked_weights"] * (owners(batch) != changed),

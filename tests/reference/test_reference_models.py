@@ -50,7 +50,7 @@ FORWARD_TOLERANCE = 1e-12
 
 @dataclass
 class Case:
-    """A model, a batch for it, and what of BERT is turned on."""
+    """A model, a batch for it, and the config."""
 
     model: str
     objectives: tuple[str, ...]

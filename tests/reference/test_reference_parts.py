@@ -39,7 +39,7 @@ TOLERANCE = 1e-12
 
 @dataclass
 class Part:
-    """What to differentiate: forward(tree) gives (y, cache), backward(dy, cache) the gradients called `names`."""
+    """A layer to differentiate: forward(tree) returns (y, cache), backward(dy, cache) the gradients called `names`."""
 
     tree: dict[str, Any]
     forward: Callable

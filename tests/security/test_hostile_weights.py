@@ -18,11 +18,11 @@ from weight_files import EXPECTATIONS, WRITTEN, archive, every_format, flax_arra
 from bert_jax.interop.formats.tensors import first_line
 from bert_jax.interop.formats.weights import READERS, open_weights
 
-SMALL = 1 << 22  # bytes that a hostile file of a few hundred may make us take
+SMALL = 1 << 22  # bytes of memory that a hostile file of a few hundred bytes may cause
 
 
 class Run:
-    """Pickled, it asks for a command to be run."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command):
         self.command = command
@@ -35,7 +35,7 @@ ENDLESS = b"]q\0" + b"](h\0h\0eq\0" * 99  # a list of two lists of two lists ...
 
 
 def view(shape, strides=None, offset=0, size=6, storage="FloatStorage", function="_rebuild_tensor_v2"):
-    """The program that describes one tensor, `x`, written by hand."""
+    """Returns a hand-written pickle that describes one tensor, `x`."""
 
     def name(module, attribute):
         return f"c{module}\n{attribute}\n".encode()
@@ -56,7 +56,7 @@ def view(shape, strides=None, offset=0, size=6, storage="FloatStorage", function
 def test_pickled_code_does_not_run(inside, protocol, tmp_path):
     trace = tmp_path / "trace"
     program = pickle.dumps({"x": Run(f"touch {trace}")}, protocol)
-    pickle.loads(program)  # it is live ammunition
+    pickle.loads(program)  # the standard library does run it
     assert trace.exists()
     trace.unlink()
     folder = tmp_path / "model"
@@ -212,12 +212,12 @@ def test_an_empty_file_and_an_lfs_pointer_are_refused(name, tmp_path):
     assert "git lfs pull" in refusal(tmp_path)
 
 
-# Fuzzed: whatever is done to a file, what comes of it is tensors, or one line
+# Fuzzing: any change of a file gives tensors or a one-line error
 
 
 @st.composite
 def damage(draw, data):
-    """The bytes, cut off or changed in a few places, most of them near the beginning, where the structure is."""
+    """The bytes, truncated or changed in a few places, mostly near the beginning, where the structure is."""
     data = bytearray(data)
     for _ in range(draw(st.integers(1, 5))):
         place = draw(st.integers(0, len(data) - 1) | st.integers(0, min(700, len(data) - 1)))

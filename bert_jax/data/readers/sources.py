@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
 
+from bert_jax.data.readers.hub import request_file
 from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, open_text, read_rows, text_of
 
 if TYPE_CHECKING:
@@ -50,12 +52,17 @@ def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
 
 def _from_hub(source: str, split: str) -> datasets.Dataset:
     name, _, config = source.partition(":")
+    failure = request_file(name, "README.md", repo_type="dataset")
+    was_offline = datasets.config.HF_HUB_OFFLINE
     try:
+        if failure is not None and not isinstance(failure, HfHubHTTPError):
+            datasets.config.HF_HUB_OFFLINE = True  # reads the cache at once, without retries
         return datasets.load_dataset(name, config or None, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        raise OSError(
-            f"no such file: {source}, and no such dataset to be had from the hub: {first_line(error)}"
-        ) from None
+        reason = first_line(failure or error)
+        raise OSError(f"no such file: {source}, and no such dataset on the hub: {reason}") from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
 
 
 def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:

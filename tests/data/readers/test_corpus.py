@@ -181,7 +181,7 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path, read):
         (
             ["no-one/no-such-thing"],
             OSError,
-            "no such file: no-one/no-such-thing, and no such dataset to be had from the hub: ",
+            "no such file: no-one/no-such-thing, and no such dataset on the hub: ",
         ),
     ],
 )
