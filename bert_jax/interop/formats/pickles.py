@@ -87,6 +87,7 @@ class Machine:
         raise ValueError("a truncated pickle")
 
     def _step(self, name: str, argument: Any) -> None:
+        """Executes one instruction."""
         stack = self.stack
         if name in LITERALS:
             stack.append(argument)
@@ -95,7 +96,7 @@ class Machine:
         elif name in TUPLES:
             count = TUPLES[name]
             stack[-count:] = [tuple(stack[-count:])]
-        elif name == "MARK":
+        elif name == "MARK":  # sets the stack aside; what is pushed from here on becomes a tuple, list or dict
             self.marks.append(stack)
             self.stack = []
         elif name == "TUPLE":
@@ -105,19 +106,22 @@ class Machine:
             items = [stack.pop()] if name == "APPEND" else self._pop_to_mark()
             _expect(self.stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
+            # SETITEM takes one key and the value above it, SETITEMS all pairs since the mark.
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._pop_to_mark()
             for key, value in zip(items[::2], items[1::2], strict=True):
                 _expect(self.stack[-1], dict)[_expect(key, str, int)] = value
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            # A dict and not a list: an index of 2^32 - 1 must not allocate.
             self.memo[len(self.memo) if name == "MEMOIZE" else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
+            # GLOBAL has "module attribute" as its argument, STACK_GLOBAL takes both from the stack.
             module, attribute = argument.split(" ", 1) if name == "GLOBAL" else (stack.pop(-2), stack.pop())
             stack.append(_check_name(f"{_expect(module, str)}.{_expect(attribute, str)}"))
-        elif name == "BINPERSID":
+        elif name == "BINPERSID":  # a reference to data outside the pickle
             stack.append(_make_storage(stack.pop()))
-        elif name == "REDUCE":
+        elif name == "REDUCE":  # where Python would call any function; here `_call` knows a few names
             arguments = _expect(stack.pop(), tuple)
             stack.append(_call(_expect(stack.pop(), Name).full, arguments))
         elif name == "BUILD":
