@@ -60,6 +60,8 @@ class Bert(nn.Module):
         if self.kernel not in (None, *KERNELS):
             raise ValueError(f"kernel must be None or one of {', '.join(KERNELS)}; got {self.kernel!r}")
         adapters = ("adapters",) if self.config.lora_rank else ()
+        # Flax derives the key of a parameter from its path: an embedding starts with the same values in every model,
+        # whatever the other parts are.
         names = ("embeddings", "encoder", *adapters, *self.heads)
         self.parts = {name: ModelPart(self.config, name=name) for name in names}
 
@@ -121,7 +123,7 @@ class Bert(nn.Module):
 
     def classifier_logits(self, x: Array, key: Array | None) -> Array:
         """Returns the classifier's logits [..., C] for x [..., D], after dropout."""
-        rate = self.config.classifier_dropout
+        rate = self.config.classifier_dropout  # as in transformers, None means hidden_dropout_prob
         rate = self.config.hidden_dropout_prob if rate is None else rate
         with jax.named_scope("classifier"):
             return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
@@ -139,7 +141,7 @@ class Bert(nn.Module):
                 raise ValueError(f"rows of {T} tokens exceed max_position_embeddings {limit}")
             position_ids = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
         with jax.named_scope("embeddings"):
-            weights = replicate(self.parts["embeddings"].weights)
+            weights = replicate(self.parts["embeddings"].weights)  # see `models.sharding`
             return shard_rows(
                 F.embeddings(weights, input_ids, token_type_ids, position_ids, config=self.config, key=key)
             )

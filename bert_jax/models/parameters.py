@@ -51,6 +51,7 @@ def _norm(*axes: str) -> dict[str, Parameter]:
 
 def _low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
     """Returns the LoRA factors of a stacked kernel; a is initialized as in LoRA, b with zeros."""
+    # Kaiming uniform with a = sqrt(5), the default of torch.nn.Linear that LoRA uses: variance 1 / (3 fan_in).
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=-2, out_axis=-1, batch_axis=(0,))
     return {
         "a": Parameter((layers, inputs, "rank"), lambda _: uniform),
@@ -83,7 +84,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "masked_lm": {
         "transform": _dense("hidden", "transformed"),
         "norm": _norm("transformed"),
-        "bias": Parameter(("vocabulary",), _zeros),
+        "bias": Parameter(("vocabulary",), _zeros),  # the decoder's kernel is the word embedding
     },
     "next_sentence": _dense("hidden", "next_sentence"),
     "classifier": _dense("hidden", "labels", kernel=nn.initializers.normal),
@@ -131,6 +132,7 @@ def logical_axes(tree) -> Any:
 
     def axes(path, _leaf):
         entry: Any = PARAMETERS
+        # An optimizer's state wraps the parameters in tuples and dataclasses, whose keys are not dict keys.
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
         for key in keys:
             if not isinstance(entry, dict) or key not in entry:
@@ -150,6 +152,7 @@ def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
         if isinstance(entry, Parameter):
             initializer = entry.initializer(config.initializer_range)
             return initializer(key, tuple(sizes[axis] for axis in entry.axes), dtype)
+        # Keys follow the order of the table: reordering or inserting entries changes the initial values of a seed.
         keys = jax.random.split(key, len(entry))
         return {name: initialize(key, child) for key, (name, child) in zip(keys, entry.items(), strict=True)}
 

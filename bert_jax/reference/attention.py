@@ -58,8 +58,8 @@ def attention(params, x, mask, *, num_attention_heads):
     q, k, v = (split_heads(y, num_attention_heads) for y, _ in projected.values())  # [B, T, N, H]
     scores = np.einsum("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])  # [B, N, T, S]
     scores = np.where(mask[:, None], scores, np.finfo(scores.dtype).min)
-    weights, softmax_cache = softmax(scores)
-    context = merge_heads(np.einsum("BNTS,BSNH->BTNH", weights, v))
+    weights, softmax_cache = softmax(scores)  # p
+    context = merge_heads(np.einsum("BNTS,BSNH->BTNH", weights, v))  # [B, T, D]
     y, output_cache = dense(params["output"], context)
     dense_caches = {name: cache for name, (_, cache) in projected.items()}
     return y, (q, k, v, weights, mask, dense_caches, softmax_cache, output_cache)
@@ -78,8 +78,8 @@ def attention_backward(dy, cache):
     """
     q, k, v, weights, mask, dense_caches, softmax_cache, output_cache = cache
     dcontext, output_gradient = dense_backward(dy, output_cache)
-    dcontext = split_heads(dcontext, q.shape[-2])
-    dweights = np.einsum("BTNH,BSNH->BNTS", dcontext, v)
+    dcontext = split_heads(dcontext, q.shape[-2])  # [B, T, N, H]
+    dweights = np.einsum("BTNH,BSNH->BNTS", dcontext, v)  # dp
     dv = np.einsum("BNTS,BTNH->BSNH", weights, dcontext)
     dscores = np.where(mask[:, None], softmax_backward(dweights, softmax_cache), 0) / math.sqrt(q.shape[-1])
     dq = np.einsum("BNTS,BSNH->BTNH", dscores, k)

@@ -45,6 +45,7 @@ def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_ep
     """
     ids = {"word": input_ids, "token_type": token_type_ids, "position": position_ids}
     ids = {name: rows for name, rows in ids.items() if name in params}  # without positions if they are sinusoidal
+    # [B, T, D]: one row of each table per position, summed over the tables.
     x = np.sum([params[name]["embedding"][rows] for name, rows in ids.items()], axis=0)
     if "position" not in ids:
         x = x + sinusoidal_positions(position_ids, x.shape[-1])

@@ -28,7 +28,7 @@ def feed_forward(params, x, *, hidden_act):
     Returns:
         y [B, T, D], cache.
     """
-    inner, up_cache = dense(params["up"], x)
+    inner, up_cache = dense(params["up"], x)  # [B, T, F]
     inner, activation_cache = activation(inner, hidden_act=hidden_act)
     y, down_cache = dense(params["down"], inner)
     return y, (up_cache, activation_cache, down_cache)

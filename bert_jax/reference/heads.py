@@ -26,7 +26,7 @@ def gather(x, positions):
     Returns:
         y [B, P, D] or [B, D], cache.
     """
-    rows = np.arange(len(x)).reshape(-1, *[1] * (positions.ndim - 1))
+    rows = np.arange(len(x)).reshape(-1, *[1] * (positions.ndim - 1))  # [B, 1] or [B]: broadcasts with positions
     return x[rows, positions], (x, rows, positions)
 
 
@@ -49,7 +49,7 @@ def pooler(params, x, cls_positions=None):
         y [B, S, D] or [B, D], cache.
     """
     positions = np.zeros(len(x), np.int64) if cls_positions is None else cls_positions
-    first, gather_cache = gather(x, positions)
+    first, gather_cache = gather(x, positions)  # [B, S, D] or [B, D]
     hidden, dense_cache = dense(params, first)
     y = np.tanh(hidden)
     return y, (y, dense_cache, gather_cache)

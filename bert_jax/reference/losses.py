@@ -21,7 +21,7 @@ def cross_entropy(logits, labels, weights):
     Returns:
         (sum, weight), cache.
     """
-    labels = np.where(weights == 0, 0, labels)
+    labels = np.where(weights == 0, 0, labels)  # any valid class: the weight removes it
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     log_p_label = np.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]

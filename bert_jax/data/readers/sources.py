@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import datasets.config
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
