@@ -33,13 +33,13 @@ def check(settings: Settings) -> None:
     require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, settings.reports, "log_every")
     require_at_least(0, settings.reports, "mistakes")
-    check_combinations(settings)
+    _check_combinations(settings)
     settings.data.check(run.do)
-    check_unused(settings)
+    _check_unused(settings)
     settings.data.check_files(run.do)
 
 
-def check_combinations(settings: Settings) -> None:
+def _check_combinations(settings: Settings) -> None:
     """Raises ValueError for settings that contradict each other."""
     run = settings.run
     training = settings.training
@@ -60,7 +60,7 @@ def check_combinations(settings: Settings) -> None:
                 raise ValueError(f"`{name}` needs one or more different values, got {given}")
 
 
-def check_unused(settings: Settings) -> None:
+def _check_unused(settings: Settings) -> None:
     """Raises ValueError for a setting that is not at its default and has no effect; names it and the reason."""
     defaults = make_settings(settings.task, model=settings.run.model)
     given = {
@@ -68,7 +68,7 @@ def check_unused(settings: Settings) -> None:
         for group in fields(settings)
         for one in fields(getattr(settings, group.name))
     }
-    for rule in [*unused(settings), *settings.data.unused(settings.run.do)]:
+    for rule in [*_unused(settings), *settings.data.unused(settings.run.do)]:
         for name in rule.names if rule.condition else ():
             value, default = given.get(name, (None, None))  # not every task has every field
             if value != default:
@@ -76,7 +76,7 @@ def check_unused(settings: Settings) -> None:
                 raise ValueError(f"{shown} {rule.reason}")
 
 
-def unused(settings: Settings) -> list[Unused]:
+def _unused(settings: Settings) -> list[Unused]:
     """Returns the settings that have no effect, whatever the task."""
     run = settings.run
     groups = (settings.training, settings.optimizer, settings.devices)

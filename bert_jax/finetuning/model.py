@@ -49,7 +49,7 @@ def new_parts(settings: Settings, bert: LoadedBert) -> set[str]:
     return new | {"adapters"} if settings.training.lora_rank else new
 
 
-def frozen_parts(training: Training, config: BertConfig) -> set[str]:
+def _frozen_parts(training: Training, config: BertConfig) -> set[str]:
     """Returns the parts of the parameter tree in which no parameter is trained.
 
     With `freeze` below the number of layers the encoder is trained in part: the optimizer masks the lower layers.
@@ -62,7 +62,7 @@ def frozen_parts(training: Training, config: BertConfig) -> set[str]:
 def make_ensemble(settings: Settings, bert: LoadedBert) -> SeedEnsemble:
     """Returns the seeds, and which parts of the parameter tree they train."""
     parts = set(bert.params) | new_parts(settings, bert)
-    return SeedEnsemble(settings.run.all_seeds, frozenset(parts - frozen_parts(settings.training, bert.config)))
+    return SeedEnsemble(settings.run.all_seeds, frozenset(parts - _frozen_parts(settings.training, bert.config)))
 
 
 def initial_parameters(

@@ -79,13 +79,13 @@ def finetune(settings: Settings) -> TrainedRun:
             compare_seeds(data.task.metric, folder, trainers[0].train(folder))
         print("\nThe best model on the held-out data:")
         bert = load(folder, head=type(bert.model).__name__)
-    metrics = evaluate_model(settings, data, bert, folder)
+    metrics = _evaluate_model(settings, data, bert, folder)
     if run.do == "train":
         print(f"\nThe model is in {folder}: bert_jax.load({str(folder)!r})")
     return TrainedRun(folder, metrics)
 
 
-def evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:
+def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:
     """Predicts the held-out splits; writes predictions, pictures and tables to `folder`, and returns the metrics."""
     model = type(bert.model)(replace(bert.config, dtype=settings.training.dtype))
     ensemble = SeedEnsemble((settings.run.seed,), frozenset(bert.params))  # of one
@@ -98,7 +98,7 @@ def evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fol
         [outputs] = evaluator.outputs(params, split)
         decoded = data.task.decode(split, outputs.logits)
         path = folder / f"{split.file_prefix}predictions.jsonl"
-        write_lines(path, data.task.predictions(split, decoded))
+        _write_lines(path, data.task.predictions(split, decoded))
         print(f"predictions for {len(split.examples):,} examples in {path}")
         if settings.run.do != "predict":
             computed = data.task.compute_metrics(split, decoded)
@@ -112,7 +112,7 @@ def evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fol
     return metrics
 
 
-def write_lines(path: Path, rows: Any) -> None:
+def _write_lines(path: Path, rows: Any) -> None:
     """Writes rows as one JSON object per line."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:  # escapes lone surrogates as JSON does
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -34,7 +34,7 @@ class Training(Protocol):
 def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
     """Prints each seed's best score, their mean and standard deviation, and which of them collapsed to one class."""
     scores = best.selection.best
-    collapsed = collapsed_seeds(run, best)
+    collapsed = _collapsed_seeds(run, best)
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed:")
     for index, seed in enumerate(best.seeds):
         if scores[index] == NO_SCORE:
@@ -44,18 +44,18 @@ def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
         kept = "  kept" if index == int(scores.argmax()) else ""
         print(f"  seed {seed:>3}  {scores[index]:.4f}  step {best.selection.step[index]:,}{kept}{note}")
     if len(scores) > 1:
-        deviation = standard_deviation(scores)
+        deviation = _standard_deviation(scores)
         print(f"  mean {scores.mean():.4f}, standard deviation {deviation:.4f}, best {scores.max():.4f}")
 
 
-def collapsed_seeds(run: Path, best: BestModel) -> np.ndarray:
+def _collapsed_seeds(run: Path, best: BestModel) -> np.ndarray:
     """Returns, bool [K], which seeds predicted the same for all examples at their best evaluation."""
     by_step = {row["step"]: row for row in read_evaluations(run / "metrics.jsonl", best.seeds)}
     found = [by_step.get(step, {}).get("eval_collapsed") for step in best.selection.step.tolist()]
     return np.array([values is not None and values[index] > 0 for index, values in enumerate(found)])
 
 
-def standard_deviation(scores: np.ndarray) -> float:
+def _standard_deviation(scores: np.ndarray) -> float:
     """Returns the standard deviation of the seeds' scores; NaN for a single seed, or if one has no score."""
     return float(scores.std(ddof=1)) if len(scores) > 1 and np.isfinite(scores).all() else math.nan
 
@@ -92,24 +92,24 @@ def sweep(trainings: Sequence[Training], run: Path, metric: str) -> None:
             best = training.train(folder)
             scores = best.selection.best
             row["mean"] = float(scores.mean())
-            row["deviation"] = standard_deviation(scores)
+            row["deviation"] = _standard_deviation(scores)
             row["best"] = float(scores.max())
-            row["collapsed"] = int(collapsed_seeds(folder, best).sum())
+            row["collapsed"] = int(_collapsed_seeds(folder, best).sum())
         except NotFinite as error:
             print(f"{error}: ranked last")
         shutil.rmtree(folder / CHECKPOINTS)  # a sweep cannot be resumed
         table.append(row | {"folder": str(folder.relative_to(run))})
         table.sort(key=lambda row: -row["mean"])
         for loser in table[1:]:  # at most one model is on the disk at any time
-            keep_reports(run / loser["folder"])
-    print_ranking(table, metric, trainings[0].settings.run.seeds)
+            _keep_reports(run / loser["folder"])
+    _print_ranking(table, metric, trainings[0].settings.run.seeds)
     if table[0]["mean"] == NO_SCORE:
         raise NotFinite("no combination of the sweep has a finite score: try lower learning rates")
     (run / "sweep.jsonl").write_text("".join(map(as_line, table)), encoding="utf-8")
     shutil.copytree(run / table[0]["folder"], run, dirs_exist_ok=True)
 
 
-def print_ranking(table: Sequence[dict[str, Any]], metric: str, seeds: int) -> None:
+def _print_ranking(table: Sequence[dict[str, Any]], metric: str, seeds: int) -> None:
     """Prints the combinations of a sweep, the best first."""
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed")
     print("    mean  deviation    best  learning rate  batch size  epochs")
@@ -120,7 +120,7 @@ def print_ranking(table: Sequence[dict[str, Any]], metric: str, seeds: int) -> N
         print(f"{row['mean']:8.4f}  {deviation}{row['best']:8.4f}  {combination}{note}")
 
 
-def keep_reports(folder: Path) -> None:
+def _keep_reports(folder: Path) -> None:
     """Deletes everything of a training except its reports."""
     for path in folder.iterdir():
         if path.name not in REPORTS:

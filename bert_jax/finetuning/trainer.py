@@ -40,6 +40,8 @@ from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 from bert_jax.training.watch import Watch
 
+RATE_PANELS = (("learning rate", "learning_rate"), ("tokens / s", "tokens_per_second"))  # of curves.png
+
 
 class Trainer:
     """One training of all seeds; `train` runs it. Nothing large is created before.
@@ -70,7 +72,7 @@ class Trainer:
         self.steps_per_epoch = self.batches[0].steps_per_epoch
         self.steps = training.epochs * self.steps_per_epoch
         self.config = training_config(training, bert.config)
-        self.kernel = attention_kernel(
+        self.kernel = _attention_kernel(
             settings.devices.attention, self.config, self.row_format, self.features, layout, seeds=settings.run.seeds
         )
 
@@ -81,35 +83,20 @@ class Trainer:
             NotFinite: a loss or a gradient became NaN or infinite.
             Interrupted: a signal asked the run to end, and it has saved a checkpoint.
         """
-        settings = self.settings
-        bert = self.bert
-        ensemble = self.ensemble
-        model = type(bert.model)(self.config, remat=settings.devices.remat, frozen=settings.training.freeze)
-        new = ", ".join(sorted(new_parts(settings, bert))) or "nothing"
-        print(f"{settings.run.model}: {bert!r}; newly initialised: {new}")
-        state, step = self._build(model)
-        evaluator = make_evaluator(
-            settings, self.data, model, jax.eval_shape(lambda: state.all_params), ensemble, self.row_format
-        )
-        best = BestModel(run, settings, model, bert.tokenizer, self.task, ensemble)
+        model, state, step = self._build()
+        evaluator = self._evaluator(model, state)
+        best = BestModel(run, self.settings, model, self.bert.tokenizer, self.task, self.ensemble)
 
         def evaluate(state: TrainState) -> dict[str, np.ndarray]:
-            row = evaluator.metrics(state.all_params)
-            best.update(int(state.step), row, state.all_params)
-            return row
+            metrics = evaluator.metrics(state.all_params)
+            best.update(int(state.step), metrics, state.all_params)
+            return metrics
 
-        every = settings.training.eval_every or self.steps_per_epoch
         with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
-            self._describe(state)
-            batches = Batches(
-                lambda index: ensemble_batch(ensemble, self.batches, first + index),
-                count=self.steps - first,
-                position=lambda given: {"batch": first + given},
-            )
+            self._print_sizes(state)
             reporter = self._reporter(run, first)
-            cadence = Cadence(settings.reports.log_every, every, every)
-            with batches, reporter, self._signals() as interruption:
+            with self._batches_from(first) as batches, reporter, self._signals() as interruption:
                 state = train(
                     state,
                     batches,
@@ -117,34 +104,32 @@ class Trainer:
                     device_put=self.layout.device_put,
                     evaluate=evaluate,
                     steps=self.steps,
-                    session=Session(checkpoints, reporter, cadence, Watch(), interruption),
+                    session=Session(checkpoints, reporter, self._cadence(), Watch(), interruption),
                     stop=lambda metrics: bool(best.selection.done.all()),
                     varied_shapes=True,
                 )
                 reporter.draw()
         if int(state.step) < self.steps:
-            metric, patience = self.task.metric.replace("_", " "), settings.training.patience
-            print(
-                f"stopped early after step {int(state.step):,} of {self.steps:,}: {metric} did not improve in "
-                f"{patience} evaluation(s)"
-            )
-        print(
-            f"compiled for rows x tokens: training {list_shapes(step, len(ensemble))}; "
-            f"evaluation {list_shapes(evaluator.predict)}"
-        )
+            metric = self.task.metric.replace("_", " ")
+            reason = f"{metric} did not improve in {self.settings.training.patience} evaluation(s)"
+            print(f"stopped early after step {int(state.step):,} of {self.steps:,}: {reason}")
+        trained = _list_shapes(step, len(self.ensemble))
+        print(f"compiled for rows x tokens: training {trained}; evaluation {_list_shapes(evaluator.predict)}")
         best.export()
         return best
 
-    def _build(self, model: Bert) -> tuple[TrainState, CompilationCounter]:
-        """Returns the initial state on the devices, and the compiled step of all seeds.
-
-        The initial parameters are local to this function: once it returns, the state alone holds them.
-        """
-        devices = self.settings.devices
-        optimizer, schedule = optimizer_and_schedule(self.settings, self.steps, self.config.num_hidden_layers)
+    def _build(self) -> tuple[Bert, TrainState, CompilationCounter]:
+        """Returns the model, its initial state on the devices, and the compiled step of all seeds."""
+        settings = self.settings
+        devices = settings.devices
+        model = type(self.bert.model)(self.config, remat=devices.remat, frozen=settings.training.freeze)
+        new = ", ".join(sorted(new_parts(settings, self.bert))) or "nothing"
+        print(f"{settings.run.model}: {self.bert!r}; newly initialised: {new}")
+        optimizer, schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
+        # The initial parameters are local to this function: once it returns, the state alone holds them.
         given: Any = [
             jax.device_put(tree, self.layout.shardings(tree))
-            for tree in initial_parameters(self.settings, self.bert, self.ensemble)
+            for tree in initial_parameters(settings, self.bert, self.ensemble)
         ]
         state = self.layout.create(
             lambda given: self.ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits),
@@ -156,9 +141,14 @@ class Trainer:
             optimizer=optimizer,
             schedule=schedule,
             accumulate=devices.accumulate,
-            skip=self.settings.training.on_nan == "skip",
+            skip=settings.training.on_nan == "skip",
         )
-        return state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
+        return model, state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
+
+    def _evaluator(self, model: Bert, state: TrainState) -> Evaluator:
+        """Returns the evaluator of the held-out splits; it keeps the shapes of the parameters, not the arrays."""
+        shapes = jax.eval_shape(lambda params: params, state.all_params)
+        return make_evaluator(self.settings, self.data, model, shapes, self.ensemble, self.row_format)
 
     def _resume(
         self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
@@ -181,7 +171,20 @@ class Trainer:
         main_thread = threading.current_thread() is threading.main_thread()
         return Interruption() if main_thread and not self.settings.run.sweep else nullcontext()
 
-    def _describe(self, state: TrainState) -> None:
+    def _batches_from(self, first: int) -> Batches:
+        """Returns the training batches from index `first`, made ahead of time in a thread."""
+        return Batches(
+            lambda index: ensemble_batch(self.ensemble, self.batches, first + index),
+            count=self.steps - first,
+            position=lambda given: {"batch": first + given},
+        )
+
+    def _cadence(self) -> Cadence:
+        # An evaluation is followed by a checkpoint, so that a resumed run knows every evaluation before it.
+        every = self.settings.training.eval_every or self.steps_per_epoch
+        return Cadence(self.settings.reports.log_every, every, every)
+
+    def _print_sizes(self, state: TrainState) -> None:
         """Prints the size of the training: steps, parameters, rows."""
         settings = self.settings
         rows = self.row_format
@@ -204,12 +207,7 @@ class Trainer:
             run,
             first_step=first_step,
             last_step=self.steps,
-            panels=(
-                ("loss", "loss"),
-                (title, metric),
-                ("learning rate", "learning_rate"),
-                ("tokens / s", "tokens_per_second"),
-            ),
+            panels=(("loss", "loss"), (title, metric), *RATE_PANELS),
             headline=(("held-out loss", "eval_loss", ".3f"), (title, f"eval_{metric}", ".4f")),
             seeds=self.settings.run.all_seeds,
             quiet=self.settings.reports.quiet,
@@ -253,7 +251,7 @@ def make_evaluator(
     features = data.held_out[0].features
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
-    kernel = attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
+    kernel = _attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
     return Evaluator(
         data.task,
         data.held_out,
@@ -271,7 +269,7 @@ def evaluation_layout(settings: Settings) -> parallel.MeshLayout:
     return parallel.MeshLayout(parallel.make_mesh(fsdp=settings.devices.fsdp, tensor=settings.devices.tensor))
 
 
-def attention_kernel(
+def _attention_kernel(
     attention: str,
     config: BertConfig,
     row_format: RowFormat,
@@ -295,7 +293,7 @@ def attention_kernel(
     return kernel
 
 
-def list_shapes(step: CompilationCounter, seeds: int = 1) -> str:
+def _list_shapes(step: CompilationCounter, seeds: int = 1) -> str:
     """Returns the shapes that a step was compiled for, as rows of one seed x tokens: `32 x 6, 32 x 8`.
 
     Example: `input_ids` [32, 2, 6] of 2 seeds are 32 x 6, and so is the pmap batch [8, 4, 2, 6] on 8 devices.

@@ -144,10 +144,10 @@ class PreparedData:
         """A hash of the training data and one of the held-out data; None unless a model is trained."""
         if self.train is None:
             return {"training data": None, "held-out data": None}
-        return {"training data": fingerprint([self.train]), "held-out data": fingerprint(self.held_out)}
+        return {"training data": _fingerprint([self.train]), "held-out data": _fingerprint(self.held_out)}
 
 
-def fingerprint(splits: Sequence[Split]) -> str:
+def _fingerprint(splits: Sequence[Split]) -> str:
     """Returns a hash of the content of splits: ids, lengths and targets."""
     digest = hashlib.sha256()
     for features in (split.features for split in splits):

@@ -273,7 +273,7 @@ class Classification(Task):
     def report(self, folder: Path, split: Split, decoded: np.ndarray, *, mistakes: int) -> list[str]:
         if not split.labelled:
             return []
-        return self.problem.report(folder, split, self.problem.activation(decoded), self.names, mistakes=mistakes)
+        return self.problem.report(folder, split, self.problem.activation(decoded), self.names, mistakes)
 
 
 def glue_label_order(glue: GlueTask, source: ModelSource) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Axes: K seeds, B rows, S sequences in a row, T tokens, n sequences or tokens of 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,40 +32,32 @@ class SplitOutputs(NamedTuple):
     means: dict[str, float]
 
 
+@dataclass(eq=False)
 class Evaluator:
     """Evaluates the seeds of an ensemble on held-out splits.
 
-    Args:
+    Attributes:
         splits: the first selects the best model.
-        params: the parameter tree of the ensemble, or its shapes.
+        params: the parameter tree of the ensemble, or its shapes; not kept.
         row_format: how examples become rows.
         num_rows: the number of rows of a batch.
         layout: the devices of the batches.
-
-    Attributes:
         predict: the compiled model, which counts its compilations by the shape of `input_ids`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        splits: Sequence[Split],
-        model: Bert,
-        params: Any,
-        ensemble: SeedEnsemble,
-        row_format: RowFormat,
-        *,
-        num_rows: int,
-        layout: parallel.MeshLayout,
-    ) -> None:
-        self.task = task
-        self.splits = splits
-        self.ensemble = ensemble
-        self.row_format = row_format
-        self.num_rows = num_rows
-        self.layout = layout
-        step = partial(prediction_step, objective=task.objective(model, training=False))
-        self.predict = CompilationCounter(layout.compile_evaluation(ensemble.evaluate(step), params))
+    task: Task
+    splits: Sequence[Split]
+    model: Bert
+    params: InitVar[Any]
+    ensemble: SeedEnsemble
+    row_format: RowFormat
+    num_rows: int
+    layout: parallel.MeshLayout
+    predict: CompilationCounter = field(init=False)
+
+    def __post_init__(self, params: Any) -> None:
+        step = partial(prediction_step, objective=self.task.objective(self.model, training=False))
+        self.predict = CompilationCounter(self.layout.compile_evaluation(self.ensemble.evaluate(step), params))
 
     def metrics(self, params: Any) -> dict[str, np.ndarray]:
         """Returns the metrics of all seeds, float [K] each, named `eval_...`."""
@@ -88,10 +81,10 @@ class Evaluator:
         for batch, placement in evaluation_batches(split.features, self.row_format, num_rows=self.num_rows):
             results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
-                add_results(buffers, *pending)
+                _add_results(buffers, *pending)
             pending = results, placement
         if pending is not None:
-            add_results(buffers, *pending)
+            _add_results(buffers, *pending)
         return [SplitOutputs(buffer.logits, buffer.means()) for buffer in buffers]
 
 
@@ -123,6 +116,7 @@ class PredictionBuffer:
         else:
             target = placement.sequences
             source = (placement.rows, placement.slots)
+        # Sums and weights are added up here and divided once at the end: the last batch is smaller than the others.
         for name, pair in metrics.items():
             self.totals[name] = self.totals.get(name, 0.0) + np.array(pair, np.float64)
         for name, values in logits.items():
@@ -135,9 +129,9 @@ class PredictionBuffer:
         return {name: float(total / (weight if weight > 0 else 1.0)) for name, (total, weight) in self.totals.items()}
 
 
-def add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
+def _add_results(buffers: Sequence[PredictionBuffer], results: Any, placement: Placement) -> None:
     """Fetches the results of one batch, [K, ...] each, and adds them to the seeds' buffers."""
-    logits, metrics = jax.device_get(results)
+    logits, metrics = jax.device_get(results)  # one transfer for all seeds
     for index, buffer in enumerate(buffers):
         of_seed = {name: (total[index], weight[index]) for name, (total, weight) in metrics.items()}
         buffer.add({name: values[index] for name, values in logits.items()}, of_seed, placement)

@@ -26,6 +26,8 @@ from bert_jax.metrics.classification import (
 from bert_jax.tasks.base import Split
 from bert_jax.tasks.reports import draw_confusion, draw_scores, list_mistakes, write_table
 
+Names = Sequence[str]  # of the classes, in the order of their ids
+
 
 class Problem(ABC):
     """One kind of classification problem.
@@ -39,7 +41,7 @@ class Problem(ABC):
     metric: ClassVar[str]
 
     @abstractmethod
-    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    def encode(self, examples: Sequence[TextExample], names: Names) -> np.ndarray:
         """Returns the labels: ids int32 [n] of classes, zeros and ones float32 [n, C], or scores float32 [n, C].
 
         Raises:
@@ -59,13 +61,11 @@ class Problem(ABC):
         """Returns probabilities, or scores, float64 [n, C]."""
 
     @abstractmethod
-    def prediction(self, row: list[float], names: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, row: list[float], names: Names) -> dict[str, Any]:
         """Returns the prediction for one example as JSON; `row` is its row of `activation`."""
 
     @abstractmethod
-    def report(
-        self, folder: Path, split: Split, found: np.ndarray, names: Sequence[str], *, mistakes: int
-    ) -> list[str]:
+    def report(self, folder: Path, split: Split, found: np.ndarray, names: Names, mistakes: int) -> list[str]:
         """Writes a table of mistakes, and pictures; returns lines for the screen.
 
         Args:
@@ -80,7 +80,7 @@ class SingleLabel(Problem):
     name = "single_label_classification"
     metric = "accuracy"
 
-    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    def encode(self, examples: Sequence[TextExample], names: Names) -> np.ndarray:
         return encode_classes(examples, names)
 
     def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -94,17 +94,11 @@ class SingleLabel(Problem):
     def activation(self, logits: np.ndarray) -> np.ndarray:
         return softmax(logits)
 
-    def prediction(self, row: list[float], names: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, row: list[float], names: Names) -> dict[str, Any]:
         best = max(row)
-        return {
-            "label": names[row.index(best)],
-            "score": best,
-            "probabilities": dict(zip(names, row, strict=True)),
-        }
+        return {"label": names[row.index(best)], "score": best, "probabilities": dict(zip(names, row, strict=True))}
 
-    def report(
-        self, folder: Path, split: Split, found: np.ndarray, names: Sequence[str], *, mistakes: int
-    ) -> list[str]:
+    def report(self, folder: Path, split: Split, found: np.ndarray, names: Names, mistakes: int) -> list[str]:
         labels = split.labels
         counts = confusion(found.argmax(axis=1), labels, len(names))
         draw_confusion(folder / f"{split.file_prefix}confusion.png", counts, names)
@@ -113,7 +107,7 @@ class SingleLabel(Problem):
                 f"{wrong.probability:.3f}",
                 names[wrong.predicted],
                 names[wrong.label],
-                *text_and_place(split.examples[wrong.row]),
+                *_text_and_place(split.examples[wrong.row]),
             )
             for wrong in worst_mistakes(found, labels, mistakes)
         ]
@@ -132,7 +126,7 @@ class MultiLabel(Problem):
     name = "multi_label_classification"
     metric = "f1"
 
-    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    def encode(self, examples: Sequence[TextExample], names: Names) -> np.ndarray:
         return encode_label_sets(examples, names)
 
     def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -141,15 +135,13 @@ class MultiLabel(Problem):
     def activation(self, logits: np.ndarray) -> np.ndarray:
         return sigmoid(logits)
 
-    def prediction(self, row: list[float], names: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, row: list[float], names: Names) -> dict[str, Any]:
         return {
             "labels": [name for name, probability in zip(names, row, strict=True) if probability > 0.5],
             "probabilities": dict(zip(names, row, strict=True)),
         }
 
-    def report(
-        self, folder: Path, split: Split, found: np.ndarray, names: Sequence[str], *, mistakes: int
-    ) -> list[str]:
+    def report(self, folder: Path, split: Split, found: np.ndarray, names: Names, mistakes: int) -> list[str]:
         labels = split.labels  # [n, C], zeros and ones
         correct = (found > 0.5) == labels
         # The confidence of a wrong decision is its distance from 0.5; correct decisions come last.
@@ -160,7 +152,7 @@ class MultiLabel(Problem):
                 f"{found[row, label]:.3f}",
                 names[int(label)],
                 "yes" if labels[row, label] else "no",
-                *text_and_place(split.examples[row]),
+                *_text_and_place(split.examples[row]),
             )
             for row, label in zip(*np.unravel_index(worst, confidence.shape), strict=True)
         ]
@@ -179,7 +171,7 @@ class Regression(Problem):
     name = "regression"
     metric = "pearson"
 
-    def encode(self, examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
+    def encode(self, examples: Sequence[TextExample], names: Names) -> np.ndarray:
         return encode_scores(examples)
 
     def compute_metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -188,21 +180,19 @@ class Regression(Problem):
     def activation(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits, np.float64)
 
-    def prediction(self, row: list[float], names: Sequence[str]) -> dict[str, Any]:
+    def prediction(self, row: list[float], names: Names) -> dict[str, Any]:
         return {"score": row[0] if len(row) == 1 else row}
 
-    def report(
-        self, folder: Path, split: Split, found: np.ndarray, names: Sequence[str], *, mistakes: int
-    ) -> list[str]:
+    def report(self, folder: Path, split: Split, found: np.ndarray, names: Names, mistakes: int) -> list[str]:
         labels = split.labels  # [n, C]
         draw_scores(folder / f"{split.file_prefix}scores.png", labels[:, 0], found[:, 0])
         errors = np.abs(found - labels).max(axis=1)
         rows = [
             (
                 f"{errors[row]:.3f}",
-                join_scores(found[row]),
-                join_scores(labels[row]),
-                *text_and_place(split.examples[row]),
+                _join_scores(found[row]),
+                _join_scores(labels[row]),
+                *_text_and_place(split.examples[row]),
             )
             for row in np.argsort(-errors, kind="stable")[:mistakes]
         ]
@@ -220,10 +210,10 @@ REGRESSION = Regression()
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in (SINGLE_LABEL, MULTI_LABEL, REGRESSION)}
 
 
-def text_and_place(example: TextExample) -> tuple[str, str]:
+def _text_and_place(example: TextExample) -> tuple[str, str]:
     """Returns an example's text, or both texts of a pair, and where it was read."""
     return example.text if example.pair is None else f"{example.text} / {example.pair}", example.where
 
 
-def join_scores(scores: np.ndarray) -> str:
+def _join_scores(scores: np.ndarray) -> str:
     return ", ".join(f"{score:.3f}" for score in scores)

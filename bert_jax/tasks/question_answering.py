@@ -179,7 +179,7 @@ class QuestionAnswering(Task):
                 left to train on.
         """
         for question in questions if labelled else ():
-            if not has_label(question):
+            if not _has_label(question):
                 raise ValueError(f"{question.where}: question has no answers and is_impossible is not set")
         windows = encode_questions(
             questions, tokenizer, max_length=max_length, stride=stride, max_question_length=max_question_length
@@ -188,10 +188,11 @@ class QuestionAnswering(Task):
         if not len(chosen):
             why = "no answer is at its answer_start, or no window holds it"
             raise ValueError(f"{questions[0].where} to {questions[-1].where}: {why}")
+        # Windows that cannot be trained on are evaluated nevertheless, but count nothing in the held-out loss.
         weights = (chosen.found & chosen.whole)[chosen.questions].astype(np.float32)
         positions = {"start_positions": chosen.starts, "end_positions": chosen.ends}
         features = Features(chosen, {"weights": weights}, positions=positions)
-        return Split(name, questions, features, labelled and all(map(has_label, questions))), windows
+        return Split(name, questions, features, labelled and all(map(_has_label, questions))), windows
 
     def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         return objectives.question_answering(model)
@@ -212,15 +213,16 @@ class QuestionAnswering(Task):
         best: dict[str, float] = {}
         threshold = self.null_threshold
         if split.labelled:
-            scored = spans.texts, gold_answers(split), spans.null_odds
+            scored = spans.texts, _gold_answers(split), spans.null_odds
             best = best_thresholds(*scored)
+            # The official script reports the best threshold; the saved one is midway between the odds of two questions.
             threshold = threshold_between(*scored) if threshold is None else threshold
         threshold = threshold or 0.0
         return Answers(spans, spans.above(threshold), threshold, best)
 
     def compute_metrics(self, split: Split, decoded: Answers) -> dict[str, float]:
         """Returns the metrics of the final answers and, if there may be no answer, the threshold behind them."""
-        golds = gold_answers(split)
+        golds = _gold_answers(split)
         metrics = totals(score_answers(decoded.texts, golds, version_2=self.version_2), golds)
         if decoded.threshold is None:
             return metrics
@@ -258,7 +260,7 @@ class QuestionAnswering(Task):
 
     def _list_worst(self, folder: Path, split: Split, decoded: Answers, mistakes: int) -> list[str]:
         """Writes the most confident answers that share no word with a right one; returns lines for the screen."""
-        golds = gold_answers(split)
+        golds = _gold_answers(split)
         scores = score_answers(decoded.texts, golds, version_2=self.version_2)
         wrong = [(decoded.probability(one.id), one) for one in split.examples if scores[one.id].f1 == 0]
         wrong.sort(key=lambda pair: -pair[0])
@@ -277,11 +279,11 @@ class QuestionAnswering(Task):
         return list_mistakes(path, columns, rows, wrong=len(wrong), total=len(golds))
 
 
-def gold_answers(split: Split) -> dict[str, list[str]]:
+def _gold_answers(split: Split) -> dict[str, list[str]]:
     """Returns the right answers by question id; an empty list if there is no answer."""
     return {question.id: [answer.text for answer in question.answers] for question in split.examples}
 
 
-def has_label(question: Question) -> bool:
+def _has_label(question: Question) -> bool:
     """Returns whether the answer is known, or it is known that there is none."""
     return bool(question.answers) or question.impossible

@@ -32,7 +32,7 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # of each label's examples
     shown = most_confused(counts, MOST_CLASSES)
     size = 3 + 0.45 * len(shown)  # inches
-    figure, axes = new_figure(size)
+    figure, axes = _new_figure(size)
     axes.imshow(fractions[np.ix_(shown, shown)], cmap="Blues", vmin=0, vmax=1)
     for row, label in enumerate(shown):
         for column, prediction in enumerate(shown):
@@ -41,7 +41,7 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None
                 color = "white" if fractions[label, prediction] > 0.5 else "black"
                 text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    ticks = [shorten(names[int(label)], NAME_WIDTH) for label in shown]
+    ticks = [_shorten(names[int(label)], NAME_WIDTH) for label in shown]
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, parse_math=False)
     axes.set_yticks(range(len(ticks)), ticks, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
@@ -62,7 +62,7 @@ def most_confused(counts: np.ndarray, limit: int) -> np.ndarray:
 
 def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
     """Draws predicted scores over labels, float [n] each."""
-    figure, axes = new_figure(5)
+    figure, axes = _new_figure(5)
     axes.scatter(labels, predicted, s=6, alpha=0.5)
     ends = [min(labels.min(), predicted.min()), max(labels.max(), predicted.max())]
     axes.plot(ends, ends, color="grey", linewidth=1)
@@ -71,7 +71,7 @@ def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
     figure.savefig(path, dpi=110)
 
 
-def new_figure(size: float) -> tuple[Any, Any]:
+def _new_figure(size: float) -> tuple[Any, Any]:
     """Returns a square matplotlib figure of `size` inches and its axes, without touching pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -102,20 +102,20 @@ def list_mistakes(
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, summary: str) -> list[str]:
     """Writes rows as a Markdown table; returns lines for the screen: the summary with the path, and the first rows."""
     rule = f"|{'---|' * len(columns)}\n"
-    table = table_line(columns) + rule + "".join(map(table_line, rows))
+    table = _table_line(columns) + rule + "".join(map(_table_line, rows))
     path.write_text(table, encoding="utf-8")
     return [
         f"{summary} in {path}",
-        *(f"  {'  '.join(shorten(cell, SCREEN_WIDTH) for cell in row)}" for row in rows[:SCREEN_ROWS]),
+        *(f"  {'  '.join(_shorten(cell, SCREEN_WIDTH) for cell in row)}" for row in rows[:SCREEN_ROWS]),
     ]
 
 
-def table_line(cells: Sequence[str]) -> str:
+def _table_line(cells: Sequence[str]) -> str:
     """Returns one line of a Markdown table; long cells are shortened."""
-    return f"| {' | '.join(shorten(cell, TABLE_WIDTH).replace('|', ESCAPED_BAR) for cell in cells)} |\n"
+    return f"| {' | '.join(_shorten(cell, TABLE_WIDTH).replace('|', ESCAPED_BAR) for cell in cells)} |\n"
 
 
-def shorten(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     """Returns a text as one line of up to `length` characters, with an ellipsis if it was cut."""
     text = " ".join(valid_text(text).split())
     return text if len(text) <= length else f"{text[:length]} ..."
@@ -138,13 +138,13 @@ def note_truncated(cut: int, count: int, description: str, max_length: int) -> N
 
 def note_labels(names: Sequence[str], count: int) -> None:
     """Warns about classes that look like scores (fractions) or like texts (too many for `count` examples)."""
-    if all(map(is_number, names)) and not all(float(name).is_integer() for name in names):
+    if all(map(_is_number, names)) and not all(float(name).is_integer() for name in names):
         print("the labels are fractional numbers; `problem_type=regression` treats them as scores")
     elif len(names) > max(10, count / 2):
         print(f"{len(names):,} labels for {count:,} examples: is `label_column` the right column?")
 
 
-def is_number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     """Returns whether a text is a finite number."""
     try:
         return math.isfinite(float(text))

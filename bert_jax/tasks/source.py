@@ -70,6 +70,8 @@ class ModelSource:
         if self.architecture != architecture(model):
             return False
         config = self.config
+        # A task without changes (question answering, multiple choice) has only one possible head. A config.json without
+        # a problem_type may be of any.
         return not changes or (
             config.problem_type in (None, changes.get("problem_type"))
             and config.label_names == changes.get("label_names")
@@ -91,11 +93,7 @@ class ModelSource:
         """
         new_head = not trained and not self.has_head(model, changes)
         bert = load(
-            self.folder,
-            head=architecture(model),
-            new_head=new_head,
-            dtype="float32",
-            **{**changes, **more_changes},
+            self.folder, head=architecture(model), new_head=new_head, dtype="float32", **{**changes, **more_changes}
         )
         if trained and bert.new_parts:
             raise ValueError(f"{self.folder} has no trained {', '.join(sorted(bert.new_parts))}: fine-tune it first")

@@ -25,6 +25,8 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
 from bert_jax.training.settings import require_at_least, require_share
 
+LONG_SENTENCE = 200  # words: a file with one sentence longer than this is probably not in the CoNLL format
+
 
 @dataclass(frozen=True)
 class TaggingData(TaskData):
@@ -49,7 +51,7 @@ class TaggingData(TaskData):
         require_share(self, "label_smoothing")
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
-        examples = {name: self._read(path, split) for name, path, split in self.sources(do)}
+        examples = {name: self.read(path, split) for name, path, split in self.sources(do)}
         if do == "train":
             used: set[str | None] = set()
             for example in examples[TRAIN]:
@@ -61,23 +63,22 @@ class TaggingData(TaskData):
         splits = []
         for name, some in examples.items():
             split, lost = task.encode(
-                name,
-                some,
-                source.tokenizer,
-                max_length=self.max_length,
-                overlap=self.overlap,
-                labelled=do != "predict",
+                name, some, source.tokenizer, max_length=self.max_length, overlap=self.overlap, labelled=do != "predict"
             )
             if lost:
                 print(f"{lost:,} words of {split.title} have no token and are not trained on")
             splits.append(split)
         return PreparedData(task, splits)
 
-    def _read(self, path: str, split: str) -> list[TaggedExample]:
+    def read(self, path: str, split: str) -> list[TaggedExample]:
+        """Reads the sentences of a file or of a split of a hub dataset."""
         columns = {"word_column": self.word_column, "tag_column": self.tag_column, "encoding": self.encoding}
         words, tags = find_tag_columns(path, split=split, **columns)
         print(f"{path}: words in {words!r}, " + (f"tags in {tags!r}" if tags else "no tags"))
-        return read_tagged(path, split=split, **columns)
+        examples = read_tagged(path, split=split, **columns)
+        if len(examples) == 1 and len(examples[0].words) > LONG_SENTENCE:
+            print(f"{path}: one sentence of {len(examples[0].words):,} words; an empty line ends a sentence")
+        return examples
 
 
 class Tags(NamedTuple):
@@ -149,6 +150,7 @@ class Tagging(Task):
     def decode(self, split: Split, logits: Logits) -> Tags:
         sequences = split.features.sequences
         assert isinstance(sequences, TaggedSequences)
+        # [tokens of all windows] -> one array [words] per sentence
         ids = sequences.by_sentence(logits["logits"].argmax(axis=-1), self.default_tag)
         names = [[self.names[tag] for tag in sentence.tolist()] for sentence in ids]
         return Tags(names, sequences.by_sentence(softmax(logits["logits"]).max(axis=-1), 0))
@@ -180,6 +182,7 @@ class Tagging(Task):
         if not split.labelled:
             return []
         gold = [example.tags for example in split.examples]
+        # Confusion is counted per word, F1 per entity: both tags of a wrong two-word entity are mistakes here.
         matrix = confusion(self._ids(decoded.names), self._ids(gold), len(self.names))
         draw_confusion(folder / f"{split.file_prefix}confusion.png", matrix, self.names)
         lines = [f"{'entities':>20}  precision  recall      f1      gold"]

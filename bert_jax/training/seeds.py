@@ -58,12 +58,7 @@ class SeedEnsemble:
         return len(self.seeds)
 
     def create(
-        self,
-        params: Any,
-        optimizer: optax.GradientTransformation,
-        *,
-        frozen: Any = None,
-        random_bits: str = "hashed",
+        self, params: Any, optimizer: optax.GradientTransformation, *, frozen: Any = None, random_bits: str = "hashed"
     ) -> TrainState:
         """Returns the state before the first step.
 

@@ -95,7 +95,7 @@ def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
         epochs=1,
         quiet=True,
     )
-    cache = jax.config.read("jax_compilation_cache_dir")
+    cache = jax.config.jax_compilation_cache_dir
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with small.devices(1), ThreadPoolExecutor(1) as pool:
         run = pool.submit(finetuning.finetune, settings).result()
@@ -104,7 +104,9 @@ def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
         assert run.model.config.label_names == ("0", "1")
         with pytest.raises(FileExistsError, match="holds a run already"):
             finetuning.finetune(settings)
-    assert jax.config.read("jax_compilation_cache_dir") == cache
+        with pytest.raises(FileExistsError, match="holds a training run, which `do=predict` would replace"):
+            finetuning.finetune(settings.replace(do="predict", train=None, epochs=3, overwrite=True))
+    assert jax.config.jax_compilation_cache_dir == cache
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 

@@ -15,7 +15,7 @@ from bert_jax.models import Outputs
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
-from bert_jax.tasks.tagging import Tagging
+from bert_jax.tasks.tagging import Tagging, TaggingData
 from bert_jax.text.tokenizer import Tokenizer
 
 SAME_IN_FLOAT32 = 1e-6
@@ -191,6 +191,15 @@ def test_words_are_tagged_with_and_without_known_tags(words, tmp_path):
     rows = list(task.predictions(split, found))
     assert [(row["tags"], row.get("gold")) for row in rows] == [(["B-x", "O"], ["B-city", "O"]), (["O"], None)]
     assert task.report(tmp_path, split, found, mistakes=9) == []
+
+
+def test_a_file_without_empty_lines_is_noted(write, capsys):
+    lines = [f"a film of text {number}\t{number % 2}" for number in range(300)]
+    for name, separator in (("sst2.tsv", "\n"), ("conll.tsv", "\n\n")):
+        TaggingData().read(str(write(name, separator.join(lines) + "\n")), "train")
+    notes = capsys.readouterr().out
+    assert "sst2.tsv: one sentence of 300 words; an empty line ends a sentence" in notes
+    assert notes.count("one sentence") == 1
 
 
 # Questions

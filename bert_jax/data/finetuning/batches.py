@@ -100,17 +100,17 @@ class RowFormat:
         # Example: batches of 32 examples of 20 tokens on average and at most 50. Rows have max(50, min(80, 256)) = 80
         # tokens and 8 slots; a batch fills 8 rows on average, and its number of rows is a multiple of 1.
         mean = float(lengths.mean())
-        row_length = round_up(max(longest, min(round(4 * mean), LONGEST_PACKED)), PACKED_MULTIPLE)
+        row_length = _round_up(max(longest, min(round(4 * mean), LONGEST_PACKED)), PACKED_MULTIPLE)
         slots = min(batch_size, round(SLOTS_PER_SEQUENCE * row_length / mean), row_length // int(lengths.min()))
         rows = batch_size * mean / row_length
-        multiple = round_up(max(1, round(rows / ROW_STEPS)), shards)
+        multiple = _round_up(max(1, round(rows / ROW_STEPS)), shards)
         return cls(row_length, max(1, slots), multiple, pad_id, min_rows=math.ceil(rows))
 
     def expected_rows(self, features: Features, batch_size: int) -> int:
         """Returns the number of rows that `batch_size` examples of average length fill."""
         tokens = batch_size * features.group * float(features.sequences.lengths.mean())
         rows = batch_size * features.group if self.slots == 1 else -(-tokens // self.row_length)
-        return round_up(int(rows), self.multiple)
+        return _round_up(int(rows), self.multiple)
 
     def assign_rows(self, lengths: np.ndarray) -> list[list[int]]:
         """Returns the indices of the sequences in each row."""
@@ -120,7 +120,7 @@ class RowFormat:
 
     def length(self, longest: int) -> int:
         """Returns T for sequences of up to `longest` tokens."""
-        return self.row_length if self.slots > 1 else min(round_up(longest, SINGLE_MULTIPLE), self.row_length)
+        return self.row_length if self.slots > 1 else min(_round_up(longest, SINGLE_MULTIPLE), self.row_length)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -217,13 +217,13 @@ class TrainingBatches:
         # A batch of the rest has the shape of a whole one.
         needed = self.batch_size * self.features.group if self.format.slots == 1 else len(rows)
         longest = int(self.features.sequences.lengths[np.concatenate(rows)].max())
-        num_rows = round_up(max(needed, self.format.min_rows), self.format.multiple)
+        num_rows = _round_up(max(needed, self.format.min_rows), self.format.multiple)
         return BatchShape(num_rows, self.format.length(longest))
 
     def build(self, rows: Sequence[np.ndarray], shape: BatchShape) -> Batch:
         """Returns the batch with these rows, filled up with padding to a shape."""
         batch, _ = self.format.build(self.features, rows, shape)
-        return split_groups(batch, self.features.group)
+        return _split_groups(batch, self.features.group)
 
     def sequences(self, index: int) -> np.ndarray:
         """Returns the indices of the sequences of a batch, int [m].
@@ -232,13 +232,13 @@ class TrainingBatches:
         its second batch, the examples are [4, 1], and their sequences [8, 9, 2, 3].
         """
         epoch, step = divmod(index, self.steps_per_epoch)
-        order = permutation(self.seed, epoch, size=len(self.features))
+        order = _permutation(self.seed, epoch, size=len(self.features))
         if self.format.slots == 1:  # examples of similar length share a batch
             order = order[np.argsort(self._rounded_lengths[order], kind="stable")]
         # The order of the steps does not depend on the seed, so that all seeds agree on each batch's T.
-        position = int(permutation(epoch, size=self.steps_per_epoch)[step])
+        position = int(_permutation(epoch, size=self.steps_per_epoch)[step])
         examples = order[position * self.batch_size : (position + 1) * self.batch_size]
-        return expand_groups(examples, self.features.group)
+        return _expand_groups(examples, self.features.group)
 
     @functools.cached_property
     def _rounded_lengths(self) -> np.ndarray:
@@ -248,7 +248,7 @@ class TrainingBatches:
 
 
 @functools.lru_cache(maxsize=64)
-def permutation(*key: int, size: int) -> np.ndarray:
+def _permutation(*key: int, size: int) -> np.ndarray:
     """Returns the integers below `size` in a random order that the key decides."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
@@ -260,24 +260,24 @@ def evaluation_batches(features: Features, format: RowFormat, *, num_rows: int) 
     """
     lengths = features.sequences.lengths
     group = features.group
-    num_rows = round_up(max(num_rows, group), group)
+    num_rows = _round_up(max(num_rows, group), group)
     rows = format.assign_rows(lengths)
     if format.slots == 1:
         examples = np.argsort(lengths.reshape(-1, group).max(axis=1), kind="stable")
-        rows = [[index] for index in expand_groups(examples, group).tolist()]
+        rows = [[index] for index in _expand_groups(examples, group).tolist()]
     for first in range(0, len(rows), num_rows):
         some = rows[first : first + num_rows]
         longest = int(max(lengths[index] for row in some for index in row))
         batch, placement = format.build(features, some, BatchShape(num_rows, format.length(longest)))
-        yield split_groups(batch, group), placement
+        yield _split_groups(batch, group), placement
 
 
-def expand_groups(examples: np.ndarray, group: int) -> np.ndarray:
+def _expand_groups(examples: np.ndarray, group: int) -> np.ndarray:
     """Returns the indices of the sequences of examples: [4, 1] in groups of 2 -> [8, 9, 2, 3]."""
     return (examples[:, None] * group + np.arange(group)[None, :]).ravel()
 
 
-def split_groups(batch: Batch, group: int) -> Batch:
+def _split_groups(batch: Batch, group: int) -> Batch:
     """Returns a batch of rows [n * C, T] as n examples of C rows each: inputs [n, C, T], targets [n]."""
     if group == 1:
         return batch
@@ -290,6 +290,6 @@ def split_groups(batch: Batch, group: int) -> Batch:
     return inputs | targets
 
 
-def round_up(number: int, multiple: int) -> int:
+def _round_up(number: int, multiple: int) -> int:
     """Returns the least multiple that is at least `number`."""
     return -(-number // multiple) * multiple
