@@ -37,10 +37,10 @@ from common.pretraining_step import step_flop
 from common.results import make_parser, record
 from common.timing import interleaved, matmul_rate, spread
 
+from bert_jax.cli import programs
 from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
 from bert_jax.data.readers.questions import read_questions
-from bert_jax.finetuning import program
 from bert_jax.finetuning.model import DROPOUTS
 from bert_jax.interop.huggingface import read_config
 
@@ -192,7 +192,7 @@ def run_instead_of_training(run: Callable[..., None], arguments: list[str]) -> N
         raise TrainingReached
 
     with mock.patch("bert_jax.finetuning.trainer.train", train), contextlib.suppress(TrainingReached):
-        program.main([*arguments, "--overwrite", "--quiet"])
+        programs.finetune([*arguments, "--overwrite", "--quiet"])
 
 
 def package_score(comparison: Comparison, seed: int, output: Path) -> float:
