@@ -184,7 +184,7 @@ class MetricLogger:
         if "skipped" in metrics:
             self._count_skips(step, checked)
         else:
-            require_finite(step, checked)
+            _require_finite(step, checked)
         self.clock.tokens += float(np.sum(metrics.pop("tokens")))
         self.session.reporter.advance()
         row = {"step": step, "loss": metrics["loss"], **metrics}
@@ -196,7 +196,7 @@ class MetricLogger:
         """Checks and logs the metrics of an evaluation, and returns them on the host."""
         metrics = {name: _to_host(value) for name, value in metrics.items()}
         if "eval_loss" in metrics:
-            require_finite(step, {"held-out loss": metrics["eval_loss"]})
+            _require_finite(step, {"held-out loss": metrics["eval_loss"]})
         self.session.reporter.write({"step": step, **metrics})
         self._watch({"step": step, **metrics})
         return metrics
@@ -241,12 +241,12 @@ class Milestones:
         """
         if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
             return False
-        metrics = recorded_evaluation(self.session.reporter, step)
+        metrics = _recorded_evaluation(self.session.reporter, step)
         if metrics is None:
             try:
                 metrics = self._evaluate(state, step)
             except NotFinite as error:
-                raise stopped(error, self.session.checkpoints) from None
+                raise _stopped(error, self.session.checkpoints) from None
         if self.score is not None:
             self.session.checkpoints.scores[step] = self.score(metrics)
         return self.stop is not None and self.stop(metrics)
@@ -270,7 +270,7 @@ class Milestones:
             last = last or (self.stop is not None and self.stop(metrics))
         if last or saving or (score is not None and session.checkpoints.is_best(score)):
             with self.logger.clock.paused():
-                require_finite(step, {"norm of the parameters": float(_norm(state.params))})
+                _require_finite(step, {"norm of the parameters": float(_norm(state.params))})
                 session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
                 session.checkpoints.save(state, self.batches.state(), score)
         return last
@@ -293,7 +293,7 @@ class Recovery:
         """Returns the last saved state. The position in the data stays: the batches that did harm are not repeated."""
         checkpoints = self.session.checkpoints
         if not self.max_rewinds:
-            raise stopped(error, checkpoints) from None
+            raise _stopped(error, checkpoints) from None
         checkpoints.wait()
         restored, _ = checkpoints.restore(state)
         target = int(restored.step)
@@ -311,7 +311,7 @@ def is_due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
 
-def recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
+def _recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
     """Returns the metrics of an evaluation that metrics.jsonl holds, or None; the same in every process."""
     if jax.process_count() == 1:
         return reporter.evaluation(step)
@@ -320,13 +320,13 @@ def recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
     )
 
 
-def require_finite(step: int, metrics: Metrics) -> None:
+def _require_finite(step: int, metrics: Metrics) -> None:
     """Raises NotFinite unless all metrics are finite."""
     if not all(np.isfinite(value).all() for value in metrics.values()):
         raise NotFinite(f"step {step}: {_listed(metrics)}")
 
 
-def stopped(error: NotFinite, checkpoints: Checkpoints) -> NotFinite:
+def _stopped(error: NotFinite, checkpoints: Checkpoints) -> NotFinite:
     """Returns an error that also says what the stopped run has saved and what to try."""
     saved = checkpoints.latest
     left = "no checkpoint was saved" if saved is None else f"the last good checkpoint is of step {saved}"

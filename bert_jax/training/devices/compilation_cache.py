@@ -31,25 +31,25 @@ def keep_compiled(home: str | Path) -> Path | None:
     home = Path(home)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        require_private(home)
+        _require_private(home)
     except OSError as error:
         print(f"compiled programs are not kept: {error}")
         return None
-    folder = home / hashlib.sha256(processor().encode()).hexdigest()[:12]
+    folder = home / hashlib.sha256(_processor().encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     return folder
 
 
-def require_private(folder: Path) -> None:
+def _require_private(folder: Path) -> None:
     """Raises PermissionError unless a path is a folder, not a link, that only this user can write to."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"{folder} must be a folder that you own and nobody else can write to")
 
 
-def processor() -> str:
+def _processor() -> str:
     """Returns the name and the features of this machine's processor."""
     about = [platform.machine(), platform.processor()]
     cpuinfo = Path("/proc/cpuinfo")

@@ -18,14 +18,14 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 _programs = threading.local()  # per thread, because Orbax compiles in the thread that writes a checkpoint
 
 
-def programs_compiled() -> int:
+def _programs_compiled() -> int:
     """Returns how many programs JAX has compiled for this thread since this module was imported."""
     return getattr(_programs, "count", 0)
 
 
 def _listen(event: str, duration_secs: float, **kwargs: Any) -> None:
     if event == _COMPILED:
-        _programs.count = programs_compiled() + 1
+        _programs.count = _programs_compiled() + 1
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)
@@ -53,10 +53,10 @@ class CompilationCounter:
         self.seconds: float | None = None
 
     def __call__(self, state: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
-        before = programs_compiled()
+        before = _programs_compiled()
         start = time.perf_counter()
         result = self.function(state, batch, *arguments, **options)
-        compiled = programs_compiled() > before
+        compiled = _programs_compiled() > before
         self.seconds = time.perf_counter() - start if compiled else None
         if compiled:
             self.shapes[np.shape(batch["input_ids"])] += 1

@@ -82,10 +82,10 @@ def memory_limit() -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *cgroup_limits()]) // jax.local_device_count()
+    return min([machine, *_cgroup_limits()]) // jax.local_device_count()
 
 
-def cgroup_limits() -> list[int]:
+def _cgroup_limits() -> list[int]:
     """Returns the memory limits, in bytes, of this process's control groups, which containers and Slurm set.
 
     A group's limit applies to all groups inside it. In a container the own group may be mounted at the top, although

@@ -90,7 +90,7 @@ class Reporter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes the metrics of a training step, or those of an evaluation, whose keys start with `eval_`."""
-        rows = [row] if self.seeds is None else split(row, self.seeds)
+        rows = [row] if self.seeds is None else _split(row, self.seeds)
         try:
             for file in self.files:
                 file.write(*rows)
@@ -126,7 +126,7 @@ class Reporter:
     def draw(self) -> None:
         """Draws curves.png."""
         if self.files:
-            draw_curves(self.run, self.panels)
+            _draw_curves(self.run, self.panels)
 
 
 class LogProgress(tqdm):
@@ -146,10 +146,10 @@ class LogProgress(tqdm):
         print(s)  # tqdm's would refresh the progress after each message
 
 
-def split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
+def _split(row: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Returns a row per seed, with the key `seed` if there are several; a metric that is no array is in all of them.
 
-    >>> split({"step": 3, "loss": np.array([2.0, 4.0]), "lr": 0.5}, (7, 11))
+    >>> _split({"step": 3, "loss": np.array([2.0, 4.0]), "lr": 0.5}, (7, 11))
     [{'step': 3, 'seed': 7, 'loss': 2.0, 'lr': 0.5}, {'step': 3, 'seed': 11, 'loss': 4.0, 'lr': 0.5}]
     """
     rows = []
@@ -171,7 +171,7 @@ def evaluation_line(row: Mapping[str, Any], headline: Headline) -> str:
     return "  ".join(parts)
 
 
-def draw_curves(run: str | Path, panels: Panels) -> Path:
+def _draw_curves(run: str | Path, panels: Panels) -> Path:
     """Draws metrics.jsonl as curves.png: training as a line, evaluations as dots, for each seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
