@@ -5,19 +5,25 @@ those that are settings by their flags.
 """
 
 import argparse
+import ast
+import inspect
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from tyro import MISSING
 from tyro.constructors import (
     ConstructorRegistry,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
+
+from bert_jax.training.settings import GroupedSettings
 
 Flags = Mapping[str, tuple[Any, str]]  # {name of a field: (its type on the command line, help text)}
 S = TypeVar("S")
@@ -31,7 +37,8 @@ def as_flags(message: str, names: Collection[str]) -> str:
     """
 
     def flag(match: re.Match[str]) -> str:
-        name, value = match["name"], match["value"]
+        name = match["name"]
+        value = match["value"]
         if name not in names:
             return match[0]
         dashed = name.replace("_", "-")
@@ -58,24 +65,42 @@ def setting_names(settings: Any, flags: Mapping[type, Flags] = MappingProxyType(
     return {name for group in groups for name in flags.get(type(group), [one.name for one in fields(group)])}
 
 
-def registry_of(flags: Mapping[type, Flags]) -> ConstructorRegistry:
-    """Returns what makes tyro show only some fields of the library's dataclasses, with help texts.
+def registry_of(flags: Mapping[type, Flags] = MappingProxyType({})) -> ConstructorRegistry:
+    """Returns how tyro reads groups of settings: all fields of ours, of the library's dataclasses those in `flags`.
 
-    tyro gets a dict of them, from which `with_fields` makes the dataclass. If tyro called its constructor, it would
-    turn a ValueError about a value into an error about the syntax.
+    For the latter tyro returns a dict, from which `with_fields` makes the dataclass. If tyro called its constructor, it
+    would turn a ValueError about a value into an error about the syntax.
     """
     registry = ConstructorRegistry()
 
     @registry.struct_rule
     def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type not in flags:
+        kind: Any = info.type
+        if not (isinstance(kind, type) and is_dataclass(kind) and kind.__module__.startswith("bert_jax.")):
             return None
-        default = info.default if isinstance(info.default, info.type) else info.type()
-        shown = flags[info.type].items()
-        specs = [StructFieldSpec(name, kind, getattr(default, name), helptext=text) for name, (kind, text) in shown]
-        return StructConstructorSpec(instantiate=dict, fields=tuple(specs))
+        if issubclass(kind, GroupedSettings):
+            return None
+        default = info.default if isinstance(info.default, kind) else kind
+        specs = [
+            StructFieldSpec(name, type_, getattr(default, name, MISSING), helptext=text)
+            for name, (type_, text) in (flags.get(kind) or _documented_fields(kind)).items()
+        ]
+        return StructConstructorSpec(instantiate=dict if kind in flags else kind, fields=tuple(specs))
 
     return registry
+
+
+def _documented_fields(kind: type) -> Flags:
+    """Returns the type and the docstring of each field. tyro would keep the docstring's line breaks, at any width."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        [definition] = ast.parse(inspect.getsource(base)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in itertools.pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
+    hints = get_type_hints(kind)
+    return {field.name: (hints[field.name], texts[field.name]) for field in fields(kind)}
 
 
 def with_fields(parsed: S, default: S) -> S:

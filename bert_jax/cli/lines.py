@@ -39,7 +39,8 @@ def portions(source: int) -> Iterator[list[bytes]]:
             yield lines
             lines = []
             size = 0
-    if last := b"".join(rest):
+    last = b"".join(rest)
+    if last:
         lines.append(last)
     if lines:
         yield lines

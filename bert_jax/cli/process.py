@@ -55,7 +55,8 @@ def run(program: Callable[[], object], name: str, *, not_resumable: Collection[s
         if not _one_of_several():
             raise
         traceback.print_exc()
-        code, together = 1, False
+        code = 1
+        together = False
     if not together and _one_of_several():
         # JAX waits at exit for the other processes, and they wait for this one. Without that exit it counts as dead,
         # and JAX's coordination service ends the others.
@@ -161,7 +162,8 @@ def _one_line_warnings(name: str) -> Iterator[None]:
     def warn(message: Warning | str, *_where: object, **_more: object) -> None:
         _complain(f"{name}: warning: {_one_line(message)}")
 
-    before, warnings.showwarning = warnings.showwarning, warn
+    before = warnings.showwarning
+    warnings.showwarning = warn
     try:
         yield
     finally:

@@ -140,4 +140,5 @@ def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> 
         args=arguments,
         prog=prog,
         description=FINETUNING.format(prog=prog),
+        registry=registry_of(),
     )

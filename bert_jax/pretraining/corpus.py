@@ -1,7 +1,7 @@
 """The text of a pretraining run as batches: documents, a vocabulary, token ids, rows of masked sentence pairs."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -32,13 +32,13 @@ class Corpus:
     @classmethod
     def read(cls, settings: Settings) -> "Corpus":
         """Reads, splits and tokenizes the text; the first process does it, the others find its files."""
-        cache_dir, language = settings.text.cache_dir, settings.text.language
+        tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is read"):
             train, held_out = _read_documents(settings)
         tokenizer = _make_tokenizer(settings, train)
         with processes.first_process_first("the text is tokenized"):
-            train_store = tokenize_corpus(train, tokenizer, cache_dir=cache_dir, language=language)
-            held_out_store = tokenize_corpus(held_out, tokenizer, cache_dir=cache_dir, language=language)
+            train_store = tokenize(train, tokenizer)
+            held_out_store = tokenize(held_out, tokenizer)
         return cls(settings, tokenizer, train_store, held_out_store)
 
     def training_batches(self, *, start_row: int, shard: tuple[int, int]) -> PretrainingBatches:
@@ -68,9 +68,9 @@ class Corpus:
             cache_dir=self.settings.text.cache_dir,
         )
 
-    def describe(self) -> Iterator[str]:
-        """Yields a line about the size of the corpus."""
-        yield (
+    def describe(self) -> str:
+        """Returns a line about the size of the corpus."""
+        return (
             f"corpus: {self.train.num_documents:,} documents, {self.train.num_sentences:,} sentences, "
             f"{self.train.num_tokens:,} tokens; held out: {self.held_out.num_documents:,} documents"
         )
@@ -94,7 +94,8 @@ def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
 
 def _make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
-    text, run = settings.text, Path(settings.run.output)
+    text = settings.text
+    run = Path(settings.run.output)
     if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
         return Tokenizer.load(run)
     if text.tokenizer:

@@ -52,33 +52,32 @@ def pretrain(settings: Settings) -> TrainedRun:
         Interrupted: SIGTERM or SIGINT ended the run; the last step is saved.
     """
     check(settings)
-    others = settings.processes
-    if others.distributed:  # before JAX is used for anything else
-        processes.join(others.coordinator, others.num_processes, others.process_id)
+    cluster = settings.processes
+    if cluster.distributed:  # before JAX is used for anything else
+        processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
     layout = make_layout(settings)
     folder = Path(settings.run.output)
-    how = {
+    options = {
         "resume": settings.run.resume,
         "begin": settings.run.begin,
         "overwrite": settings.run.overwrite,
         "may_change": MAY_CHANGE_ON_RESUME,
         "defaults": defaults_of(Settings),
     }
-    check_run(folder, as_record(settings), **how)
+    check_run(folder, as_record(settings), **options)
     _check_steps(settings, folder)
 
     corpus = Corpus.read(settings)
-    for line in corpus.describe():
-        print(line)
+    print(corpus.describe())
     with corpus.held_out_batches() as batches:
-        first = next(batches)
-        baseline = Baseline.of(chain([first], batches))
+        first_batch = next(batches)
+        baseline = Baseline.of(chain([first_batch], batches))
     config = model_config(settings, corpus.tokenizer)
-    computation = Computation.make(settings, config, first["attention_mask"], layout)
+    computation = Computation.make(settings, config, first_batch["attention_mask"], layout)
     # A resumed run must find the text it began with: its position in the data means nothing in another text.
     record = as_record(settings) | {"text read": {"contents of the corpus": corpus.train.fingerprint[:16]}}
     if processes.is_first():
-        begin_run(folder, record, **how)
+        begin_run(folder, record, **options)
     processes.barrier("the run has begun")
 
     _train(settings, corpus, computation, layout, folder, baseline)
@@ -118,7 +117,8 @@ def _train(
     baseline: Baseline,
 ) -> None:
     """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`."""
-    training, reports = settings.training, settings.reports
+    training = settings.training
+    reports = settings.reports
     state = layout.create(computation.state, jax.random.key(settings.batches.seed))
     shard = parallel.slice_to_read(layout)
     evaluation_step = layout.compile_evaluation(computation.evaluation_step(), state.params)

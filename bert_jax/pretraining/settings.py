@@ -198,10 +198,10 @@ def make_settings(preset: str = "demo", **changes: Any) -> Settings:
 
 def check(settings: Settings) -> None:
     """Raises ValueError, before any work, for settings that cannot be trained; the message names the setting."""
-    training, optimizer, devices = settings.training, settings.optimizer, settings.devices
-    require_at_least(1, training, "steps", "batch_size", "unroll")
-    require_at_least(0, training, "num_workers")
-    require_at_least(1, devices, "accumulate", "fsdp", "tensor")
+    optimizer = settings.optimizer
+    require_at_least(1, settings.training, "steps", "batch_size", "unroll")
+    require_at_least(0, settings.training, "num_workers")
+    require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
     require_at_least(1, optimizer, "decay_steps")
     require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")
     require_positive(optimizer, "learning_rate")
@@ -230,7 +230,8 @@ def _check_text(text: Text, model: BertConfig) -> None:
 
 
 def _check_schedule(settings: Settings) -> None:
-    optimizer, steps = settings.optimizer, settings.training.steps
+    optimizer = settings.optimizer
+    steps = settings.training.steps
     if optimizer.schedule == "constant":
         return
     if optimizer.warmup_steps >= optimizer.decay_steps:
@@ -249,7 +250,9 @@ def _check_schedule(settings: Settings) -> None:
 
 
 def _check_model(settings: Settings) -> None:
-    model, length, tensor = settings.model, settings.batches.max_length, settings.devices.tensor
+    model = settings.model
+    length = settings.batches.max_length
+    tensor = settings.devices.tensor
     if model.position_embedding_type == "absolute" and length > model.max_position_embeddings:
         raise ValueError(
             f"`max_length={length}` exceeds the position embeddings: "
@@ -270,6 +273,7 @@ def _check_processes(settings: Settings) -> None:
         raise ValueError(f"`coordinator` must be HOST:PORT, got {processes.coordinator!r}")
     require_at_least(1, processes, "num_processes")
     require_at_least(0, processes, "process_id")
-    count, index = processes.num_processes, processes.process_id
+    count = processes.num_processes
+    index = processes.process_id
     if count is not None and index is not None and index >= count:
         raise ValueError(f"`process_id` must be between 0 and {count - 1}, got {index}")

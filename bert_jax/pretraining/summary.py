@@ -33,7 +33,8 @@ class Baseline:
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> "Baseline":
-        words, labels = [], []
+        words = []
+        labels = []
         for batch in batches:
             words.append(batch["masked_labels"][batch["masked_weights"] > 0])
             labels.append(batch["next_sentence_labels"][batch["next_sentence_weights"] > 0])
@@ -43,7 +44,9 @@ class Baseline:
 
 def describe(settings: Settings, state: TrainState, rows_per_pass: int) -> None:
     """Prints the size of the model and the plan of training."""
-    model, training, optimizer = settings.model, settings.training, settings.optimizer
+    model = settings.model
+    training = settings.training
+    optimizer = settings.optimizer
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     vocab_size = state.params["embeddings"]["word"]["embedding"].shape[0]
     print(
@@ -78,7 +81,8 @@ def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, batch
 def _ranking_accuracy(run: Path, batches: Iterable[Batch]) -> float:
     """Returns how often the model scores a true next sentence above a random one, over all pairs of the two kinds."""
     bert = load(run, head="BertForNextSentencePrediction")
-    scores, labels = [], []
+    scores = []
+    labels = []
     for batch in batches:
         names = ("attention_mask", "token_type_ids", "position_ids", "cls_positions")
         inputs: dict[str, Any] = {name: batch[name] for name in names}

@@ -139,7 +139,8 @@ def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: 
     found = {name: (group, value) for group, values in recorded.items() for name, value in values.items()}
     groups = {}
     for name, group in get_type_hints(kind).items():
-        hints, values = get_type_hints(group), {}
+        hints = get_type_hints(group)
+        values: dict[str, Any] = {}
         for field in fields(group):
             if field.name in found:
                 place, value = found[field.name]
@@ -165,7 +166,8 @@ def _as_hinted(value: Any, hint: Any) -> Any:
         TypeError: the value has another type; true and false are not numbers.
         OverflowError: an integer that does not fit in 64 bits.
     """
-    kind, arguments = get_origin(hint), get_args(hint)
+    kind = get_origin(hint)
+    arguments = get_args(hint)
     if kind in (Union, UnionType):
         for one in arguments:
             with suppress(TypeError):
@@ -190,11 +192,6 @@ def defaults_of(kind: type) -> Record:
         for name, group in get_type_hints(kind).items()
     }
     return json.loads(json.dumps(groups))
-
-
-def flag(name: str) -> str:
-    """Returns the flag of a setting: `batch_size` -> `--batch-size`."""
-    return f"--{name.replace('_', '-')}"
 
 
 def require_at_least(least: float, group: Any, *names: str) -> None:

@@ -109,11 +109,11 @@ def refusal(capsys):
 @pytest.mark.parametrize("name", CLASSES)
 def test_json_lines_are_the_outputs_of_the_pipeline_in_order(name, folders, run):
     texts = [f"{line} [MASK]" for line in LINES] if name == "fill-mask" else LINES
-    asked = [*texts]
+    inputs = [*texts]
     if name == "answer":
         texts = [f"where is the owl ?\t{line}" for line in LINES if line]
-        asked = [{"question": "where is the owl ?", "context": line} for line in LINES if line]
-    want = CLASSES[name].load(folders[name], max_length=None, progress=False, **EXTRAS.get(name, {}))(asked)
+        inputs = [{"question": "where is the owl ?", "context": line} for line in LINES if line]
+    want = CLASSES[name].load(folders[name], max_length=None, progress=False, **EXTRAS.get(name, {}))(inputs)
     if name == "embed":
         want = want.tolist()
     got = run(name, folders[name], "--json", stdin="\n".join(texts))

@@ -2,12 +2,13 @@
 
 import pytest
 
-from bert_jax.cli.flags import as_flags, flags_in_messages, setting_names
+from bert_jax.cli.flags import _documented_fields, as_flags, flags_in_messages, setting_names
 from bert_jax.cli.programs import FLAGS, parse_pretraining
 from bert_jax.config import BertConfig
 from bert_jax.finetuning import settings as finetuning
-from bert_jax.pretraining.settings import Settings, make_settings
+from bert_jax.pretraining.settings import Optimizer, Settings, make_settings
 from bert_jax.tasks import TASKS
+from bert_jax.training.settings import Devices
 
 NAMES = {"batch_size", "plan", "packing", "steps"}
 PRETRAINING = """
@@ -81,3 +82,11 @@ def test_a_command_line_that_cannot_be_read_exits_with_2(flags):
     with pytest.raises(SystemExit) as caught:
         parse_pretraining(flags)
     assert caught.value.code == 2
+
+
+def test_help_texts_are_wrapped_at_the_width_of_the_terminal_alone():
+    _, text = _documented_fields(Devices)["remat"]
+    assert "\n" not in text
+    assert "or whole layers (full)" in text
+    _, inherited = _documented_fields(Optimizer)["optimizer"]
+    assert inherited.startswith("adamw; bert_adamw: without bias correction")

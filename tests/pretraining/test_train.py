@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(p
 def test_a_loss_that_stays_at_the_unigram_baseline_gives_a_warning(pretrain, tmp_path, capsys):
     pretrain(tmp_path / "run", "--learning-rate", "1e-9", "--eval-every", "2")
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    # Warm-up ends with step 3; the floor is what is told at the end.
+    # Warm-up ends at step 3. The baseline is the one that the summary prints.
     assert [line.partition(":")[0] for line in warnings] == ["step 4", "step 6"]
     assert "is no better than the unigram baseline" in warnings[0]
 
