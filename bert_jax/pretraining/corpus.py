@@ -96,11 +96,13 @@ def _make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
     text = settings.text
     run = Path(settings.run.output)
+    # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
     if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
         return Tokenizer.load(run)
     if text.tokenizer:
         return Tokenizer.load(text.tokenizer)
 
+    # Only the first process trains a vocabulary; the others, which may run on other machines, receive its bytes.
     def train() -> bytes:
         tokenizer = Tokenizer.train(
             Texts(documents),

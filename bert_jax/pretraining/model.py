@@ -52,6 +52,7 @@ class Computation:
     def state(self, key: jax.Array) -> TrainState:
         """Returns the state before the first step."""
         parameters_key, rest = jax.random.split(key)
+        # Parameters do not depend on the shape of a batch: the smallest one, [1, 2], is traced.
         params = self.model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
         return TrainState.create(params, self.optimizer, key=run_key(rest, self.settings.devices.random_bits))
 
@@ -86,7 +87,7 @@ def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, S
         weight_decay=options.weight_decay,
         beta1=options.beta1,
         beta2=options.beta2,
-        clip_norm=options.clip_norm or None,
+        clip_norm=options.clip_norm or None,  # 0 disables clipping
     )
     return optimizer, schedule
 

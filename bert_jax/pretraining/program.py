@@ -56,6 +56,7 @@ def pretrain(settings: Settings) -> TrainedRun:
     if cluster.distributed:  # before JAX is used for anything else
         processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
     layout = make_layout(settings)
+    # The folder is checked now, because reading the text may take hours, and written to once the text has been read.
     folder = Path(settings.run.output)
     options = {
         "resume": settings.run.resume,
@@ -123,6 +124,7 @@ def _train(
     shard = parallel.slice_to_read(layout)
     evaluation_step = layout.compile_evaluation(computation.evaluation_step(), state.params)
 
+    # The same rows with the same masks each time, so that evaluations can be compared.
     def evaluate_held_out(state) -> dict[str, float]:
         with corpus.held_out_batches(shard) as batches:
             return evaluate(evaluation_step, state.params, map(layout.device_put, batches))
@@ -134,11 +136,13 @@ def _train(
             print(f"resuming from step {int(state.step):,} of {training.steps:,}")
         else:
             if settings.run.resume:
-                print(f"no checkpoint in {folder}: starting from step 0")
+                print(f"no checkpoint in {folder} to resume from: starting at step 0")
+            # Beside the first checkpoint lies what `bert_jax.load` needs, so that a running run can be loaded.
             if processes.is_first():
                 save_config(folder, computation.model)
                 corpus.tokenizer.save(folder)
         first_step = int(state.step)
+        # Batches come in an endless order that the seed fixes, so the index of the next row is all of the position.
         batches = corpus.training_batches(start_row=position["row"], shard=shard)
         reporter = Reporter(
             folder,

@@ -88,6 +88,7 @@ def _ranking_accuracy(run: Path, batches: Iterable[Batch]) -> float:
         inputs: dict[str, Any] = {name: batch[name] for name in names}
         logits = np.asarray(bert(batch["input_ids"], **inputs).seq_relationship_logits)  # [B, S, 2]
         real = batch["next_sentence_weights"] > 0  # [B, S]: the other slots hold no pair
+        # Label 1 is a random second sentence, so this score ranks pairs from true to random.
         scores.append((logits[..., 1] - logits[..., 0])[real])
         labels.append(batch["next_sentence_labels"][real])
     return ranking_accuracy(np.concatenate(scores), np.concatenate(labels))

@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_and_interrupted_equals_one_that_is_not(begin, fini
     run = folder / "killed"
     process = begin("killed", "--resume", "--begin")
     wait_until(lambda: reached(run) >= 6, process)
-    assert f"no checkpoint in {run}: starting from step 0" in (folder / "killed.log").read_text()
+    assert f"no checkpoint in {run} to resume from: starting at step 0" in (folder / "killed.log").read_text()
     kill(process)
     process = begin("killed", "--resume")
     wait_until(lambda: reached(run) >= 15, process)
