@@ -71,8 +71,9 @@ class Command:
         """Yields the number of each text, from 1, and the pipeline's output; an error names the line of its text."""
         number = 0
         for texts in portions_of_texts:
+            outputs = pipeline.stream(map(self.parse, texts), **self.options())  # checks the options: no line is wrong
             try:
-                for output in pipeline.stream(map(self.parse, texts), **self.options()):
+                for output in outputs:
                     number += 1
                     yield number, output
             except ValueError as error:
