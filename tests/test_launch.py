@@ -1,4 +1,4 @@
-"""The launch files, as far as a machine without a cluster can check them."""
+"""The launch files, checked as far as possible without a cluster."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
 KUBERNETES = "1.33"
-# What indexed pods need to find one another; what else there is and how it is spelt, schemas say.
+# Fields that indexed pods need to find each other; the schemas check all other fields.
 REQUIRED = {
     "Service": ["metadata.name", "spec.clusterIP", "spec.selector.job-name", "spec.ports"],
     "Job": ["metadata.name", "spec.completionMode", "spec.completions", "spec.parallelism", "spec.template.spec"],
@@ -27,11 +27,11 @@ NAME = {"type": "string", "pattern": "^[a-z]([a-z0-9-]*[a-z0-9])?$"}
 
 
 def strict(*, required=(), **properties):
-    """The schema of an object that has these fields and no others."""
+    """Returns the schema of an object that has these fields and no others."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-# https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/: of its fields those that a training run may want.
+# https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/: the fields that a training run may need.
 JOBSET = strict(
     required=["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
@@ -64,13 +64,13 @@ VERSIONS = {"Service": "v1", "Job": "batch/v1", "JobSet": "jobset.x-k8s.io/v1alp
 
 def look_up(document, path):
     for name in path.split("."):
-        assert name in document, f"{document.get('kind', '')} lacks {path}"
+        assert name in document, f"{document.get('kind', '')} has no {path}"
         document = document[name]
     return document
 
 
 def accepted(flags):
-    """Lets train.py's own parser and checks read the flags."""
+    """Returns the settings of the flags, read and checked as train.py does."""
     settings = parse_pretraining(flags)
     check(settings)
     assert settings.processes.distributed
@@ -80,7 +80,7 @@ def accepted(flags):
 
 
 def flags_of(script):
-    """What stands behind train.py in a script, the shell's variables replaced by something."""
+    """Returns the arguments of train.py in a script; shell variables are replaced by a path."""
     text = re.sub(r"\\\n", " ", script.read_text())
     (line,) = (line for line in text.splitlines() if "train.py" in line and not line.startswith("#"))
     words = shlex.split(line.split("train.py", 1)[1].split("||")[0])
@@ -95,14 +95,14 @@ def test_scripts_are_valid_and_their_flags_exist(script):
 
 
 def test_slurm_starts_one_task_for_each_gpu():
-    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (LAUNCH / "slurm.sh").read_text(), re.MULTILINE))
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
-    devices = int(asked["nodes"]) * int(asked["gpus-per-node"])
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (LAUNCH / "slurm.sh").read_text(), re.MULTILINE))
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    devices = int(options["nodes"]) * int(options["gpus-per-node"])
     assert accepted(flags_of(LAUNCH / "slurm.sh")).training.batch_size % devices == 0
 
 
 def validate(text):
-    """Raises ValidationError where Kubernetes, or JobSet, would not take the documents as they stand."""
+    """Raises ValidationError if Kubernetes or JobSet would reject one of the documents."""
     for document in yaml.safe_load_all(text):
         if document["kind"] != "JobSet":
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -114,12 +114,12 @@ def validate(text):
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_are_what_the_schemas_say(manifest):
+def test_manifests_match_the_schemas(manifest):
     validate(manifest.read_text())
 
 
 @pytest.mark.parametrize(
-    ("manifest", "right", "wrong"),
+    ("manifest", "correct", "wrong"),
     [
         ("job", "clusterIP: None", "clusterIp: None"),
         ("job", "port: 8476", "port: none"),
@@ -134,15 +134,15 @@ def test_manifests_are_what_the_schemas_say(manifest):
         ("jobset", "claimName:", "claim:"),
     ],
 )
-def test_a_misspelt_key_is_found(manifest, right, wrong):
+def test_a_misspelled_key_is_rejected(manifest, correct, wrong):
     text = (LAUNCH / f"kubernetes-{manifest}.yaml").read_text()
-    assert right in text
+    assert correct in text
     with pytest.raises(jsonschema.ValidationError):
-        validate(text.replace(right, wrong))
+        validate(text.replace(correct, wrong))
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_hold_what_indexed_pods_need(manifest):
+def test_manifests_have_the_fields_that_indexed_pods_need(manifest):
     documents = {document["kind"]: document for document in yaml.safe_load_all(manifest.read_text())}
     for kind, document in documents.items():
         assert document["apiVersion"] == VERSIONS[kind]
@@ -165,11 +165,11 @@ def test_manifests_hold_what_indexed_pods_need(manifest):
 
 
 def check_job(job, host):
-    """An indexed job whose pods find process 0 at `host`."""
+    """Checks an indexed job whose pods find process 0 at `host`."""
     assert job["completionMode"] == "Indexed"
     assert job["completions"] == job["parallelism"]
     pod = look_up(job, "template.spec")
-    assert pod["restartPolicy"] in ("Never", "OnFailure")  # a Job takes no other
+    assert pod["restartPolicy"] in ("Never", "OnFailure")  # a Job accepts no others
     (container,) = pod["containers"]
     assert {"name", "image", "command", "args"} <= container.keys()
     assert container["command"][-1] == "train.py"
