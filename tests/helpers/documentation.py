@@ -1,0 +1,177 @@
+"""The code blocks of Markdown pages: found, and the commands of shell blocks checked against the programs they name."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PAGES = tuple(
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"),
+        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(ROOT.glob("examples/*/README.md")),
+    )
+)
+# Programs of the system, and words of the shell that the pages use.
+SYSTEM = {"zcat", "cut", "sort", "uniq", "git", "cd", ".", "mpirun", "jq"}
+
+
+class Block(NamedTuple):
+    """A fenced block: the page, the line of its fence (from 1), its language ("" where it has none) and its text."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str, language: str) -> list[Block]:
+    """Returns the fenced blocks of a page that are in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        found.append(Block(page, text.count("\n", 0, match.start()) + 1, *match.groups()))
+    return [block for block in found if block.language == language]
+
+
+def prose(page: str) -> str:
+    """Returns a page without its fenced blocks."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yields the words of each command of a shell block; those of a pipe are separate, redirections are left out."""
+    text = re.sub(r"\\\n", " ", text)
+    text = re.sub(r"\$\([^)]*\)", "SUBSTITUTED", text)
+    for line in text.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>;&")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        skip = False
+        for word in [*lexer, ";"]:
+            if skip:  # the file of a redirection
+                skip = False
+            elif word in ("<", ">", ">>"):
+                skip = True
+            elif word in ("|", ";", "&&", "||"):
+                while words and re.match(r"[A-Z_]+=", words[0]):  # an assignment before a command
+                    words.pop(0)
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def check_command(words: list[str]) -> None:
+    """Raises an exception where a command, a file, a target or a flag does not exist."""
+    name, *arguments = words
+    name = name.removeprefix(".venv/bin/")
+    match name:
+        case "python":
+            check_python(arguments)
+        case "bert-jax":
+            check_bert_jax(arguments)
+        case "make":
+            check_make(arguments)
+        case "pip":
+            check_pip(arguments)
+        case "bash":
+            require((ROOT / arguments[0]).is_file(), arguments[0])
+        case _:
+            require(name in SYSTEM, name)
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"does not exist: {what}")
+
+
+def check_python(arguments: list[str]) -> None:
+    script, *flags = arguments
+    if script == "-m":
+        require(flags[0] in ("pytest", "pip", "build"), f"python -m {flags[0]}")
+        if flags[0] == "pytest":
+            for path in flags[1:]:
+                require((ROOT / path).exists(), path)
+        return
+    require((ROOT / script).is_file(), script)
+    if script == "train.py":
+        check_pretraining(flags)
+    elif script == "finetune.py":
+        check_finetuning(flags)
+    else:
+        for flag in flags:
+            if flag.startswith("--"):
+                require(flag in flags_of_benchmark(script), f"{script} {flag}")
+
+
+def check_pretraining(flags: list[str]) -> None:
+    """Lets the program's own parser and checks read the flags."""
+    from bert_jax.cli.programs import parse_pretraining
+    from bert_jax.pretraining.settings import check
+
+    check(parse_pretraining(flags))
+
+
+def check_finetuning(flags: list[str]) -> None:
+    """Lets the program's own parser and checks read the flags."""
+    from bert_jax.cli.programs import parse_finetuning
+    from bert_jax.finetuning.checks import check
+
+    check(parse_finetuning(flags))
+
+
+def check_bert_jax(arguments: list[str]) -> None:
+    """Runs the command, except for the training programs, whose flags are read."""
+    from bert_jax.cli.main import main
+
+    match arguments:
+        case ["--help"]:
+            pass
+        case ["pretrain", *flags]:
+            check_pretraining(flags)
+        case ["finetune", *flags]:
+            check_finetuning(flags)
+        case _:
+            require(main(arguments) == 0, f"bert-jax {' '.join(arguments)}")
+
+
+def check_make(arguments: list[str]) -> None:
+    """Checks that the targets exist, and the commands that make would run for them."""
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"make {' '.join(arguments)}: {done.stderr}")
+    for words in commands(done.stdout):
+        if words[1:2] != ["-m"] and words[0].endswith("/python"):
+            check_python(words[1:])
+
+
+def check_pip(arguments: list[str]) -> None:
+    for word in arguments:
+        for extra in re.findall(r"\[([^\]]+)\]", word):
+            require(extra in extras(), word)
+
+
+@cache
+def extras() -> frozenset[str]:
+    """The optional dependencies that pyproject.toml declares."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return frozenset(project["optional-dependencies"])
+
+
+def flags_of_benchmark(script: str) -> set[str]:
+    """Returns the flags that a benchmark declares itself or takes from benchmarks/common."""
+    files = [ROOT / script, *(ROOT / "benchmarks" / "common").glob("*.py")]
+    declared = re.compile(r'add_argument\(\s*"(--[\w-]+)"')
+    return {flag for file in files for flag in declared.findall(file.read_text(encoding="utf-8"))}
