@@ -6,6 +6,7 @@ passes to `run`, so that Ctrl-C ends the process quietly during those seconds to
 
 import ctypes
 import os
+import select
 import shlex
 import sys
 import traceback
@@ -147,12 +148,13 @@ def _one_of_several() -> bool:
 
 
 def _reader_is_gone() -> bool:
-    """Returns whether the pipe that broke is standard output: what could not be written is still in its buffer."""
+    """Returns whether the pipe that broke is standard output, and not one between processes of the program."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors are reported without being requested
+        return bool(poll.poll(0))
+    except (OSError, AttributeError):  # not a file; Windows has no poll
+        return False
 
 
 @contextmanager

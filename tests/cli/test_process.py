@@ -103,8 +103,9 @@ def test_a_line_is_in_a_log_file_when_it_is_printed(tmp_path):
     assert path.read_text() == "first\n"
 
 
-def test_a_reader_who_has_gone_ends_the_program_quietly():
-    script = PROGRAM.format(body="[print('line') for _ in iter(int, 1)]")
+@pytest.mark.parametrize("size", [1, 100_000])  # a large line does not go through the buffer
+def test_a_reader_who_has_gone_ends_the_program_quietly(size):
+    script = PROGRAM.format(body=f"[print('x' * {size}) for _ in iter(int, 1)]")
     with as_user([sys.executable, "-c", script]) as printing:
         printing.stdout.readline()
         printing.stdout.close()
