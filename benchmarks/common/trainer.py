@@ -165,8 +165,8 @@ def train_and_score(
 def classification(source: str, train: str, dev: str, max_length: int = 128) -> TrainerTask:
     """Texts with one class each, scored by accuracy; see `run_glue.py`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    examples = read_texts(train)
-    held_out = read_texts(dev)
+    examples, _ = read_texts(train)
+    held_out, _ = read_texts(dev)
     names = sorted({str(example.label) for example in examples})
     gold = [names.index(str(example.label)) for example in held_out]
 
@@ -189,8 +189,8 @@ def classification(source: str, train: str, dev: str, max_length: int = 128) -> 
 def tagging(source: str, train: str, dev: str, max_length: int = 128) -> TrainerTask:
     """Sentences with one tag per word, predicted at its first piece, scored by entity F1; see `run_ner.py`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    examples = read_tagged(train)
-    held_out = read_tagged(dev)
+    examples, _ = read_tagged(train)
+    held_out, _ = read_tagged(dev)
     names = sorted({tag for example in examples for tag in example.tags or ()})
 
     def encode(some) -> tuple[Features, list[dict[int, int]]]:

@@ -16,7 +16,7 @@ from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.readers.labels import label_names
 from bert_jax.data.readers.movie_reviews import labelled_reviews
-from bert_jax.data.readers.texts import find_text_columns, read_texts
+from bert_jax.data.readers.texts import read_texts
 from bert_jax.models import Bert, BertForSequenceClassification
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, Unused
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
@@ -152,14 +152,13 @@ class ClassificationData(TaskData):
         }
         examples: Examples = {}
         for name, path, split in self.sources(do):
-            found = find_text_columns(path, split=split, **columns)
+            examples[name], found = read_texts(
+                path, problem_type=problem.name, label_separator=self.label_separator, split=split, **columns
+            )
             texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
             print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
             if name == TRAIN:
                 names = found.classes or ()
-            examples[name] = read_texts(
-                path, problem_type=problem.name, label_separator=self.label_separator, split=split, **columns
-            )
         if problem is REGRESSION:
             values = 1 if do == "train" else source.config.num_labels
             return examples, Classification(problem.name, values=values, smoothing=self.label_smoothing)

@@ -1,8 +1,10 @@
-"""Questions and their contexts as token sequences, with the tokens where an answer starts and ends.
+"""Encodes questions and their contexts as token sequences, with the first and last token of the answer.
 
-`[CLS] question [SEP] context [SEP]`; a long context is read in several windows, none of its tokens left out. A window
-that does not hold the whole answer, and one of a question that has none, points at [CLS]. A context is encoded once,
-however many questions there are about it.
+`[CLS] question [SEP] context [SEP]`; a long context is read in several windows that cover all its tokens. The target is
+[CLS] in a window without the whole answer, and for a question without an answer. Each context is encoded once, for any
+number of questions about it.
+
+Axes: n windows (sequences) of all questions.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
@@ -33,17 +35,17 @@ class QuestionSequences(Sequences):
     """Windows over the contexts of questions.
 
     Attributes:
-        owned: bool [tokens of all sequences], whether the token is of the context and this window the one in which it
-            has the most context.
-        starts, ends: int32 [n], the first and the last token of the answer within the sequence; 0 and 0 for none.
-        questions: int64 [n], the question that each window is of.
-        first_tokens: int64 [n], the window's first token of the context, a row of `characters`.
-        characters: int32 [tokens of all contexts, 2], where each token begins and ends in its context.
-        found: bool [questions], whether `starts` and `ends` are right: False where an answer is unknown, or where the
-            characters of no run of tokens hold it.
-        whole: bool [questions], whether some window holds the whole answer, or there is none.
-        cut: how many questions were cut.
-        apart: how many contexts are read in windows that share no token, `stride` being more than a window holds.
+        owned: bool [tokens of all sequences], whether it is a token of the context that has the most context in this
+            window.
+        starts, ends: int32 [n], the first and the last token of the answer in the sequence; 0 and 0 for no answer.
+        questions: int64 [n], the question of each window.
+        first_tokens: int64 [n], the row of `characters` of the window's first context token.
+        characters: int32 [tokens of all contexts, 2], the start and end of each token in its context.
+        found: bool [questions], whether `starts` and `ends` are right: False if the answer is unknown, or no span of
+            tokens contains it.
+        whole: bool [questions], whether a window contains the whole answer, or there is no answer.
+        cut: number of truncated questions.
+        apart: number of contexts whose windows do not overlap, because `stride` exceeds a window.
     """
 
     owned: np.ndarray
@@ -61,14 +63,14 @@ class QuestionSequences(Sequences):
     per_sequence: ClassVar[tuple[str, ...]] = ("second", "starts", "ends", "questions", "first_tokens")
 
     def learnable(self) -> Self:
-        """Returns the windows that can be learned from: those of the questions that are `found` and seen `whole`."""
+        """Returns the windows to train on: those of questions whose answers are `found` and `whole`."""
         return self.take(np.flatnonzero((self.found & self.whole)[self.questions]))
 
     def window_logits(self, start_logits: np.ndarray, end_logits: np.ndarray) -> list[list[WindowLogits]]:
-        """Returns for each question what a model says of its windows.
+        """Returns the logits of the windows of each question.
 
         Args:
-            start_logits, end_logits: float [tokens of all sequences], beside `ids`.
+            start_logits, end_logits: float [tokens of all sequences], aligned with `ids`.
         """
         allowed = np.where(self.owned, start_logits, -np.inf)
         windows: list[list[WindowLogits]] = [[] for _ in self.found]
@@ -90,22 +92,22 @@ def encode_questions(
 ) -> QuestionSequences:
     """Encodes questions with their contexts.
 
-    Of several answers the first is pointed at that the tokens hold: see `answer_tokens`.
+    Of several answers the target is the first one that the tokens contain: see `answer_tokens`.
 
     Args:
-        max_length: the most tokens of a window, special ones included.
-        stride: how many tokens after the one before a window of the same context begins; at most as many as it holds,
-            so that no token is left out.
-        max_question_length: the most tokens of a question; the rest is cut.
+        max_length: maximum number of tokens of a window with its special tokens.
+        stride: distance in tokens between the starts of consecutive windows of a context; limited to the size of a
+            window, so that no token is skipped.
+        max_question_length: maximum number of tokens of a question; the rest is truncated.
 
     Raises:
         ValueError: an impossible number.
     """
     if stride < 1 or max_question_length < 1:
-        raise ValueError(f"stride and max_question_length must be at least 1, got {stride} and {max_question_length}")
+        raise ValueError(f"`stride` and `max_question_length` must be at least 1, got {stride}, {max_question_length}")
     if max_length < max_question_length + 4:
         raise ValueError(
-            f"max_length {max_length} leaves no context beside a question of max_question_length {max_question_length}"
+            f"`max_length` {max_length} has no room for a context beside a question of {max_question_length} tokens"
         )
     index: dict[str, int] = {}
     context_of = np.array([index.setdefault(question.context, len(index)) for question in questions], np.int64)
@@ -117,19 +119,19 @@ def encode_questions(
 
     rooms = max_length - 3 - asked.lengths
     sizes = zip(answered.lengths.tolist(), rooms.tolist(), strict=True)
-    layout = flatten_windows([slide(length, room, min(stride, room)) for length, room in sizes])
-    windows = answered.take(layout.documents)
-    windows = Runs(windows.ids, windows.starts + layout.starts, layout.lengths)
-    sequences = join(asked.take(layout.documents), windows, np.ones(len(layout.starts), bool), tokenizer)
+    flat = flatten_windows([slide(length, room, min(stride, room)) for length, room in sizes])
+    windows = answered.take(flat.documents)
+    windows = Runs(windows.ids, windows.starts + flat.starts, flat.lengths)
+    sequences = join(asked.take(flat.documents), windows, np.ones(len(flat.starts), bool), tokenizer)
     owned = np.zeros(len(sequences.ids), bool)
-    owned[ranges(sequences.offsets[:-1] + sequences.second, windows.lengths)] = layout.owned
+    owned[ranges(sequences.offsets[:-1] + sequences.second, windows.lengths)] = flat.owned
 
-    first, last = spans[layout.documents].T
-    inside = (first >= layout.starts) & (last < layout.starts + layout.lengths)
-    shift = sequences.second - layout.starts
+    first, last = spans[flat.documents].T
+    inside = (first >= flat.starts) & (last < flat.starts + flat.lengths)
+    shift = sequences.second - flat.starts
     impossible = np.array([question.impossible for question in questions], bool)
     whole_answers = impossible.copy()
-    whole_answers[layout.documents[inside]] = True
+    whole_answers[flat.documents[inside]] = True
     return QuestionSequences(
         ids=sequences.ids,
         offsets=sequences.offsets,
@@ -137,7 +139,7 @@ def encode_questions(
         owned=owned,
         starts=np.where(inside, first + shift, 0).astype(np.int32),
         ends=np.where(inside, last + shift, 0).astype(np.int32),
-        questions=layout.documents,
+        questions=flat.documents,
         first_tokens=windows.starts,
         characters=characters,
         found=(spans[:, 0] >= 0) | impossible,
@@ -148,8 +150,10 @@ def encode_questions(
 
 
 def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, np.ndarray]:
-    """Encodes texts without special tokens; returns them and int32 [tokens, 2], the characters of each token."""
-    ids, lengths, characters = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    """Encodes texts without special tokens; also returns each token's start and end character, int32 [tokens, 2]."""
+    ids = [np.zeros(0, np.int32)]
+    lengths = [np.zeros(0, np.int64)]
+    characters = [np.zeros(0, np.int32)]
     for batch in text_batches(map(valid_text, texts)):
         encodings = tokenizer.backend.encode_batch(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
@@ -164,8 +168,8 @@ def answer_spans(questions: Sequence[Question], characters: np.ndarray, contexts
     """Returns the first and the last token of each question's answer in its context, int64 [questions, 2]; or -1, -1.
 
     Args:
-        characters: those of the tokens of all contexts.
-        contexts: that of each question.
+        characters: int [tokens of all contexts, 2].
+        contexts: the context of each question.
     """
     spans = np.full((len(questions), 2), -1, np.int64)
     for number, question in enumerate(questions):
@@ -178,10 +182,10 @@ def answer_spans(questions: Sequence[Question], characters: np.ndarray, contexts
 
 
 def answer_tokens(context: str, characters: np.ndarray, text: str, start: int) -> tuple[int, int] | None:
-    """Returns the first and the last of the tokens that the answer at character `start` has a share in.
+    """Returns the first and the last token that overlap the answer at character `start`.
 
-    None where their characters, from the first to the last, do not hold the answer: it stands elsewhere, or begins or
-    ends in characters that no token has. White space is not compared.
+    None if the characters from the first to the last do not contain the answer: it is somewhere else, or begins or ends
+    with characters that are in no token. White space is ignored.
     """
     wanted = " ".join(text.split())
     first = int(np.searchsorted(characters[:, 1], start, side="right"))

@@ -1,7 +1,9 @@
-"""Examples as the token sequences that a model reads, all of them in one flat array.
+"""Encodes examples as token sequences, all of them in one flat array.
 
-Every text is encoded once, many at a time; the sequences `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]` are then copied
-together by index. How sequences come into rows and batches is not decided here.
+Every text is encoded once, many at a time; the sequences `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]` are then joined by
+index arithmetic. `batches.py` puts them into rows.
+
+Axes: n sequences, C choices of an example; "tokens" counts the tokens of all sequences.
 
 References: Devlin et al., BERT, 2018, sections 3 and 4 (input representation, tasks).
 """
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Token sequences, special tokens included, one after another.
+    """Token sequences with their special tokens, one after another.
 
     Attributes:
         ids: int32 [tokens of all sequences].
         offsets: int64 [n + 1]; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        second: int32 [n], where segment B begins within the sequence; its length where there is none.
+        second: int32 [n], where segment B begins within the sequence; its length without a segment B.
     """
 
     ids: np.ndarray
@@ -50,7 +52,7 @@ class Sequences:
         return len(self.second)
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> Self:
-        """Returns the sequences of these numbers, in their order; a number may come more than once."""
+        """Returns the sequences with these indices, in this order; an index may occur several times."""
         numbers = np.asarray(numbers, np.int64)
         lengths = self.lengths[numbers]
         tokens = ranges(self.offsets[numbers], lengths)
@@ -60,7 +62,7 @@ class Sequences:
 
 
 class Runs(NamedTuple):
-    """Pieces of texts: run i is `ids[starts[i]:starts[i] + lengths[i]]`; runs may overlap, and share their ids.
+    """Slices of encoded texts: run i is `ids[starts[i]:starts[i] + lengths[i]]`; runs may overlap.
 
     Attributes:
         ids: int32 [tokens], without special tokens.
@@ -75,23 +77,23 @@ class Runs(NamedTuple):
         return Runs(self.ids, self.starts[numbers], self.lengths[numbers])
 
     def cut(self, lengths: np.ndarray | int) -> Runs:
-        """Returns the runs' beginnings, of so many tokens at most."""
+        """Returns the beginnings of the runs, of at most `lengths` tokens."""
         return self._replace(lengths=np.minimum(self.lengths, lengths))
 
 
 def encode_texts(examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_length: int) -> tuple[Sequences, int]:
     """Encodes texts and pairs of texts: `[CLS] text [SEP]`, `[CLS] text [SEP] pair [SEP]`.
 
-    What is too long is cut as `Tokenizer` cuts it: the longer of two texts first, at its end.
+    Long examples are truncated as `Tokenizer` does it: the longer of two texts first, at its end.
 
     Args:
-        max_length: the most tokens of a sequence, special ones included.
+        max_length: maximum number of tokens of a sequence with its special tokens.
 
     Returns:
-        A sequence for each example, and how many of them were cut.
+        A sequence per example, and how many of them were truncated.
 
     Raises:
-        ValueError: a max_length without room for a token of each text.
+        ValueError: `max_length` has no room for a token of each text.
     """
     paired = np.array([example.pair is not None for example in examples], bool)
     first = encode_runs([example.text for example in examples], tokenizer)
@@ -105,21 +107,19 @@ def encode_choices(
     """Encodes texts with each of their C continuations: `[CLS] text [SEP] choice [SEP]`.
 
     Args:
-        max_length: the most tokens of a sequence, special ones included; cut as by `encode_texts`.
+        max_length: maximum number of tokens of a sequence with its special tokens; truncated like `encode_texts`.
 
     Returns:
-        n * C sequences, those of an example next to one another, and how many of them were cut.
+        n * C sequences, those of an example next to each other, and how many of them were truncated.
 
     Raises:
-        ValueError: examples with different numbers of choices, with the place of the first that differs; a max_length
-            without room for a token of each text.
+        ValueError: examples with different numbers of choices, with the place of the first that differs; `max_length`
+            has no room for a token of each text.
     """
     choices = len(examples[0].choices) if examples else 0
     for example in examples:
         if len(example.choices) != choices:
-            raise ValueError(
-                f"{example.where}: {len(example.choices)} choices, where {examples[0].where} has {choices}"
-            )
+            raise ValueError(f"{example.where}: {len(example.choices)} choices, {examples[0].where} has {choices}")
     first = encode_runs([example.text for example in examples], tokenizer)
     second = encode_runs([choice for example in examples for choice in example.choices], tokenizer)
     first = first.take(np.repeat(np.arange(len(examples)), choices))
@@ -128,7 +128,8 @@ def encode_choices(
 
 def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
     """Encodes texts without special tokens, a million characters at a time."""
-    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    ids = [np.zeros(0, np.int32)]
+    lengths = [np.zeros(0, np.int64)]
     for batch in text_batches(map(valid_text, texts)):
         encodings = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
@@ -140,11 +141,14 @@ def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
 def join_cut(
     first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer, max_length: int
 ) -> tuple[Sequences, int]:
-    """Joins runs cut to fit; see `join`. Of two too long ones the shorter keeps what it has, up to a half."""
+    """Joins runs that are truncated to fit; see `join`. The shorter text keeps up to half of the room.
+
+    In a room of 10 tokens: lengths 4 and 9 become 4 and 6, lengths 7 and 9 become 5 and 5.
+    """
     least = 5 if paired.any() else 3
     if max_length < least:
         raise ValueError(
-            f"max_length must be at least {least}, for special tokens and a token of each text, got {max_length}"
+            f"`max_length` must be at least {least}, for special tokens and a token of each text, got {max_length}"
         )
     room = max_length - 2 - paired
     both = first.lengths + second.lengths
@@ -173,7 +177,7 @@ def join(first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer) ->
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Returns int64 [n + 1]: what comes before each of n things laid one after another, and all of them.
+    """Returns int64 [n + 1], the sum of the lengths before each index, and of all lengths.
 
     >>> offsets_of(np.array([3, 0, 2])).tolist()
     [0, 3, 3, 5]
@@ -182,7 +186,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Returns the numbers start <= i < start + length of each range, one range after another.
+    """Returns the integers start <= i < start + length of each range, one range after another.
 
     >>> ranges(np.array([7, 1]), np.array([2, 3])).tolist()
     [7, 8, 1, 2, 3]

@@ -1,9 +1,9 @@
-"""Tagged sentences as token sequences, and what a model says of the tokens as one answer for each word.
+"""Encodes tagged sentences as token sequences, and turns predictions per token into one prediction per word.
 
-A word's first piece speaks for it, the others carry no label. A sentence that is too long is read in windows, and a
-word is labelled in the one in which its first piece has the most context: once, however many windows it is in.
+The first piece of a word carries its label, the other pieces have none. A long sentence is read in overlapping windows;
+a word is labelled once, in the window where its first piece has the most context.
 
-References: Devlin et al., BERT, 2018, section 5.3 (a word's first piece speaks for it).
+Reference: Devlin et al., BERT, 2018, section 5.3.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bert_jax.data.readers.examples import TaggedExample
     from bert_jax.text.tokenizer import Tokenizer
 
-IGNORED = -100  # PyTorch's sign for "no label here", which Hugging Face's data sets carry
+IGNORED = -100  # the label of tokens without one, as in PyTorch and Hugging Face
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,10 @@ class TaggedSequences(Sequences):
     """Windows over sentences, with labels.
 
     Attributes:
-        labels: int32 [tokens of all sequences], -100 where there is nothing to predict.
-        words: int64 [tokens of all sequences], the word that a token speaks for, counted over all sentences; or -1.
-        sentences: int64 [n], the sentence that each window is of.
+        labels: int32 [tokens of all sequences], -100 for tokens without a label.
+        words: int64 [tokens of all sequences], the index of the word that a token represents, over all sentences; or
+            -1.
+        sentences: int64 [n], the sentence of each window.
         word_offsets: int64 [sentences + 1], words before each sentence.
     """
 
@@ -46,19 +47,19 @@ class TaggedSequences(Sequences):
 
     @property
     def unspoken(self) -> int:
-        """How many words have no piece and thus no label, as those of control characters alone."""
+        """How many words have no piece and thus no label, such as words of control characters."""
         return int(self.word_offsets[-1]) - int((self.words >= 0).sum())
 
     def by_sentence(self, predicted: np.ndarray, missing: int) -> list[np.ndarray]:
-        """Returns what is predicted for each word of each sentence.
+        """Returns the prediction for each word of each sentence.
 
         Args:
-            predicted: integers [tokens of all sequences], beside `ids`.
-            missing: the prediction for a word for which no token speaks.
+            predicted: [tokens of all sequences], aligned with `ids`.
+            missing: the prediction for a word without a token.
         """
         found = np.full(self.word_offsets[-1], missing, predicted.dtype)
-        speaks = self.words >= 0
-        found[self.words[speaks]] = predicted[speaks]
+        represents = self.words >= 0
+        found[self.words[represents]] = predicted[represents]
         return np.split(found, self.word_offsets[1:-1]) if len(self.word_offsets) > 1 else []
 
 
@@ -70,47 +71,47 @@ def encode_tagged(
     max_length: int,
     overlap: int,
 ) -> TaggedSequences:
-    """Encodes sentences of words: `[CLS] pieces [SEP]`, in several windows where they are long.
+    """Encodes sentences of words: `[CLS] pieces [SEP]`, long ones in several windows.
 
     Args:
         names: the tags, in the order of their ids.
-        max_length: the most tokens of a window, special ones included.
-        overlap: the tokens that neighbouring windows share, at most half of them.
+        max_length: maximum number of tokens of a window with its special tokens.
+        overlap: tokens shared by neighbouring windows, at most half of a window.
 
     Raises:
-        ValueError: a tag that is none of `names`, with its place; an impossible number.
+        ValueError: a tag that is not in `names`, with its place; an impossible number.
     """
     if max_length < 3 or overlap < 0:
-        raise ValueError(f"max_length must be at least 3 and overlap at least 0, got {max_length} and {overlap}")
+        raise ValueError(f"`max_length` must be at least 3 and `overlap` at least 0, got {max_length} and {overlap}")
     labels = label_words(examples, names)
-    # A word's pieces do not hang on its neighbours, so each different word is encoded once.
+    # The pieces of a word do not depend on its neighbours, so each different word is encoded once.
     index: dict[str, int] = {}
     numbers = [index.setdefault(word, len(index)) for example in examples for word in example.words]
     pieces = encode_runs(index, tokenizer).take(np.array(numbers, np.int64))
     piece_offsets = offsets_of(pieces.lengths)
     words = np.full(piece_offsets[-1], -1, np.int64)
-    spoken = np.flatnonzero(pieces.lengths)
-    words[piece_offsets[spoken]] = spoken
+    encoded = np.flatnonzero(pieces.lengths)
+    words[piece_offsets[encoded]] = encoded
 
     word_offsets = offsets_of(np.array([len(example.words) for example in examples], np.int64))
     begins = piece_offsets[word_offsets]
-    layout = flatten_windows([cover(length, max_length - 2, overlap) for length in np.diff(begins).tolist()])
+    flat = flatten_windows([cover(length, max_length - 2, overlap) for length in np.diff(begins).tolist()])
     windows = Runs(
-        pieces.ids[ranges(pieces.starts, pieces.lengths)], begins[layout.documents] + layout.starts, layout.lengths
+        pieces.ids[ranges(pieces.starts, pieces.lengths)], begins[flat.documents] + flat.starts, flat.lengths
     )
     none = np.zeros(len(windows.starts), bool)
     sequences = join(windows, Runs(windows.ids, windows.starts, windows.lengths * 0), none, tokenizer)
-    speaks = np.full(len(sequences.ids), -1, np.int64)
-    speaks[ranges(sequences.offsets[:-1] + 1, windows.lengths)] = np.where(
-        layout.owned, words[ranges(windows.starts, windows.lengths)], -1
+    words_of_tokens = np.full(len(sequences.ids), -1, np.int64)
+    words_of_tokens[ranges(sequences.offsets[:-1] + 1, windows.lengths)] = np.where(
+        flat.owned, words[ranges(windows.starts, windows.lengths)], -1
     )
     return TaggedSequences(
         ids=sequences.ids,
         offsets=sequences.offsets,
         second=sequences.second,
-        labels=np.append(labels, np.int32(IGNORED))[speaks],
-        words=speaks,
-        sentences=layout.documents,
+        labels=np.append(labels, np.int32(IGNORED))[words_of_tokens],
+        words=words_of_tokens,
+        sentences=flat.documents,
         word_offsets=word_offsets,
     )
 
@@ -123,5 +124,5 @@ def label_words(examples: Sequence[TaggedExample], names: Sequence[str]) -> np.n
         try:
             labels += [IGNORED] * len(example.words) if example.tags is None else [ids[tag] for tag in example.tags]
         except KeyError as error:
-            raise ValueError(f"{example.where}: the tag {error} is none of {', '.join(names)}") from None
+            raise ValueError(f"{example.where}: tag {error} is not one of {', '.join(names)}") from None
     return np.array(labels, np.int32)

@@ -1,8 +1,8 @@
-"""Folders that appear whole or not at all.
+"""Cache folders that are complete or absent.
 
-What is computed once from a corpus is kept in a folder named after what it was computed from. The folder is filled
-under another name and renamed when it is done: one that exists is complete, whatever was killed, and of two processes
-that computed the same, the later finds the earlier's and drops its own.
+Data computed from a corpus is cached in a folder named after a hash of its inputs. The folder is filled under a
+temporary name and then renamed: a folder that exists is complete, even if a process was killed. Of two processes that
+compute the same data, the later one finds the folder of the first and deletes its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill, which becomes `folder` when the block ends without an error."""
+    """Yields an empty folder to fill; it is renamed to `folder` if the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}")
     unfinished.mkdir()

@@ -1,4 +1,4 @@
-"""Texts with several continuations of which one is right: SWAG, and tables made like it.
+"""Reads texts with several continuations, one of which is right: SWAG, and tables like it.
 
 References: Zellers et al., SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference, 2018; Lai et
 al., RACE: Large-scale ReAding Comprehension Dataset From Examinations, 2017.
@@ -14,84 +14,36 @@ from typing import TYPE_CHECKING
 from bert_jax.data.readers.examples import ChoiceExample
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, Row, column_names, name_of, no_rows, read_rows, require_columns
-from bert_jax.data.readers.texts import class_name, given_text
+from bert_jax.data.readers.texts import class_name, require_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
 CHOICE_LISTS = ("endings", "choices", "options")
-Named = tuple[str | None, str | None, tuple[str, ...], str | None]  # columns of text, lead, choices and label
 NUMBERED_CHOICE = re.compile(r"(ending|choice|option|sol)_?(\d+)")
 
 
 @dataclass(frozen=True)
 class ChoiceColumns:
-    """Where in a table the texts, their continuations and the number of the right one are.
+    """The columns of texts, continuations and labels in a table; None and () are not known yet.
 
     Attributes:
-        lead: what every continuation begins with, as in SWAG, whose second sentence is begun in `sent2`; or None.
-        choices: a column each, or the one that holds lists of them.
-        label: None where there is none.
+        text: the text.
+        lead: the beginning of every continuation, as `sent2` in SWAG; None without one.
+        choices: one column per continuation, or one column with lists of them.
+        label: the index of the right continuation; None without labels.
     """
 
-    text: str
+    text: str | None
     lead: str | None
     choices: tuple[str, ...]
     label: str | None
 
-
-def find_choice_columns(
-    source: str,
-    *,
-    text_column: str | None = None,
-    lead_column: str | None = None,
-    choice_columns: Sequence[str] = (),
-    label_column: str | None = None,
-    split: str = "train",
-    encoding: str = "utf-8",
-    guess_label: bool = True,
-) -> ChoiceColumns:
-    """Finds the columns of a source: `ending0`, `ending1`, ... or a list in `endings`, and a text.
-
-    In SWAG's own tables, which have both `sent1` and `sent2`, the text is `sent1` and `sent2` leads the endings.
-
-    Args:
-        guess_label: whether a label is looked for where its column is not named.
-
-    Raises:
-        OSError, ValueError: no such source, no such column, none that is known to hold a text or continuations.
-    """
-    named = text_column, lead_column, tuple(choice_columns), label_column
-    return _find_columns(find_origins([source], split)[0], named, codec(encoding), guess_label)
-
-
-def _find_columns(origin: Origin, named: Named, encoding: str, guess_label: bool) -> ChoiceColumns:
-    names = column_names(origin, encoding=encoding)
-    text_column, lead, choices, label_column = named
-    require_columns(name_of(origin), [name for name in (text_column, lead, *choices, label_column) if name], names)
-    choices = choices or _find_choices(names)
-    if text_column is None and {"sent1", "sent2"} <= set(names):
-        text_column, lead = "sent1", lead or "sent2"
-    text_column = text_column or next((name for name in TEXTS if name in names), None)
-    for found, wanted in ((choices, "continuations (ending0, ending1, ...)"), (text_column, "text")):
-        if not found:
-            flag = "--choice-columns" if found is choices else "--text-column"
-            ways = f"There are {', '.join(names)}; name them with {flag}"
-            raise ValueError(f"{name_of(origin)}: which columns hold the {wanted}? {ways}")
-    assert text_column
-    guessed = "label" if guess_label and "label" in names else None
-    return ChoiceColumns(text_column, lead, choices, label_column or guessed)
-
-
-def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
-    numbered: dict[str, list[tuple[int, str]]] = {}
-    for name in names:
-        if found := NUMBERED_CHOICE.fullmatch(name):
-            numbered.setdefault(found[1], []).append((int(found[2]), name))
-    if numbered:
-        return tuple(name for _, name in sorted(max(numbered.values(), key=len)))
-    return next(((name,) for name in CHOICE_LISTS if name in names), ())
+    @property
+    def names(self) -> list[str]:
+        """All columns that are known."""
+        return [name for name in (self.text, self.lead, *self.choices, self.label) if name]
 
 
 def read_choices(
@@ -104,58 +56,96 @@ def read_choices(
     split: str = "train",
     encoding: str = "utf-8",
     guess_label: bool = True,
-) -> list[ChoiceExample]:
-    """Reads texts with continuations, equally many everywhere.
+) -> tuple[list[ChoiceExample], ChoiceColumns]:
+    """Reads texts with continuations, the same number of them everywhere.
 
     Args:
         source: a file, a pattern of files, or a dataset on the hub, as in `swag:regular`.
-        text_column: this and those below, where they are not given, are what `find_choice_columns` finds.
-        lead_column: what every continuation begins with.
-        choice_columns: a column for each continuation, or one that holds lists of them.
-        label_column: the right continuation's number, from 0, or its letter, from A, as RACE has it.
+        text_column: columns that are not named are found by common names: `ending0`, `ending1`, ... or a list in
+            `endings`, and a text. In SWAG's tables, with `sent1` and `sent2`, the text is `sent1` and `sent2` leads.
+        lead_column: the beginning of every continuation.
+        choice_columns: one column per continuation, or one column with lists of them.
+        label_column: the index of the right continuation, from 0, or its letter, from A, as in RACE.
         split: of a dataset on the hub.
         encoding: of the files.
-        guess_label: whether a label is looked for where its column is not named.
+        guess_label: whether to find the label by its common name too.
 
     Returns:
-        The examples in the order of their source; where a row has no label, that is None.
+        The examples in the order of the source, with label None in rows without one; and the columns.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such source or column, or an invalid row; the message has file and line.
     """
-    origins, encoding = find_origins([source], split), codec(encoding)
-    named = text_column, lead_column, tuple(choice_columns), label_column
-    columns = _find_columns(origins[0], named, encoding, guess_label)
-    wanted = [name for name in (columns.text, columns.lead, *columns.choices, columns.label) if name]
+    origins = find_origins([source], split)
+    encoding = codec(encoding)
+    named = ChoiceColumns(text_column, lead_column, tuple(choice_columns), label_column)
+    columns = _find_columns(origins[0], column_names(origins[0], encoding=encoding), named, guess_label)
+    assert columns.text
     examples: list[ChoiceExample] = []
     for origin in origins:
-        for where, row in read_rows(origin, wanted, encoding=encoding):
+        for where, row in read_rows(origin, columns.names, encoding=encoding):
             choices = _choices_in(row, columns, where)
-            if len(choices) != len(examples[0].choices if examples else choices):
+            if examples and len(choices) != len(examples[0].choices):
                 raise ValueError(f"{where}: {len(choices)} choices, {examples[0].where} has {len(examples[0].choices)}")
             label = _label_in(row, columns.label, len(choices), where) if columns.label else None
-            examples.append(ChoiceExample(given_text(row, columns.text, where), choices, label, where))
+            examples.append(ChoiceExample(require_text(row, columns.text, where), choices, label, where))
     if not examples:
         raise no_rows(source)
-    return examples
+    return examples, columns
+
+
+def _find_columns(origin: Origin, names: Sequence[str], named: ChoiceColumns, guess_label: bool) -> ChoiceColumns:
+    """Returns the columns that are named, and finds the others among `names`."""
+    require_columns(name_of(origin), named.names, names)
+    text = named.text
+    lead = named.lead
+    if text is None and {"sent1", "sent2"} <= set(names):
+        text = "sent1"
+        lead = lead or "sent2"
+    text = text or next((name for name in TEXTS if name in names), None)
+    choices = named.choices or _find_choices(names)
+    for found, description, argument in (
+        (choices, "continuations (ending0, ending1, ...)", "choice_columns"),
+        (text, "text", "text_column"),
+    ):
+        if not found:
+            remedy = f"There are {', '.join(names)}; name them with `{argument}`"
+            raise ValueError(f"{name_of(origin)}: which columns hold the {description}? {remedy}")
+    guessed_label = "label" if guess_label and "label" in names else None
+    return ChoiceColumns(text, lead, choices, named.label or guessed_label)
+
+
+def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns numbered columns, of several series the longest, or the one that holds lists."""
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if found := NUMBERED_CHOICE.fullmatch(name):
+            numbered.setdefault(found[1], []).append((int(found[2]), name))
+    if numbered:
+        return tuple(name for _, name in sorted(max(numbered.values(), key=len)))
+    return next(((name,) for name in CHOICE_LISTS if name in names), ())
 
 
 def _choices_in(row: Row, columns: ChoiceColumns, where: str) -> tuple[str, ...]:
-    listed = row[columns.choices[0]]
-    choices = listed if isinstance(listed, list) else [row[name] for name in columns.choices]
+    value = row[columns.choices[0]]
+    choices = value if isinstance(value, list) else [row[name] for name in columns.choices]
     if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-        raise ValueError(f"{where}: wanted two texts or more to choose from in {columns.choices[0]!r}, got {choices}")
-    lead = given_text(row, columns.lead, where) if columns.lead else ""
+        raise ValueError(f"{where}: {columns.choices[0]!r} must hold at least two texts to choose from, got {choices}")
+    lead = require_text(row, columns.lead, where) if columns.lead else ""
     return tuple(f"{lead} {choice}".strip() if lead else choice for choice in choices)
 
 
 def _label_in(row: Row, column: str, count: int, where: str) -> int | None:
-    if row[column] is None or not (name := class_name(row[column], f"{where}: {column!r}")):
+    """Returns the index of the right one of `count` choices; None for an empty field."""
+    if row[column] is None:
         return None
+    name = class_name(row[column], f"{where}: {column!r}")
     letters = string.ascii_uppercase[:count]
+    if not name:
+        return None
     if len(name) == 1 and name in letters:
         return letters.index(name)
     if not name.isdecimal() or int(name) >= count:
         kinds = f"a number from 0 to {count - 1} or a letter from A to {letters[-1]}"
-        raise ValueError(f"{where}: {column!r} is not {kinds} but {name!r}")
+        raise ValueError(f"{where}: {column!r} must be {kinds}, got {name!r}")
     return int(name)

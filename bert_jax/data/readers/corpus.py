@@ -1,8 +1,7 @@
-"""A corpus: documents as one memory-mapped dataset, larger than memory if need be.
+"""A corpus: documents as one memory-mapped dataset, which may be larger than memory.
 
-Whatever it is read from, a corpus is a `datasets.Dataset` with the one column `text`, a document a row. It is read as
-a stream and kept as Arrow. Its fingerprint is a hash of its texts: the same corpus has the same one on another machine
-and under another name.
+From any source, a corpus becomes a `datasets.Dataset` with one column `text` and one document per row. It is read as a
+stream and stored as Arrow. Its fingerprint is a hash of its texts, so it does not depend on the machine or file names.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from bert_jax.text.vocabulary import text_batches
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-FORMAT = 1  # part of the fingerprint: to be raised when the same files are to give other documents
+FORMAT = 1  # part of the fingerprint; increase it when the same files give other documents
 
 
 def read_corpus(
@@ -38,21 +37,22 @@ def read_corpus(
     split: str = "train",
     cache_dir: str | os.PathLike[str],
 ) -> datasets.Dataset:
-    """Reads documents, or finds them in `cache_dir` where they were read before.
+    """Reads documents, or opens them in `cache_dir` if they were read before.
 
     Args:
-        sources: files, patterns of files ("wiki/**/*.txt"), datasets on the hub ("org/name", "name:config"), or all of
-            them. The name's end tells the kind: .csv; .tsv (without quoting); .jsonl, .ndjson or .json, an object a
-            line; .parquet; anything else is text, in which blank lines separate documents.
-        text_column: where the text is, for the kinds that have columns. Empty texts are left out.
-        encoding: of the files; a byte order mark is no part of the text.
+        sources: files, patterns of files ("wiki/**/*.txt"), datasets on the hub ("org/name", "name:config"), or
+            several of these. The suffix decides the format: .csv; .tsv (without quoting); .jsonl, .ndjson or .json, one
+            object per line; .parquet; anything else is text, in which blank lines separate documents.
+        text_column: the column of the text, for formats with columns. Empty texts are skipped.
+        encoding: of the files; a byte order mark is skipped.
         split: of the datasets on the hub.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such source or column, or an invalid file; the message has file and line.
     """
     sources = [sources] if isinstance(sources, str) else sources
-    origins, encoding = find_origins(sources, split), codec(encoding)
+    origins = find_origins(sources, split)
+    encoding = codec(encoding)
 
     def documents() -> Iterator[str]:
         found = False
@@ -65,14 +65,14 @@ def read_corpus(
 
     folder = Path(cache_dir) / corpus_fingerprint(origins, text_column, encoding)
     if not folder.is_dir():
-        for origin in origins:
+        for origin in origins:  # finds a missing column in the last file before the first one is read
             with closing(read_documents(origin, text_column, encoding)) as texts:
                 next(texts, None)
     return keep_documents(documents(), folder)
 
 
 def keep_documents(texts: Iterable[str], folder: Path) -> datasets.Dataset:
-    """Maps the documents kept in a folder; where there is none, writes it from `texts`, which are else not touched."""
+    """Memory-maps the documents in a folder, which is written from `texts` if it does not exist."""
     if not folder.is_dir():
         with new_folder(folder) as unfinished:
             texts = tqdm(texts, "reading", unit=" documents", disable=None)
@@ -82,7 +82,7 @@ def keep_documents(texts: Iterable[str], folder: Path) -> datasets.Dataset:
         table = MemoryMappedTable.from_file(str(folder / "documents.arrow"))
         return datasets.Dataset(table, fingerprint=(folder / "fingerprint").read_text(encoding="utf-8"))
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise ValueError(f"{folder}: not a corpus that was read here ({error!r:.200}); delete it") from None
+        raise ValueError(f"{folder}: not a cached corpus ({error!r:.200}); delete it") from None
 
 
 def split_documents(
@@ -91,17 +91,17 @@ def split_documents(
     """Splits documents in two by a hash of their texts, so that copies of one text fall on the same side.
 
     Args:
-        held_out: how many, or, as a float, which share; copies may make it a few more.
-        seed: another one holds out others.
+        held_out: number of held-out documents, or, as a float, their fraction; copies of a text may add a few.
+        seed: decides which documents are held out.
 
     Returns:
-        The documents to train on and those held out, each in the order they were in.
+        The training documents and the held-out documents, each in their original order.
 
     Raises:
-        ValueError: fewer than two documents on a side.
+        ValueError: fewer than two documents on either side.
     """
     if held_out <= 0 or (isinstance(held_out, float) and held_out >= 1):
-        raise ValueError(f"held_out must be a number of documents or a share of them, found {held_out}")
+        raise ValueError(f"`held_out` must be a number of documents or a fraction of them, got {held_out}")
     wanted = max(1, round(held_out * len(documents))) if isinstance(held_out, float) else held_out
     salt = seed.to_bytes(8, "little", signed=True)
     hashes = np.zeros(len(documents), np.uint64)
@@ -112,7 +112,7 @@ def split_documents(
     sides = (np.flatnonzero(~held), np.flatnonzero(held))
     for name, rows in zip(("to train on", "held out"), sides, strict=True):
         if len(rows) < 2:
-            raise ValueError(f"next-sentence prediction needs at least two documents, found {len(rows)} {name}")
+            raise ValueError(f"next-sentence prediction needs at least two documents, got {len(rows)} {name}")
     made_from = [documents._fingerprint, wanted, seed]
     train, test = (
         documents.select(rows, keep_in_memory=True, new_fingerprint=_hash_of([*made_from, side]))
@@ -126,10 +126,10 @@ def _hash_of(content: list[Any]) -> str:
 
 
 def corpus_fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: str, encoding: str) -> str:
-    """Names what `read_corpus` would read, at the price of a look at each file's entry.
+    """Returns a fingerprint of what `read_corpus` would read, without reading it.
 
-    It is made from paths, sizes and times of change, not from the content, so it takes no time, and it changes when a
-    file is written anew with the same content. What the texts are is told by the fingerprint of the dataset read.
+    It is a hash of paths, sizes and modification times, so it also changes if a file is rewritten with the same
+    content. The fingerprint of the dataset that was read is a hash of the content.
     """
     described = []
     for origin in origins:
@@ -142,11 +142,12 @@ def corpus_fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: 
 
 
 def _write(path: Path, texts: Iterable[str]) -> str:
-    """Writes documents as an Arrow stream, and returns their hash."""
-    digest, schema = hashlib.sha256(), pa.schema({"text": pa.large_string()})
+    """Writes documents as an Arrow stream and returns their hash."""
+    digest = hashlib.sha256()
+    schema = pa.schema({"text": pa.large_string()})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in text_batches(texts):
-            # Half of a surrogate pair, which JSON can name, is no text.
+            # JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
             encoded = [text.encode(errors="replace") for text in batch]
             for text in encoded:
                 digest.update(len(text).to_bytes(8, "little") + text)

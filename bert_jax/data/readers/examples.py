@@ -1,7 +1,7 @@
-"""What fine-tuning learns from: the examples of each kind of task, as they were read.
+"""The examples of each fine-tuning task, as they were read.
 
-Labels keep the form they have in their source: class names, numbers, offsets of characters. `where` names an example's
-source, as in `train.tsv:17` or `nyu-mll/glue:17`, for every later message about it.
+Labels keep the form of their source: class names, numbers, character offsets. `where` is an example's place in its
+source, as in `train.tsv:17` or `nyu-mll/glue:17`, for error messages.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Label = str | float | tuple[str, ...] | tuple[float, ...]
 
 @dataclass(frozen=True)
 class TextExample:
-    """A text, or a pair of texts, to be classified or scored.
+    """A text, or a pair of texts, to classify or to score.
 
     Attributes:
-        label: The name of its class, its score, the names of all its classes or several scores; None where unlabelled.
+        label: its class, its score, all its classes or several scores; None without a label.
     """
 
     text: str
@@ -27,7 +27,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TaggedExample:
-    """A sentence of words, each with its tag, as in `B-person`; `tags` is None where the words are untagged."""
+    """A sentence of words, each with a tag such as `B-person`; `tags` is None without tags."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] | None
@@ -36,7 +36,7 @@ class TaggedExample:
 
 @dataclass(frozen=True)
 class Answer:
-    """A span of a context: its text, and the character at which it starts; -1 where the context does not hold it."""
+    """A span of a context: its text and its first character, -1 if the context does not contain the text."""
 
     text: str
     start: int
@@ -47,8 +47,8 @@ class Question:
     """A question about a context.
 
     Attributes:
-        answers: Spans of the context, all of them right; empty where none is known.
-        impossible: Whether the context is known not to answer.
+        answers: spans of the context, all of them right; empty if none is known.
+        impossible: whether the question is known to have no answer in the context.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Question:
 
 @dataclass(frozen=True)
 class ChoiceExample:
-    """A text and its possible continuations; `label` is the index of the right one, None where unlabelled."""
+    """A text and its possible continuations; `label` is the index of the right one, None without a label."""
 
     text: str
     choices: tuple[str, ...]

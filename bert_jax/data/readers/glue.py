@@ -1,4 +1,4 @@
-"""The tasks of GLUE as a table, and their examples, out of GLUE's own files or from the Hugging Face hub.
+"""The tasks of GLUE as a table, and a reader for GLUE's own files and for the Hugging Face hub.
 
 References: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2018.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bert_jax.data.readers.examples import Label, TextExample
 from bert_jax.data.readers.sources import find_origins
 from bert_jax.data.readers.tables import no_rows, read_rows
-from bert_jax.data.readers.texts import given_text, parse_label
+from bert_jax.data.readers.texts import parse_label, require_text
 
 if TYPE_CHECKING:
     import os
@@ -27,14 +27,14 @@ class GlueTask:
     """One task of GLUE.
 
     Attributes:
-        name: as GLUE writes it, and its folder among GLUE's files.
+        name: GLUE's name of the task, and its folder in GLUE's files.
         config: its name on the hub.
-        labels: the names of the classes in the order of their ids; none for scores.
-        metrics: what GLUE reports, as our scores are named; the first decides which model is best.
+        labels: the class names in the order of their ids; empty for regression.
+        metrics: the metrics that GLUE reports; the first one selects the best model.
         columns: text, pair and label on the hub.
-        file_columns: the same in GLUE's files. A file whose columns have numbers has no header.
-        files: of each split. Those that begin with "validation" have labels to compare with.
-        ragged: whether some of the files' rows are known to lack fields. They are left out and told.
+        file_columns: the same in GLUE's files. Numbers stand for files without a header.
+        files: the file of each split. Splits that begin with "validation" have labels.
+        ragged: whether some rows of the files have missing fields. They are skipped and reported.
     """
 
     name: str
@@ -80,42 +80,42 @@ GLUE = {task.config: task for task in (
              ("question", "sentence", "label"), ("question", "sentence", "label")),
     GlueTask("RTE", "rte", _ENTAILED, ("accuracy",), _SENTENCES, _SENTENCES),
     GlueTask("WNLI", "wnli", _ENTAILED[::-1], ("accuracy",), _SENTENCES, _SENTENCES),
-    # The diagnostic set, for models of MNLI; its labels are not public.
+    # The diagnostic set for models of MNLI; its labels are not public.
     GlueTask("diagnostic", "ax", _INFERENCE, ("matthews",), _PREMISE, _SENTENCES, {"test": "diagnostic.tsv"}),
 )}  # fmt: skip
 
 
 def glue_task(name: str) -> GlueTask:
-    """Finds a task by GLUE's name for it or by the hub's, in capital or small letters.
+    """Returns a task by its name in GLUE or on the hub, in upper or lower case.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: no such task.
     """
     for task in GLUE.values():
         if name.lower() in {task.name.lower(), task.config}:
             return task
-    raise ValueError(f"no such task of GLUE: {name!r}; there are {', '.join(GLUE)}")
+    raise ValueError(f"no GLUE task {name!r}; the tasks are {', '.join(GLUE)}")
 
 
 def read_glue(
     name: str, split: str, folder: str | os.PathLike[str] | None = None
 ) -> tuple[list[TextExample], list[str]]:
-    """Reads a split of a task; labels are named as on the hub whatever they are read from.
+    """Reads a split of a task; labels have the hub's names for both sources.
 
     Args:
         name: of the task, as in `MRPC` or `mrpc`.
-        split: `train`, `validation` or `test`; MNLI's have `validation_matched`, `validation_mismatched` and so on.
-        folder: with GLUE's own files, as in folder/MRPC/dev.tsv. Where None, the hub is asked.
+        split: `train`, `validation` or `test`; MNLI has `validation_matched`, `validation_mismatched` and so on.
+        folder: with GLUE's own files, as in folder/MRPC/dev.tsv; None reads from the hub.
 
     Returns:
-        The examples, those of a test split without labels, and a line about each row that was left out.
+        The examples, without labels in a test split, and a line about each skipped row.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such task, split or file, or an invalid row; the message has file and line.
     """
     task = glue_task(name)
     if split not in task.files:
-        raise ValueError(f"{task.name} has no split {split!r} but {', '.join(task.files)}")
+        raise ValueError(f"{task.name} has no split {split!r}; its splits are {', '.join(task.files)}")
     labelled = not split.startswith("test")
     if folder is None:
         source, columns, header = f"{HUB}:{task.config}", task.columns, True
@@ -131,18 +131,18 @@ def read_glue(
         if folder is not None:
             raise
         own = f"FOLDER/{task.name}/{task.files[split]}"
-        raise OSError(f"{error}; --glue-folder FOLDER takes GLUE's own {own}") from None
+        raise OSError(f"{error}; `glue_folder=FOLDER` reads GLUE's own {own}") from None
     for where, row in read_rows(origin, wanted, header=header, skipped=skipped if task.ragged else None):
-        second = given_text(row, pair, where) if pair else None
+        second = require_text(row, pair, where) if pair else None
         found = _label(row[label], task, where) if labelled else None
-        examples.append(TextExample(given_text(row, text, where), second, found, where))
+        examples.append(TextExample(require_text(row, text, where), second, found, where))
     if not examples:
         raise no_rows(source)
     return examples, skipped
 
 
 def _columns_of_files(task: GlueTask, labelled: bool) -> tuple[Columns, bool]:
-    """The columns, and whether a header names them."""
+    """Returns the columns in the files, and whether the files have a header."""
     if not task.file_columns[0].isdecimal():
         return task.file_columns, True
     # CoLA's test file has a header where the others have none.
@@ -150,10 +150,10 @@ def _columns_of_files(task: GlueTask, labelled: bool) -> tuple[Columns, bool]:
 
 
 def _label(value: object, task: GlueTask, where: str) -> Label:
-    """A score, or the name of a class, for which files may give its id."""
+    """Returns a score or a class name; files may have the id of the class instead."""
     label = parse_label(value, task.problem_type, ",", f"{where}: the label")
     if isinstance(label, str) and label.isdecimal() and int(label) < len(task.labels):
         return task.labels[int(label)]
     if label is None or (task.labels and label not in task.labels):
-        raise ValueError(f"{where}: the label {value!r} is none of {', '.join(task.labels) or 'the numbers'}")
+        raise ValueError(f"{where}: label {value!r} is not one of {', '.join(task.labels) or 'the numbers'}")
     return label

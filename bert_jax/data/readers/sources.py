@@ -1,6 +1,6 @@
-"""Sources by name, files and datasets on the Hugging Face hub alike, and the documents in them, as streams.
+"""Finds sources by name, files and datasets on the Hugging Face hub, and streams the documents in them.
 
-Mistakes in a source are told in one line, with the file and the line in it where there is one.
+Error messages are one line, with the file and its line number.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_li
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-LONGEST_DOCUMENT = LONGEST_FIELD  # a whole corpus without a blank line is longer
+LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 _FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst)$")
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
-    """The files, once each, and the datasets that sources name."""
+    """Returns the files, each once, and the datasets that `sources` name."""
     origins: dict[str, Origin] = {}
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
-            raise IsADirectoryError(f"{source} is a folder: name its files, as in {source}/*.txt")
+            raise IsADirectoryError(f"{source} is a folder; name its files, as in {source}/*.txt")
         if path.is_file():
             origins[str(path)] = path
         elif glob.has_magic(source):
@@ -67,7 +67,7 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
 
 
 def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:
-    """Yields the texts of one file or dataset that are not empty."""
+    """Yields the texts of one file or dataset, without empty ones."""
     if isinstance(origin, datasets.Dataset) or origin.suffix.lower() in TABLES:
         rows = read_rows(origin, [text_column], encoding=encoding)
         texts = (text_of(row, text_column, where) for where, row in rows)
@@ -82,7 +82,9 @@ def _read_text(path: Path, encoding: str) -> Iterator[str]:
     with open_text(path, encoding) as file:
         number = 1
         for blank, group in groupby(file, key=str.isspace):
-            lines, size, first = [], 0, number
+            lines = []
+            size = 0
+            first = number
             for line in group:
                 number += 1
                 if not blank:
@@ -97,7 +99,7 @@ def _read_text(path: Path, encoding: str) -> Iterator[str]:
 
 
 def codec(encoding: str) -> str:
-    """The encoding's own name; that of UTF-8 skips a byte order mark."""
+    """Returns the canonical name of an encoding; for UTF-8 the variant that skips a byte order mark."""
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
@@ -106,7 +108,7 @@ def codec(encoding: str) -> str:
 
 
 class Texts:
-    """The column `text` of a dataset, to be walked any number of times, a few documents in memory at a time.
+    """Iterates over the column `text` of a dataset, any number of times, with a few documents in memory.
 
     Nulls are empty texts.
     """

@@ -1,7 +1,7 @@
-"""Rows of tables: csv, tsv, JSON and parquet files, and datasets from the Hugging Face hub, read as streams.
+"""Streams the rows of tables: csv, tsv, JSON and parquet files, and datasets from the Hugging Face hub.
 
-Mistakes in a file are told in one line, with the file and the line in it. That is why files are not left to `datasets`,
-which reads whole blocks and cannot say. Nothing in a source is ever run.
+Error messages are one line, with the file and its line number. `datasets` could read files too, but in whole blocks and
+without line numbers. No code in a source is ever run.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ def read_rows(
     header: bool = True,
     skipped: list[str] | None = None,
 ) -> Iterator[tuple[str, Row]]:
-    """Yields the rows of a file or a dataset, each after its place.
+    """Yields the place and the values of each row of a file or dataset.
 
-    The name's end tells the kind: .csv; .tsv, in which quotes mean nothing; .jsonl or .ndjson, an object a line; .json,
-    the same or one array of objects; .parquet. Columns of class labels hold the names of the classes, and None where a
-    dataset says -1: no label.
+    The suffix decides the format: .csv; .tsv, without quoting; .jsonl or .ndjson, one object per line; .json, the same
+    or one array of objects; .parquet. Columns of class labels give the names of the classes, and None for the -1 that
+    means "no label" in a dataset.
 
     Args:
-        columns: those to read; every one where None.
-        header: whether the first line of a csv or tsv names its columns. Where it does not they are "1", "2" and so on.
-        skipped: takes the messages about rows of a csv or tsv that have too many or too few fields, and these rows are
-            left out. Where None, such a row is an error.
+        columns: the columns to read; None reads all.
+        header: whether the first line of a csv or tsv file names its columns. Otherwise they are "1", "2" and so on.
+        skipped: a list for messages about rows of a csv or tsv file with missing or extra fields, which are then
+            skipped. With None such a row is an error.
 
     Returns:
-        Pairs of a place, as in `train.tsv:17` (a line of a text, a row of anything else, both from 1), and the values.
+        Pairs of a place, as in `train.tsv:17` (the line of a text file, otherwise the row, from 1), and the values.
 
     Raises:
-        ValueError: a column that is missing, a row that cannot be read, a kind of file that has no rows.
+        ValueError: a missing column, an invalid row, or a file format without rows.
     """
     if isinstance(origin, datasets.Dataset):
         return _read_dataset(origin, columns)
@@ -62,22 +62,22 @@ def read_rows(
             return _read_json(origin, columns, encoding)
         case ".parquet":
             return _read_parquet(origin, columns)
-    raise ValueError(f"{origin}: rows are read from {', '.join(sorted(TABLES))}, not from {origin.suffix or 'others'}")
+    raise ValueError(f"{origin}: tables are {', '.join(sorted(TABLES))} files")
 
 
 TABLES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"})
 
 
 def is_delimited(origin: Origin) -> bool:
-    """Says whether rows are lines of fields, the first of which may be a header."""
+    """Returns whether this is a csv or tsv file, whose first line may be a header."""
     return not isinstance(origin, datasets.Dataset) and origin.suffix.lower() in {".csv", ".tsv"}
 
 
 def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = True) -> list[str]:
-    """The names of the columns, which are those of the first row.
+    """Returns the names of the columns of the first row.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: no rows.
     """
     for _, row in read_rows(origin, encoding=encoding, header=header, skipped=[]):
         return list(row)
@@ -85,7 +85,7 @@ def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = 
 
 
 def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
-    """The names of the classes in a column in the order that a dataset declares them, or None where it does not."""
+    """Returns the class names of a column in the order that a dataset declares; None if it declares none."""
     if isinstance(origin, datasets.Dataset):
         features = origin.features
     elif origin.suffix.lower() == ".parquet":
@@ -98,10 +98,10 @@ def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
 
 
 def text_of(row: Row, column: str, where: str) -> str | None:
-    """The text in a column; None where there is none.
+    """Returns the text in a column; None for a null.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the column holds something else.
     """
     text = row[column]
     if not isinstance(text, str | None):
@@ -110,19 +110,19 @@ def text_of(row: Row, column: str, where: str) -> str | None:
 
 
 def no_rows(source: object) -> ValueError:
-    """The error that there is nothing in a source."""
+    """Returns the error for an empty source."""
     return ValueError(f"{source}: no rows")
 
 
 def require_columns(where: object, wanted: Iterable[str], found: Collection[str]) -> None:
-    """Raises a ValueError for the first column that is wanted and not there."""
+    """Raises a ValueError for the first missing column."""
     for name in wanted:
         if name not in found:
             raise ValueError(f"{where}: no column {name!r} among {', '.join(found) or 'none'}")
 
 
 def name_of(origin: Origin) -> str:
-    """The path of a file; `glue[train]` for the split of a dataset."""
+    """Returns the path of a file, or `glue[train]` for the split of a dataset."""
     if isinstance(origin, Path):
         return str(origin)
     name = origin.info.dataset_name or "the dataset"
@@ -131,17 +131,17 @@ def name_of(origin: Origin) -> str:
 
 @contextmanager
 def open_text(path: Path, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a text. One that turns out not to be in the encoding is a ValueError with the first line that is not."""
+    """Opens a text file; bytes that are not in the encoding raise a ValueError with their line number."""
     try:
         with path.open(encoding=encoding, newline=newline) as file:
             yield file
     except UnicodeDecodeError:
         line = _undecodable_line(path, encoding)
-        raise ValueError(f"{path}:{line}: not {encoding.removesuffix('-sig')}; --encoding says what it is") from None
+        raise ValueError(f"{path}:{line}: not {encoding.removesuffix('-sig')}; set `encoding`") from None
 
 
 def _undecodable_line(path: Path, encoding: str) -> int:
-    """The number of the first line that is not in the encoding: the reader, which reads in blocks, does not know."""
+    """Returns the number of the first line that is not in the encoding; files are decoded in blocks, without one."""
     codecs.register_error("bert_jax.mark", lambda error: ("\udc80", getattr(error, "end", 0)))
     with path.open(encoding=encoding, errors="bert_jax.mark") as file:
         return next(number for number, line in enumerate(file, 1) if "\udc80" in line)
@@ -164,7 +164,7 @@ def _read_delimited(
             if not fields:
                 blank.append(line)
                 continue
-            if columns and len(names) == 1:  # between others, a blank line is a row whose only field is empty
+            if columns and len(names) == 1:  # in a table of one column a blank line is an empty field
                 yield from ((f"{path}:{number}", dict.fromkeys(columns, "")) for number in blank)
             blank.clear()
             if len(fields) == len(names):
@@ -178,7 +178,7 @@ def _read_delimited(
 
 
 def _split_lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """The rows, each after the number of the line it begins in; a blank line has no field."""
+    """Yields the line number and the fields of each row; a blank line has no fields."""
     csv.field_size_limit(LONGEST_FIELD)
     if path.suffix.lower() == ".csv":
         rows = csv.reader(file, strict=True)
@@ -244,7 +244,7 @@ def _read_dataset(dataset: datasets.Dataset, columns: Sequence[str] | None) -> I
 def _named_rows(
     name: object, tables: Iterable[pa.Table | pa.RecordBatch], features: datasets.Features
 ) -> Iterator[tuple[str, Row]]:
-    """Numbers the rows of pieces of a table, and gives classes their names."""
+    """Yields the rows of a table in pieces, with their places and with class names instead of ids."""
     namers = {column: namer for column, feature in features.items() if (namer := _namer(feature))}
     number = 0
     for table in tables:
@@ -257,7 +257,7 @@ def _named_rows(
 
 
 def _namer(feature: Any) -> Callable[[Any], Any] | None:
-    """A function from a class, or a list of classes, to names; None for what holds none."""
+    """Returns a function from class ids, or lists of them, to names; None for a feature without classes."""
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
         return lambda value: names[value] if value >= 0 else None
@@ -273,12 +273,12 @@ def _open_parquet(path: Path) -> parquet.ParquetFile:
 
 
 def _declared_features(schema: pa.Schema) -> datasets.Features:
-    """The features of a parquet file that `datasets` wrote; none for those of others."""
+    """Returns the features of a parquet file written by `datasets`; none for other files."""
     if b"huggingface" in (schema.metadata or {}):
         return datasets.Features.from_arrow_schema(schema)
     return datasets.Features()
 
 
 def first_line(error: BaseException) -> str:
-    """What a message begins with: those of libraries may go on for pages."""
+    """Returns the first line of a message; some libraries write pages."""
     return str(error).strip().split("\n")[0]

@@ -1,6 +1,6 @@
-"""Sentences of words with a tag each: CoNLL files, and tables with lists of words and of tags.
+"""Reads sentences of words with a tag each: CoNLL files, and tables with lists of words and tags.
 
-A CoNLL file has a word a line, its tag behind it; an empty line, or one of nothing but white space, ends a sentence.
+A CoNLL file has one word and its tag per line; a blank line ends a sentence.
 
 References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003.
 """
@@ -8,20 +8,32 @@ References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bert_jax.data.readers.examples import TaggedExample
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, column_names, name_of, no_rows, open_text, read_rows, require_columns
-from bert_jax.data.readers.texts import class_name
+from bert_jax.data.readers.texts import LABELS, TEXTS, class_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels", "ner", "pos_tags")
+HEADER_WORDS = frozenset({*TEXTS, *WORDS, "token", "word"})  # what a header calls the first column of a table
+HEADER_TAGS = frozenset({*LABELS, *TAGS, "tag"})  # and the last one
 TABLES_WITH_LISTS = frozenset({".json", ".jsonl", ".ndjson", ".parquet"})
 DOCUMENT_START = "-DOCSTART-"
+MAX_SENTENCE_WORDS = 5_000  # words; a longer one is a file without blank lines
+MAX_PARTS_PER_WORD = 4.0  # on average; columns of more space-separated parts hold texts
+CONLL = "a CoNLL file has one word and its tag per line, and a blank line after each sentence"
+
+
+class TagColumns(NamedTuple):
+    """The columns of words and tags: names, or in CoNLL files numbers from 1; `tags` is None without tags."""
+
+    words: str
+    tags: str | None
 
 
 def read_tagged(
@@ -31,82 +43,61 @@ def read_tagged(
     tag_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
-) -> list[TaggedExample]:
+) -> tuple[list[TaggedExample], TagColumns]:
     """Reads sentences of tagged words.
 
     Args:
-        source: a file, a pattern of files, or a dataset on the hub. JSON and parquet files have a sentence a row; any
-            other file is CoNLL, its columns set apart by tabs if the first line has one, else by white space.
-        word_column: where the words are: a name (by default `tokens` or `words`), or in CoNLL a number from 1 (1).
-        tag_column: where the tags are: a name (by default `ner_tags`, `tags`, ...), or in CoNLL a number (the last).
+        source: a file, a pattern of files, or a dataset on the hub. JSON and parquet files have one sentence per row;
+            any other file is CoNLL, with columns separated by tabs if its first line has one, otherwise by space.
+        word_column: the column of words: a name (default: `tokens` or `words`), or in CoNLL a number (default: 1).
+        tag_column: the column of tags: a name (default: `ner_tags`, `tags`, ...), or in CoNLL a number (default: the
+            last column).
         split: of a dataset on the hub.
         encoding: of the files.
 
     Returns:
-        The sentences in the order of their source; without tags where there is only a column of words.
+        The sentences in the order of the source, without tags if there is only a column of words; and the columns of
+        the first file.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such source or column, an invalid row, or a file that is not CoNLL; the message has
+            file and line.
     """
+    encoding = codec(encoding)
     examples: list[TaggedExample] = []
+    columns: TagColumns | None = None
     for origin in find_origins([source], split):
-        if isinstance(origin, Path) and _is_conll(origin):
-            examples.extend(_read_conll(origin, word_column, tag_column, codec(encoding)))
+        if isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS:
+            found, sentences = _read_conll(origin, word_column, tag_column, encoding)
         else:
-            examples.extend(_read_lists(origin, word_column, tag_column, codec(encoding)))
-    if not examples:
+            found = _find_columns(origin, word_column, tag_column, encoding)
+            sentences = list(_read_lists(origin, found, encoding))
+        columns = columns or found
+        examples += sentences
+    if not examples or columns is None:
         raise no_rows(source)
-    return examples
+    return examples, columns
 
 
-def find_tag_columns(
-    source: str,
-    *,
-    word_column: str | None = None,
-    tag_column: str | None = None,
-    split: str = "train",
-    encoding: str = "utf-8",
-) -> tuple[str, str | None]:
-    """Finds the columns of the words and of the tags, None where there are no tags; those of CoNLL are numbered.
-
-    Raises:
-        OSError, ValueError: no such source, no such column, none that is known to hold words.
-    """
-    [origin, *_], encoding = find_origins([source], split), codec(encoding)
-    if not _is_conll(origin):
-        return _find_lists(origin, word_column, tag_column, encoding)
-    assert isinstance(origin, Path)
-    width = next((len(fields) for _, fields in _split_conll(origin, encoding) if fields), 1)
-    return word_column or "1", tag_column or (str(width) if width > 1 else None)
-
-
-def _is_conll(origin: Origin) -> bool:
-    return isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS
-
-
-def _find_lists(
-    origin: Origin, word_column: str | None, tag_column: str | None, encoding: str
-) -> tuple[str, str | None]:
+def _find_columns(origin: Origin, word_column: str | None, tag_column: str | None, encoding: str) -> TagColumns:
     names = column_names(origin, encoding=encoding)
     require_columns(name_of(origin), [name for name in (word_column, tag_column) if name], names)
-    words_in = word_column or next((name for name in WORDS if name in names), None)
-    if words_in is None:
-        raise ValueError(f"{name_of(origin)}: which column holds the words? There are {', '.join(names)}")
-    return words_in, tag_column or next((name for name in TAGS if name in names), None)
+    words = word_column or next((name for name in WORDS if name in names), None)
+    if words is None:
+        remedy = f"There are {', '.join(names)}; name it with `word_column`"
+        raise ValueError(f"{name_of(origin)}: which column holds the words? {remedy}")
+    return TagColumns(words, tag_column or next((name for name in TAGS if name in names), None))
 
 
-def _read_lists(
-    origin: Origin, word_column: str | None, tag_column: str | None, encoding: str
-) -> Iterator[TaggedExample]:
-    words_in, tags_in = _find_lists(origin, word_column, tag_column, encoding)
-    for where, row in read_rows(origin, [name for name in (words_in, tags_in) if name], encoding=encoding):
-        words = _list_in(row, words_in, where)
+def _read_lists(origin: Origin, columns: TagColumns, encoding: str) -> Iterator[TaggedExample]:
+    for where, row in read_rows(origin, [name for name in columns if name], encoding=encoding):
+        words = _list_in(row, columns.words, where)
         for word in words:
             if not isinstance(word, str):
-                raise ValueError(f"{where}: {words_in!r} holds {word!r}, which is not a word")
+                raise ValueError(f"{where}: {columns.words!r} holds {word!r}, which is not a word")
         tags = None
-        if tags_in is not None and row[tags_in] is not None:
-            tags = tuple(class_name(tag, f"{where}: {tags_in!r}") for tag in _list_in(row, tags_in, where))
+        if columns.tags is not None and row[columns.tags] is not None:
+            tags = tuple(class_name(tag, f"{where}: {columns.tags!r}") for tag in _list_in(row, columns.tags, where))
             if len(tags) != len(words):
                 raise ValueError(f"{where}: {len(words)} words and {len(tags)} tags")
         yield TaggedExample(tuple(words), tags, where)
@@ -118,35 +109,53 @@ def _list_in(row: dict[str, Any], column: str, where: str) -> list[Any]:
     return row[column]
 
 
-def _read_conll(path: Path, word_column: str | None, tag_column: str | None, encoding: str) -> Iterator[TaggedExample]:
+def _read_conll(
+    path: Path, word_column: str | None, tag_column: str | None, encoding: str
+) -> tuple[TagColumns, list[TaggedExample]]:
+    examples: list[TaggedExample] = []
     words: list[str] = []
     tags: list[str] = []
     where = ""
+    width = 1
     for line, fields in _split_conll(path, encoding):
         if fields:
-            word_at, tag_at = (_place(path, column, fields) for column in (word_column or "1", tag_column))
-            where = where if words else f"{path}:{line}"
-            words.append(fields[word_at])
-            tags.extend(fields[tag_at:][:1] if len(fields) > 1 else ())
+            if not words:
+                where = f"{path}:{line}"
+            width = len(fields)
+            words.append(fields[_field_index(path, word_column or "1", width)])
+            if width > 1:
+                tags.append(fields[_field_index(path, tag_column or str(width), width)])
+            if len(words) > MAX_SENTENCE_WORDS:
+                raise ValueError(f"{where}: a sentence of more than {MAX_SENTENCE_WORDS:,} words; {CONLL}")
         elif words:
-            yield TaggedExample(tuple(words), tuple(tags) or None, where)
-            words, tags = [], []
+            examples.append(TaggedExample(tuple(words), tuple(tags) or None, where))
+            words = []
+            tags = []
+    _require_words(path, examples)
+    return TagColumns(word_column or "1", tag_column or (str(width) if width > 1 else None)), examples
 
 
-def _place(path: Path, column: str | None, fields: list[str]) -> int:
-    """Where the column of a number from 1 is among the fields; the last one by default."""
-    if column is None:
-        return len(fields) - 1
-    if not column.isdecimal() or not 1 <= int(column) <= len(fields):
-        raise ValueError(f"{path}: no column {column!r} among 1 to {len(fields)}: a CoNLL file has numbers for names")
+def _require_words(path: Path, examples: list[TaggedExample]) -> None:
+    """Raises ValueError if the first columns are texts, as in a table to classify, not words."""
+    parts = [len(word.split()) for example in examples for word in example.words]
+    if parts and sum(parts) > MAX_PARTS_PER_WORD * len(parts):
+        mean = sum(parts) / len(parts)
+        raise ValueError(f"{path}: the words have {mean:.0f} parts on average, so they are texts; {CONLL}")
+
+
+def _field_index(path: Path, column: str, width: int) -> int:
+    """Returns the index of the column with a number from 1."""
+    if not column.isdecimal() or not 1 <= int(column) <= width:
+        raise ValueError(f"{path}: no column {column!r} among 1 to {width}; columns of a CoNLL file are numbered")
     return int(column) - 1
 
 
 def _split_conll(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """The columns of each line, equally many in all but those that end a sentence, which have none."""
+    """Yields line numbers and fields: the same number in all lines, and none where a sentence ends."""
     if path.suffix.lower() == ".csv":
         raise ValueError(f"{path}: tagged words are read from CoNLL, JSON and parquet files, not from .csv")
-    separator, width = None, 0
+    separator = None
+    width = 0
     with open_text(path, encoding) as file:
         for number, line in enumerate(file, 1):
             if line.isspace() or line.startswith(DOCUMENT_START):
@@ -154,6 +163,8 @@ def _split_conll(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
                 continue
             separator = separator or ("\t" if "\t" in line else None)
             fields = line.rstrip().split(separator)
+            if width == 0 and fields[0].lower() in HEADER_WORDS and fields[-1].lower() in HEADER_TAGS:
+                raise ValueError(f"{path}:{number}: {line.rstrip()!r} is a header; {CONLL}")
             width = width or len(fields)
             if not fields[0] or len(fields) == 1 < width:
                 raise ValueError(f"{path}:{number}: {line.rstrip()!r} is not a word and its tag")

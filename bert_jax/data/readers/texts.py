@@ -1,4 +1,4 @@
-"""Texts and pairs of texts to classify or to score, out of tables."""
+"""Reads texts and pairs of texts, with their labels, from tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bert_jax.data.readers.tables import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What columns are called in the data sets people use; the first that is there is taken.
+# Names of columns in common data sets; the first one in the table is used.
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
     ("question", "passage"), ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
@@ -36,73 +36,18 @@ LABELS = ("label", "labels", "score", "gold_label", "class", "category", "target
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Where in a table the texts and their labels are.
+    """The columns of texts and labels in a table.
 
     Attributes:
-        label: None where there is none.
-        classes: the names of the classes in the order that the table declares them; None where it declares none.
+        pair: None without second texts.
+        label: None without labels.
+        classes: the class names in the order that the table declares; None if it declares none.
     """
 
     text: str
     pair: str | None
     label: str | None
     classes: tuple[str, ...] | None
-
-
-def find_text_columns(
-    source: str,
-    *,
-    text_column: str | None = None,
-    pair_column: str | None = None,
-    label_column: str | None = None,
-    split: str = "train",
-    encoding: str = "utf-8",
-    header: bool = True,
-    guess_label: bool = True,
-) -> TextColumns:
-    """Finds the columns of a source that are not named by what columns are usually called.
-
-    A second text is looked for only where neither is named, a label only with `guess_label`. Capital and small letters
-    are the same here.
-
-    Raises:
-        OSError, ValueError: no such source, no such column, none that is known to hold a text.
-    """
-    named = (text_column, pair_column, label_column)
-    return _find_columns(find_origins([source], split)[0], named, codec(encoding), header, guess_label)
-
-
-def _find_columns(
-    origin: Origin, named: tuple[str | None, str | None, str | None], encoding: str, header: bool, guess_label: bool
-) -> TextColumns:
-    names = column_names(origin, encoding=encoding, header=header)
-    require_columns(name_of(origin), [name for name in named if name], names)
-    text_column, pair_column, label_column = named
-    known = {name.lower(): name for name in reversed(names)}
-    free = [known[name] for name in LABELS if name in known and known[name] not in named]
-    label = label_column or (next(iter(free), None) if guess_label else None)
-    if text_column is None:
-        text_column, guessed = _guess_texts({name: own for name, own in known.items() if own not in named})
-        pair_column = pair_column or guessed
-    if text_column is None:
-        ways = "name it with --text-column"
-        if header and is_delimited(origin):
-            ways += ", or say --no-header if these are data"
-        raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}; {ways}")
-    for name, count in Counter(filter(None, (text_column, pair_column, label))).items():
-        if count > 1:
-            raise ValueError(f"{name_of(origin)}: the column {name!r} cannot be two of text, pair and label")
-    return TextColumns(text_column, pair_column, label, class_names(origin, label) if label else None)
-
-
-def _guess_texts(known: dict[str, str]) -> tuple[str | None, str | None]:
-    for first, second in PAIRS:
-        if first in known and second in known:
-            return known[first], known[second]
-    for name in TEXTS:
-        if name in known:
-            return known[name], None
-    return (next(iter(known.values())) if len(known) == 1 else None), None
 
 
 def read_texts(
@@ -117,47 +62,90 @@ def read_texts(
     encoding: str = "utf-8",
     header: bool = True,
     guess_label: bool = True,
-) -> list[TextExample]:
+) -> tuple[list[TextExample], TextColumns]:
     """Reads texts, or pairs of texts, with their labels.
 
     Args:
         source: a file, a pattern of files, or a dataset on the hub, as in `nyu-mll/glue:sst2`.
-        text_column: this and the two below, where None, are what `find_text_columns` finds.
-        problem_type: one of Hugging Face's. A label is the name of a class (a number's name is its digits), for
+        text_column: None finds this and the next two by common names, in upper or lower case; a second text only if
+            `pair_column` and `text_column` are both None.
+        problem_type: one of Hugging Face's. A label is the name of a class (of a number, its digits), for
             `multi_label_classification` a list of such names, and for `regression` a finite number or a list of them.
-        label_separator: between the names where several stand in one text.
+        label_separator: between the names of several classes in one field.
         split: of a dataset on the hub.
         encoding: of the files.
-        header: whether the first line of a csv or tsv names its columns. Else they are "1", "2" and so on.
-        guess_label: whether a label is looked for where its column is not named.
+        header: whether the first line of a csv or tsv file names its columns. Otherwise they are "1", "2" and so on.
+        guess_label: whether to find the label by common names too.
 
     Returns:
-        The examples in the order of their source; where a row has no label, that is None.
+        The examples in the order of the source, with label None in rows without one; and the columns.
 
     Raises:
-        OSError, ValueError: with a line that says what was wanted, what came, and where.
+        OSError, ValueError: no such source or column, or an invalid row; the message has file and line.
     """
     if problem_type not in PROBLEM_TYPES:
-        raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
-    origins, encoding = find_origins([source], split), codec(encoding)
-    columns = _find_columns(origins[0], (text_column, pair_column, label_column), encoding, header, guess_label)
+        raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
+    origins = find_origins([source], split)
+    encoding = codec(encoding)
+    names = column_names(origins[0], encoding=encoding, header=header)
+    columns = _find_columns(origins[0], names, (text_column, pair_column, label_column), header, guess_label)
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     examples = []
     for origin in origins:
         for where, row in read_rows(origin, wanted, encoding=encoding, header=header):
-            text = given_text(row, columns.text, where)
-            pair = given_text(row, columns.pair, where) if columns.pair else None
+            text = require_text(row, columns.text, where)
+            pair = require_text(row, columns.pair, where) if columns.pair else None
             label = None
             if columns.label and row[columns.label] is not None:
                 label = parse_label(row[columns.label], problem_type, label_separator, f"{where}: {columns.label!r}")
             examples.append(TextExample(text, pair, label, where))
     if not examples:
         raise no_rows(source)
-    return examples
+    return examples, columns
 
 
-def given_text(row: dict[str, Any], column: str, where: str) -> str:
-    """The text in a column; that there is none is a ValueError."""
+def _find_columns(
+    origin: Origin,
+    names: Sequence[str],
+    named: tuple[str | None, str | None, str | None],
+    header: bool,
+    guess_label: bool,
+) -> TextColumns:
+    """Returns the columns that are named, and finds the others among `names`."""
+    require_columns(name_of(origin), [name for name in named if name], names)
+    text_column, pair_column, label_column = named
+    by_lower_name = {name.lower(): name for name in reversed(names)}
+    free = {lower: name for lower, name in by_lower_name.items() if name not in named}
+    if label_column is None and guess_label:
+        label_column = next((free[name] for name in LABELS if name in free), None)
+    if text_column is None:
+        text_column, guessed_pair = _guess_texts(free)
+        pair_column = pair_column or guessed_pair
+    if text_column is None:
+        remedy = "name it with `text_column`"
+        if header and is_delimited(origin):
+            remedy += ", or set `header=False` if these are data"
+        raise ValueError(f"{name_of(origin)}: which column holds the text? There are {', '.join(names)}; {remedy}")
+    for name, count in Counter(filter(None, (text_column, pair_column, label_column))).items():
+        if count > 1:
+            raise ValueError(f"{name_of(origin)}: column {name!r} can only be one of text, pair and label")
+    classes = class_names(origin, label_column) if label_column else None
+    return TextColumns(text_column, pair_column, label_column, classes)
+
+
+def _guess_texts(names: dict[str, str]) -> tuple[str | None, str | None]:
+    """Returns the columns of the text and of the second text, given {lower-case name: name}."""
+    for first, second in PAIRS:
+        if first in names and second in names:
+            return names[first], names[second]
+    for name in TEXTS:
+        if name in names:
+            return names[name], None
+    return (next(iter(names.values())) if len(names) == 1 else None), None
+
+
+def require_text(row: dict[str, Any], column: str, where: str) -> str:
+    """Returns the text in a column; raises ValueError if there is none."""
     text = text_of(row, column, where)
     if text is None:
         raise ValueError(f"{where}: no text in {column!r}")
@@ -165,10 +153,10 @@ def given_text(row: dict[str, Any], column: str, where: str) -> str:
 
 
 def parse_label(value: Any, problem_type: str, separator: str, where: str) -> Label | None:
-    """The label that a field holds, in the form its kind of problem has; None where the field is empty.
+    """Returns the label in a field, in the form of the problem; None for an empty field.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the field holds something else.
     """
     if problem_type == "regression":
         if isinstance(value, str) and not value.strip():
@@ -178,24 +166,28 @@ def parse_label(value: Any, problem_type: str, separator: str, where: str) -> La
         if isinstance(value, str):
             value = value.split(separator)
         parts: Sequence[Any] = value if isinstance(value, list) else [value]
-        return tuple(dict.fromkeys(name for part in parts if (name := class_name(part, where))))
+        names = [class_name(part, where) for part in parts]
+        return tuple(dict.fromkeys(name for name in names if name))  # each once, in order
     return class_name(value, where) or None
 
 
 def class_name(value: Any, where: str) -> str:
-    """The name of a class: a text without the space around it, or the digits of a whole number.
+    """Returns the name of a class: a text without surrounding space, or the digits of a whole number.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is something else.
     """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int):
         return str(value).strip()
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # whole numbers with gaps between them are often kept so
-    hints = {list: "; several labels make a multi_label_classification", float: "; scores make a regression"}
-    raise ValueError(f"{where} is no class but {value!r:.60}{hints.get(type(value), '')}")
+        return str(int(value))  # pandas stores whole numbers with missing values as floats
+    hints = {
+        list: "; for several labels use `problem_type=multi_label_classification`",
+        float: "; for scores use `problem_type=regression`",
+    }
+    raise ValueError(f"{where} is not a class: {value!r:.60}{hints.get(type(value), '')}")
 
 
 def _score(value: Any, where: str) -> float:
@@ -204,5 +196,5 @@ def _score(value: Any, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f"{where} is no finite number but {value!r:.60}")
+        raise ValueError(f"{where} is not a finite number: {value!r:.60}")
     return score

@@ -170,8 +170,8 @@ def test_nothing_is_encoded_to_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 10}, "max_length 10 leaves no context beside a question of max_question_length 7"),
-        ({"stride": 0}, "stride and max_question_length must be at least 1, got 0 and 7"),
+        ({"max_length": 10}, "`max_length` 10 has no room for a context beside a question of 7 tokens"),
+        ({"stride": 0}, "`stride` and `max_question_length` must be at least 1, got 0, 7"),
     ],
 )
 def test_impossible_numbers_are_refused(options, message):

@@ -90,7 +90,7 @@ def test_what_cannot_be_encoded_is_refused():
     two, three = (ChoiceExample("owl", ("a",) * number, None, f"swag.csv:{number}") for number in (2, 3))
     with pytest.raises(ValueError, match=r"swag.csv:3: 3 choices, where swag.csv:2 has 2"):
         encode_choices([two, three], small.tokenizer(), max_length=7)
-    with pytest.raises(ValueError, match=r"max_length must be at least 5, .* got 4"):
+    with pytest.raises(ValueError, match=r"`max_length` must be at least 5, .* got 4"):
         encode_choices([two], small.tokenizer(), max_length=4)
-    with pytest.raises(ValueError, match=r"max_length must be at least 3, .* got 2"):
+    with pytest.raises(ValueError, match=r"`max_length` must be at least 3, .* got 2"):
         encode_texts([TextExample("owl", None, None, "")], small.tokenizer(), max_length=2)

@@ -83,14 +83,14 @@ def test_a_sentence_without_tags_is_read_and_has_no_labels():
 
 
 def test_what_cannot_be_encoded_is_refused():
-    with pytest.raises(ValueError, match=r"train.conll:1: the tag 'B-owl' is none of O, B-place, I-place"):
+    with pytest.raises(ValueError, match=r"train.conll:1: tag 'B-owl' is not one of O, B-place, I-place"):
         encode(tagged([("owl", "O")], [("owl", "B-owl")]))
-    with pytest.raises(ValueError, match=r"max_length must be at least 3 and overlap at least 0, got 2 and 4"):
+    with pytest.raises(ValueError, match=r"`max_length` must be at least 3 and `overlap` at least 0, got 2 and 4"):
         encode([], max_length=2)
 
 
 def test_every_word_of_wnut_gets_its_tag_back():
-    examples = read_tagged(shared_file("wnut17/dev.conll"))
+    examples, _ = read_tagged(shared_file("wnut17/dev.conll"))
     names = label_names(examples)
     sequences = encode(examples, names=names, max_length=40, overlap=10)
     assert len(sequences) > len(examples)

@@ -1,11 +1,11 @@
-"""Texts with continuations are read in the layout of SWAG and in those like it."""
+"""Texts with continuations are read from the tables of SWAG and similar ones."""
 
 import json
 
 import datasets
 import pytest
 
-from bert_jax.data.readers.choices import ChoiceColumns, find_choice_columns, read_choices
+from bert_jax.data.readers.choices import ChoiceColumns, read_choices
 from bert_jax.data.readers.examples import ChoiceExample
 
 SWAG = """,video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1,ending2,ending3,label
@@ -14,11 +14,19 @@ SWAG = """,video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1
 """
 
 
-def test_the_tables_of_swag_are_read_whole(write):
+def read(source: str, **options) -> list[ChoiceExample]:
+    return read_choices(source, **options)[0]
+
+
+def columns_of(source: str, **options) -> ChoiceColumns:
+    return read_choices(source, **options)[1]
+
+
+def test_the_tables_of_swag_are_read(write):
     path = write("train.csv", SWAG)
     endings = ("ending0", "ending1", "ending2", "ending3")
-    assert find_choice_columns(path) == ChoiceColumns("sent1", "sent2", endings, "label")
-    assert read_choices(path) == [
+    assert columns_of(path) == ChoiceColumns("sent1", "sent2", endings, "label")
+    assert read(path) == [
         ChoiceExample(
             "He waits. ",
             ("A line forms.", "A line ends, soon.", "A line sings.", "A line falls."),
@@ -27,29 +35,29 @@ def test_the_tables_of_swag_are_read_whole(write):
         ),
         ChoiceExample("She runs.", ("She hides.", "She jumps.", "She eats.", "She sits."), None, f"{path}:3"),
     ]
-    [first, _] = read_choices(path, text_column="startphrase")
+    [first, _] = read(path, text_column="startphrase")
     assert (first.text, first.choices[0]) == ('He waits, "still". A line', "forms.")
 
 
-def test_named_columns_go_first(write):
+def test_named_columns_are_preferred(write):
     path = write("a.csv", "what,how,a,b,c,which\nthe owl,it,hooted,flew,sat,1\n")
     named = {"text_column": "what", "lead_column": "how", "choice_columns": ("c", "a"), "label_column": "which"}
-    assert find_choice_columns(path, **named) == ChoiceColumns("what", "how", ("c", "a"), "which")
-    assert read_choices(path, **named) == [ChoiceExample("the owl", ("it sat", "it hooted"), 1, f"{path}:2")]
+    assert columns_of(path, **named) == ChoiceColumns("what", "how", ("c", "a"), "which")
+    assert read(path, **named) == [ChoiceExample("the owl", ("it sat", "it hooted"), 1, f"{path}:2")]
     for changed in ({"choice_columns": ("c", "absent")}, {"lead_column": "absent"}):
         with pytest.raises(ValueError, match="no column 'absent' among what, how, a, b, c, which"):
-            read_choices(path, **{**named, **changed})
+            read(path, **{**named, **changed})
 
 
-def test_the_header_decides(write, monkeypatch):
+def test_columns_are_found_by_common_names(write, monkeypatch):
     rows = [{"startphrase": "a", "ending1": "c", "ending0": "b", "gold": "1"}]
     path = write("a.jsonl", "\n".join(map(json.dumps, rows)))
-    assert find_choice_columns(path) == ChoiceColumns("startphrase", None, ("ending0", "ending1"), None)
-    assert read_choices(path) == [ChoiceExample("a", ("b", "c"), None, f"{path}:1")]
-    assert read_choices(path, label_column="gold")[0].label == 1
+    assert columns_of(path) == ChoiceColumns("startphrase", None, ("ending0", "ending1"), None)
+    assert read(path) == [ChoiceExample("a", ("b", "c"), None, f"{path}:1")]
+    assert read(path, label_column="gold")[0].label == 1
     path = write("letters.jsonl", json.dumps({"ctx": "a", "endings": ["b", "c"], "label": "B"}))
-    assert read_choices(path)[0].label == 1
-    assert read_choices(path, guess_label=False)[0].label is None
+    assert read(path)[0].label == 1
+    assert read(path, guess_label=False)[0].label is None
     features = datasets.Features(
         {
             "ctx": datasets.Value("string"),
@@ -60,7 +68,7 @@ def test_the_header_decides(write, monkeypatch):
     table = {"ctx": ["a"], "endings": [["b", "c", "d"]], "label": [2]}
     hub = datasets.Dataset.from_dict(table, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: hub)
-    assert read_choices("some-one/choices") == [ChoiceExample("a", ("b", "c", "d"), 2, "the dataset:1")]
+    assert read("some-one/choices") == [ChoiceExample("a", ("b", "c", "d"), 2, "the dataset:1")]
 
 
 @pytest.mark.parametrize(
@@ -68,31 +76,34 @@ def test_the_header_decides(write, monkeypatch):
     [
         (
             {"ctx": "a", "endings": ["b", "c"], "label": 2},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '2'$",
+            r"a\.jsonl:2: 'label' must be a number from 0 to 1 or a letter from A to B, got '2'$",
         ),
         (
             {"ctx": "a", "endings": ["b", "c"], "label": -1},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but '-1'$",
+            r"a\.jsonl:2: 'label' must be a number from 0 to 1 or a letter from A to B, got '-1'$",
         ),
         (
             {"ctx": "a", "endings": ["b", "c"], "label": "b"},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'b'$",
+            r"a\.jsonl:2: 'label' must be a number from 0 to 1 or a letter from A to B, got 'b'$",
         ),
         (
             {"ctx": "a", "endings": ["b", "c"], "label": "C"},
-            r"a\.jsonl:2: 'label' is not a number from 0 to 1 or a letter from A to B but 'C'$",
+            r"a\.jsonl:2: 'label' must be a number from 0 to 1 or a letter from A to B, got 'C'$",
         ),
         ({"ctx": "a", "endings": ["b", "c", "d"], "label": 2}, r"a\.jsonl:2: 3 choices, .*a\.jsonl:1 has 2"),
-        ({"ctx": "a", "endings": ["b"], "label": 0}, r"a\.jsonl:2: wanted two texts or more .* 'endings', got \['b'\]"),
-        ({"ctx": "a", "endings": ["b", 1], "label": 0}, r"a\.jsonl:2: wanted two texts or more"),
+        (
+            {"ctx": "a", "endings": ["b"], "label": 0},
+            r"a\.jsonl:2: 'endings' must hold at least two texts .*, got \['b'\]",
+        ),
+        ({"ctx": "a", "endings": ["b", 1], "label": 0}, r"a\.jsonl:2: 'endings' must hold at least two texts"),
         ({"ctx": None, "endings": ["b", "c"], "label": 0}, r"a\.jsonl:2: no text in 'ctx'"),
         ({"ctx": "a", "endings": ["b", "c"]}, r"a\.jsonl:2: no column 'label' among ctx, endings"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(write, row, message):
+def test_an_error_names_its_line(write, row, message):
     good = {"ctx": "a", "endings": ["b", "c"], "label": 1}
     with pytest.raises(ValueError, match=message):
-        read_choices(write("a.jsonl", f"{json.dumps(good)}\n{json.dumps(row)}\n"))
+        read(write("a.jsonl", f"{json.dumps(good)}\n{json.dumps(row)}\n"))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +117,6 @@ def test_a_mistake_is_told_with_its_line(write, row, message):
         ("sent1,ending0,ending1\n", r"a\.csv: no rows"),
     ],
 )
-def test_a_table_without_choices_is_refused(write, content, message):
+def test_a_table_without_choices_is_an_error(write, content, message):
     with pytest.raises(ValueError, match=message):
-        read_choices(write("a.csv", content))
+        read(write("a.csv", content))

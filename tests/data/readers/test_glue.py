@@ -102,7 +102,7 @@ def test_the_hub_gives_the_same_names(monkeypatch, task, split, labels, expected
 def test_tasks_are_found_by_either_name():
     for task in GLUE.values():
         assert glue_task(task.name) is glue_task(task.config.upper()) is task
-    with pytest.raises(ValueError, match="no such task of GLUE: 'squad'; there are cola, sst2, mrpc, stsb, qqp, mnli"):
+    with pytest.raises(ValueError, match="no GLUE task 'squad'; the tasks are cola, sst2, mrpc, stsb, qqp, mnli"):
         glue_task("squad")
 
 
@@ -116,15 +116,17 @@ def test_what_glue_reports_is_scored():
 
 
 def test_mistakes_are_told(write, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="MNLI has no split 'validation' but train, validation_matched, valid"):
+    with pytest.raises(
+        ValueError, match="MNLI has no split 'validation'; its splits are train, validation_matched, valid"
+    ):
         read_glue("mnli", "validation", tmp_path)
     monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=ConnectionError("no network")))
-    with pytest.raises(OSError, match=r"no network; --glue-folder FOLDER takes GLUE's own FOLDER/RTE/dev\.tsv"):
+    with pytest.raises(OSError, match=r"no network; `glue_folder=FOLDER` reads GLUE's own FOLDER/RTE/dev\.tsv"):
         read_glue("rte", "validation")
     with pytest.raises(FileNotFoundError, match=r"no such file: .*RTE/dev\.tsv$"):
         read_glue("rte", "validation", tmp_path)
     write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label 'neutral' is none of entailment, not_entailment"):
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label 'neutral' is not one of entailment, not_entailment"):
         read_glue("rte", "validation", tmp_path)
     write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
     with pytest.raises(ValueError, match=r"dev\.tsv:2: 3 columns, the header has 4"):
@@ -133,5 +135,5 @@ def test_mistakes_are_told(write, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"dev\.tsv: no rows"):
         read_glue("rte", "validation", tmp_path)
     write("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\t\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label '' is none of the numbers"):
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label '' is not one of the numbers"):
         read_glue("stsb", "validation", tmp_path)

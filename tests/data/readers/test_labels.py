@@ -41,23 +41,23 @@ def test_tags_are_named_too():
 
 def test_names_that_are_given_keep_their_order_and_must_agree():
     assert label_names(examples_of("b", "a"), given=["b", "c", "a"]) == ("b", "c", "a")
-    with pytest.raises(ValueError, match=re.escape("a.tsv:3: the label 'd' is none of b, c, a")):
+    with pytest.raises(ValueError, match=re.escape("a.tsv:3: label 'd' is not one of b, c, a")):
         label_names(examples_of("b", "d"), given=["b", "c", "a"])
-    with pytest.raises(ValueError, match="a class is named twice in b, a, b"):
+    with pytest.raises(ValueError, match="duplicate class name in b, a, b"):
         label_names(examples_of("b", "a"), given=["b", "a", "b"])
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a", "a"], "a.tsv:2 to a.tsv:3: wanted two classes or more, found a"),
-        ([(), ()], "a.tsv:2 to a.tsv:3: wanted two classes or more, found none"),
-        ([], "no examples: wanted two classes or more, found none"),
+        (["a", "a"], "a.tsv:2 to a.tsv:3: needs at least two classes, got a"),
+        ([(), ()], "a.tsv:2 to a.tsv:3: needs at least two classes, got none"),
+        ([], "no examples: needs at least two classes, got none"),
         (["a", None, "b"], "a.tsv:3: no label"),
-        (["a", 0.5], "a.tsv:3: 0.5 is a score and no class"),
+        (["a", 0.5], "a.tsv:3: 0.5 is a score, not a class"),
     ],
 )
-def test_what_teaches_no_classes_is_refused(labels, message):
+def test_examples_without_two_classes_are_an_error(labels, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         label_names(examples_of(*labels))
 
@@ -80,23 +80,23 @@ def test_labels_become_the_array_of_their_problem(labels, encode, expected, dtyp
 @pytest.mark.parametrize(
     ("labels", "encode", "message"),
     [
-        (["a", "x"], encode_classes, "a.tsv:3: the label 'x' is none of a, b, c"),
-        ([("a",), ("b", "x")], encode_label_sets, "a.tsv:3: the label 'x' is none of a, b, c"),
+        (["a", "x"], encode_classes, "a.tsv:3: label 'x' is not one of a, b, c"),
+        ([("a",), ("b", "x")], encode_label_sets, "a.tsv:3: label 'x' is not one of a, b, c"),
         (["a", None], encode_classes, "a.tsv:3: no label"),
         ([1.0, None], encode_all_scores, "a.tsv:3: no label"),
-        (["a", ("b",)], encode_classes, "a.tsv:3: wanted one class, got ('b',)"),
-        (["a", ()], encode_classes, "a.tsv:3: wanted one class, got ()"),
-        (["a", 1.0], encode_classes, "a.tsv:3: 1.0 is a score and no class"),
-        ([1.0, "a"], encode_all_scores, "a.tsv:3: 'a' is a class and no score"),
+        (["a", ("b",)], encode_classes, "a.tsv:3: needs one class, got ('b',)"),
+        (["a", ()], encode_classes, "a.tsv:3: needs one class, got ()"),
+        (["a", 1.0], encode_classes, "a.tsv:3: 1.0 is a score, not a class"),
+        ([1.0, "a"], encode_all_scores, "a.tsv:3: 'a' is a class, not a score"),
         ([1.0, (1.0, 2.0)], encode_all_scores, "a.tsv:3: 2 scores, a.tsv:2 has 1"),
     ],
 )
-def test_a_label_that_cannot_be_encoded_is_told_with_its_place(labels, encode, message):
+def test_the_error_for_an_invalid_label_names_its_place(labels, encode, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         encode(examples_of(*labels), ("a", "b", "c"))
 
 
-def test_numbers_will_do_where_classes_were_never_named():
+def test_numbers_stand_for_placeholder_names():
     examples = examples_of("1", "LABEL_0")
     np.testing.assert_array_equal(encode_classes(examples, ("LABEL_0", "LABEL_1")), [1, 0])
     for label in ("2", "LABEL_2"):

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import datasets
 import pytest
 from shared_data import shared_file
 
 from bert_jax.data.readers.examples import TaggedExample
-from bert_jax.data.readers.tagged import find_tag_columns, read_tagged
+from bert_jax.data.readers.tagged import read_tagged
 
 CONLL = """-DOCSTART- -X- -X- O
 
@@ -21,43 +22,51 @@ Peter NNP B-NP B-PER
 """
 
 
-def test_a_lone_tab_an_empty_line_and_the_end_close_a_sentence(write):
+def read(source: str, **options) -> list[TaggedExample]:
+    return read_tagged(source, **options)[0]
+
+
+def columns_of(source: str, **options) -> tuple[str, str | None]:
+    return read_tagged(source, **options)[1]
+
+
+def test_blank_lines_and_the_end_of_the_file_end_a_sentence(write):
     path = write("a.conll", "\n\na b\tB-x\n#\tO\n\t\n \t \n\ufeffc\tO\n\nd\tI-x\r\n")
-    assert read_tagged(path) == [
+    assert read(path) == [
         TaggedExample(("a b", "#"), ("B-x", "O"), f"{path}:3"),
         TaggedExample(("\ufeffc",), ("O",), f"{path}:7"),
         TaggedExample(("d",), ("I-x",), f"{path}:9"),
     ]
 
 
-def test_columns_are_told(write):
-    assert find_tag_columns(write("a.conll", CONLL)) == ("1", "4")
-    assert find_tag_columns(write("a.conll", CONLL), tag_column="2") == ("1", "2")
-    assert find_tag_columns(write("words.txt", "a\nb\n")) == ("1", None)
+def test_columns_are_found_by_common_names(write):
+    assert columns_of(write("a.conll", CONLL)) == ("1", "4")
+    assert columns_of(write("a.conll", CONLL), tag_column="2") == ("1", "2")
+    assert columns_of(write("words.txt", "a\nb\n")) == ("1", None)
     rows = write("a.jsonl", '{"words": ["a"], "ner": ["O"]}\n')
-    assert find_tag_columns(rows) == ("words", "ner")
+    assert columns_of(rows) == ("words", "ner")
     with pytest.raises(ValueError, match="no column 'tags' among words, ner"):
-        find_tag_columns(rows, tag_column="tags")
+        columns_of(rows, tag_column="tags")
 
 
 def test_the_first_column_holds_words_and_the_last_tags_unless_named(write):
     path = write("a.conll", CONLL)
-    assert read_tagged(path) == [
+    assert read(path) == [
         TaggedExample(("EU", "rejects"), ("B-ORG", "O"), f"{path}:3"),
         TaggedExample(("Peter",), ("B-PER",), f"{path}:8"),
     ]
-    read = read_tagged(path, word_column="2", tag_column="3")
-    assert [(example.words, example.tags) for example in read] == [
+    examples = read(path, word_column="2", tag_column="3")
+    assert [(example.words, example.tags) for example in examples] == [
         (("NNP", "VBZ"), ("B-NP", "B-VP")),
         (("NNP",), ("B-NP",)),
     ]
     for column in ("5", "0", "-1", "ner"):
         with pytest.raises(ValueError, match=rf"a\.conll: no column '{column}' among 1 to 4"):
-            read_tagged(path, tag_column=column)
+            read(path, tag_column=column)
 
 
-def test_words_alone_have_no_tags(write):
-    assert [(e.words, e.tags) for e in read_tagged(write("a.txt", "a\nb\n\nc"))] == [(("a", "b"), None), (("c",), None)]
+def test_words_may_have_no_tags(write):
+    assert [(e.words, e.tags) for e in read(write("a.txt", "a\nb\n\nc"))] == [(("a", "b"), None), (("c",), None)]
 
 
 @pytest.mark.parametrize(
@@ -69,19 +78,23 @@ def test_words_alone_have_no_tags(write):
         ("a\tO\n\tO\n", r"a\.conll:2: '\\tO' is not a word and its tag"),
         ("a O\nb c O\n", r"a\.conll:2: 3 columns, the lines before have 2"),
         ("a\n\nb O\n", r"a\.conll:3: 2 columns, the lines before have 1"),
+        ("sentence\tlabel\na film\t1\n", r"a\.conll:1: 'sentence\\tlabel' is a header; a CoNLL file has one word"),
+        ("token ner\na O\n", r"a\.conll:1: 'token ner' is a header; a CoNLL file has one word"),
+        ("it is a film of note\t1\nnone of it is bad\t0\n", r"a\.conll: the words have 6 parts on average"),
+        ("a O\n" * 5_001, r"a\.conll:1: a sentence of more than 5,000 words; .* a blank line after each sentence"),
         ("", r"a\.conll: no rows"),
         ("\n-DOCSTART- O\n\n", r"a\.conll: no rows"),
     ],
 )
-def test_a_mistake_in_a_conll_file_is_told_with_its_line(write, content, message):
+def test_an_error_in_a_conll_file_names_its_line(write, content, message):
     with pytest.raises(ValueError, match=message):
-        read_tagged(write("a.conll", content))
+        read(write("a.conll", content))
 
 
 def test_lists_of_words_and_tags_are_read_from_tables(write, monkeypatch):
     rows = [{"tokens": ["a", "b"], "ner_tags": ["O", 3]}, {"tokens": ["c"], "ner_tags": None}]
     path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    assert read_tagged(path) == [
+    assert read(path) == [
         TaggedExample(("a", "b"), ("O", "3"), f"{path}:1"),
         TaggedExample(("c",), None, f"{path}:2"),
     ]
@@ -89,8 +102,8 @@ def test_lists_of_words_and_tags_are_read_from_tables(write, monkeypatch):
     features = datasets.Features({"words": datasets.List(datasets.Value("string")), "pos": classes})
     hub = datasets.Dataset.from_dict({"words": [["a", "b"]], "pos": [[1, 0]]}, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: hub)
-    assert read_tagged("some-one/words", tag_column="pos")[0].tags == ("B-x", "O")
-    assert read_tagged("some-one/words")[0].tags is None
+    assert read("some-one/words", tag_column="pos")[0].tags == ("B-x", "O")
+    assert read("some-one/words")[0].tags is None
 
 
 @pytest.mark.parametrize(
@@ -99,24 +112,36 @@ def test_lists_of_words_and_tags_are_read_from_tables(write, monkeypatch):
         ({"tokens": ["a", "b"], "tags": ["O"]}, r"a\.jsonl:1: 2 words and 1 tags"),
         ({"tokens": "a b", "tags": ["O"]}, r"a\.jsonl:1: 'tokens' is not a list but a str"),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, r"a\.jsonl:1: 'tokens' holds None, which is not a word"),
-        ({"tokens": ["a"], "tags": [None]}, r"a\.jsonl:1: 'tags' is no class but None"),
+        ({"tokens": ["a"], "tags": [None]}, r"a\.jsonl:1: 'tags' is not a class: None"),
         ({"text": ["a"], "tags": ["O"]}, r"a\.jsonl: which column holds the words\? There are text, tags"),
     ],
 )
-def test_a_mistake_in_a_table_is_told_with_its_line(write, row, message):
+def test_an_error_in_a_table_names_its_line(write, row, message):
     with pytest.raises(ValueError, match=message):
-        read_tagged(write("a.jsonl", json.dumps(row)))
+        read(write("a.jsonl", json.dumps(row)))
 
 
-def test_a_csv_has_no_lists_of_words(write):
+def test_a_csv_file_is_an_error(write):
     with pytest.raises(ValueError, match=r"a\.csv: tagged words are read from CoNLL, JSON and parquet files"):
-        read_tagged(write("a.csv", "tokens,tags\na,O\n"))
+        read(write("a.csv", "tokens,tags\na,O\n"))
 
 
 @pytest.mark.parametrize(("name", "count", "words"), [("train", 3394, 62_730), ("dev", 1009, 15_733)])
 def test_real_sentences_are_read_whole(name, count, words):
-    examples = read_tagged(shared_file(f"wnut17/{name}.conll"))
+    examples = read(shared_file(f"wnut17/{name}.conll"))
     tags = Counter(tag for example in examples for tag in example.tags or ())
     assert len(examples) == count
     assert sum(tags.values()) == words
     assert len(tags) == 13
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_table_of_texts_to_classify_is_not_conll(tmp_path, header):
+    lines = Path(shared_file("sst2/dev.tsv")).read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "dev.tsv"
+    path.write_text("".join(lines if header else lines[1:]), encoding="utf-8")
+    message = (
+        r"dev\.tsv:1: 'sentence\\tlabel' is a header" if header else r"dev\.tsv: the words have 19 parts on average"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(str(path))
