@@ -151,8 +151,8 @@ class FillMask(Command):
 class Classify(Command):
     """Classify texts: the label and its score."""
 
-    top: int = 1
-    """Number of labels."""
+    top: int | None = None
+    """Number of labels per text. Default: the best label, or all labels of a model for several labels."""
     pairs: bool = False
     """Each line is two texts separated by a tab."""
 
@@ -162,7 +162,7 @@ class Classify(Command):
         return TextClassifier.load(self.model, **options)
 
     def options(self) -> dict[str, Any]:
-        return {"top": self.top}
+        return {} if self.top is None else {"top": self.top}
 
     def parse(self, text: str) -> Any:
         return columns(text, ("text", "text_pair")) if self.pairs else text

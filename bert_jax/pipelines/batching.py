@@ -1,10 +1,13 @@
-"""Sequences of any length through a function that is compiled for a few shapes.
+"""Runs sequences of any length through a function that is compiled for a few shapes.
 
-Sequences are collected, and packed: the longest first, each into the row where it leaves the least room, so that hardly
-any padding is computed. Rows have few lengths, and a batch of a length has a fixed number of them, as many as a budget
-of tokens allows. It leaves when it is full; what is left at the end goes row by row, or as one batch filled up with
-empty rows, whichever is less work. So each length is compiled at most twice, for many rows and for one. While the
-device works on a batch the next one is made, and the results of the batch before are fetched.
+Sequences are collected and packed (`data/packing.py`), so that little padding is computed. Rows have a few permitted
+lengths, and a batch has a fixed number of rows for each length, as many as fit a budget of tokens. Full batches run at
+once; the rest at the end runs row by row, or as one batch padded with empty rows, whichever is less work. So each
+length is compiled at most twice, for a full batch and for one row. While the device computes a batch, the next one is
+made and the results of the previous one are fetched.
+
+    budget 768 tokens, lengths 16 24 32 48 64 96 128: full batches are 12 x 64, 8 x 96 and 6 x 128; single rows have
+    any of the lengths. Sequences of 120, 60 and 30 tokens at the end: rows of 128 (120) and 96 (60 + 30), one each.
 
 References: Krell et al., Efficient Sequence Packing without Cross-contamination, 2021. Khomenko et al., Accelerating
 Recurrent Neural Network Training using Sequence Bucketing, 2016.
@@ -19,23 +22,24 @@ import jax
 import numpy as np
 
 from bert_jax.data.packing import PackedRows, members, pack
+from bert_jax.training.devices.compilations import CompilationCounter
 
-SHORTEST = 16, 24  # tokens of the first lengths; the others are these doubled, and doubled again
-SHARED = 64  # tokens of the shortest row that several sequences share
-SLOTS = 8  # sequences in a row, at most
-EXTRA = 4  # batches' worth of tokens that are collected beyond one unfinished batch of each length
-BUDGETS = {"cpu": 768}  # tokens of a batch, by platform; larger arrays cost a CPU fresh pages in every batch
-BUDGET = 16384  # elsewhere
-IDLE = 16  # a batch of one row costs no less than this part of a full one
+FIRST_LENGTHS = (16, 24)  # tokens; the other row lengths are these doubled repeatedly
+SHORTEST_SHARED = 64  # tokens of the shortest row that several sequences share
+SLOTS = 8  # maximum number of sequences in a row
+POOL_BATCHES = 4  # sequences collected beyond one unfinished batch of each length, in batches
+TOKEN_BUDGETS = {"cpu": 768}  # tokens of a batch by platform; larger arrays cost a CPU new pages in every batch
+TOKEN_BUDGET = 16384  # on other platforms
+MIN_ROW_FRACTION = 16  # a batch of one row costs at least 1/16 of a full batch
 
 
 class Encoded(NamedTuple):
     """One sequence for the model.
 
     Attributes:
-        ids: int32 [n], special tokens and all.
-        second: where segment B begins; n where there is none.
-        place: the position that is asked about, for an answer at one; None for an answer at each.
+        ids: int32 [n], with special tokens.
+        second: where segment B begins; n without a segment B.
+        place: the position whose result is needed; None for the results of all tokens.
     """
 
     ids: np.ndarray
@@ -47,8 +51,8 @@ Tagged = tuple[Any, Encoded]
 Batch = dict[str, np.ndarray]
 
 
-class Answered(NamedTuple):
-    """Where in the results of a batch a sequence finds its own: `results[row, start:stop]`."""
+class ResultSlice(NamedTuple):
+    """Where the result of a sequence is in the results of its batch: `results[row, start:stop]`."""
 
     tag: Any
     row: int
@@ -57,115 +61,118 @@ class Answered(NamedTuple):
 
 
 def row_lengths(max_length: int) -> tuple[int, ...]:
-    """Returns the lengths that rows may have.
+    """Returns the permitted lengths of rows.
 
     >>> row_lengths(100)
     (16, 24, 32, 48, 64, 96, 100)
     """
-    lengths = sorted(start << doubling for start in SHORTEST for doubling in range(max_length.bit_length()))
+    lengths = sorted(start << doubling for start in FIRST_LENGTHS for doubling in range(max_length.bit_length()))
     return (*(length for length in lengths if length < max_length), max_length)
 
 
 class Batcher:
     """Runs sequences through `function(params, batch, **options)`.
 
-    A batch is in the project's format: `input_ids`, `attention_mask`, `token_type_ids` and `position_ids`, int32
-    [B, T]; and, where sequences are asked at one place each, `places`, int32 [B, SLOTS]. Each result of the function is
-    [B, SLOTS, ...] then, and [B, T, ...] without.
+    A batch has `input_ids`, `attention_mask`, `token_type_ids` and `position_ids`, int32 [B, T]; and, for sequences
+    with a result at one place each, `places`, int32 [B, SLOTS]. The function returns arrays [B, SLOTS, ...] with
+    `places`, otherwise [B, T, ...].
 
     Args:
         params: the first argument; moved to the device once.
-        max_length: the longest sequence there will be.
-        batch_tokens: the tokens of a full batch, padding included; None: what suits the platform.
-
-    Attributes:
-        compilations: how often a shape (B, T) was compiled.
+        max_length: maximum length of a sequence.
+        batch_tokens: tokens of a full batch with padding; None: a default for the platform.
     """
 
     def __init__(
         self, function: Callable[..., Any], params: Any, *, max_length: int, batch_tokens: int | None = None
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+            raise ValueError(f"`batch_tokens` must be at least 1, got {batch_tokens}")
         self.function = function
         self.params = jax.device_put(params)
         self.lengths = row_lengths(max_length)
-        self.budget = batch_tokens or BUDGETS.get(jax.default_backend(), BUDGET)
-        self.compilations: Counter[tuple[int, ...]] = Counter()
-        self.compiled: dict[Hashable, Callable[..., Any]] = {}
+        self.budget = batch_tokens or TOKEN_BUDGETS.get(jax.default_backend(), TOKEN_BUDGET)
+        self.compiled: dict[Hashable, CompilationCounter] = {}
+
+    @property
+    def compilations(self) -> Counter[tuple[int, ...]]:
+        """The number of compilations by shape (B, T)."""
+        return sum((counter.shapes for counter in self.compiled.values()), Counter())
 
     def run(
         self, sequences: Iterable[Tagged], arrays: Mapping[str, Any] | None = None, **static: Any
     ) -> Iterator[tuple[Any, Any]]:
-        """Yields each sequence's tag and result, [1, ...] or [n, ...], in no particular order.
+        """Yields each sequence's tag and result, [1, ...] or [n, ...], in any order.
 
         Args:
-            sequences: read as the device gets on.
-            arrays: options of the function that are given to it with every batch.
-            **static: options of the function that are compiled in.
+            sequences: read as batches are needed.
+            arrays: array options of the function.
+            **static: options of the function that are constants of the compiled program.
         """
         compiled = self.compile(static)
-        pending: tuple[list[Answered], Any] | None = None
-        for answered, batch in self.batches(sequences):
+        pending: tuple[list[ResultSlice], Any] | None = None
+        for slices, batch in self.batches(sequences):
             results = compiled(self.params, batch, arrays or {})
             for leaf in jax.tree.leaves(results):
                 leaf.copy_to_host_async()
             if pending is not None:
-                yield from fetched(*pending)
-            pending = answered, results
+                yield from fetch(*pending)
+            pending = (slices, results)
         if pending is not None:
-            yield from fetched(*pending)
+            yield from fetch(*pending)
 
-    def compile(self, static: dict[str, Any]) -> Callable[..., Any]:
+    def compile(self, static: dict[str, Any]) -> CompilationCounter:
         """Returns the jitted function for these options."""
         key = tuple(sorted(static.items()))
         if key not in self.compiled:
 
             def function(params: Any, batch: Any, arrays: Any) -> Any:
-                self.compilations[batch["input_ids"].shape] += 1  # runs only while it is traced
                 return self.function(params, batch, **arrays, **static)
 
-            self.compiled[key] = jax.jit(function)
+            self.compiled[key] = CompilationCounter(jax.jit(function))
         return self.compiled[key]
 
-    def batches(self, sequences: Iterable[Tagged]) -> Iterator[tuple[list[Answered], Batch]]:
-        """Packs sequences and yields batches, and who finds what in their results."""
-        pools: dict[bool, list[Tagged]] = {True: [], False: []}
+    def batches(self, sequences: Iterable[Tagged]) -> Iterator[tuple[list[ResultSlice], Batch]]:
+        """Packs sequences and yields batches, with the slice of each sequence in their results."""
+        pools: dict[bool, list[Tagged]] = {True: [], False: []}  # results for all tokens, or at one place
         tokens = dict.fromkeys(pools, 0)
-        enough = self.budget * (len(self.lengths) + EXTRA)
+        enough = self.budget * (len(self.lengths) + POOL_BATCHES)
         for tag, sequence in sequences:
             kind = sequence.place is None
             pools[kind].append((tag, sequence))
             tokens[kind] += len(sequence.ids)
             if tokens[kind] >= enough:
-                pools[kind] = yield from self.deal(pools[kind], last=False)
+                pools[kind] = yield from self.make_batches(pools[kind], last=False)
                 tokens[kind] = sum(len(left.ids) for _, left in pools[kind])
         for pool in pools.values():
-            yield from self.deal(pool, last=True)
+            yield from self.make_batches(pool, last=True)
 
-    def deal(self, pool: list[Tagged], *, last: bool) -> Generator[tuple[list[Answered], Batch], None, list[Tagged]]:
-        """Yields the full batches that a pool makes, and all when it is the last; returns the sequences left."""
+    def make_batches(
+        self, pool: list[Tagged], *, last: bool
+    ) -> Generator[tuple[list[ResultSlice], Batch], None, list[Tagged]]:
+        """Yields the full batches of a pool, and all batches of the last one; returns the sequences left."""
         left: list[Tagged] = []
-        for length, rows in self.packed(pool).items():
-            size = self.rows_of(length)
+        for length, rows in self.pack_rows(pool).items():
+            size = self.rows_per_batch(length)
             for start in range(0, len(rows), size):
-                some = rows[start : start + size]
-                if len(some) == size or (last and not self.better_alone(some, length)):
-                    yield filled(some, length, size)
+                chunk = rows[start : start + size]
+                if len(chunk) == size or (last and not self.cheaper_as_single_rows(chunk, length)):
+                    yield build_batch(chunk, length, size)
                 elif last:
-                    yield from (filled([row], self.fitting(tokens_of(row)), 1) for row in some)
+                    yield from (build_batch([row], self.length_for(tokens_of(row)), 1) for row in chunk)
                 else:
-                    left += [one for row in some for one in row]
+                    left += [sequence for row in chunk for sequence in row]
         return left
 
-    def better_alone(self, rows: list[list[Tagged]], length: int) -> bool:
-        """Says whether a batch for each row is less work than one that is filled up."""
-        least = self.budget // IDLE
-        return sum(max(least, self.fitting(tokens_of(row))) for row in rows) < self.rows_of(length) * length
+    def cheaper_as_single_rows(self, rows: list[list[Tagged]], length: int) -> bool:
+        """Returns whether one batch per row is less work than one batch padded with empty rows."""
+        minimum = self.budget // MIN_ROW_FRACTION
+        work = sum(max(minimum, self.length_for(tokens_of(row))) for row in rows)
+        return work < self.rows_per_batch(length) * length
 
-    def packed(self, pool: list[Tagged]) -> dict[int, list[list[Tagged]]]:
-        """Returns rows of sequences by the rows' length, the shortest first."""
-        lengths = [length for length in self.lengths if length >= min(SHARED, self.lengths[-1])]
+    def pack_rows(self, pool: list[Tagged]) -> dict[int, list[list[Tagged]]]:
+        """Returns rows of sequences by the length of the rows, ascending."""
+        lengths = [length for length in self.lengths if length >= min(SHORTEST_SHARED, self.lengths[-1])]
         rows: dict[int, list[list[Tagged]]] = {length: [] for length in lengths}
         tokens = [len(sequence.ids) for _, sequence in pool]
         for row in members(pack(tokens, lengths, slots=SLOTS)):
@@ -173,22 +180,23 @@ class Batcher:
             rows[lengths[bisect_left(lengths, longest)]].append([pool[index] for index in row])
         return rows
 
-    def fitting(self, tokens: int) -> int:
-        """The length of a row of so many tokens."""
-        return next(length for length in self.lengths if length >= tokens)
+    def length_for(self, tokens: int) -> int:
+        """Returns the length of a row for this number of tokens."""
+        return self.lengths[bisect_left(self.lengths, tokens)]
 
-    def rows_of(self, length: int) -> int:
-        """The rows of a full batch."""
+    def rows_per_batch(self, length: int) -> int:
+        """Returns the number of rows of a full batch."""
         return max(1, self.budget // length)
 
 
 def tokens_of(row: list[Tagged]) -> int:
+    """Returns the number of tokens of a row."""
     return sum(len(sequence.ids) for _, sequence in row)
 
 
-def filled(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[Answered], Batch]:
-    """Returns rows of sequences as one batch of `size` rows, and where each sequence is."""
-    tagged = [one for row in rows for one in row]
+def build_batch(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[ResultSlice], Batch]:
+    """Returns a batch of `size` rows with the sequences, and the slice of each sequence in its results."""
+    tagged = [sequence for row in rows for sequence in row]
     sequences = [sequence for _, sequence in tagged]
     lengths = np.array([len(sequence.ids) for sequence in sequences])
     in_row = np.array([len(row) for row in rows] + [0] * (size - len(rows)))
@@ -196,20 +204,20 @@ def filled(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[Answe
     batch = packed.model_inputs(np.array([sequence.second for sequence in sequences]))
     batch["input_ids"] = packed.scatter_tokens(np.concatenate([sequence.ids for sequence in sequences]))
     cls_positions = batch.pop("cls_positions")
-    if sequences[0].place is None:
+    if sequences[0].place is None:  # results for all tokens
         starts = packed.start
         stops = packed.start + lengths
-    else:
+    else:  # results at one place, by slot
         places = np.array([sequence.place for sequence in sequences], np.int32)
         batch["places"] = cls_positions + packed.scatter_sequences(places)
         starts = packed.slot
         stops = packed.slot + 1
-    answered = map(Answered, (tag for tag, _ in tagged), packed.row.tolist(), starts.tolist(), stops.tolist())
-    return list(answered), batch
+    tags = (tag for tag, _ in tagged)
+    return list(map(ResultSlice, tags, packed.row.tolist(), starts.tolist(), stops.tolist())), batch
 
 
-def fetched(answered: list[Answered], results: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields each tag with its part of the results, on the host."""
-    leaves, form = jax.tree.flatten(jax.device_get(results))
-    for tag, row, start, stop in answered:
-        yield tag, form.unflatten([leaf[row, start:stop] for leaf in leaves])
+def fetch(slices: list[ResultSlice], results: Any) -> Iterator[tuple[Any, Any]]:
+    """Copies the results of a batch to the host, and yields each tag with its slice."""
+    leaves, structure = jax.tree.flatten(jax.device_get(results))
+    for tag, row, start, stop in slices:
+        yield tag, structure.unflatten([leaf[row, start:stop] for leaf in leaves])

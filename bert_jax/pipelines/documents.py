@@ -1,4 +1,4 @@
-"""Texts as rows: a text that fits is one row, a longer one several whose windows overlap.
+"""Encodes texts as documents: a text that fits is one window, a longer one has several overlapping windows.
 
 `[CLS] text [SEP]`, or `[CLS] first [SEP] text [SEP]` with the first text in every row.
 """
@@ -14,21 +14,21 @@ from bert_jax.pipelines.batching import Encoded
 from bert_jax.text.tokenizer import Tokenizer, valid_text
 from bert_jax.text.windows import Window, cover, owners
 
-SLICE = 64  # texts encoded at once, while the device works on what came before
+TEXTS_AT_ONCE = 64  # encoded together, while the device computes the batch before
 
-Pair = tuple[str | None, str]  # the text that comes first, if there is one, and the text
+Pair = tuple[str | None, str]  # the first text of a pair, or None, and the text
 
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A text, its tokens, and the windows that cover them.
+    """A text, its tokens and its windows.
 
     Attributes:
-        text: as it was given.
+        text: the given text.
         ids: int32 [n], without special tokens.
-        offsets: int [n, 2], the characters of each token.
-        opening: int32, what stands before the text in every row: [CLS], or [CLS] first [SEP].
-        windows: at least one; each token is in one or more.
+        offsets: int [n, 2], the start and end character of each token.
+        opening: int32, the tokens before the text in every window: [CLS], or [CLS] first [SEP].
+        windows: at least one; each token is in at least one.
         paired: whether there is a first text.
     """
 
@@ -40,12 +40,12 @@ class Document:
     paired: bool
 
     def encoded(self, window: Window, sep_id: int, place: int | None = None) -> Encoded:
-        """Returns the sequence of a window, to be answered at `place` in it or everywhere."""
+        """Returns the sequence of a window, with a result at `place` or, if None, for every token."""
         ids = np.concatenate([self.opening, self.ids[window.start : window.stop], [sep_id]], dtype=np.int32)
         return Encoded(ids, len(self.opening) if self.paired else len(ids), place)
 
     def place(self, window: Window, token: int) -> int:
-        """Returns where in the window's sequence a token of the document stands."""
+        """Returns the position of a token of the document in the window's sequence."""
         return len(self.opening) + token - window.start
 
     @cached_property
@@ -63,20 +63,20 @@ def read_documents(
     offsets: bool,
     whole_first: str | None,
 ) -> Iterator[Document]:
-    """Yields the documents of pairs, encoded some at a time.
+    """Yields the documents of pairs, encoded a few at a time.
 
-    A first text may take half of a row, and more only where the other one leaves it.
+    A first text gets half of a window, and more if the other text is short.
 
     Args:
-        offsets: whether characters are asked for; without them encoding is faster.
-        whole_first: what a first text is called that is refused when it takes more; None: it is cut, with a warning.
+        offsets: whether to compute `Document.offsets`; encoding is faster without them.
+        whole_first: name of a first text that must not be truncated, for the error; None truncates it with a warning.
 
     Raises:
-        ValueError: a first text that leaves too little room for the other.
+        ValueError: a first text leaves too little room for the other.
     """
     encode = tokenizer.backend.encode_batch if offsets else tokenizer.backend.encode_batch_fast
-    for begin in range(0, len(pairs), SLICE):
-        some = pairs[begin : begin + SLICE]
+    for begin in range(0, len(pairs), TEXTS_AT_ONCE):
+        some = pairs[begin : begin + TEXTS_AT_ONCE]
         encodings = encode([valid_text(text) for _, text in some], add_special_tokens=False)
         firsts = [valid_text(first) for first, _ in some if first is not None]
         first_ids = iter([encoding.ids for encoding in encode(firsts, add_special_tokens=False)] if firsts else ())
@@ -84,14 +84,14 @@ def read_documents(
             opening = [tokenizer.cls_id]
             if first is not None:
                 ids = next(first_ids)
-                # A long document seen through a slit would take hours.
+                # Without this limit a long second text would be read in windows of a few tokens.
                 most = max_length - 3 - min(len(encoding.ids), max_length // 2 - 2)
                 if len(ids) > most and whole_first is not None:
                     raise ValueError(
                         f"a {whole_first} of {len(ids)} tokens leaves too little of {max_length} tokens: {first!r:.60}"
                     )
                 if len(ids) > most:
-                    warnings.warn("a first text is cut: it takes more than half of the window", stacklevel=2)
+                    warnings.warn("a first text is truncated to half of the window", stacklevel=2)
                 opening += [*ids[:most], tokenizer.sep_id]
             room = max_length - len(opening) - 1
             yield Document(

@@ -1,17 +1,20 @@
-"""Vectors for texts.
+"""Embeds texts as vectors.
 
 References: Reimers, Gurevych, Sentence-BERT, 2019, section 3 (the three poolings).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.functional import select
 from bert_jax.interop.loading import LoadedBert, locate
 from bert_jax.interop.pooling import POOLING_FILES, PoolingConfig, read_pooling
+from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
@@ -22,19 +25,19 @@ DEFAULT = PoolingConfig("mean", normalize=True)
 class Embedder(Pipeline):
     """Turns a text into a vector, float32 [D]; a list of texts into an array [texts, D].
 
-    Any model will do; its head is not used. A long text is not cut: the vectors of its windows are joined, by their
-    maximum for `max`, else by their mean, each weighed by its tokens.
+    Works with any model; the head is not used. A long text is not truncated: the vectors of its windows are combined by
+    their maximum for `max`, otherwise by their mean, weighted by their tokens.
 
     Args:
-        bert: what `bert_jax.load` returned.
-        pooling: over the vectors of all tokens, special ones included: their `mean` or `max`; or that of [CLS].
-        normalize: to length 1, so that a product is a cosine.
-        **options: those of every pipeline.
+        bert: the result of `bert_jax.load`.
+        pooling: the `mean` or `max` over the vectors of all tokens with the special tokens; or the vector of [CLS].
+        normalize: scale to length 1, so that dot products are cosines.
+        **options: see `Pipeline`.
     """
 
     def __init__(self, bert: LoadedBert, *, pooling: Pooling = "mean", normalize: bool = True, **options: Any) -> None:
         if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}; got {pooling!r}")
+            raise ValueError(f"`pooling` must be one of {', '.join(get_args(Pooling))}; got {pooling!r}")
         self.pooling, self.normalize = pooling, normalize
         super().__init__(bert, **options)
 
@@ -52,13 +55,12 @@ class Embedder(Pipeline):
         """Loads a model and makes an embedder of it.
 
         Args:
-            source, dtype, revision: those of `bert_jax.load`.
-            pooling, normalize: None: as the folder says, where it is one of sentence-transformers; else those of the
-                embedder.
-            **options: those of every pipeline.
+            source, dtype, revision: see `bert_jax.load`.
+            pooling, normalize: None: the setting of a sentence-transformers folder, otherwise the default of the class.
+            **options: see `Pipeline`.
 
         Raises:
-            FileNotFoundError, ValueError: those of `bert_jax.load`; a folder that pools in another way.
+            FileNotFoundError, ValueError: see `bert_jax.load`; a folder with another kind of pooling.
         """
         folder = locate(source, revision, extra_files=POOLING_FILES)
         if pooling is None or normalize is None:
@@ -69,7 +71,7 @@ class Embedder(Pipeline):
             normalize = said.normalize if normalize is None else normalize
         return super().load(folder, dtype=dtype, pooling=pooling, normalize=normalize, **options)
 
-    def wanted(self, outputs, batch):
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         x = outputs.last_hidden_state.astype(jnp.float32)
         if self.pooling == "cls":
             return select(x, batch["places"])
@@ -80,7 +82,7 @@ class Embedder(Pipeline):
         sums = jnp.einsum("BPT,BTD->BPD", inside.astype(jnp.float32), x, precision="highest")
         return sums / inside.sum(axis=2)[:, :, None]
 
-    def answer(self, document: Document, results: list[Any]) -> np.ndarray:
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> np.ndarray:
         vectors = np.concatenate(results)
         if self.pooling == "max":
             vector = vectors.max(axis=0)
@@ -91,5 +93,5 @@ class Embedder(Pipeline):
             vector = vector / max(np.linalg.norm(vector), 1e-12)
         return np.array(vector, np.float32)
 
-    def gathered(self, answers: list[Any]) -> Any:
+    def collect(self, answers: list[Any]) -> Any:
         return np.stack(answers) if answers else np.zeros((0, self.bert.config.hidden_size), np.float32)

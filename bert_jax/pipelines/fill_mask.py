@@ -1,100 +1,108 @@
-"""Words for a [MASK]: the masked language model asked directly.
+"""Fills in [MASK] tokens with the masked language model.
 
 References: Devlin et al., BERT, 2018, section 3.1 (masked LM).
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.text.tokenizer import valid_text
 
-Targets = str | Sequence[str] | None
-WRITTEN = 1 << 22  # tokens: each answer to a [MASK] comes with the text that it makes
+MAX_OUTPUT = 1 << 22  # tokens: every answer contains the whole text
 
 
 class FillMask(Pipeline):
-    """Fills the [MASK]s of a text.
+    """Fills in the [MASK] tokens of a text.
 
-    `x(text, top=5)` returns the likeliest tokens, best first: `score` (a probability), `token`, `token_str`,
-    `sequence`. Several [MASK]s are filled each for itself and give a list each, with the others left standing. In a
-    long text a [MASK] is answered from the window in which it has the most context.
+    `fill(text, top=5)` returns the most probable tokens, best first: `score` (a probability), `token`, `token_str`,
+    `sequence`. With several [MASK] tokens each is filled separately and gives a list, and the others stay. In a long
+    text a [MASK] is answered from the window in which it has the most context.
 
-    `targets`: the words to choose among, with the scores that they have among all. A word that is several pieces is
-    stood for by the first, with a warning.
+    `targets`: restricts the answers to these words; their scores are still the probabilities among all tokens. A word
+    of several pieces is replaced by its first piece, with a warning.
 
     >>> FillMask.load("RUN")("i really [MASK] this film .")  # doctest: +SKIP
     [{'score': 0.41, 'token': 312, 'token_str': 'loved', 'sequence': 'i really loved this film.'}, ...]
 
     Raises:
-        ValueError: a text without a [MASK], or a very long one with very many; a target that the vocabulary has
-            nothing for, or no target.
+        ValueError: a text without a [MASK], or a very long text with very many; a target that is not in the vocabulary,
+            or no target.
     """
 
     models = ("BertForMaskedLM", "BertForPreTraining")
 
     def sequences(self, document: Document) -> list[Encoded]:
         found = []
-        for window, masks in self.asked(document):
+        for window, masks in self.masked_windows(document):
             place = document.place(window, masks[0]) if len(masks) == 1 else None
             found.append(document.encoded(window, self.tokenizer.sep_id, place))
         return found
 
-    def asked(self, document: Document) -> list[tuple[Any, np.ndarray]]:
-        """Returns the windows that answer for a [MASK], and for which, as tokens of the document."""
+    def masked_windows(self, document: Document) -> list[tuple[Any, np.ndarray]]:
+        """Returns the windows that answer a [MASK], each with its [MASK] tokens as indices in the document."""
         (masks,) = np.nonzero(document.ids == self.tokenizer.mask_id)
         if not len(masks):
-            raise ValueError(f"wanted a [MASK] in the text: {document.text!r:.60}")
-        if len(masks) * len(document.ids) > WRITTEN:
-            raise ValueError(f"{len(masks):,} [MASK]s are too many for a text of {len(document.ids):,} tokens")
+            raise ValueError(f"the text has no [MASK]: {document.text!r:.60}")
+        if len(masks) * len(document.ids) > MAX_OUTPUT:
+            raise ValueError(f"{len(masks):,} [MASK] tokens are too many for a text of {len(document.ids):,} tokens")
         owners = document.owners[masks]
         return [(document.windows[owner], masks[owners == owner]) for owner in np.unique(owners)]
 
-    def static(self, *, top: int = 5, targets: Targets = None) -> dict[str, Any]:
-        if top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
-        choices = self.bert.config.vocab_size if targets is None else len(self.target_ids(targets))
-        return {"top": min(top, choices)}
+    def default_options(self) -> dict[str, Any]:
+        return {"top": 5, "targets": None}
 
-    def arrays(self, *, targets: Targets = None, **_options: Any) -> dict[str, np.ndarray]:
-        return {} if targets is None else {"targets": self.target_ids(targets)}
+    def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        if options["top"] < 1:
+            raise ValueError(f"`top` must be at least 1, got {options['top']}")
+        targets = options["targets"]
+        choices = self.bert.config.vocab_size if targets is None else len(self.target_ids(targets))
+        return {"top": min(options["top"], choices)}
+
+    def arrays(self, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {} if options["targets"] is None else {"targets": self.target_ids(options["targets"])}
 
     def target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
-        """Returns the tokens that words stand for, each once, int32 [K]."""
+        """Returns the token ids of words, each once, int32."""
         words = [targets] if isinstance(targets, str) else list(targets)
         if not words:
-            raise ValueError("wanted at least one target")
+            raise ValueError("`targets` must have at least one word")
         found = []
         for word in words:
             text = valid_text(word, "a target")
             known = self.tokenizer.backend.token_to_id(text)
             ids = [known] if known is not None else self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
             if not ids or ids[0] == self.tokenizer.unk_id:
-                raise ValueError(f"the vocabulary has nothing for the target {word!r:.60}")
+                raise ValueError(f"the target {word!r:.60} is not in the vocabulary")
             if len(ids) > 1:
                 piece = self.tokenizer.tokens[ids[0]]
-                warnings.warn(f"the target {word!r:.60} is no single token: {piece!r} stands for it", stacklevel=2)
+                warnings.warn(
+                    f"the target {word!r:.60} is not one token; its first piece {piece!r} is used", stacklevel=2
+                )
             found.append(ids[0])
         return np.array(list(dict.fromkeys(found)), np.int32)
 
-    def wanted(self, outputs, batch, *, top: int, targets: jax.Array | None = None):
-        """The best tokens and their probabilities, [B, P, top] each."""
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> Any:
+        """Returns the probabilities of the best tokens, and the tokens, [B, P, top] each."""
+        top = options["top"]
+        targets = options.get("targets")
         scores = jax.nn.softmax(outputs.prediction_logits.astype(jnp.float32), axis=-1)
         if targets is None:
             return jax.lax.top_k(scores, top)
         scores, best = jax.lax.top_k(scores[:, :, targets], top)
         return scores, targets[best]
 
-    def answer(self, document: Document, results: list[Any], **_options: Any) -> Any:
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
         found = []
-        for (window, masks), (scores, tokens) in zip(self.asked(document), results, strict=True):
+        for (window, masks), (scores, tokens) in zip(self.masked_windows(document), results, strict=True):
             for mask in masks:
                 at = 0 if len(masks) == 1 else document.place(window, mask)
                 found.append((mask, tokens[at].tolist(), scores[at].tolist()))
@@ -104,7 +112,7 @@ class FillMask(Pipeline):
     def filled(
         self, document: Document, mask: int, tokens: list[int], scores: list[float], *, alone: bool
     ) -> list[dict[str, Any]]:
-        """Returns the results of one [MASK]."""
+        """Returns the answers to one [MASK]."""
         ids = np.concatenate([document.opening, document.ids, [self.tokenizer.sep_id]])
         answers = []
         for token, score in zip(tokens, scores, strict=True):

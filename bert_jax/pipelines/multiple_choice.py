@@ -1,7 +1,7 @@
-"""The right one of several ways in which a text may go on.
+"""Chooses the right one of several continuations of a text.
 
-Each choice is a sequence of its own, `[CLS] text [SEP] choice [SEP]`, with a score of its own, and the softmax is over
-the choices of a text: so the model answers as one that gives a single score to pairs, however many there are of a text.
+Each choice is a separate sequence, `[CLS] text [SEP] choice [SEP]`, with one score, and the softmax is over the choices
+of a text. So the model runs as a classifier of pairs with one label, for any number of choices.
 
 References: Devlin et al., BERT, 2018, section 4.4; Zellers et al., SWAG, 2018.
 """
@@ -12,23 +12,24 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.metrics.classification import softmax
-from bert_jax.models import BertForSequenceClassification
+from bert_jax.models import BertForSequenceClassification, Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.text.tokenizer import require_string
 
 
 class MultipleChoice(Pipeline):
-    """Chooses how a text goes on.
+    """Chooses the continuation of a text.
 
-    `x({"text": ..., "choices": [...]})` returns `{"choice", "score", "probabilities"}`: the number of the choice, from
-    0, its probability, and those of all choices. A text may have any number of them, from two on. The score of a pair
-    that is too long for a window is the mean over its windows, each weighed by its tokens.
+    `chooser({"text": ..., "choices": [...]})` returns `{"choice", "score", "probabilities"}`: the index of the choice,
+    its probability, and the probabilities of all choices. A text has two or more choices. The score of a pair that is
+    too long for a window is the mean over its windows, weighted by their tokens.
     """
 
     models = ("BertForMultipleChoice",)
@@ -38,7 +39,7 @@ class MultipleChoice(Pipeline):
         self.bert = replace(bert, model=BertForSequenceClassification(bert.config))
 
     def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
-        counts: deque[int] = deque()  # the choices of each text that was read and not yet answered
+        counts: deque[int] = deque()  # number of choices of each text that is read and not yet answered
 
         def pairs() -> Iterator[dict[str, str]]:
             for given in texts:
@@ -50,30 +51,30 @@ class MultipleChoice(Pipeline):
 
         def answers() -> Iterator[dict[str, Any]]:
             for first in logits:
-                yield chosen(np.array([first, *islice(logits, counts.popleft() - 1)]))
+                yield best_choice(np.array([first, *islice(logits, counts.popleft() - 1)]))
 
         return answers()
 
-    def wanted(self, outputs, batch):
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         return outputs.logits.astype(jnp.float32)
 
-    def answer(self, document: Document, results: list[Any]) -> float:
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> float:
         tokens = [window.stop - window.start + 1 for window in document.windows]
         return float(np.average(np.concatenate(results)[:, 0], weights=tokens))
 
 
 def require_choices(given: Any) -> tuple[str, list[str]]:
-    """Returns a text and its choices, once they are known to be strings and the choices two or more."""
+    """Checks and returns a text and its choices: strings, and two or more choices."""
     if not isinstance(given, Mapping) or given.keys() != {"text", "choices"}:
-        raise ValueError(f"wanted a dict of text and choices, got {given!r:.60}")
+        raise ValueError(f"a text must be a dict with text and choices, got {given!r:.60}")
     choices = given["choices"]
     if not isinstance(choices, list | tuple) or len(choices) < 2:
-        raise ValueError(f"wanted a list of two choices or more, got {choices!r:.60}")
+        raise ValueError(f"choices must be a list of two or more, got {choices!r:.60}")
     return require_string(given["text"]), [require_string(choice, "a choice") for choice in choices]
 
 
-def chosen(logits: np.ndarray) -> dict[str, Any]:
-    """Returns the result for the logits of a text's choices."""
+def best_choice(logits: np.ndarray) -> dict[str, Any]:
+    """Returns the answer for the logits of a text's choices, [C]."""
     probabilities = softmax(logits)
     best = int(logits.argmax())
     return {"choice": best, "score": float(probabilities[best]), "probabilities": probabilities.tolist()}

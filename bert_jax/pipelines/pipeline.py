@@ -1,8 +1,8 @@
-"""What all pipelines share: texts in, in whatever form; results out, in the same form and order.
+"""The base class of all pipelines: one text, a list or an iterator of texts in; answers in the same form and order out.
 
-Texts are held some thousand at a time, so that a generator of a million takes no more memory than a few thousand. A
-pipeline says what it asks of a text, what it wants of the model's outputs (computed on the device; only that is
-fetched), and how it makes an answer of it. A text that cannot be answered costs no answer to those before it.
+Texts are processed a few thousand at a time, so an iterator of a million takes no more memory than a few thousand. A
+pipeline defines three steps: the sequences of a text; what to keep of the model's outputs, computed on the device; and
+the answer, computed from that on the host. An invalid text does not lose the answers to the texts before it.
 """
 
 import sys
@@ -21,31 +21,31 @@ from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, Pair, read_documents
 from bert_jax.text.tokenizer import require_string
 
-SHORTEST = 5  # tokens of a window: [CLS] first [SEP] text [SEP]
-HELD_CHARACTERS = 1 << 23
-PATIENCE = 2.0  # seconds before there is a progress bar
+SHORTEST_WINDOW = 5  # tokens: [CLS] first [SEP] text [SEP]
+MAX_CHARACTERS = 1 << 23  # of the texts processed together
+PROGRESS_DELAY = 2.0  # seconds before the progress bar appears
 
 
 class Pipeline:
     """A loaded model that answers texts.
 
     Args:
-        bert: what `bert_jax.load` returned.
-        max_length: tokens of a window, special ones included; None: as many as the model was trained to read, where
-            its tokenizer says so, else as many as it takes.
-        overlap: tokens that neighbouring windows of a long text share; at most half of a window.
-        batch_tokens: tokens of a batch; None: what suits the platform.
-        window: how many texts are held at a time; 1 answers each text before the next is read.
-        progress: a progress bar on stderr; None: when that is a terminal and it takes longer than two seconds.
+        bert: the result of `bert_jax.load`.
+        max_length: tokens of a window with its special tokens; None: the tokenizer's `model_max_length` if it has one,
+            otherwise the model's number of positions.
+        overlap: tokens shared by neighbouring windows of a long text; at most half of a window.
+        batch_tokens: tokens of a batch; None: a default for the platform.
+        window: number of texts processed together; with 1 each text is answered before the next one is read.
+        progress: show a progress bar on stderr; None: if that is a terminal and the call takes over two seconds.
 
     Raises:
-        ValueError: a model without the head that is needed, or without a vocabulary; an impossible number.
+        ValueError: a model without the required head or without a vocabulary; an impossible number.
     """
 
-    models: ClassVar[tuple[str, ...]] = ()  # that have the head which is needed; none named: any will do
-    everywhere: ClassVar[bool] = False  # whether each token is answered, or each sequence
-    offsets: ClassVar[bool] = False  # whether characters are asked for
-    whole_first: ClassVar[str | None] = None  # what a first text is called that must not be cut
+    models: ClassVar[tuple[str, ...]] = ()  # classes with the required head; () = any model
+    everywhere: ClassVar[bool] = False  # one result per token instead of one per sequence
+    offsets: ClassVar[bool] = False  # whether the characters of tokens are needed
+    whole_first: ClassVar[str | None] = None  # name of a first text that must not be truncated, for the error
 
     def __init__(
         self,
@@ -62,15 +62,19 @@ class Pipeline:
             raise ValueError(f"{type(self).__name__} needs a {' or a '.join(self.models)}; this is a {name}")
         limit = bert.config.max_position_embeddings
         if max_length is None:
-            max_length = min(limit, max(SHORTEST, bert.tokenizer.max_length or limit))
-        if not SHORTEST <= max_length <= limit:
+            max_length = min(limit, max(SHORTEST_WINDOW, bert.tokenizer.max_length or limit))
+        if not SHORTEST_WINDOW <= max_length <= limit:
             raise ValueError(
-                f"max_length must lie between {SHORTEST} and the model's {limit} positions, got {max_length}"
+                f"`max_length` must lie between {SHORTEST_WINDOW} and the model's {limit} positions, got {max_length}"
             )
         if overlap < 0 or window < 1:
-            raise ValueError(f"overlap must be at least 0 and window at least 1, got {overlap} and {window}")
-        self.bert, self.tokenizer = bert, bert.tokenizer
-        self.max_length, self.overlap, self.window, self.progress = max_length, overlap, window, progress
+            raise ValueError(f"`overlap` must be at least 0 and `window` at least 1, got {overlap} and {window}")
+        self.bert = bert
+        self.tokenizer = bert.tokenizer
+        self.max_length = max_length
+        self.overlap = overlap
+        self.window = window
+        self.progress = progress
         self.batcher = Batcher(self.compute, bert.params, max_length=max_length, batch_tokens=batch_tokens)
 
     @classmethod
@@ -78,46 +82,53 @@ class Pipeline:
         """Loads a model and makes a pipeline of it.
 
         Args:
-            source, dtype, revision: those of `bert_jax.load`.
-            **options: those of the pipeline.
+            source, dtype, revision: see `bert_jax.load`.
+            **options: see the class.
         """
         return cls(load(source, dtype=dtype, revision=revision), **options)
 
     def __call__(self, texts: Any, **options: Any) -> Any:
-        """Answers one text, or a list of texts with a list, or an iterator of texts with an iterator.
+        """Answers one text; a list of texts with a list; an iterator of texts with an iterator.
 
-        Where a text may be paired with another, `{"text": ..., "text_pair": ...}` stands for a text. Where both are too
-        long for one window, the second is read in several, and of the first no more than fits half of one.
+        A pair of texts is `{"text": ..., "text_pair": ...}`. If it does not fit into one window, the second text is
+        read in several windows and the first one is truncated to half of a window.
 
         Raises:
-            ValueError: an impossible option; a text that is none or cannot be answered, with its place in the list, or
-                in its turn where the texts come from an iterator.
+            TypeError: an unknown option.
+            ValueError: an invalid option; an invalid text, with its index in the list, or, from an iterator, after the
+                answers to the texts before it.
         """
         if isinstance(texts, str | Mapping):
             return next(self.stream([texts], **options))
         if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-            raise ValueError(f"wanted a text or texts, got {type(texts).__name__}")
+            raise ValueError(f"texts must be a string, a dict or an iterable of these, got {type(texts).__name__}")
         if isinstance(texts, Sized):
-            return self.gathered(list(placed(self.stream(texts, total=len(texts), **options))))
+            return self.collect(list(with_index(self.stream(texts, total=len(texts), **options))))
         return self.stream(texts, **options)
 
     def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
         """Returns an iterator over the answers to texts, in order. Options are checked at once.
 
-        What is wrong with a text, or with where the texts come from, is raised after the answers to those before it.
+        Errors in a text, or of the iterator of texts, are raised after the answers to the texts before it.
         """
-        run = partial(self.batcher.run, arrays=self.arrays(**options), **self.static(**options))
+        defaults = self.default_options()
+        if unknown := options.keys() - defaults.keys():
+            raise TypeError(f"{type(self).__name__} has no option {min(unknown)!r}")
+        options = defaults | options
+        run = partial(self.batcher.run, arrays=self.arrays(options), **self.static(options))
         hidden = not (sys.stderr.isatty() if self.progress is None else self.progress)
 
         def answers() -> Iterator[Any]:
-            with tqdm(total=total, disable=hidden, delay=PATIENCE, unit=" texts") as bar:
-                for held in held_texts(map(self.pair, texts), self.window):
-                    yield from self.answers(held, run, bar, **options)
+            with tqdm(total=total, disable=hidden, delay=PROGRESS_DELAY, unit=" texts") as bar:
+                for pairs in group_texts(map(self.pair, texts), self.window):
+                    yield from self.answers(pairs, run, bar, options)
 
         return answers()
 
-    def answers(self, pairs: list[Pair], run: Callable[..., Any], bar: tqdm, **options: Any) -> Iterator[Any]:
-        """Yields the answers to texts that are held together, and raises what is wrong with one after those before."""
+    def answers(
+        self, pairs: list[Pair], run: Callable[..., Any], bar: tqdm, options: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        """Yields the answers to texts processed together; the error of an invalid text is raised after them."""
         documents: list[Document] = []
         results: list[list[Any]] = []
         failures: list[ValueError] = []
@@ -125,8 +136,8 @@ class Pipeline:
             results[number][part] = result
             bar.update(part == len(results[number]) - 1)
         for number, document in enumerate(documents):
-            answer = self.answer(document, results[number], **options)
-            results[number] = []
+            answer = self.answer(document, results[number], options)
+            results[number] = []  # frees memory while the other texts are answered
             yield answer
         if failures:
             raise failures[0]
@@ -134,7 +145,7 @@ class Pipeline:
     def tagged_sequences(
         self, pairs: list[Pair], documents: list[Document], results: list[list[Any]]
     ) -> Iterator[tuple[tuple[int, int], Encoded]]:
-        """Yields the sequences of the texts, tagged (text, sequence), and enters each text into the two lists."""
+        """Yields the sequences of the texts with tags (text, sequence), and appends each text to the two lists."""
         read = read_documents(
             pairs,
             self.tokenizer,
@@ -145,7 +156,7 @@ class Pipeline:
         )
         for number, document in enumerate(read):
             if document.paired and self.bert.config.type_vocab_size < 2:
-                raise ValueError("this model has one token type: it cannot tell the texts of a pair apart")
+                raise ValueError("this model has one token type, so it cannot read pairs of texts")
             sequences = self.sequences(document)
             documents.append(document)
             results.append([None] * len(sequences))
@@ -153,84 +164,92 @@ class Pipeline:
                 yield (number, part), sequence
 
     def compute(self, params: Any, batch: Mapping[str, jax.Array], **options: Any) -> Any:
-        """Runs the model on a batch; on the device."""
+        """Runs the model on a batch, on the device."""
         inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "places"}
         places = batch.get("places")
         outputs: Any = self.bert.model.apply(
             {"params": params}, **inputs, masked_positions=places, cls_positions=places
         )
-        return self.wanted(outputs, batch, **options)
+        return self.select(outputs, batch, options)
 
-    # What a pipeline says of itself
+    # The steps that differ between pipelines
+
+    def default_options(self) -> dict[str, Any]:
+        """Returns the options of a call with their defaults."""
+        return {}
 
     def pair(self, given: Any) -> Pair:
-        """Returns what was given as a pair, once it is known to be of strings."""
+        """Checks a given text and returns it as a pair."""
         if not isinstance(given, Mapping):
             return None, require_string(given)
         if given.keys() != {"text", "text_pair"}:
-            raise ValueError(f"wanted the keys text and text_pair, got {', '.join(map(str, given)) or 'none'}")
+            raise ValueError(f"a pair needs the keys text and text_pair, got {', '.join(map(str, given)) or 'none'}")
         return require_string(given["text"], "a first text"), require_string(given["text_pair"])
 
     def sequences(self, document: Document) -> list[Encoded]:
-        """Returns the sequences that a document needs: one a window, asked at [CLS] or everywhere."""
+        """Returns the sequences of a document: one per window, with a result at [CLS] or for every token."""
         place = None if self.everywhere else 0
         return [document.encoded(window, self.tokenizer.sep_id, place) for window in document.windows]
 
-    def static(self, *_: Any, **options: Any) -> dict[str, Any]:
-        """Checks the options of a call and returns those that are compiled in."""
-        if options:
-            raise TypeError(f"{type(self).__name__} has no option {min(options)!r}")
+    def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Checks the options of a call; returns those that `select` needs at compile time."""
         return {}
 
-    def arrays(self, *_: Any, **options: Any) -> dict[str, np.ndarray]:
-        """Returns the options of a call that are given to the device with every batch."""
+    def arrays(self, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the options of a call that `select` needs as arrays."""
         return {}
 
-    def wanted(self, outputs: Outputs, batch: Mapping[str, jax.Array], *_: Any, **options: Any) -> Any:
-        """Returns what is fetched: arrays [B, P, ...] for the P `places` in the batch, else [B, T, ...]."""
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> Any:
+        """Returns the results to fetch: arrays [B, P, ...] for the P `places` of the batch, otherwise [B, T, ...].
+
+        Args:
+            options: those that `static` and `arrays` returned.
+        """
         raise NotImplementedError
 
-    def answer(self, document: Document, results: list[Any], *_: Any, **options: Any) -> Any:
-        """Returns the answer, given what was fetched for each sequence of the document: [1, ...] or [n, ...]."""
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
+        """Returns the answer from the results of each sequence of the document: [1, ...], or [tokens, ...]."""
         raise NotImplementedError
 
-    def gathered(self, answers: list[Any]) -> Any:
-        """Returns the answers to a list of texts."""
+    def collect(self, answers: list[Any]) -> Any:
+        """Returns the answers to a list of texts in their final form."""
         return answers
 
 
-def held_texts(pairs: Iterable[Pair], window: int) -> Iterator[list[Pair]]:
-    """Yields lists of up to `window` texts, and of fewer where they are very long or where they fail."""
-    held, characters = [], 0
+def group_texts(pairs: Iterable[Pair], window: int) -> Iterator[list[Pair]]:
+    """Yields lists of up to `window` texts, fewer if they are very long, and the last ones before an error."""
+    group: list[Pair] = []
+    characters = 0
     try:
         for first, text in pairs:
-            held.append((first, text))
+            group.append((first, text))
             characters += len(first or "") + len(text)
-            if len(held) == window or characters > HELD_CHARACTERS:
-                yield held
-                held, characters = [], 0
+            if len(group) == window or characters > MAX_CHARACTERS:
+                yield group
+                group = []
+                characters = 0
     except Exception:
-        if held:
-            yield held
+        if group:
+            yield group
         raise
-    if held:
-        yield held
+    if group:
+        yield group
 
 
 def until_failure(items: Iterator[Any], failures: list[ValueError]) -> Iterator[Any]:
-    """Yields items up to the one that fails, and enters what it says into the list."""
+    """Yields items up to an error, which is appended to the list."""
     try:
         yield from items
     except ValueError as error:
         failures.append(error)
 
 
-def placed(answers: Iterator[Any]) -> Iterator[Any]:
-    """Yields the answers to a list, and puts the place in it in front of what is wrong with a text."""
-    place = 0
+def with_index(answers: Iterator[Any]) -> Iterator[Any]:
+    """Yields the answers to a list of texts; the error of an invalid text gets its index."""
+    index = 0
     try:
         for answer in answers:
-            place += 1
+            index += 1
             yield answer
     except ValueError as error:
-        raise ValueError(f"texts[{place}]: {error}") from error
+        raise ValueError(f"texts[{index}]: {error}") from error

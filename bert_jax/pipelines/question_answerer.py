@@ -1,6 +1,6 @@
-"""Answers out of a context, with the characters where they stand.
+"""Finds the answers to questions in their contexts, with their characters.
 
-What makes a span an answer is said in `bert_jax/metrics/spans.py`.
+`bert_jax/metrics/spans.py` defines which spans are answers.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
@@ -8,10 +8,12 @@ References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/ber
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.metrics.spans import Span, best_spans
+from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document, Pair
 from bert_jax.pipelines.pipeline import Pipeline
 
@@ -19,23 +21,23 @@ from bert_jax.pipelines.pipeline import Pipeline
 class QuestionAnswerer(Pipeline):
     """Finds the answer to a question in a context.
 
-    `x({"question": ..., "context": ...})`, or `x(question=..., context=...)`, returns
+    `answerer({"question": ..., "context": ...})`, or `answerer(question=..., context=...)`, returns
     `{"score", "start", "end", "answer"}` with `answer == context[start:end]`. Options of the call:
 
-    `top`: returns a list of the n best when above 1.
-    `max_answer_length`: in tokens.
-    `null_answer`: whether there may be none: `answer` is then empty, and `start` and `end` are 0. Its logit is that of
-    [CLS], the lowest over the windows. `null_threshold` is how much higher than the best answer's it must be. A model
-    that was fine-tuned on SQuAD 2.0 here keeps its threshold in config.json; by default there may be none where it
-    does, or where one is given.
+    `top`: with n above 1, returns a list of the n best answers.
+    `max_answer_length`: maximum number of tokens of an answer.
+    `null_answer`: allow no answer: an empty `answer`, with `start` and `end` 0. Its logit is that of [CLS], the lowest
+    over the windows.
+    `null_threshold`: how much the null logit must exceed the best answer's. Models fine-tuned here on SQuAD 2.0 have
+    their threshold in config.json. By default no answer is allowed if there is a threshold.
 
-    A score is a probability among all admissible spans of all windows, the null answer with them if there may be one.
+    A score is the probability among all allowed spans of all windows, and the null answer if it is allowed.
     """
 
     models = ("BertForQuestionAnswering",)
     everywhere = True
     offsets = True
-    whole_first = "question"  # what is left of a question asks something else
+    whole_first = "question"  # a truncated question is a different question
 
     def __call__(self, questions: Any = None, *, question: Any = None, context: Any = None, **options: Any) -> Any:
         if questions is None:
@@ -44,46 +46,40 @@ class QuestionAnswerer(Pipeline):
 
     def pair(self, given: Any) -> Pair:
         if not isinstance(given, Mapping) or given.keys() != {"question", "context"}:
-            raise ValueError(f"wanted a dict of question and context, got {given!r:.60}")
+            raise ValueError(f"a question must be a dict with question and context, got {given!r:.60}")
         for name, text in given.items():
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"the {name} must be a text that is not empty, got {text!r:.60}")
+                raise ValueError(f"the {name} must be a non-empty string, got {text!r:.60}")
         return given["question"], given["context"]
 
-    def static(
-        self,
-        *,
-        top: int = 1,
-        max_answer_length: int = 30,
-        null_answer: bool | None = None,
-        null_threshold: float | None = None,
-    ) -> dict[str, Any]:
-        if top < 1 or max_answer_length < 1:
-            raise ValueError(f"top and max_answer_length must be at least 1, got {top} and {max_answer_length}")
+    def default_options(self) -> dict[str, Any]:
+        return {"top": 1, "max_answer_length": 30, "null_answer": None, "null_threshold": None}
+
+    def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        for name in ("top", "max_answer_length"):
+            if options[name] < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {options[name]}")
         return {}
 
-    def wanted(self, outputs, batch):
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         return jnp.stack([outputs.start_logits, outputs.end_logits], axis=2).astype(jnp.float32)
 
-    def answer(
-        self,
-        document: Document,
-        results: list[Any],
-        *,
-        top: int = 1,
-        max_answer_length: int = 30,
-        null_answer: bool | None = None,
-        null_threshold: float | None = None,
-    ) -> Any:
-        threshold = self.bert.config.null_threshold if null_threshold is None else null_threshold
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
+        top = options["top"]
+        longest = options["max_answer_length"]
+        threshold = options["null_threshold"]
+        if threshold is None:
+            threshold = self.bert.config.null_threshold
+        null_answer = options["null_answer"]
         if null_answer is None:
             null_answer = threshold is not None
-        best, totals = [], []
+        best = []
+        totals = []
         for number, (window, logits) in enumerate(zip(document.windows, results, strict=True)):
             start_logits, end_logits = logits.T
             inside = slice(len(document.opening), len(document.opening) + window.stop - window.start)
             starts = np.where(document.owners[window.start : window.stop] == number, start_logits[inside], -np.inf)
-            spans, total = best_spans(starts, end_logits[inside], max_answer_length=max_answer_length, top=top)
+            spans, total = best_spans(starts, end_logits[inside], max_answer_length=longest, top=top)
             best += [Span(span.logit, span.start + window.start, span.end + window.start) for span in spans]
             totals.append(total)
         if null_answer:
@@ -91,7 +87,7 @@ class QuestionAnswerer(Pipeline):
             best.append(Span(null, -1, -1))
             totals.append(null)
         if not best:
-            raise ValueError(f"the context holds no token that the vocabulary knows: {document.text!r:.60}")
+            raise ValueError(f"the context has no token in the vocabulary: {document.text!r:.60}")
         total = np.logaddexp.reduce(totals)
         best.sort(key=lambda span: -span.logit)
         answers = [self.found(document, span, float(np.exp(span.logit - total))) for span in best[:top]]

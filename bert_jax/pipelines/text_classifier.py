@@ -1,38 +1,47 @@
-"""Labels for texts and for pairs of texts.
+"""Classifies texts and pairs of texts.
 
 References: Devlin et al., BERT, 2018, section 4.1. Sun et al., How to Fine-Tune BERT for Text Classification, 2019,
 section 5.3.1 (texts longer than the window).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.metrics.classification import sigmoid, softmax
+from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
 
 class TextClassifier(Pipeline):
-    """Says which label a text carries.
+    """Predicts the label of a text.
 
-    `x(text)` returns `{"label": ..., "score": ...}`; `x(text, top=n)` a list of the n best, `top=None` of all. A score
-    is a softmax over the labels; a sigmoid for each, where labels may hold together or there is only one; and the plain
-    value of a regression. The scores of a long text are the mean over its windows, each weighed by its tokens.
+    `classifier(text)` returns `{"label": ..., "score": ...}`, or, for a model of `multi_label_classification`, a list
+    of all labels with their scores, best first. `top=n` returns the n best in a list, `top=None` all, `top=1` the best.
+
+    A score is a softmax over the labels; a sigmoid for `multi_label_classification` or a single label; the value itself
+    for regression. The scores of a long text are the mean over its windows, weighted by their tokens.
     """
 
     models = ("BertForSequenceClassification",)
 
-    def static(self, *, top: int | None = 1) -> dict[str, Any]:
-        if top is not None and top < 1:
-            raise ValueError(f"top must be at least 1, got {top}")
+    def default_options(self) -> dict[str, Any]:
+        return {"top": None if self.bert.config.problem_type == "multi_label_classification" else 1}
+
+    def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        if options["top"] is not None and options["top"] < 1:
+            raise ValueError(f"`top` must be at least 1, got {options['top']}")
         return {}
 
-    def wanted(self, outputs, batch):
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         return outputs.logits.astype(jnp.float32)
 
-    def answer(self, document: Document, results: list[Any], *, top: int | None = 1) -> Any:
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
+        top = options["top"]
         tokens = [window.stop - window.start + 1 for window in document.windows]
         scores = np.average(self.scores(np.concatenate(results)), axis=0, weights=tokens)
         best = np.argsort(-scores, kind="stable")[:top]
@@ -41,7 +50,7 @@ class TextClassifier(Pipeline):
         return answers[0] if top == 1 else answers
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Returns what the logits [..., C] mean."""
+        """Returns the scores of logits [..., C]."""
         config = self.bert.config
         if config.problem_type == "regression":
             return logits

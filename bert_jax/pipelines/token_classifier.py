@@ -1,9 +1,10 @@
-"""Entities in texts, with the characters where they stand.
+"""Finds entities in texts, with their characters.
 
-References: Devlin et al., BERT, 2018, section 5.3 (a word's first piece speaks for it). Ramshaw, Marcus, Text Chunking
-using Transformation-Based Learning, 1995 (B-, I- and O).
+References: Devlin et al., BERT, 2018, section 5.3 (the first piece of a word is classified). Ramshaw, Marcus, Text
+Chunking using Transformation-Based Learning, 1995 (B-, I- and O).
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.metrics.entities import find_entities
+from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 
@@ -32,16 +34,16 @@ class Tagged(NamedTuple):
 class TokenClassifier(Pipeline):
     """Finds entities.
 
-    `x(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
-    `text[start:end]` is the entity, `word` the same as the vocabulary spells it, and `score` the mean over its words.
-    Labels may carry `B-` and `I-`, and are read as they are scored (`scoring/entities.py`): a `B-` begins another
-    entity. Tokens labelled `O` are left out. In a long text each token is labelled in the window where it has the most
-    context, and entities are put together after that, so none is cut where a window ends.
+    `tagger(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
+    `text[start:end]` is the entity, `word` its spelling in the vocabulary, and `score` the mean over its words. Labels
+    with and without `B-` and `I-` are read as in the metrics (`metrics/entities.py`): a `B-` begins an entity. Tokens
+    with the label `O` are skipped. In a long text each token is labelled in the window where it has the most context,
+    and entities are assembled afterwards, so no entity is split at the end of a window.
 
     Args:
-        aggregation: which piece speaks for a word: its `first`, the `average` of all, or the one with the highest score
-            (`max`); `simple` labels each piece for itself.
-        **options: those of every pipeline.
+        aggregation: the score of a word: that of its `first` piece, the `average` of its pieces, or the piece with the
+            highest score (`max`); `simple` labels each piece separately.
+        **options: see `Pipeline`.
     """
 
     models = ("BertForTokenClassification",)
@@ -50,14 +52,14 @@ class TokenClassifier(Pipeline):
 
     def __init__(self, bert: LoadedBert, *, aggregation: Aggregation = "first", **options: Any) -> None:
         if aggregation not in get_args(Aggregation):
-            raise ValueError(f"aggregation must be one of {', '.join(get_args(Aggregation))}; got {aggregation!r}")
+            raise ValueError(f"`aggregation` must be one of {', '.join(get_args(Aggregation))}; got {aggregation!r}")
         self.aggregation = aggregation
         super().__init__(bert, **options)
 
-    def wanted(self, outputs, batch):
+    def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         return jax.nn.softmax(outputs.logits.astype(jnp.float32), axis=-1)
 
-    def answer(self, document: Document, results: list[Any]) -> list[dict[str, Any]]:
+    def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = self.token_scores(document, results)
         names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(self.bert.config.num_labels)]
         tagged = [self.tagged(document, scores, names, *word) for word in self.words(document)]
@@ -65,7 +67,7 @@ class TokenClassifier(Pipeline):
         return [self.entity(entity.kind, tagged[entity.start : entity.stop]) for entity in entities]
 
     def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
-        """Returns the probabilities [n, C] of the document's tokens, each from the window that speaks for it."""
+        """Returns the probabilities [n, C] of the document's tokens, each from the window where it has most context."""
         scores = np.zeros((len(document.ids), self.bert.config.num_labels), np.float32)
         for number, (window, result) in enumerate(zip(document.windows, results, strict=True)):
             (tokens,) = np.nonzero(document.owners == number)
@@ -92,11 +94,11 @@ class TokenClassifier(Pipeline):
         return Tagged(names[label], float(best[label]), word, begin, end)
 
     def spelled(self, ids: list[int]) -> str:
-        """Returns the pieces joined, with the mark of continuation left on a first one."""
+        """Returns the pieces joined; a first piece keeps its continuation prefix."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def entity(self, kind: str, group: list[Tagged]) -> dict[str, Any]:
-        """Returns the result for words that belong together."""
+        """Returns the result for the words of an entity."""
         decoder = self.tokenizer.backend.decoder
         words = [tagged.word for tagged in group]
         return {

@@ -164,12 +164,12 @@ def test_a_context_is_all_of_a_file(folders, run, tmp_path):
 
 
 BAD = [
-    ("fill-mask", (), b"an [MASK]", b"an owl", "wanted a [MASK] in the text: 'an owl'"),
+    ("fill-mask", (), b"an [MASK]", b"an owl", "the text has no [MASK]: 'an owl'"),
     ("classify", (), b"an owl", b"caf\xe9", "not UTF-8: byte 0xe9 after 3 bytes of the line"),
     ("classify", ("--pairs",), b"an\towl", b"an owl", "expected a line of text TAB text_pair, got 'an owl'"),
-    ("answer", (), b"who ?\tan owl", b"who ?\t ", "the context must be a text that is not empty, got ' '"),
+    ("answer", (), b"who ?\tan owl", b"who ?\t ", "the context must be a non-empty string, got ' '"),
     ("answer", (), b"who ?\tan owl", b"owl " * 40 + b"\towl", "a question of 40 tokens leaves too little of 23 tokens"),
-    ("answer", (), b"who ?\tan owl", b"who ?\t\x00", "the context holds no token that the vocabulary knows"),
+    ("answer", (), b"who ?\tan owl", b"who ?\t\x00", "the context has no token in the vocabulary"),
 ]
 
 
@@ -199,7 +199,10 @@ def test_an_argument_that_is_not_utf_8_is_an_error(folders, refusal):
 
 
 def test_an_error_about_an_option_names_no_line(folders, ended):
-    for flags, message in (("--top=0", "top must be at least 1, got 0"), ("--targets=", "nothing for the target ''")):
+    for flags, message in (
+        ("--top=0", "must be at least 1, got 0"),
+        ("--targets=", "the target '' is not in the vocabulary"),
+    ):
         code, lines, error = ended("fill-mask", folders["fill-mask"], flags, stdin=b"an [MASK]")
         assert (code, lines) == (1, [])
         assert message in error
@@ -315,7 +318,7 @@ def test_an_error_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
         1, f"bert-jax: {nowhere}: no config.json here; expected the folder of a run or of a model"
     )  # fmt: skip
     assert refusal("classify", folders["embed"], "owl")[1].startswith("bert-jax: TextClassifier needs a BertForSeq")
-    assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: wanted a [MASK] in the text: 'owl'"
+    assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: the text has no [MASK]: 'owl'"
     assert refusal("embed", folders["embed"], "--file", nowhere)[0] == 1
     assert refusal("embed", folders["embed"], "owl", "--file", nowhere)[1].endswith("or in --file, not both")
     assert refusal("answer", folders["answer"], "a", "b", "c")[1].endswith(

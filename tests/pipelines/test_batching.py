@@ -1,4 +1,4 @@
-"""Whatever sequences come in, each comes out once with its own result, from a few compiled shapes."""
+"""Each sequence gets its own result once, from a few compiled shapes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ LONGEST, BUDGET = 100, 256  # batches of 4 x 64, 2 x 96 and 2 x 100
 
 
 def report(params, batch):
-    """What a sequence is, seen through its neighbours and its padding; at its place, or at each of its tokens."""
+    """Describes each sequence from its own tokens only; at its place, or at each of its tokens."""
     mask = batch["attention_mask"]
     same = (mask[:, :, None] == mask[:, None, :]) & (mask > 0)[:, None, :]
     found = {
@@ -44,7 +44,7 @@ SHARED = batcher()
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, LONGEST), st.booleans()), max_size=60), st.integers(0, 99))
-def test_each_sequence_comes_out_once_with_its_own_result(given, place):
+def test_each_sequence_gets_its_own_result_once(given, place):
     sequences = [encoded(length, None if everywhere else place % length) for length, everywhere in given]
     found = dict(SHARED.run(enumerate(sequences)))
     assert sorted(found) == list(range(len(given)))
@@ -71,7 +71,7 @@ def test_a_length_is_compiled_once_for_many_rows_and_once_for_one():
     assert set(batcher_.compilations.values()) == {1}
 
 
-def test_the_counter_counts():
+def test_compilations_are_counted_by_shape():
     def function(params, batch, *, scale):
         return batch["places"] + scale
 
@@ -81,7 +81,7 @@ def test_the_counter_counts():
     assert batcher_.compilations == {(1, 16): 2}
 
 
-def test_arrays_are_given_to_the_function_and_not_compiled_in():
+def test_array_options_do_not_compile_again():
     def function(params, batch, *, wanted):
         return batch["places"] + wanted[None, :]
 
@@ -92,7 +92,7 @@ def test_arrays_are_given_to_the_function_and_not_compiled_in():
     assert batcher_.compilations == {(1, 16): 1}
 
 
-def test_what_is_left_goes_by_itself_or_filled_up_whichever_is_less_work():
+def test_the_rest_runs_as_single_rows_or_one_batch_whichever_is_less_work():
     # A batch of one row costs as much as 20 tokens here, a full one 320.
     few = batcher(max_length=24, batch_tokens=320)
     assert shapes(few, [24] * 12) == [(1, 24)] * 12
@@ -103,11 +103,11 @@ def test_what_is_left_goes_by_itself_or_filled_up_whichever_is_less_work():
     assert shapes(batcher(), [60, 30]) == [(1, 64), (1, 32)]
 
 
-def test_no_more_is_read_than_a_pool_holds():
+def test_no_more_sequences_are_read_than_a_pool_holds():
     read = []
     sequences = ((number, encoded(64)) for number in range(1000) if read.append(number) is None)
     next(SHARED.run(sequences))
-    pool = BUDGET * (len(row_lengths(LONGEST)) + batching.EXTRA) // 64
+    pool = BUDGET * (len(row_lengths(LONGEST)) + batching.POOL_BATCHES) // 64
     assert len(read) == pool
 
 
@@ -115,26 +115,26 @@ def test_a_pool_always_makes_a_full_batch():
     batcher_ = batcher(max_length=512, batch_tokens=1024)
     random, pools = np.random.default_rng(0), []
     lengths = random.integers(1, 513, 2000)
-    deal = batcher_.deal
+    make_batches = batcher_.make_batches
 
     def watched(pool, *, last):
-        left = yield from deal(pool, last=last)
+        left = yield from make_batches(pool, last=last)
         if not last:
             pools.append((len(pool), len(left)))
         return left
 
-    batcher_.deal = watched
+    batcher_.make_batches = watched
     assert shapes(batcher_, lengths)
     assert all(left < held for held, left in pools)
     assert len(pools) < 200
 
 
-def test_lengths_are_few_and_end_with_the_longest():
+def test_row_lengths_are_few_and_end_with_the_longest():
     assert row_lengths(512) == (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
     assert row_lengths(5) == (5,)
     assert row_lengths(16) == (16,)
 
 
-def test_a_budget_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="batch_tokens must be at least 1, got 0"):
+def test_a_budget_of_no_tokens_is_an_error():
+    with pytest.raises(ValueError, match="`batch_tokens` must be at least 1, got 0"):
         batcher(batch_tokens=0)

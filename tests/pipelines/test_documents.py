@@ -42,7 +42,7 @@ def test_a_first_text_that_leaves_no_room_is_refused_unless_all_fits():
 def test_a_first_text_is_cut_to_half_of_the_window_or_to_what_the_other_leaves():
     room = small.POSITIONS - 3
     for second, kept in ((small.LONG, room - room // 2 + 1), ("owl owl", room - 2), ("", room)):
-        with pytest.warns(UserWarning, match="a first text is cut: it takes more than half of the window"):
+        with pytest.warns(UserWarning, match="a first text is truncated to half of the window"):
             (document,) = read((small.LONG, second), whole_first=None)
         (whole,) = read((None, small.LONG))
         assert document.opening[1:-1].tolist() == whole.ids[:kept].tolist()

@@ -1,4 +1,4 @@
-"""A choice is what the model itself prefers, however many choices a text has and whatever stands beside it."""
+"""The choice is the one that the model prefers, for any number of choices and any other texts in the batch."""
 
 from dataclasses import replace
 
@@ -49,10 +49,10 @@ def test_a_choice_longer_than_a_window_is_read_in_several():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("owl", r"texts\[1\]: wanted a dict of text and choices, got 'owl'"),
-        ({"text": "owl"}, r"texts\[1\]: wanted a dict of text and choices"),
-        ({"text": "owl", "choices": ["barn"]}, r"texts\[1\]: wanted a list of two choices or more, got \['barn'\]"),
-        ({"text": "owl", "choices": "barn"}, r"texts\[1\]: wanted a list of two choices or more, got 'barn'"),
+        ("owl", r"texts\[1\]: a text must be a dict with text and choices, got 'owl'"),
+        ({"text": "owl"}, r"texts\[1\]: a text must be a dict with text and choices"),
+        ({"text": "owl", "choices": ["barn"]}, r"texts\[1\]: choices must be a list of two or more, got \['barn'\]"),
+        ({"text": "owl", "choices": "barn"}, r"texts\[1\]: choices must be a list of two or more, got 'barn'"),
         ({"text": "owl", "choices": ["barn", 3]}, r"texts\[1\]: .*a choice"),
     ],
 )

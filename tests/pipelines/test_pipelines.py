@@ -11,7 +11,7 @@ import small_pipelines as small
 from torch_extra import of_torch_extra
 
 from bert_jax.pipelines import Embedder, FillMask, QuestionAnswerer, TextClassifier, TokenClassifier
-from bert_jax.pipelines.pipeline import held_texts
+from bert_jax.pipelines.pipeline import group_texts
 
 TOLERANCE = 1e-4  # of scores; batches of other shapes add in another order
 MASKED = "the [MASK] hooted at night ."
@@ -100,9 +100,9 @@ def test_no_more_texts_are_held_than_two_windows(name):
 
 
 def test_long_texts_are_held_until_they_are_enough(monkeypatch):
-    monkeypatch.setattr("bert_jax.pipelines.pipeline.HELD_CHARACTERS", 20)
+    monkeypatch.setattr("bert_jax.pipelines.pipeline.MAX_CHARACTERS", 20)
     pairs = [(None, "x" * 9), ("x" * 9, "x" * 9), (None, ""), (None, "x" * 30), (None, "x")]
-    assert [len(held) for held in held_texts(pairs, 4096)] == [2, 2, 1]
+    assert [len(group) for group in group_texts(pairs, 4096)] == [2, 2, 1]
 
 
 # What cannot be answered
@@ -119,7 +119,7 @@ def test_texts_before_one_that_cannot_be_answered_are_answered(name, place):
         answers = pipeline(iter(texts))
         for one in want:
             assert_same(next(answers), one)
-        with pytest.raises(ValueError, match=r"must be a string, got NoneType|wanted a dict of question and context"):
+        with pytest.raises(ValueError, match=r"must be a string, got NoneType|a question must be a dict"):
             next(answers)
     with pytest.raises(ValueError, match=rf"^texts\[{place}\]: "):
         pipeline(texts)
@@ -127,9 +127,9 @@ def test_texts_before_one_that_cannot_be_answered_are_answered(name, place):
 
 def test_texts_before_one_that_fails_when_it_is_read_are_answered():
     for bad, name, message in (
-        ("no mask", "fill", "wanted a \\[MASK\\]"),
+        ("no mask", "fill", "the text has no \\[MASK\\]"),
         ({"question": "owl " * 40, "context": "owl"}, "answer", "a question of 40 tokens"),
-        ({"question": "owl ?", "context": "\x00"}, "answer", "no token that the vocabulary knows"),
+        ({"question": "owl ?", "context": "\x00"}, "answer", "no token in the vocabulary"),
     ):
         texts = inputs(name)[:3]
         answers = PIPELINES[name](iter([*texts, bad, *texts]))
@@ -178,7 +178,7 @@ def test_there_is_no_progress_bar_where_no_terminal_is(capsys):
 
 
 def test_a_progress_bar_can_be_asked_for(capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.pipelines.pipeline.PATIENCE", 0.0)
+    monkeypatch.setattr("bert_jax.pipelines.pipeline.PROGRESS_DELAY", 0.0)
     pipeline = copy(PIPELINES["classify"])
     pipeline.progress = True
     pipeline(list(small.TEXTS))
@@ -210,21 +210,21 @@ def test_half_a_megabyte_is_one_text():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (7, "wanted a text or texts, got int"),
-        (None, "wanted a text or texts, got NoneType"),
-        (b"owl", "wanted a text or texts, got bytes"),
+        (7, "texts must be a string, a dict or an iterable of these, got int"),
+        (None, "texts must be a string, a dict or an iterable of these, got NoneType"),
+        (b"owl", "texts must be a string, a dict or an iterable of these, got bytes"),
         ([None], "texts[0]: a text must be a string, got NoneType: None"),
         (["owl", b"owl"], "texts[1]: a text must be a string, got bytes: b'owl'"),
         (["owl", ["owl"]], "texts[1]: a text must be a string, got list: ['owl']"),
         ([[]], "texts[0]: a text must be a string, got list: []"),
-        ({}, "wanted the keys text and text_pair, got none"),
-        ({"text": "a"}, "wanted the keys text and text_pair, got text"),
+        ({}, "a pair needs the keys text and text_pair, got none"),
+        ({"text": "a"}, "a pair needs the keys text and text_pair, got text"),
         ([{"text": "a", "text_pair": None}], "texts[0]: a text must be a string, got NoneType: None"),
         ({"text": None, "text_pair": "a"}, "a first text must be a string, got NoneType: None"),
     ],
 )
 def test_what_is_no_text_is_refused_in_one_line(given, message):
-    with pytest.raises(ValueError, match=r"wanted|must be a string") as caught:
+    with pytest.raises(ValueError, match=r"needs the keys|must be a string") as caught:
         PIPELINES["classify"](given)
     assert str(caught.value) == message
 
@@ -275,7 +275,7 @@ def test_a_mask_in_a_long_text_is_answered_where_it_has_the_most_context():
     fill = PIPELINES["fill"]
     text = small.MIDDLE + " [MASK] " + small.MIDDLE
     (document,) = documents(fill, text)
-    ((window, (mask,)),) = fill.asked(document)
+    ((window, (mask,)),) = fill.masked_windows(document)
     assert len(document.windows) > 3
     assert min(mask - window.start, window.stop - 1 - mask) >= 4
     assert len(fill(text)) == 5
@@ -288,7 +288,7 @@ def documents(pipeline, text):
 
 
 def test_a_text_without_a_mask_is_refused():
-    with pytest.raises(ValueError, match="wanted a \\[MASK\\] in the text: 'no mask here'"):
+    with pytest.raises(ValueError, match="the text has no \\[MASK\\]: 'no mask here'"):
         PIPELINES["fill"](["an [MASK]", "no mask here"])
 
 
@@ -318,16 +318,16 @@ def test_other_targets_need_no_other_program():
 
 def test_a_target_of_several_pieces_is_stood_for_by_the_first():
     fill = PIPELINES["fill"]
-    with pytest.warns(UserWarning, match="the target 'owlish' is no single token: 'owl' stands for it"):
+    with pytest.warns(UserWarning, match="the target 'owlish' is not one token; its first piece 'owl' is used"):
         assert_same(fill(MASKED, targets=["owlish"]), fill(MASKED, targets=["owl"]))
 
 
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([], "wanted at least one target"),
-        ("", "the vocabulary has nothing for the target ''"),
-        (["owl", "\u2603"], "the vocabulary has nothing for the target '\u2603'"),
+        ([], "`targets` must have at least one word"),
+        ("", "the target '' is not in the vocabulary"),
+        (["owl", "\u2603"], "the target '\u2603' is not in the vocabulary"),
         ([7], "a target must be a string, got int"),
     ],
 )
@@ -377,9 +377,20 @@ def test_scores_mean_what_the_problem_is(problem, labels, meaning):
     assert_same(answers, [{"label": f"LABEL_{label}", "score": -score} for score, label in want])
 
 
+def test_a_model_for_several_labels_gives_all_of_them_by_default():
+    bert = small.bert("BertForSequenceClassification", problem_type="multi_label_classification", num_labels=3)
+    classify = TextClassifier(bert)
+    answers = classify(small.SHORT)
+    assert answers == classify(small.SHORT, top=None)
+    assert [answer["score"] for answer in answers] == sorted((answer["score"] for answer in answers), reverse=True)
+    assert {answer["label"] for answer in answers} == {"LABEL_0", "LABEL_1", "LABEL_2"}
+    assert classify(small.SHORT, top=1) == answers[0]
+    assert classify(small.SHORT, top=2) == answers[:2]
+
+
 def test_a_pair_of_long_texts_is_read_in_windows_over_the_second():
     classify = PIPELINES["classify"]
-    with pytest.warns(UserWarning, match="a first text is cut"):
+    with pytest.warns(UserWarning, match="a first text is truncated"):
         answer = classify({"text": small.LONG, "text_pair": small.LONG}, top=None)
     half = " ".join(small.LONG.split()[: (small.POSITIONS - 3) // 2 + 1])
     assert_same(answer, classify({"text": half, "text_pair": small.LONG}, top=None))
