@@ -1,10 +1,10 @@
-"""Scores of classes, of sets of classes and of numbers, and what to look at where they are wrong.
+"""Metrics of classification and regression, the confusion matrix and the worst mistakes.
 
-What is undefined, as a correlation with predictions that are all the same, is 0: a model that has collapsed is the
-worst of several and never a NaN among their scores.
+An undefined metric, such as the correlation with constant predictions, is 0, so that a collapsed model is never NaN and
+ranks last. Axes: n examples, C classes (or scores per example).
 
 References: Matthews, Comparison of the predicted and observed secondary structure of T4 phage lysozyme, 1975; Wang et
-al., GLUE, 2018 (which score for which task).
+al., GLUE, 2018 (the metrics of each task).
 """
 
 from __future__ import annotations
@@ -123,13 +123,13 @@ def _correlation(correlate: Callable, predictions: np.ndarray, labels: np.ndarra
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that numbers are all, or almost all, the same
+        warnings.simplefilter("ignore")  # constant or nearly constant values
         value = float(correlate(predictions, labels).statistic)
     return value if np.isfinite(value) else 0.0
 
 
 def confusion(predictions: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Counts how often each of `count` classes was taken for each: int64 [C, C], a row for each true class.
+    """Returns the confusion matrix of C = `count` classes, int64 [C, C]: rows are true classes, columns predicted ones.
 
     Args:
         predictions, labels: ids int [n].
@@ -138,7 +138,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, count: int) -> np.nda
 
 
 class Mistake(NamedTuple):
-    """An example by its number, the class that is right, the one predicted, and the probability of that."""
+    """The index of an example, its true class, its predicted class, and the probability of the latter."""
 
     row: int
     label: int
@@ -147,18 +147,19 @@ class Mistake(NamedTuple):
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
-    """Returns the `count` mistakes that the model was most sure of, the surest first.
+    """Returns the `count` mistakes with the highest predicted probability, highest first.
 
     Args:
         probabilities: of each class, [n, C].
         labels: ids int [n].
     """
-    predictions, surest = probabilities.argmax(-1), probabilities.max(-1)
+    predictions = probabilities.argmax(-1)
+    confidence = probabilities.max(-1)
     wrong = np.flatnonzero(predictions != labels)
-    wrong = wrong[np.argsort(-surest[wrong], kind="stable")][:count]
-    return [Mistake(int(i), int(labels[i]), int(predictions[i]), float(surest[i])) for i in wrong]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    return [Mistake(int(i), int(labels[i]), int(predictions[i]), float(confidence[i])) for i in wrong]
 
 
 def collapsed(predictions: np.ndarray, labels: np.ndarray) -> bool:
-    """Tells whether all examples [n] or [n, C] are given one answer, though not all of them have the same label."""
+    """Returns whether all examples, [n] or [n, C], have the same prediction although their labels differ."""
     return bool((predictions == predictions[:1]).all() and (labels != labels[:1]).any())

@@ -1,8 +1,8 @@
-"""Precision, recall and F1 of entities: a prediction is right if its kind, its first and its last word are.
+"""Precision, recall and F1 of entities: a prediction is right if its kind, its first and its last word are right.
 
-Tags are read leniently, as the CoNLL script and seqeval's default do. `B-` begins an entity, and so does `I-` where no
-entity of its kind goes before; one ends where another begins, or at `O`. So `I-per I-per B-per I-loc` holds three.
-`S-` is an entity by itself and `E-` the last word of one. A tag without any of these prefixes (`per`) is a kind, and
+Tags are read leniently, like the CoNLL script and seqeval by default. `B-` begins an entity, and so does `I-` without
+an entity of its kind before it; an entity ends where another begins, or at `O`. So `I-per I-per B-per I-loc` has three
+entities. `S-` is an entity of one word and `E-` the last word of one. A tag without a prefix (`per`) is a kind, and
 neighbours of one kind are one entity.
 
 References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003; Nakayama, seqeval, 2018.
@@ -25,7 +25,7 @@ class Entity(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many entities were predicted rightly, predicted, and are there."""
+    """The numbers of correct predictions, of predictions and of gold entities."""
 
     correct: int
     predicted: int
@@ -33,22 +33,22 @@ class Counts(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """The share of the predicted that is right; 0 where none is predicted."""
+        """The fraction of predictions that are correct; 0 without predictions."""
         return self.correct / max(self.predicted, 1)
 
     @property
     def recall(self) -> float:
-        """The share of those there are that is found; 0 where there is none."""
+        """The fraction of gold entities that are found; 0 without gold entities."""
         return self.correct / max(self.gold, 1)
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of precision and recall; 0 where nothing is right."""
+        """The harmonic mean of precision and recall; 0 without correct predictions."""
         return 2 * self.correct / max(self.predicted + self.gold, 1)
 
 
 def find_entities(tags: Sequence[str]) -> list[Entity]:
-    """Returns the entities of a sentence, in its order.
+    """Returns the entities of a sentence in order.
 
     >>> find_entities(["B-per", "I-per", "O", "I-loc", "I-per"])
     [Entity(kind='per', start=0, stop=2), Entity(kind='loc', start=3, stop=4), Entity(kind='per', start=4, stop=5)]
@@ -78,7 +78,7 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def count_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> dict[str, Counts]:
-    """Counts the entities of each kind, the kinds in the order of the alphabet; `total` adds them up.
+    """Counts the entities of each kind, in alphabetical order; `total` adds them up.
 
     Args:
         predicted, gold: tags of each sentence.
@@ -100,5 +100,5 @@ def count_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[s
 
 
 def total(counts: dict[str, Counts]) -> Counts:
-    """Adds up the counts of all kinds: what precision, recall and F1 without further name are of."""
+    """Returns the sum of the counts of all kinds, for micro-averaged precision, recall and F1."""
     return Counts(*(sum(column) for column in zip(Counts(0, 0, 0), *counts.values(), strict=True)))

@@ -1,8 +1,8 @@
-"""Answers out of a context: the spans of its tokens that start and end likeliest, together.
+"""Finds the answers to questions: the spans of tokens with the highest logits.
 
 A span's logit is its start logit plus its end logit. Spans that begin outside the context, end before they start, or
-are too long are no answers, so the best one is looked for among the rest and is not the likeliest start beside the
-likeliest end. A long context is read in windows, and a span counts in the one in which its start has the most context.
+are too long are not answers; the best answer is the best of the other spans, not the best start with the best end. A
+long context is read in windows, and a span counts in the window where its start has the most context.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
@@ -16,7 +16,7 @@ from bert_jax.metrics.classification import softmax
 
 
 class Span(NamedTuple):
-    """An answer: the tokens start <= i <= end of the context; -1 and -1 for none."""
+    """An answer: the tokens start <= i <= end of the context; -1 and -1 for no answer."""
 
     logit: float
     start: int
@@ -24,14 +24,13 @@ class Span(NamedTuple):
 
 
 class WindowLogits(NamedTuple):
-    """What a model says of one window over a context.
+    """The logits of one window over a context.
 
     Attributes:
-        starts: float [n], the logit that the answer starts at each token; minus infinity where it may not, because
-            another window speaks for the token.
-        ends: float [n].
-        null: the start and the end logit of [CLS], which stand for no answer.
-        characters: int [n, 2], where each token begins and ends in the context.
+        starts: float [n], the start logit of each token; minus infinity for tokens with more context in another window.
+        ends: float [n], the end logits.
+        null: the start and the end logit of [CLS], for no answer.
+        characters: int [n, 2], the start and end character of each token in the context.
     """
 
     starts: np.ndarray
@@ -44,9 +43,9 @@ class Predictions(NamedTuple):
     """Answers to questions, by their ids.
 
     Attributes:
-        texts: the best answer to each, be it likelier than none or not; empty where the context has no token.
+        texts: the best answer to each question, even if no answer is likelier; empty if the context has no token.
         n_best: the best answers, best first: `text`, `probability` among them, `start_logit` and `end_logit`.
-        null_odds: the logit that there is no answer, less that of the best answer.
+        null_odds: the logit of no answer minus the logit of the best answer.
     """
 
     texts: dict[str, str]
@@ -54,7 +53,7 @@ class Predictions(NamedTuple):
     null_odds: dict[str, float]
 
     def above(self, threshold: float) -> dict[str, str]:
-        """Returns the texts, empty where the null odds are above the threshold."""
+        """Returns the texts, empty for questions whose null odds exceed the threshold."""
         return {name: "" if self.null_odds[name] > threshold else text for name, text in self.texts.items()}
 
 
@@ -71,9 +70,9 @@ def predict_answers(
 
     Args:
         ids, contexts, windows: of each question; at least one window each.
-        n_best: the most answers kept, different from one another in their texts.
+        n_best: maximum number of answers, with different texts.
         max_answer_length: in tokens.
-        null_answer: whether there may be none; it then has a place among the best.
+        null_answer: whether no answer is allowed; it is then one of the best answers.
     """
     predictions = Predictions({}, {}, {})
     for name, context, some in zip(ids, contexts, windows, strict=True):
@@ -93,7 +92,7 @@ def n_best_answers(
 ) -> list[dict[str, Any]]:
     """Returns the best answers, best first: `text`, `start_logit` and `end_logit`; of equal texts the best.
 
-    A context without tokens has one answer, of logit 0, which is empty.
+    A context without tokens has one empty answer with logit 0.
     """
     found = []
     for window in windows:
@@ -111,7 +110,7 @@ def n_best_answers(
 
 
 def with_probabilities(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the answers with the softmax over their logits, in the order of the official file."""
+    """Returns the answers with the softmax over their logits, with keys in the order of the official file."""
     logits = np.array([answer["start_logit"] + answer["end_logit"] for answer in answers])
     return [
         {
@@ -128,11 +127,11 @@ def best_spans(starts: np.ndarray, ends: np.ndarray, *, max_answer_length: int, 
     """Finds the best spans start <= end < start + max_answer_length.
 
     Args:
-        starts: logits [n]; minus infinity where no answer may start.
+        starts: logits [n]; minus infinity for tokens where no answer may start.
         ends: logits [n].
 
     Returns:
-        The `top` best, best first, and the logarithm of the sum of all spans' exponentials.
+        The `top` best spans, best first, and the log-sum-exp of the logits of all spans.
     """
     n = len(starts)
     length = min(max_answer_length, n)
@@ -143,7 +142,7 @@ def best_spans(starts: np.ndarray, ends: np.ndarray, *, max_answer_length: int, 
     logits = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, length)
     flat = logits.ravel()
     some = min(top, flat.size)
-    likely = np.sort(np.argpartition(-flat, some - 1)[:some])  # so that of equals the first comes first
+    likely = np.sort(np.argpartition(-flat, some - 1)[:some])  # sorted, so that the first of equal spans stays first
     likely = likely[np.argsort(-flat[likely], kind="stable")]
     spans = [Span(float(flat[i]), int(i // length), int(i // length + i % length)) for i in likely]
     highest = flat.max()

@@ -1,9 +1,8 @@
-"""One document's text into sentences.
+"""Splits the text of a document into sentences.
 
-The punctuation is left to sentencex, which knows the abbreviations of many languages. What it cannot know is what a
-line break means: nothing, in text wrapped at a width; the end of a sentence or a paragraph, elsewhere. The text shows
-it: whoever wraps breaks a line only where the next word would not have fitted, whoever ends a line for another reason
-mostly breaks it earlier.
+sentencex handles punctuation and the abbreviations of many languages. It does not know what a line break means: nothing
+in text wrapped at a fixed width, the end of a sentence or paragraph elsewhere. This module detects wrapped text: there
+a line ends only if the next word would not fit, while other lines mostly end earlier.
 
 References: Wikimedia, sentencex, https://github.com/wikimedia/sentencex
 """
@@ -21,21 +20,22 @@ _WORD_END = re.compile(rf"\s|(?=[{_CJK}])")
 _WRAP_IN_CJK = re.compile(rf"(?<=[{_CJK}])\n(?=[{_CJK}])")
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
-# Not 1: books get edited after they are wrapped. So 2,112 of the 2,125 paragraphs of "Moby-Dick" count as wrapped, and
-# the rest is mostly songs; of film reviews, written a sentence a line, 3 % do.
-WRAPPED_SHARE, WRAPPED_FILL = 0.8, 0.9
+# Below 1, because books are edited after they are wrapped. With these values 2,112 of the 2,125 paragraphs of
+# "Moby-Dick" count as wrapped (most others are songs), and 3 % of film reviews with one sentence per line.
+WRAPPED_SHARE = 0.8
+WRAPPED_FILL = 0.9
 WIDEST_WRAP = 200  # lines longer than this are paragraphs
 
 
 def split_sentences(document: str, *, language: str = "en") -> list[str]:
-    """Splits a document that has a sentence a line, running paragraphs, or lines wrapped at a width.
+    """Splits a document with one sentence per line, paragraphs, or lines wrapped at a fixed width.
 
     Args:
-        document: text; a blank line ends a sentence always, another line break where the text is not wrapped.
-        language: ISO 639 code; one that sentencex has no rules for is split as English.
+        document: a text. A blank line always ends a sentence; any other line break does if the text is not wrapped.
+        language: ISO 639 code; languages without rules in sentencex are split like English.
 
     Returns:
-        The sentences, stripped, none of them empty.
+        The sentences without surrounding space; none is empty.
     """
     paragraphs = [
         [line.strip() for line in paragraph.splitlines()] for paragraph in _BLANK_LINES.split(document.strip())
@@ -44,13 +44,13 @@ def split_sentences(document: str, *, language: str = "en") -> list[str]:
         blocks = [_WRAP_IN_CJK.sub("", "\n".join(lines)).replace("\n", " ") for lines in paragraphs]
     else:
         blocks = [line for lines in paragraphs for line in lines]
-    # Two line breaks are a boundary to sentencex in every language.
+    # sentencex splits at two line breaks in every language.
     sentences = (sentence.strip() for sentence in segment(language, "\n\n".join(blocks)))
     return [sentence for sentence in sentences if sentence]
 
 
 def _is_wrapped(paragraphs: list[list[str]]) -> bool:
-    """Whether most lines that another line follows had hardly room for its first word."""
+    """Returns whether most lines had no room for the first word of the next line."""
     followed = [pair for lines in paragraphs for pair in pairwise(lines)]
     if not followed:
         return False
@@ -60,6 +60,6 @@ def _is_wrapped(paragraphs: list[list[str]]) -> bool:
 
 
 def _filled(line: str, following: str) -> int:
-    """The length `line` would have had with the first word of the following line on it."""
+    """Returns the length of `line` if the first word of the following line were on it."""
     word = _WORD_END.split(following, maxsplit=1)[0]
     return len(line) + (len(word) + 1 if word else 1)

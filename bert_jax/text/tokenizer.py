@@ -1,7 +1,7 @@
-"""Texts into ids and back, by WordPiece.
+"""Encodes texts as token ids and decodes them, with WordPiece.
 
-`tokenizers` does the work; this is BERT's way of using it, with arrays at the end. Special tokens are found by their
-names, wherever a vocabulary has them. A tokenizer never changes: one object may serve several threads.
+`tokenizers` does the work; this class configures it for BERT and returns arrays. Special tokens are found by name, at
+any id. A tokenizer is immutable, so several threads may share it.
 
 References: Devlin et al., BERT, 2018, section 3 (input representation).
 """
@@ -43,19 +43,19 @@ class Tokenizer:
     """BERT's tokenizer: cleaning, splitting into words, WordPiece, `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer` that does it, without truncation and padding.
+        backend: the `tokenizers.Tokenizer`, without truncation and padding.
         tokens: the pieces, by id.
         continuation: bool [V], whether a piece continues a word.
         special_ids: int32 [5], the ids of [PAD], [UNK], [CLS], [SEP] and [MASK].
-        fingerprint: sha256 of all that decides which ids a text gets.
-        max_length: the tokens of a sequence that its model was trained to read; None where nobody says. Nothing is cut
-            for it, but pipelines read longer texts in windows of so many.
+        fingerprint: SHA-256 of everything that decides the ids of a text.
+        max_length: the sequence length that the model was trained with (`model_max_length`), or None. Texts are not
+            truncated to it, but pipelines read longer texts in windows of this length.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
         vocabulary = backend.get_vocab()
         if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
-            raise ValueError(f"the vocabulary of {len(vocabulary)} tokens lacks {' '.join(missing)}")
+            raise ValueError(f"the vocabulary of {len(vocabulary)} tokens has no {' '.join(missing)}")
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise ValueError(
                 f"the {len(vocabulary)} tokens of the vocabulary do not have the ids 0 to {len(vocabulary) - 1}"
@@ -99,36 +99,36 @@ class Tokenizer:
         """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text.
 
         Args:
-            texts: what to train on, read several times and never held: a list, or the `Texts` of a dataset.
-            vocab_size: the most tokens; a small corpus gives fewer.
-            strip_accents: None strips them when lowercasing, as BERT does.
-            min_frequency: how often a pair must occur to become a piece.
+            texts: the corpus, which is read several times: a list, or the `Texts` of a dataset.
+            vocab_size: maximum number of tokens; a small corpus gives fewer.
+            strip_accents: None strips them if `lowercase` is set, like BERT.
+            min_frequency: minimum number of occurrences of a pair that becomes a piece.
 
         Raises:
-            ValueError: no text, or a vocabulary too small for the special tokens and the characters of the corpus.
+            ValueError: no text, or a `vocab_size` too small for the special tokens and the characters of the corpus.
         """
         return cls(train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents))
 
     @classmethod
     def of(cls, content: bytes) -> Tokenizer:
-        """Makes the tokenizer whose backend was written down as `backend.to_str().encode()`."""
+        """Makes a tokenizer from `backend.to_str().encode()`."""
         return cls(tokenizers.Tokenizer.from_buffer(content))
 
     @classmethod
     def load(cls, source: str | Path) -> Tokenizer:
-        """Loads a vocab.txt, a tokenizer.json, or a folder that holds either.
+        """Loads a vocab.txt, a tokenizer.json, or a folder with either.
 
-        What a vocab.txt does not say is taken from the tokenizer_config.json beside it; without one, a vocabulary that
-        has no capital letters is one of lowercased text.
+        The options of a vocab.txt come from the tokenizer_config.json next to it. Without one, text is lowercased if
+        the vocabulary has no capital letters.
 
         Raises:
-            FileNotFoundError, ValueError: with the file, and the line where there is one.
+            FileNotFoundError, ValueError: no such file, or an invalid one; with its name and line number.
         """
         path = Path(source)
         if path.is_dir():
             found = [path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()]
             if not found:
-                raise FileNotFoundError(f"{path} holds neither tokenizer.json nor vocab.txt")
+                raise FileNotFoundError(f"{path} has neither tokenizer.json nor vocab.txt")
             path = found[0]
         if not path.is_file():
             raise FileNotFoundError(f"no such vocabulary: {path}")
@@ -140,7 +140,7 @@ class Tokenizer:
             raise ValueError(f"{path}: {error}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, vocab.txt and tokenizer_config.json, which transformers reads as well."""
+        """Writes tokenizer.json, vocab.txt and tokenizer_config.json, in the format of transformers."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         normalizer = self.backend.normalizer
@@ -167,12 +167,14 @@ class Tokenizer:
         max_length: int | None = None,
         padding: Literal["longest", "max_length"] = "longest",
     ) -> dict[str, np.ndarray]:
-        """Returns `input_ids`, `token_type_ids`, `attention_mask`, int32 [B, T], T the longest row's or `max_length`.
+        """Returns `input_ids`, `token_type_ids`, `attention_mask`, int32 [B, T].
 
-        Arguments are those of `encode_batch`.
+        Args:
+            texts, pairs, max_length: see `encode_batch`.
+            padding: T is the length of the longest sequence, or `max_length`.
         """
         if padding == "max_length" and max_length is None:
-            raise ValueError("padding to max_length needs a max_length")
+            raise ValueError("`padding=max_length` needs a `max_length`")
         encodings = self.encode_batch(texts, pairs, max_length=max_length)
         longest = max(map(len, encodings), default=0)
         shape = (len(encodings), max_length if padding == "max_length" and max_length else longest)
@@ -198,43 +200,45 @@ class Tokenizer:
         """Encodes texts, or pairs of texts, with offsets, word ids and sequence ids.
 
         Args:
-            texts: strings, or lists of words, to which word ids then refer.
-            pairs: as many second texts, in the same form.
-            max_length: the most tokens, special ones included; the longer of two texts is cut first, at its end.
+            texts: strings, or lists of words (word ids are then indices into the list).
+            pairs: second texts, one per text, in the same form.
+            max_length: maximum number of tokens with special tokens; the longer of two texts is truncated first, at its
+                end.
 
         Raises:
-            ValueError: what is no text, or not of one form; too small a `max_length`.
+            ValueError: not texts, mixed forms, or too small a `max_length`.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
-            raise ValueError("texts are a list, also where there is only one")
+            raise ValueError("texts must be a list, even for a single text")
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"{len(texts)} texts cannot be paired with {len(pairs)}")
         backend = self.backend
         if max_length is not None:
             special = backend.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0
             if max_length <= special:
-                raise ValueError(f"max_length {max_length} leaves no room beside {special} special tokens")
+                raise ValueError(f"`max_length` {max_length} has no room besides {special} special tokens")
             backend = self._variant(max_length=max_length)
         words = len(texts) > 0 and not isinstance(texts[0], str)
         encode = partial(backend.encode_batch, is_pretokenized=words, add_special_tokens=add_special_tokens)
         columns = [texts] if pairs is None else [texts, pairs]
         try:
             return encode(list(texts) if pairs is None else list(zip(*columns, strict=True)))
-        except TypeError:  # what the library cannot read, and does not name
+        except TypeError:  # invalid input, which the library does not describe
             valid = [[_valid_input(text, words=words) for text in column] for column in columns]
             return encode(valid[0] if pairs is None else list(zip(*valid, strict=True)))
 
     def encode_flat(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes texts as they stand, a literal "[SEP]" too, and adds nothing: a corpus' way.
+        """Encodes the texts of a corpus without special tokens; a literal "[SEP]" is ordinary text.
 
         Returns:
-            The ids of all texts, int32 [tokens], and how many each has, int32 [texts].
+            The ids of all texts, int32 [tokens], and the number of tokens of each text, int32 [texts].
         """
-        from bert_jax.text.word_cache import Words  # Arrow takes a while to import, and only a corpus needs it
+        from bert_jax.text.word_cache import Words  # Arrow is slow to import, and only a corpus needs it
 
         if self._words is None:
             self._words = Words(self._variant(max_length=None))
-        ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        ids = [np.zeros(0, np.int32)]
+        lengths = [np.zeros(0, np.int32)]
         for batch in text_batches(texts):
             encoded = self._words.encode(batch)
             ids.append(encoded[0])
@@ -242,11 +246,11 @@ class Tokenizer:
         return np.concatenate(ids), np.concatenate(lengths)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        """Joins pieces into words, and words by spaces."""
+        """Joins pieces into words, and words with spaces."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def _variant(self, *, max_length: int | None) -> tokenizers.Tokenizer:
-        """A copy that truncates, or for None one that reads special tokens as text: the backend itself is shared."""
+        """Returns a copy of the shared backend that truncates, or, for None, that reads special tokens as text."""
         if max_length not in self._variants:
             variant = tokenizers.Tokenizer.from_str(self.backend.to_str())
             if max_length is None:
@@ -258,25 +262,21 @@ class Tokenizer:
 
 
 def require_string(text: object, what: str = "a text") -> str:
-    """Returns the text, once it is known to be a string.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Returns the text; raises ValueError if it is not a string."""
     if not isinstance(text, str):
         raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
     return text
 
 
 def valid_text(text: object, what: str = "a text") -> str:
-    """Returns the text with lone surrogates, which no encoding has, replaced one for one by U+FFFD."""
+    """Returns the text with each lone surrogate, which UTF-8 cannot encode, replaced by U+FFFD."""
     return SURROGATES.sub("\ufffd", require_string(text, what))
 
 
 def _valid_input(text: object, *, words: bool) -> str | list[str]:
-    """Returns what is to be encoded as `valid_text` has it, a text or a list of words."""
+    """Returns a text, or a list of words, with `valid_text` applied."""
     if not words:
         return valid_text(text)
     if not isinstance(text, list | tuple):
-        raise ValueError(f"wanted texts, or lists of words; got {type(text).__name__}: {text!r:.60}")
+        raise ValueError(f"texts must be strings or lists of words, got {type(text).__name__}: {text!r:.60}")
     return [valid_text(word, "a word") for word in text]

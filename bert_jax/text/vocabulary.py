@@ -1,8 +1,9 @@
-"""A WordPiece vocabulary: from a file, or from a corpus, and then the same one every time.
+"""A WordPiece vocabulary, read from a file or trained on a corpus, reproducibly.
 
-`tokenizers` trains it. The library breaks ties between equally frequent pairs by ids that it hands out in the order of
-a randomly seeded hash table, so that the same corpus gives another vocabulary in another process. Given the characters
-that may begin and continue a word, in an order of our own, it gives the same one; ids are then dealt out by frequency.
+`tokenizers` trains it. The library breaks ties between equally frequent pairs by ids that follow the order of a
+randomly seeded hash table, so the same corpus would give different vocabularies in different processes. Here it gets
+the characters that may begin and continue a word in a fixed order, which fixes the result; ids are then assigned by
+frequency.
 
 References: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
 """
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-# A web corpus holds 20,000 characters, most of them hardly ever: they would fill a vocabulary.
+# A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
 CHARACTER_COVERAGE = 0.99999
-COUNTED_CHARACTERS = 1 << 24  # a sample is enough to order a vocabulary
+COUNTED_CHARACTERS = 1 << 24  # sample size for sorting pieces by frequency
 BATCH_CHARACTERS = 1 << 20
-PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary, so [UNK] is asked for
+PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
 def train_wordpiece(
@@ -38,22 +39,24 @@ def train_wordpiece(
 ) -> tokenizers.Tokenizer:
     """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text."""
     if vocab_size <= len(SPECIAL_TOKENS):
-        raise ValueError(f"a vocabulary of {vocab_size} has no room beside its {len(SPECIAL_TOKENS)} special tokens")
+        raise ValueError(f"`vocab_size` {vocab_size} has no room besides the {len(SPECIAL_TOKENS)} special tokens")
     if isinstance(texts, Iterator):
-        raise ValueError("texts are read several times: give a list or the column of a dataset, not an iterator")
+        raise ValueError("texts are read several times; pass a list or the column of a dataset, not an iterator")
     backend = wordpiece([], lowercase=lowercase, strip_accents=strip_accents)
     initials, continuations = _alphabet(texts, backend)
     smallest = len(SPECIAL_TOKENS) + len(initials) + len(continuations)
     if not initials:
-        raise ValueError("the corpus to train a tokenizer on holds no text")
+        raise ValueError("the corpus to train a tokenizer on has no text")
     if vocab_size < smallest:
-        raise ValueError(f"a vocabulary of {vocab_size} cannot spell the corpus, whose characters ask for {smallest}")
+        raise ValueError(
+            f"`vocab_size` {vocab_size} is too small for the characters of the corpus, which need {smallest}"
+        )
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         initial_alphabet=initials,
         limit_alphabet=len(initials),
-        # Named here they get their ids before the hash table is walked: see the top of this file.
+        # Listed here, these get their ids before the library iterates over its hash table.
         special_tokens=[*SPECIAL_TOKENS, *continuations],
         show_progress=sys.stderr.isatty(),
     )
@@ -67,7 +70,7 @@ def train_wordpiece(
 def wordpiece(
     pieces: Sequence[str] | Mapping[str, int], *, lowercase: bool, strip_accents: bool | None, chinese: bool = True
 ) -> tokenizers.Tokenizer:
-    """The tokenizer of BERT's own code, with a vocabulary, or with the special tokens and then these pieces."""
+    """Returns the tokenizer of BERT's own code with a vocabulary, or with the special tokens and these pieces."""
     if not isinstance(pieces, Mapping):
         pieces = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}
     backend = tokenizers.Tokenizer(models.WordPiece(dict(pieces), unk_token=UNK))
@@ -83,13 +86,13 @@ def read_wordpiece(path: Path) -> tokenizers.Tokenizer:
     """Reads a tokenizer.json, or a vocab.txt with the tokenizer_config.json beside it.
 
     Raises:
-        ValueError: it holds something else; with the line where there is one.
+        ValueError: an invalid file, with the line number if there is one.
     """
     return _read_json(path) if path.suffix == ".json" else _read_vocabulary(path)
 
 
 def require_working(backend: tokenizers.Tokenizer) -> None:
-    """Raises ValueError where a tokenizer breaks down over a text or over its own tokens."""
+    """Raises ValueError if a tokenizer fails on a text or on its own tokens."""
     with _no_panic():
         backend.encode(PROBE)
         backend.decode([*range(backend.get_vocab_size())])
@@ -97,7 +100,7 @@ def require_working(backend: tokenizers.Tokenizer) -> None:
 
 @contextmanager
 def _no_panic() -> Iterator[None]:
-    """Makes one kind of error of what `tokenizers` raises: Exception itself, or a panic of Rust's, which is not one."""
+    """Turns the errors of `tokenizers` into ValueError: bare Exceptions, and Rust panics, which are BaseExceptions."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -110,13 +113,13 @@ def _read_json(path: Path) -> tokenizers.Tokenizer:
     with _no_panic():
         backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     if not isinstance(backend.model, models.WordPiece):
-        raise ValueError(f"holds a {type(backend.model).__name__} model, BERT's is WordPiece")
+        raise ValueError(f"has a {type(backend.model).__name__} model; BERT needs WordPiece")
     return backend
 
 
 def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
     vocabulary: dict[str, int] = {}
-    # Only a line feed ends a line here: other line breaks of Unicode may be tokens.
+    # Only a line feed ends a line: other Unicode line breaks may be tokens.
     lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     for number, token in enumerate(line.removesuffix("\r") for line in lines):
         if token in vocabulary:
@@ -133,13 +136,13 @@ def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
 
 
 def read_max_length(path: Path) -> int | None:
-    """Returns how many tokens a tokenizer_config.json, if there is one, says that the model reads; else None."""
+    """Returns `model_max_length` of a tokenizer_config.json; None if there is none."""
     length = _read_config(path).get("model_max_length")
     return length if isinstance(length, int) and length > 1 else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Returns what a tokenizer_config.json says, if there is one."""
+    """Returns the contents of a tokenizer_config.json; empty if there is none."""
     if not path.is_file():
         return {}
     try:
@@ -147,38 +150,40 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the {path.name} beside it is no JSON ({error})") from None
     if not isinstance(config, dict):
-        raise ValueError(f"the {path.name} beside it holds no JSON object, but {type(config).__name__}")
+        raise ValueError(f"the {path.name} beside it is not a JSON object but {type(config).__name__}")
     return config
 
 
 def _read_cleaning(path: Path) -> dict[str, bool]:
-    """Returns what a tokenizer_config.json, if there is one, says of how text is cleaned."""
+    """Returns the options for cleaning text in a tokenizer_config.json; empty if there is none."""
     config = _read_config(path)
     names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
     said = {name: config[name] for name in names if config.get(name) is not None}
     for name, value in said.items():
         if not isinstance(value, bool):
-            raise ValueError(f"the {path.name} beside it says {name} {value!r:.60}; wanted true or false")
+            raise ValueError(f"the {path.name} beside it has {name} {value!r:.60}; it must be true or false")
     return said
 
 
 def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yields the texts in lists of at least BATCH_CHARACTERS in all, and the rest."""
-    batch, size = [], 0
+    """Yields lists of texts with at least BATCH_CHARACTERS characters together; the last list may have fewer."""
+    batch = []
+    size = 0
     for text in texts:
         batch.append(text)
         size += len(text)
         if size >= BATCH_CHARACTERS:
             yield batch
-            batch, size = [], 0
+            batch = []
+            size = 0
     if batch:
         yield batch
 
 
 def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list[str], list[str]]:
-    """The characters that a word may begin with, and, marked as continuations, those that it may go on with.
+    """Returns the characters that may begin a word, and with the prefix ## those that may continue one.
 
-    They are the most frequent ones that cover CHARACTER_COVERAGE of the corpus, each list in the order of the text.
+    They are the most frequent characters that cover CHARACTER_COVERAGE of the corpus, sorted.
     """
 
     def words(text: str) -> list[str]:
@@ -191,19 +196,21 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
     for code in np.flatnonzero(raw).tolist():
         for character in "".join(words(chr(code))):
             counts[character] += int(raw[code])
-    kept, covered = [], 0
+    kept = []
+    covered = 0
     for character in sorted(counts, key=lambda character: (-counts[character], character)):
         if covered >= CHARACTER_COVERAGE * counts.total():
             break
         kept.append(character)
         covered += counts[character]
-    # Punctuation and Chinese characters are words of their own, and never go on with one.
+    # Punctuation and Chinese characters are words by themselves and never continue one.
     return sorted(kept), [CONTINUATION + character for character in sorted(kept) if len(words("a" + character)) == 1]
 
 
 def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
-    """How often each piece occurs in the first COUNTED_CHARACTERS of the texts."""
-    counts, seen = np.zeros(backend.get_vocab_size(), np.int64), 0
+    """Counts each piece in the first COUNTED_CHARACTERS characters of the texts."""
+    counts = np.zeros(backend.get_vocab_size(), np.int64)
+    seen = 0
     for batch in text_batches(texts):
         encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
         ids = np.array([i for encoding in encodings for i in encoding.ids], np.int64)

@@ -1,9 +1,8 @@
-"""Words into ids, each encoded once.
+"""A cache of the ids of words, for encoding a corpus an order of magnitude faster.
 
-Half of a text is made of a few hundred words. BERT's tokenizer looks at one word at a time and at each of its
-characters by itself, so what stands between spaces may be encoded alone, kept, and looked up: the ids are the same, and
-a corpus is read an order of magnitude faster. Arrow splits texts and finds what is in them more than once. What was not
-met yet, as in "movie,", is put together from what stands between ASCII punctuation, which has mostly been met.
+A few hundred words make up half of a text. BERT's tokenizer encodes each word independently, so the chunks between
+spaces can be encoded once and looked up: the ids are the same. Arrow splits texts and finds repeated chunks. A new
+chunk such as "movie," is split at ASCII punctuation, because its parts are mostly in the cache already.
 """
 
 from __future__ import annotations
@@ -24,52 +23,57 @@ if TYPE_CHECKING:
     import tokenizers
 
 _WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
-KEPT_CHARACTERS = 1 << 21  # between spaces, and as many between punctuation; some 40 MB each
+MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB
 
 
 class Words:
-    """Encodes texts as `backend` does, which reads special tokens as text; several threads may use it."""
+    """Encodes texts like `backend`, which must read special tokens as text; thread-safe."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self._backend, self._lock, self._separable = backend, Lock(), separable(backend)
-        self._words = _Kept(self._ask)
-        self._chunks = _Kept(lambda chunks: self._words.encode(*self._between_punctuation(chunks)))
+        self._backend = backend
+        self._lock = Lock()
+        self._separable = separable(backend)
+        self._words = _IdCache(self._encode_words)
+        self._chunks = _IdCache(lambda chunks: self._words.encode(*self._split_at_punctuation(chunks)))
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids of all texts, int32 [tokens], and how many each has, int32 [texts]."""
+        """Returns the ids of all texts, int32 [tokens], and the number of tokens of each text, int32 [texts]."""
         with self._lock:
-            return self._chunks.encode(*self._between_spaces(texts))
+            return self._chunks.encode(*self._split_at_spaces(texts))
 
-    def _between_spaces(self, texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Returns what stands between spaces, as `_Kept.encode` takes it."""
+    def _split_at_spaces(self, texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Returns the chunks between spaces as the arguments of `_IdCache.encode`."""
         whole = [number for number, text in enumerate(texts) if not self._may_be_split(text)]
         split = texts.copy()
         for number in whole:
             split[number] = ""
         parts = pc.call_function("split_pattern", [pa.array(split, pa.string())], pc.SplitPatternOptions(" "))
         coded = parts.values.dictionary_encode()
-        strings, which, ends = coded.dictionary.to_pylist(), coded.indices.to_numpy(), parts.offsets.to_numpy()
+        strings = coded.dictionary.to_pylist()
+        which = coded.indices.to_numpy()
+        ends = parts.offsets.to_numpy()
         if whole:
-            which = which.copy()  # Arrow's own is not to be written
+            which = which.copy()  # Arrow's memory is read-only
             which[ends[whole]] = len(strings) + np.arange(len(whole))
         return strings + [texts[number] for number in whole], which, ends
 
-    def _between_punctuation(self, chunks: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Returns words and punctuation, as `_Kept.encode` takes them."""
+    def _split_at_punctuation(self, chunks: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Returns words and punctuation as the arguments of `_IdCache.encode`."""
         split = [_WORD.findall(chunk) if self._may_be_split(chunk) else [chunk] for chunk in chunks]
         strings = list(chain.from_iterable(split))
         return strings, np.arange(len(strings)), np.cumsum(np.array([0, *map(len, split)], np.int64))
 
     def _may_be_split(self, text: str) -> bool:
-        # Of the characters that count as space somewhere the plain one alone is printable; other texts are kept whole.
+        # The plain space is the only printable space character; texts with others are not split.
         return self._separable and text.isprintable()
 
-    def _ask(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Has new words encoded; of plain ones the model itself is asked, which takes a seventh of the time."""
+    def _encode_words(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Encodes words; plain ones by the WordPiece model alone, which takes a seventh of the time."""
         plain = [self._separable and word.isascii() and word.isalnum() for word in words]
         others = [word for word, is_plain in zip(words, plain, strict=True) if not is_plain]
         of_others = iter(self._backend.encode_batch_fast(others, add_special_tokens=False))
-        model, lower = self._backend.model, getattr(self._backend.normalizer, "lowercase", False)
+        model = self._backend.model
+        lower = getattr(self._backend.normalizer, "lowercase", False)
         encoded = [
             [piece.id for piece in model.tokenize(word.lower() if lower else word)] if is_plain else next(of_others).ids
             for word, is_plain in zip(words, plain, strict=True)
@@ -77,30 +81,35 @@ class Words:
         return np.array(list(chain.from_iterable(encoded)), np.int32), np.array(list(map(len, encoded)), np.int32)
 
 
-class _Kept:
-    """The ids of strings, which are asked for once: string n has ids[offsets[n]:offsets[n + 1]]."""
+class _IdCache:
+    """The ids of strings, each encoded once: string n has `ids[offsets[n]:offsets[n + 1]]`."""
 
-    def __init__(self, ask: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]) -> None:
-        self._ask, self._numbers = ask, dict[str, int]()
-        self._ids, self._offsets = np.zeros(0, np.int32), np.zeros(1, np.int64)
+    def __init__(self, encode_new: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]) -> None:
+        self._encode_new = encode_new
+        self._numbers: dict[str, int] = {}
+        self._ids = np.zeros(0, np.int32)
+        self._offsets = np.zeros(1, np.int64)
         self.characters = 0
 
     def encode(self, strings: list[str], which: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes texts that are made of strings: text i is those that `which[ends[i]:ends[i + 1]]` names.
+        """Encodes texts made of strings: text i is `strings[n] for n in which[ends[i]:ends[i + 1]]`.
+
+        For the texts "a b a" and "b": strings a b, which 0 1 0 1, ends 0 3 4.
 
         Args:
-            which: int [any], places in `strings`.
+            which: int, indices into `strings`.
             ends: int [texts + 1].
 
         Returns:
-            The ids of all texts, int32 [tokens], and how many each has, int32 [texts].
+            The ids of all texts, int32 [tokens], and the number of tokens of each text, int32 [texts].
         """
-        if self.characters > KEPT_CHARACTERS:
-            self._forget()
+        if self.characters > MAX_CHARACTERS:
+            self._drop_newer_half()
         numbers = np.fromiter(map(self._numbers.get, strings, repeat(-1)), np.int64, len(strings))
-        if (unknown := np.flatnonzero(numbers < 0)).size:
+        unknown = np.flatnonzero(numbers < 0)
+        if unknown.size:
             new = [strings[i] for i in unknown.tolist()]
-            self._learn(list(dict.fromkeys(new)))
+            self._add(list(dict.fromkeys(new)))
             numbers[unknown] = [self._numbers[string] for string in new]
         numbers = numbers[which]
         first = self._offsets[numbers]
@@ -109,23 +118,24 @@ class _Kept:
         places = np.repeat(first - before[:-1], counts) + np.arange(before[-1])
         return self._ids[places], np.diff(before[ends]).astype(np.int32)
 
-    def _learn(self, new: list[str]) -> None:
-        ids, lengths = self._ask(new)
+    def _add(self, new: list[str]) -> None:
+        ids, lengths = self._encode_new(new)
         self._numbers.update(zip(new, range(len(self._numbers), len(self._numbers) + len(new)), strict=True))
         self._ids = np.concatenate([self._ids, ids])
         self._offsets = np.concatenate([self._offsets, self._offsets[-1] + np.cumsum(lengths, dtype=np.int64)])
         self.characters += sum(map(len, new))
 
-    def _forget(self) -> None:
-        """Keeps the older half: what is met often is met early."""
+    def _drop_newer_half(self) -> None:
+        """Keeps the older half of the strings: frequent ones occur early."""
         kept = len(self._numbers) // 2
         self._numbers = dict(islice(self._numbers.items(), kept))
-        self._ids, self._offsets = self._ids[: self._offsets[kept]], self._offsets[: kept + 1]
+        self._ids = self._ids[: self._offsets[kept]]
+        self._offsets = self._offsets[: kept + 1]
         self.characters = sum(map(len, self._numbers))
 
 
 def separable(backend: tokenizers.Tokenizer) -> bool:
-    """Says whether a text's ids are those of its words."""
+    """Returns whether the tokenizer encodes each word independently of its text."""
     return (
         isinstance(backend.model, models.WordPiece)
         and isinstance(backend.normalizer, normalizers.BertNormalizer)

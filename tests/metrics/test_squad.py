@@ -78,7 +78,7 @@ def test_no_answer_is_right_where_there_is_none():
     assert score_answer("", [], version_2=True) == (1, 1)
     assert score_answer("the", [], version_2=True) == (1, 1)
     assert score_answer("owl", [], version_2=True) == (0, 0)
-    with pytest.raises(ValueError, match=r"a question of SQuAD 1\.1 has at least one answer"):
+    with pytest.raises(ValueError, match=r"a question of SQuAD 1\.1 must have at least one answer"):
         score_answer("owl", [], version_2=False)
 
 
@@ -101,7 +101,7 @@ def test_totals_tell_the_two_kinds_of_questions_apart():
 
 
 def test_every_question_needs_a_prediction():
-    with pytest.raises(ValueError, match="2 of 3 questions have no prediction, b among them"):
+    with pytest.raises(ValueError, match="2 of 3 questions have no prediction, for example b"):
         score_answers({"a": "owl", "z": "owl"}, {"a": ["owl"], "c": ["owl"], "b": []}, version_2=True)
 
 

@@ -107,10 +107,10 @@ def test_rare_pairs_do_not_become_pieces():
 @pytest.mark.parametrize(
     ("texts", "size", "message"),
     [
-        (SENTENCES, 5, "a vocabulary of 5 has no room beside its 5 special tokens"),
-        (["abc"], 10, "a vocabulary of 10 cannot spell the corpus, whose characters ask for 11"),
-        ([], 31, "holds no text"),
-        ([" ", "\n"], 31, "holds no text"),
+        (SENTENCES, 5, "`vocab_size` 5 has no room besides the 5 special tokens"),
+        (["abc"], 10, "`vocab_size` 10 is too small for the characters of the corpus, which need 11"),
+        ([], 31, "has no text"),
+        ([" ", "\n"], 31, "has no text"),
         (iter(SENTENCES), 31, "not an iterator"),
     ],
 )
@@ -188,11 +188,11 @@ def test_settings_for_batches_in_a_file_are_not_taken_over(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("vocab.txt", "[PAD]\n[UNK]\n[SEP]\na", r"vocab.txt: the vocabulary of 4 tokens lacks \[CLS\] \[MASK\]"),
+        ("vocab.txt", "[PAD]\n[UNK]\n[SEP]\na", r"vocab.txt: the vocabulary of 4 tokens has no \[CLS\] \[MASK\]"),
         ("vocab.txt", "\n".join([*SPECIAL_TOKENS, "a", "b", "a"]), "vocab.txt: line 8 repeats 'a' of line 6"),
         ("vocab.txt", b"[PAD]\n\xff", "vocab.txt: .*decode"),
         ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
-        ("tokenizer.json", tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(), "holds a BPE model"),
+        ("tokenizer.json", tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(), "has a BPE model"),
     ],
 )
 def test_files_that_are_no_vocabulary_are_named(name, content, message, tmp_path):
@@ -229,9 +229,9 @@ def test_a_tokenizer_that_does_not_work_is_refused_when_it_is_loaded(tokenizer, 
     [
         ("{", "is no JSON"),
         ("[" * 100_000, "is no JSON"),
-        ("[]", "holds no JSON object, but list"),
-        ('{"do_lower_case": "yes"}', "says do_lower_case 'yes'; wanted true or false"),
-        ('{"strip_accents": 3}', "says strip_accents 3; wanted true or false"),
+        ("[]", "is not a JSON object but list"),
+        ('{"do_lower_case": "yes"}', "has do_lower_case 'yes'; it must be true or false"),
+        ('{"strip_accents": 3}', "has strip_accents 3; it must be true or false"),
     ],
 )
 def test_a_broken_config_beside_a_vocabulary_is_named(content, message, tmp_path):
@@ -362,15 +362,15 @@ def test_decoding_joins_pieces_and_skips_special_tokens(tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("one text",), {}, "texts are a list"),
+        (("one text",), {}, "texts must be a list"),
         ((["a", "b"], ["c"]), {}, "2 texts cannot be paired with 1"),
-        ((["a"],), {"max_length": 2}, "max_length 2 leaves no room beside 2 special tokens"),
-        ((["a"], ["b"]), {"max_length": 3}, "max_length 3 leaves no room beside 3 special tokens"),
-        ((["a"],), {"padding": "max_length"}, "needs a max_length"),
+        ((["a"],), {"max_length": 2}, "`max_length` 2 has no room besides 2 special tokens"),
+        ((["a"], ["b"]), {"max_length": 3}, "`max_length` 3 has no room besides 3 special tokens"),
+        ((["a"],), {"padding": "max_length"}, "needs a `max_length`"),
         ((["a", None],), {}, "a text must be a string, got NoneType"),
         ((["a"], [7]), {}, "a text must be a string, got int: 7"),
-        (([None],), {}, "wanted texts, or lists of words; got NoneType"),
-        (([["a"], "b"],), {}, "wanted texts, or lists of words; got str: 'b'"),
+        (([None],), {}, "texts must be strings or lists of words, got NoneType"),
+        (([["a"], "b"],), {}, "texts must be strings or lists of words, got str: 'b'"),
         (([["a", b"b"]],), {}, "a word must be a string, got bytes: b'b'"),
     ],
 )

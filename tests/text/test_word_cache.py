@@ -71,8 +71,8 @@ def test_a_special_token_in_a_text_is_text():
 
 def test_what_is_kept_is_encoded_once(monkeypatch):
     asked = []
-    encode = module.Words._ask
-    monkeypatch.setattr(module.Words, "_ask", lambda self, words: asked.extend(words) or encode(self, words))
+    encode = module.Words._encode_words
+    monkeypatch.setattr(module.Words, "_encode_words", lambda self, words: asked.extend(words) or encode(self, words))
     words = Words(BACKENDS[0])
     for texts in (["a film, unable"], ["films, a film", "film"], ["unable films,"]):
         assert_same(BACKENDS[0], words.encode(texts), texts)
@@ -80,7 +80,7 @@ def test_what_is_kept_is_encoded_once(monkeypatch):
 
 
 def test_when_too_much_is_kept_the_newer_half_goes(monkeypatch):
-    monkeypatch.setattr(module, "KEPT_CHARACTERS", 9)
+    monkeypatch.setattr(module, "MAX_CHARACTERS", 9)
     words = Words(BACKENDS[0])
     for texts in (["films unable"], ["films", "film, unable a b c"], ["unable é films"], [" "], []):
         assert_same(BACKENDS[0], words.encode(texts), texts)
