@@ -4,23 +4,19 @@ Workers ignore Ctrl-C and SIGTERM, which reach the whole process group: a run th
 needs its batches until then. They end when their parent process is gone.
 """
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import os
 import signal
 import threading
 import weakref
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grain
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
 
 Batch = dict[str, np.ndarray]
 PREFETCHED_BATCHES = 8
@@ -72,7 +68,7 @@ class Batches:
     def close(self) -> None:
         self._close()
 
-    def __enter__(self) -> Batches:
+    def __enter__(self) -> "Batches":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -7,15 +7,11 @@ References: Matthews, Comparison of the predicted and observed secondary structu
 al., GLUE, 2018 (the metrics of each task).
 """
 
-from __future__ import annotations
-
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 UNDEFINED: Any = {"zero_division": 0}
 

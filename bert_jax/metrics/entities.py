@@ -54,7 +54,8 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
     [Entity(kind='per', start=0, stop=2), Entity(kind='loc', start=3, stop=4), Entity(kind='per', start=4, stop=5)]
     """
     entities: list[Entity] = []
-    last_prefix, last_kind = "", OUTSIDE
+    last_prefix = ""
+    last_kind = OUTSIDE
     for place, tag in enumerate(tags):
         prefix, kind = split_tag(tag)
         if kind == OUTSIDE:
@@ -63,7 +64,8 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
             entities.append(Entity(kind, place, place + 1))
         else:
             entities[-1] = entities[-1]._replace(stop=place + 1)
-        last_prefix, last_kind = prefix, kind
+        last_prefix = prefix
+        last_kind = kind
     return entities
 
 
@@ -88,15 +90,20 @@ def count_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[s
     """
     if len(predicted) != len(gold):
         raise ValueError(f"{len(gold)} sentences, and predictions for {len(predicted)}")
-    correct, guessed, there = Counter[str](), Counter[str](), Counter[str]()
+    correct = Counter[str]()
+    guessed = Counter[str]()
+    present = Counter[str]()
     for number, (guess, truth) in enumerate(zip(predicted, gold, strict=True)):
         if len(guess) != len(truth):
             raise ValueError(f"sentence {number} has {len(truth)} words, and predictions for {len(guess)}")
-        guesses, truths = find_entities(guess), find_entities(truth)
+        guesses = find_entities(guess)
+        truths = find_entities(truth)
         guessed.update(entity.kind for entity in guesses)
-        there.update(entity.kind for entity in truths)
+        present.update(entity.kind for entity in truths)
         correct.update(entity.kind for entity in set(guesses) & set(truths))
-    return {kind: Counts(correct[kind], guessed[kind], there[kind]) for kind in sorted(guessed.keys() | there.keys())}
+    return {
+        kind: Counts(correct[kind], guessed[kind], present[kind]) for kind in sorted(guessed.keys() | present.keys())
+    }
 
 
 def total(counts: dict[str, Counts]) -> Counts:

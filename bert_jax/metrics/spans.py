@@ -104,8 +104,8 @@ def n_best_answers(
         if len(answers) == n_best:
             break
         text = context[window.characters[span.start, 0] : window.characters[span.end, 1]]
-        start_logit, end_logit = float(window.starts[span.start]), float(window.ends[span.end])
-        answers.setdefault(text, {"text": text, "start_logit": start_logit, "end_logit": end_logit})
+        logits = {"start_logit": float(window.starts[span.start]), "end_logit": float(window.ends[span.end])}
+        answers.setdefault(text, {"text": text, **logits})
     return list(answers.values()) or [{"text": "", "start_logit": 0.0, "end_logit": 0.0}]
 
 

@@ -87,7 +87,8 @@ class TokenClassifier(Pipeline):
         if self.aggregation == "average":
             pieces = pieces.mean(axis=0, keepdims=True)
         best = pieces[pieces.max(axis=1).argmax()] if self.aggregation == "max" else pieces[0]
-        begin, end = int(document.offsets[start, 0]), int(document.offsets[stop - 1, 1])
+        begin = int(document.offsets[start, 0])
+        end = int(document.offsets[stop - 1, 1])
         ids = document.ids[start:stop].tolist()
         word = document.text[begin:end] if self.tokenizer.unk_id in ids else self.spelled(ids)
         label = int(best.argmax())

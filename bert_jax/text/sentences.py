@@ -7,8 +7,6 @@ a line ends only if the next word would not fit, while other lines mostly end ea
 References: Wikimedia, sentencex, https://github.com/wikimedia/sentencex
 """
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 

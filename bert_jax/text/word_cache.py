@@ -5,22 +5,16 @@ spaces can be encoded once and looked up: the ids are the same. Arrow splits tex
 chunk such as "movie," is split at ASCII punctuation, because its parts are mostly in the cache already.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from itertools import chain, islice, repeat
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import tokenizers
 
 _WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB

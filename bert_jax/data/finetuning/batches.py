@@ -9,23 +9,17 @@ example each have a fixed number and a length that is rounded up; examples of si
 Axes: B rows, T tokens of a row, S sequences of a row (slots), C sequences of one example (choices), n sequences.
 """
 
-from __future__ import annotations
-
 import functools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.data.finetuning.sequences import ranges
+from bert_jax.data.finetuning.sequences import Sequences, ranges
 from bert_jax.data.packing import PackedRows, members, pack
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from bert_jax.data.finetuning.sequences import Sequences
-    from bert_jax.data.prefetch import Batch
+from bert_jax.data.prefetch import Batch
 
 PACKED_MULTIPLE = 8  # tokens: the length of packed rows is a multiple of this
 SINGLE_MULTIPLE = 32  # tokens: the same for rows of one example each
@@ -85,7 +79,7 @@ class RowFormat:
     @classmethod
     def choose(
         cls, splits: Sequence[Features], *, batch_size: int, packed: bool, pad_id: int, shards: int = 1
-    ) -> RowFormat:
+    ) -> "RowFormat":
         """Returns the format for examples of these lengths.
 
         Args:
@@ -135,7 +129,7 @@ class RowFormat:
 
     def build(
         self, features: Features, rows: Sequence[Sequence[int] | np.ndarray], shape: BatchShape
-    ) -> tuple[Batch, Placement]:
+    ) -> tuple[Batch, "Placement"]:
         """Returns a batch [B, T] in the project's format, with targets, and where each sequence is in it.
 
         Args:

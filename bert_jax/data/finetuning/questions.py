@@ -9,25 +9,19 @@ Axes: n windows (sequences) of all questions.
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
+from bert_jax.data.readers.examples import Question
 from bert_jax.metrics.spans import WindowLogits
-from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.tokenizer import Tokenizer, valid_text
 from bert_jax.text.vocabulary import text_batches
 from bert_jax.text.windows import flatten_windows, slide
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from bert_jax.data.readers.examples import Question
-    from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)

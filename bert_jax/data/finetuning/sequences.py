@@ -8,22 +8,16 @@ Axes: n sequences, C choices of an example; "tokens" counts the tokens of all se
 References: Devlin et al., BERT, 2018, sections 3 and 4 (input representation, tasks).
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from bert_jax.text.tokenizer import valid_text
+from bert_jax.data.readers.examples import ChoiceExample, TextExample
+from bert_jax.text.tokenizer import Tokenizer, valid_text
 from bert_jax.text.vocabulary import text_batches
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from bert_jax.data.readers.examples import ChoiceExample, TextExample
-    from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +67,10 @@ class Runs(NamedTuple):
     starts: np.ndarray
     lengths: np.ndarray
 
-    def take(self, numbers: np.ndarray) -> Runs:
+    def take(self, numbers: np.ndarray) -> "Runs":
         return Runs(self.ids, self.starts[numbers], self.lengths[numbers])
 
-    def cut(self, lengths: np.ndarray | int) -> Runs:
+    def cut(self, lengths: np.ndarray | int) -> "Runs":
         """Returns the beginnings of the runs, of at most `lengths` tokens."""
         return self._replace(lengths=np.minimum(self.lengths, lengths))
 

@@ -6,21 +6,16 @@ a word is labelled once, in the window where its first piece has the most contex
 Reference: Devlin et al., BERT, 2018, section 5.3.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
+from bert_jax.data.readers.examples import TaggedExample
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import cover, flatten_windows
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bert_jax.data.readers.examples import TaggedExample
-    from bert_jax.text.tokenizer import Tokenizer
 
 IGNORED = -100  # the label of tokens without one, as in PyTorch and Hugging Face
 

@@ -9,20 +9,20 @@ A corpus may be larger than memory: processes that read it share it, and the pro
 megabytes at a time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
@@ -30,14 +30,8 @@ from tqdm import tqdm
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.text.sentences import split_sentences
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import text_batches
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    import datasets
-
-    from bert_jax.text.tokenizer import Tokenizer
 
 FORMAT = 1  # part of the fingerprint; increase it when the same corpus gives other sentences
 MIN_BYTES_FOR_PROCESSES = 1 << 25  # of text; one process tokenizes less before others have started
@@ -72,7 +66,7 @@ class TokenStore:
         self.fingerprint = fingerprint
 
     @classmethod
-    def from_documents(cls, documents: Sequence[Sequence[Sequence[int]]]) -> TokenStore:
+    def from_documents(cls, documents: Sequence[Sequence[Sequence[int]]]) -> "TokenStore":
         """Makes a store in memory from documents, lists of sentences of token ids.
 
         Empty sentences and documents are dropped, as `tokenize_corpus` does.
@@ -88,7 +82,7 @@ class TokenStore:
         return cls([ids], sentence_offsets, document_offsets, hashlib.sha256(content).hexdigest())
 
     @classmethod
-    def open(cls, folder: Path) -> TokenStore:
+    def open(cls, folder: Path) -> "TokenStore":
         """Memory-maps a folder that `tokenize_corpus` has written.
 
         Raises:
@@ -269,7 +263,7 @@ class _OffsetsFile:
         np.lib.format.write_array_header_1_0(self._file, header)
         self._begin = self._file.tell()
 
-    def __enter__(self) -> _OffsetsFile:
+    def __enter__(self) -> "_OffsetsFile":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,20 +4,15 @@ References: Zellers et al., SWAG: A Large-Scale Adversarial Dataset for Grounded
 al., RACE: Large-scale ReAding Comprehension Dataset From Examinations, 2017.
 """
 
-from __future__ import annotations
-
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bert_jax.data.readers.examples import ChoiceExample
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, Row, column_names, name_of, no_rows, read_rows, require_columns
 from bert_jax.data.readers.texts import class_name, require_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
 CHOICE_LISTS = ("endings", "choices", "options")

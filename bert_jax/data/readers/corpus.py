@@ -4,14 +4,13 @@ From any source, a corpus becomes a `datasets.Dataset` with one column `text` an
 stream and stored as Arrow. Its fingerprint is a hash of its texts, so it does not depend on the machine or file names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,9 +21,6 @@ from tqdm import tqdm
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts, codec, find_origins, read_documents
 from bert_jax.text.vocabulary import text_batches
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 FORMAT = 1  # part of the fingerprint; increase it when the same files give other documents
 

@@ -4,8 +4,6 @@ Labels keep the form of their source: class names, numbers, character offsets. `
 source, as in `train.tsv:17` or `nyu-mll/glue:17`, for error messages.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 Label = str | float | tuple[str, ...] | tuple[float, ...]

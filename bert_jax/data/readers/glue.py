@@ -3,19 +3,14 @@
 References: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, 2018.
 """
 
-from __future__ import annotations
-
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bert_jax.data.readers.examples import Label, TextExample
 from bert_jax.data.readers.sources import find_origins
 from bert_jax.data.readers.tables import no_rows, read_rows
 from bert_jax.data.readers.texts import parse_label, require_text
-
-if TYPE_CHECKING:
-    import os
 
 HUB = "nyu-mll/glue"
 SPLITS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
@@ -124,7 +119,8 @@ def read_glue(
         columns, header = _columns_of_files(task, labelled)
     text, pair, label = columns
     wanted = [column for column in (text, pair, label if labelled else None) if column]
-    examples, skipped = [], []
+    examples = []
+    skipped = []
     try:
         [origin] = find_origins([source], split)
     except OSError as error:

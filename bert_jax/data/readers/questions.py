@@ -4,18 +4,14 @@ References: Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehensio
 Know: Unanswerable Questions for SQuAD, 2018.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bert_jax.data.readers.examples import Answer, Question
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, column_names, no_rows, open_text, read_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WANTED = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
 WANTED_ROW = '{"question": ..., "context": ..., "answers": {"text": [...], "answer_start": [...]}}'

@@ -3,14 +3,13 @@
 Error messages are one line, with the file and its line number.
 """
 
-from __future__ import annotations
-
 import codecs
 import glob
 import re
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import datasets.config
@@ -19,9 +18,6 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from bert_jax.data.readers.hub import request_file
 from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, open_text, read_rows, text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")

@@ -4,21 +4,17 @@ Error messages are one line, with the file and its line number. `datasets` could
 without line numbers. No code in a source is ever run.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import datasets
 import pyarrow as pa
 from pyarrow import parquet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 LONGEST_FIELD = 1 << 28  # characters
 ROWS_AT_ONCE = 64  # each may hold a whole book

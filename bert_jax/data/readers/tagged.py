@@ -5,18 +5,14 @@ A CoNLL file has one word and its tag per line; a blank line ends a sentence.
 References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bert_jax.data.readers.examples import TaggedExample
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, column_names, name_of, no_rows, open_text, read_rows, require_columns
 from bert_jax.data.readers.texts import LABELS, TEXTS, class_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WORDS = ("tokens", "words")
 TAGS = ("ner_tags", "tags", "labels", "ner", "pos_tags")

@@ -1,11 +1,10 @@
 """Reads texts and pairs of texts, with their labels, from tables."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bert_jax.config import PROBLEM_TYPES
 from bert_jax.data.readers.examples import Label, TextExample
@@ -21,9 +20,6 @@ from bert_jax.data.readers.tables import (
     require_columns,
     text_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Names of columns in common data sets; the first one in the table is used.
 PAIRS = (
