@@ -86,7 +86,7 @@ def count_entities(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[s
         predicted, gold: tags of each sentence.
 
     Raises:
-        ValueError: not as many sentences, or words in one of them, on both sides.
+        ValueError: a different number of sentences, or of words in a sentence.
     """
     if len(predicted) != len(gold):
         raise ValueError(f"{len(gold)} sentences, and predictions for {len(predicted)}")

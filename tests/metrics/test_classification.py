@@ -1,4 +1,4 @@
-"""Scores agree with their definitions, and what is undefined counts nothing."""
+"""Metrics agree with their definitions, and undefined ones are 0."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_scores_of_numbers_are_correlations(columns):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_model_that_always_says_the_same_has_no_correlation(count):
+def test_constant_predictions_have_no_correlation(count):
     labels = np.arange(N) % count
     scores = single_label_metrics(logits_of([0] * N, count), labels)
     assert scores["matthews"] == 0
@@ -111,7 +111,7 @@ def test_few_examples_of_many_classes_are_scored_without_a_warning(count):
     assert regression_metrics(np.ones((1, 1)), np.ones(1))["pearson"] == 0
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_mismatched_shapes_are_errors():
     with pytest.raises(ValueError, match=r"cannot score predictions \(0,\) against labels \(0,\)"):
         single_label_metrics(np.zeros((0, 2)), np.zeros(0, np.int32))
     with pytest.raises(ValueError, match=r"cannot score predictions \(3,\) against labels \(2,\)"):
@@ -132,7 +132,7 @@ def test_softmax_and_sigmoid_are_float64_and_do_not_overflow():
     assert softmax(logits).dtype == sigmoid(logits).dtype == np.float64
 
 
-def test_the_surest_mistakes_come_first():
+def test_the_most_confident_mistakes_come_first():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9]])
     labels = np.array([0, 1, 0, 0, 0])
     assert worst_mistakes(probabilities, labels, 3) == [
@@ -144,7 +144,7 @@ def test_the_surest_mistakes_come_first():
     assert worst_mistakes(probabilities, probabilities.argmax(1), 3) == []
 
 
-def test_one_answer_to_everything_is_a_collapse():
+def test_constant_predictions_are_a_collapse():
     labels, sets = np.array([0, 2, 2]), np.array([[0, 0], [0, 1]])
     assert collapsed(np.array([2, 2, 2]), labels)
     assert collapsed(np.array([[0, 1], [0, 1]]), sets)
@@ -153,7 +153,7 @@ def test_one_answer_to_everything_is_a_collapse():
     assert not collapsed(np.array([2, 2, 2]), np.array([2, 2, 2]))  # nothing else could be right
 
 
-def test_the_libraries_of_scores_are_loaded_when_something_is_scored():
+def test_metric_libraries_are_imported_when_needed():
     code = (
         "import sys, bert_jax.metrics.classification; assert not {'sklearn', 'scipy.stats', 'jax'} & set(sys.modules)"
     )

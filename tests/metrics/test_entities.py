@@ -63,7 +63,7 @@ SEQEVAL = {
 
 
 @pytest.mark.parametrize("scheme", SEQEVAL)
-def test_scores_are_those_of_seqeval(scheme):
+def test_scores_equal_those_of_seqeval(scheme):
     sentences, overall, by_kind = SEQEVAL[scheme]
     gold, predicted = ([sentence.split() for sentence in side] for side in zip(*sentences, strict=True))
     counts = count_entities(predicted, gold)
@@ -108,7 +108,7 @@ def test_an_entity_is_right_only_as_a_whole():
     assert total(count_entities([["I-per", "I-per", "O", "I-loc"]], gold)) == (2, 2, 2)
 
 
-def test_nothing_right_scores_nothing():
+def test_no_correct_prediction_scores_0():
     assert [Counts(0, 0, 0).precision, Counts(0, 0, 0).recall, Counts(0, 0, 0).f1] == [0, 0, 0]
     assert count_entities([["O"]], [["O"]]) == {}
     assert total({}) == (0, 0, 0)
@@ -116,7 +116,7 @@ def test_nothing_right_scores_nothing():
     assert total(count_entities([["B-per"], ["O"]], [["O"], ["B-per"]])) == (0, 1, 1)
 
 
-def test_what_does_not_belong_together_is_refused():
+def test_mismatched_lengths_are_errors():
     with pytest.raises(ValueError, match="2 sentences, and predictions for 1"):
         count_entities([["O"]], [["O"], ["O"]])
     with pytest.raises(ValueError, match="sentence 1 has 1 words, and predictions for 2"):

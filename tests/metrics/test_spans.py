@@ -1,4 +1,4 @@
-"""The best answers are those that counting every span finds, with the text that stands in the context."""
+"""The best answers equal those of an exhaustive search, with their texts in the context."""
 
 import json
 from itertools import product
@@ -24,7 +24,7 @@ def predict(*windows, context=CONTEXT, **options):
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9), st.booleans()), max_size=14), st.integers(1, 17))
-def test_the_best_spans_are_those_that_counting_finds(tokens, longest):
+def test_the_best_spans_equal_an_exhaustive_search(tokens, longest):
     starts = np.array([start if allowed else -np.inf for start, _, allowed in tokens])
     ends = np.array([end for _, end, _ in tokens])
     every = [
@@ -60,7 +60,7 @@ def test_of_equal_texts_the_best_is_kept():
 
 
 @pytest.mark.parametrize(("n_best", "longest"), [(1, 5), (4, 2), (20, 5)])
-def test_answers_over_windows_are_those_that_counting_finds(n_best, longest):
+def test_answers_over_windows_equal_an_exhaustive_search(n_best, longest):
     random = np.random.default_rng(3)
     windows = []
     for begin, stop, owned in ((0, 3, [1, 1, 0]), (1, 5, [0, 1, 1, 1])):
@@ -79,7 +79,7 @@ def test_answers_over_windows_are_those_that_counting_finds(n_best, longest):
     np.testing.assert_allclose(sum(one["probability"] for one in predictions.n_best["q"]), 1, rtol=1e-6)
 
 
-def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
+def test_the_null_logit_is_the_lowest_of_the_windows():
     windows = (
         window([1, 2], [1, 4], slice(0, 2), null=(4.0, 3.0)),
         window([1, 0, 0], [1, 0, 0], slice(2, 5), null=(2.0, 2.5)),
@@ -93,7 +93,7 @@ def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
     assert "" not in [one["text"] for one in predict(*windows).n_best["q"]]
 
 
-def test_an_answer_is_given_up_above_the_threshold_only():
+def test_answers_are_dropped_above_the_threshold_only():
     predictions = Predictions({"a": "owl", "b": "barn"}, {}, {"a": 1.5, "b": -2.0})
     assert predictions.above(1.5) == {"a": "owl", "b": "barn"}
     assert predictions.above(1.0) == {"a": "", "b": "barn"}
@@ -106,7 +106,7 @@ def test_a_context_without_tokens_has_an_empty_answer():
     assert predictions.null_odds == {"q": 3.0}
 
 
-def test_what_is_predicted_can_be_written_as_json():
+def test_predictions_can_be_written_as_json():
     predictions = predict(window([0, 3, 0, 0, 5], [0, 3, 0, 0, 5]), null_answer=True)
     assert json.loads(json.dumps(predictions._asdict())) == predictions._asdict()
     assert list(predictions.n_best["q"][0]) == ["text", "probability", "start_logit", "end_logit"]

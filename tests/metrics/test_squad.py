@@ -1,4 +1,4 @@
-"""Exact match and F1 are what the official scripts count, where it is hard to say too."""
+"""Exact match and F1 equal the official scripts, in edge cases too."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_articles_punctuation_and_white_space_are_not_compared(text, compared):
     ],
 )
 @pytest.mark.parametrize("version_2", [False, True])
-def test_answers_earn_what_the_official_scripts_give(prediction, golds, exact_match, f1, version_2):
+def test_scores_equal_the_official_scripts(prediction, golds, exact_match, f1, version_2):
     found = score_answer(prediction, golds, version_2=version_2)
     assert found.exact_match == exact_match
     np.testing.assert_allclose(found.f1, f1, rtol=1e-12)
@@ -69,12 +69,12 @@ def test_answers_earn_what_the_official_scripts_give(prediction, golds, exact_ma
         ("owl", ["the"], (0, 0), (0, 0)),
     ],
 )
-def test_the_versions_differ_where_nothing_is_left_to_compare(prediction, golds, version_1, version_2):
+def test_the_versions_differ_for_answers_without_words(prediction, golds, version_1, version_2):
     assert score_answer(prediction, golds, version_2=False) == version_1
     assert score_answer(prediction, golds, version_2=True) == version_2
 
 
-def test_no_answer_is_right_where_there_is_none():
+def test_no_answer_is_right_for_questions_without_one():
     assert score_answer("", [], version_2=True) == (1, 1)
     assert score_answer("the", [], version_2=True) == (1, 1)
     assert score_answer("owl", [], version_2=True) == (0, 0)
@@ -82,7 +82,7 @@ def test_no_answer_is_right_where_there_is_none():
         score_answer("owl", [], version_2=False)
 
 
-def test_totals_tell_the_two_kinds_of_questions_apart():
+def test_totals_separate_the_two_kinds_of_questions():
     golds = {"a": ["owl"], "b": ["barn owl"], "c": [], "d": [], "e": ["night"]}
     scores = score_answers({"a": "owl", "b": "owl", "c": "", "d": "owl", "e": ""}, golds, version_2=True)
     found = totals(scores, golds)
@@ -105,7 +105,7 @@ def test_every_question_needs_a_prediction():
         score_answers({"a": "owl", "z": "owl"}, {"a": ["owl"], "c": ["owl"], "b": []}, version_2=True)
 
 
-def test_the_best_thresholds_answer_where_that_pays():
+def test_the_best_thresholds_answer_where_that_scores():
     golds = {"a": ["owl"], "b": [], "c": ["barn owl"], "d": [], "e": ["night"]}
     predictions = {"a": "owl", "b": "it", "c": "barn", "d": "", "e": "it"}
     null_odds = {"a": -3.0, "b": -1.0, "c": 2.0, "d": -2.0, "e": 5.0}
@@ -121,7 +121,7 @@ def test_the_best_thresholds_answer_where_that_pays():
     np.testing.assert_allclose(found["best_f1"], (3 + 2 / 3) / 5)
 
 
-def test_the_threshold_to_use_lies_between_questions():
+def test_the_threshold_is_between_the_odds_of_questions():
     golds = {"a": ["owl"], "b": [], "c": ["barn owl"]}
     predictions = {"a": "owl", "b": "it", "c": "barn owl"}
     assert threshold_between(predictions, golds, {"a": -3.0, "b": 1.0, "c": 2.0}) == -1.0
@@ -139,7 +139,7 @@ def test_the_threshold_to_use_lies_between_questions():
         unique_by=lambda one: one[1],
     )
 )
-def test_whoever_keeps_to_that_threshold_scores_the_best_f1(questions):
+def test_that_threshold_has_the_best_f1(questions):
     golds = {str(i): [] if kind == "none" else ["owl"] for i, (kind, _) in enumerate(questions)}
     texts = {str(i): "owl" if kind == "right" else "it" for i, (kind, _) in enumerate(questions)}
     odds = {str(i): float(odd) for i, (_, odd) in enumerate(questions)}
@@ -149,13 +149,13 @@ def test_whoever_keeps_to_that_threshold_scores_the_best_f1(questions):
     assert scored["f1"] == pytest.approx(best_thresholds(texts, golds, odds)["best_f1"])
 
 
-def test_of_equal_odds_as_many_are_answered_as_pay():
+def test_of_equal_odds_only_the_scoring_answers_count():
     """So does the official script, although with that threshold the third is answered as well."""
     assert best_threshold(1, np.array([1.0, 0.5, -1.0]), np.array([2.0, 2.0, 2.0])) == (2.5, 2.0)
     assert best_threshold(1, np.array([-1.0, 1.0, 0.5]), np.array([2.0, 2.0, 2.0])) == (1.5, 2.0)
 
 
-def test_where_no_answer_pays_the_threshold_is_zero():
+def test_the_threshold_is_zero_if_no_answer_scores():
     assert best_threshold(2, np.array([-1.0, 0.0]), np.array([-3.0, -4.0])) == (2.0, 0.0)
 
 
@@ -166,7 +166,7 @@ def test_where_no_answer_pays_the_threshold_is_zero():
         unique_by=lambda one: one[1],
     )
 )
-def test_the_best_threshold_is_the_one_that_trying_all_finds(questions):
+def test_the_best_threshold_equals_an_exhaustive_search(questions):
     gains, odds = np.array([gain for gain, _ in questions]), np.array([odd for _, odd in questions], float)
     best, threshold = best_threshold(3, gains, odds)
     tried = [3 + gains[odds <= odd].sum() for odd in odds]

@@ -1,4 +1,4 @@
-"""Texts become the rows that the tokenizer makes of them, or a sentence that says why not."""
+"""Texts are encoded like the tokenizer does it, or rejected with an error."""
 
 import pytest
 import small_pipelines as small
@@ -31,7 +31,7 @@ def test_every_window_of_a_pair_begins_with_the_first_text():
     assert max(len(row.ids) for row in rows) == small.POSITIONS
 
 
-def test_a_first_text_that_leaves_no_room_is_refused_unless_all_fits():
+def test_a_first_text_that_leaves_no_room_is_an_error_unless_all_fits():
     question = "owl " * 17
     with pytest.raises(ValueError, match="a first text of 17 tokens leaves too little of 23 tokens: 'owl owl"):
         read((question, small.LONG))
@@ -39,7 +39,7 @@ def test_a_first_text_that_leaves_no_room_is_refused_unless_all_fits():
     assert [row.stop for row in read((question + "owl owl owl", ""))[0].windows] == [0]
 
 
-def test_a_first_text_is_cut_to_half_of_the_window_or_to_what_the_other_leaves():
+def test_a_first_text_is_truncated_to_half_of_the_window_or_the_rest():
     room = small.POSITIONS - 3
     for second, kept in ((small.LONG, room - room // 2 + 1), ("owl owl", room - 2), ("", room)):
         with pytest.warns(UserWarning, match="a first text is truncated to half of the window"):
@@ -51,7 +51,7 @@ def test_a_first_text_is_cut_to_half_of_the_window_or_to_what_the_other_leaves()
     assert len(fitting.opening) == 19
 
 
-def test_lone_surrogates_become_a_mark_and_characters_keep_their_numbers():
+def test_lone_surrogates_are_replaced_and_offsets_do_not_change():
     text = "an \ud800 owl \udfff"
     assert valid_text(text) == "an \ufffd owl \ufffd"
     (document,) = read((None, text))
@@ -59,6 +59,6 @@ def test_lone_surrogates_become_a_mark_and_characters_keep_their_numbers():
 
 
 @pytest.mark.parametrize("text", [None, 7, b"owl", ["owl"]])
-def test_what_is_no_text_is_refused(text):
+def test_an_invalid_text_is_an_error(text):
     with pytest.raises(ValueError, match=f"must be a string, got {type(text).__name__}"):
         valid_text(text)

@@ -33,7 +33,7 @@ def test_a_vector_is_the_pooled_last_hidden_state(pooling):
     np.testing.assert_allclose(embed([small.SHORT, small.LONG]), want, atol=TOLERANCE)
 
 
-def test_a_vector_is_the_same_whoever_shares_its_row():
+def test_a_vector_does_not_depend_on_the_other_texts_in_its_row():
     for pooling in ("mean", "max"):
         embed = Embedder(small.bert("Bert", max_position_embeddings=64), pooling=pooling)
         alone = [embed(text) for text in TEXTS]
@@ -71,14 +71,14 @@ OLD = {"word_embedding_dimension": 12, "pooling_mode_cls_token": False, "pooling
         ({"embedding_dimension": 12, "pooling_mode": ["max"]}, "max"),
     ],
 )
-def test_a_folder_says_how_it_pools(write, config, mode):
+def test_the_pooling_of_a_folder_is_used(write, config, mode):
     embed = Embedder.load(write(config))
     assert (embed.pooling, embed.normalize) == (mode, True)
     embed = Embedder.load(write(config, ("Transformer", "Pooling")))
     assert (embed.pooling, embed.normalize) == (mode, False)
 
 
-def test_who_asks_for_something_gets_it(write):
+def test_arguments_override_the_pooling_of_a_folder(write):
     folder = write({"pooling_mode": "cls"}, ("Transformer", "Pooling"))
     assert (
         vars(Embedder.load(folder, pooling="max", normalize=True)).items()
@@ -89,7 +89,7 @@ def test_who_asks_for_something_gets_it(write):
     assert (embed.pooling, embed.normalize) == ("max", True)
 
 
-def test_a_folder_that_says_nothing_is_pooled_by_the_mean(tmp_path):
+def test_the_default_pooling_is_the_mean(tmp_path):
     small.bert("Bert").save_pretrained(tmp_path)
     assert read_pooling(tmp_path) is None
     embed = Embedder.load(tmp_path)
@@ -111,14 +111,14 @@ def test_a_folder_that_says_nothing_is_pooled_by_the_mean(tmp_path):
         ({}, ("Transformer",), "modules.json: there is no Pooling module"),
     ],
 )
-def test_what_is_pooled_in_another_way_is_refused(write, config, kinds, message):
+def test_another_pooling_is_an_error(write, config, kinds, message):
     with pytest.raises(ValueError, match=message) as caught:
         Embedder.load(write(config, kinds))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("modules", ["{}", "[7]", "[{}]", "", "null"])
-def test_broken_modules_are_refused(write, modules):
+def test_broken_modules_are_errors(write, modules):
     folder = write({})
     (folder / "modules.json").write_text(modules)
     with pytest.raises(ValueError, match=r"modules\.json: "):
@@ -143,7 +143,7 @@ def theirs(texts):
 
 
 @needs_minilm
-def test_paraphrases_are_as_near_as_they_once_were_in_pytorch():
+def test_similarities_equal_those_of_pytorch():
     vectors = Embedder.load(parity.minilm())(parity.SENTENCES)
     with np.load(parity.EXPECTATIONS) as stored:
         cosines = stored["minilm"][-9:].reshape(3, 3)
@@ -153,7 +153,7 @@ def test_paraphrases_are_as_near_as_they_once_were_in_pytorch():
 
 
 @needs_minilm
-def test_vectors_are_those_of_sentence_transformers():
+def test_vectors_equal_those_of_sentence_transformers():
     texts = [*parity.SENTENCES, "A man eats a meal.", "", parity.SENTENCES[0] * 9]
     got, want = Embedder.load(parity.minilm())(texts), theirs(texts)
     np.testing.assert_allclose(got, want, atol=TOLERANCE)

@@ -29,7 +29,7 @@ def counted(example):
     return shares / shares.sum()
 
 
-def test_choices_are_those_of_the_model():
+def test_choices_equal_those_of_the_model():
     found = CHOOSE(EXAMPLES)
     for example, answer in zip(EXAMPLES, found, strict=True):
         want = counted(example)
@@ -56,7 +56,7 @@ def test_a_choice_longer_than_a_window_is_read_in_several():
         ({"text": "owl", "choices": ["barn", 3]}, r"texts\[1\]: .*a choice"),
     ],
 )
-def test_what_is_no_choice_is_refused_with_its_place(given, message):
+def test_the_error_for_invalid_choices_names_their_index(given, message):
     with pytest.raises(ValueError, match=message):
         CHOOSE([EXAMPLES[0], given])
     answers = CHOOSE(iter([EXAMPLES[0], given]))
@@ -65,6 +65,6 @@ def test_what_is_no_choice_is_refused_with_its_place(given, message):
         next(answers)
 
 
-def test_another_head_is_refused():
+def test_another_head_is_an_error():
     with pytest.raises(ValueError, match="MultipleChoice needs a BertForMultipleChoice; this is a BertForSeq"):
         MultipleChoice(SCORING)

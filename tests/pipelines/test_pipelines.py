@@ -1,4 +1,4 @@
-"""A batch answers as its texts do one by one, in their order; a long text as its windows; transformers agrees."""
+"""A batch has the answers of its texts in order, a long text those of its windows, and transformers agrees."""
 
 from copy import copy
 from itertools import count, islice, pairwise
@@ -27,7 +27,7 @@ PIPELINES = {
 
 
 def inputs(name):
-    """What a pipeline is asked for the texts."""
+    """Returns the inputs of a pipeline for the texts."""
     if name == "fill":
         return [f"{text} [MASK] {'[MASK]' * (number % 3)}" for number, text in enumerate(small.TEXTS)]
     if name == "answer":
@@ -38,7 +38,7 @@ def inputs(name):
 
 
 def assert_same(got, want):
-    """The same answers, their scores but for the last digits."""
+    """Asserts equal answers, with scores up to rounding."""
     if isinstance(want, dict):
         assert got.keys() == want.keys()
         for name in want:
@@ -54,7 +54,7 @@ def assert_same(got, want):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_list_is_answered_as_its_texts_one_by_one_in_their_order(name):
+def test_a_list_has_the_answers_of_its_texts_in_order(name):
     pipeline, texts = PIPELINES[name], inputs(name)
     alone = [pipeline(text) for text in texts]
     together = pipeline(texts)
@@ -67,7 +67,7 @@ def test_a_list_is_answered_as_its_texts_one_by_one_in_their_order(name):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_an_iterator_gives_an_iterator_and_is_not_read_to_its_end(name):
+def test_an_iterator_gives_an_iterator_and_is_read_as_needed(name):
     texts, read = inputs(name), []
     pipeline = copy(PIPELINES[name])
     pipeline.window = 3
@@ -79,11 +79,11 @@ def test_an_iterator_gives_an_iterator_and_is_not_read_to_its_end(name):
 
 
 class Watched(str):
-    """A text that can be watched: strings themselves take no weak references."""
+    """A text with weak references, which plain strings do not support."""
 
 
 @pytest.mark.parametrize("name", ["classify", "tag", "embed"])
-def test_no_more_texts_are_held_than_two_windows(name):
+def test_no_more_than_two_windows_of_texts_are_in_memory(name):
     pipeline, alive, counts = copy(PIPELINES[name]), WeakSet(), []
     pipeline.window = 5
 
@@ -99,7 +99,7 @@ def test_no_more_texts_are_held_than_two_windows(name):
     assert not alive
 
 
-def test_long_texts_are_held_until_they_are_enough(monkeypatch):
+def test_long_texts_make_smaller_groups(monkeypatch):
     monkeypatch.setattr("bert_jax.pipelines.pipeline.MAX_CHARACTERS", 20)
     pairs = [(None, "x" * 9), ("x" * 9, "x" * 9), (None, ""), (None, "x" * 30), (None, "x")]
     assert [len(group) for group in group_texts(pairs, 4096)] == [2, 2, 1]
@@ -110,7 +110,7 @@ def test_long_texts_are_held_until_they_are_enough(monkeypatch):
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("place", [0, 2, 5])
-def test_texts_before_one_that_cannot_be_answered_are_answered(name, place):
+def test_texts_before_an_invalid_text_are_answered(name, place):
     texts = inputs(name)[:6]
     want = [PIPELINES[name](text) for text in texts[:place]]
     texts[place] = None
@@ -125,7 +125,7 @@ def test_texts_before_one_that_cannot_be_answered_are_answered(name, place):
         pipeline(texts)
 
 
-def test_texts_before_one_that_fails_when_it_is_read_are_answered():
+def test_texts_before_a_text_without_an_answer_are_answered():
     for bad, name, message in (
         ("no mask", "fill", "the text has no \\[MASK\\]"),
         ({"question": "owl " * 40, "context": "owl"}, "answer", "a question of 40 tokens"),
@@ -139,7 +139,7 @@ def test_texts_before_one_that_fails_when_it_is_read_are_answered():
             next(answers)
 
 
-def test_texts_before_their_source_fails_are_answered():
+def test_texts_before_an_error_of_their_iterator_are_answered():
     def texts():
         yield from small.LINES
         raise ConnectionError("the line is dead")
@@ -151,7 +151,7 @@ def test_texts_before_their_source_fails_are_answered():
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_an_unknown_option_is_refused_before_anything_is_read(name):
+def test_an_unknown_option_is_an_error_before_any_text_is_read(name):
     with pytest.raises(TypeError, match="colour"):
         PIPELINES[name](iter(small.TEXTS), colour="red")
 
@@ -166,18 +166,18 @@ def test_buckets_are_compiled_once_over_many_calls():
     assert set(pipeline.batcher.compilations.values()) == {1}
 
 
-def test_nothing_gives_nothing():
+def test_no_texts_give_no_answers():
     assert PIPELINES["tag"]([]) == []
     assert PIPELINES["embed"]([]).shape == (0, 12)
     assert list(PIPELINES["classify"](iter(()))) == []
 
 
-def test_there_is_no_progress_bar_where_no_terminal_is(capsys):
+def test_there_is_no_progress_bar_without_a_terminal(capsys):
     PIPELINES["classify"](list(small.TEXTS))
     assert capsys.readouterr().err == ""
 
 
-def test_a_progress_bar_can_be_asked_for(capsys, monkeypatch):
+def test_a_progress_bar_can_be_requested(capsys, monkeypatch):
     monkeypatch.setattr("bert_jax.pipelines.pipeline.PROGRESS_DELAY", 0.0)
     pipeline = copy(PIPELINES["classify"])
     pipeline.progress = True
@@ -223,13 +223,13 @@ def test_half_a_megabyte_is_one_text():
         ({"text": None, "text_pair": "a"}, "a first text must be a string, got NoneType: None"),
     ],
 )
-def test_what_is_no_text_is_refused_in_one_line(given, message):
+def test_an_invalid_text_is_a_one_line_error(given, message):
     with pytest.raises(ValueError, match=r"needs the keys|must be a string") as caught:
         PIPELINES["classify"](given)
     assert str(caught.value) == message
 
 
-def test_a_model_without_the_head_is_refused():
+def test_a_model_without_the_head_is_an_error():
     with pytest.raises(ValueError, match=r"TextClassifier needs a BertForSequenceClassification; this is a Bert$"):
         TextClassifier(small.bert("Bert"))
 
@@ -244,7 +244,7 @@ def test_a_model_without_the_head_is_refused():
         ({"pooling": "median"}, "pooling must be one of mean, cls, max; got 'median'"),
     ],
 )
-def test_impossible_options_are_refused(options, message):
+def test_impossible_options_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         Embedder(small.bert("Bert"), **options)
 
@@ -252,7 +252,7 @@ def test_impossible_options_are_refused(options, message):
 # Fill-mask
 
 
-def test_the_likeliest_tokens_are_those_of_the_model():
+def test_the_most_probable_tokens_equal_those_of_the_model():
     bert, fill = small.bert("BertForMaskedLM"), PIPELINES["fill"]
     answers = fill(MASKED, top=4)
     logits = bert(**bert.tokenizer([MASKED])).prediction_logits[0, 2]
@@ -264,7 +264,7 @@ def test_the_likeliest_tokens_are_those_of_the_model():
     )
 
 
-def test_each_mask_has_its_own_list_with_the_others_left_standing():
+def test_each_mask_has_its_own_list_and_the_others_stay():
     first, second = PIPELINES["fill"]("[MASK] hooted at [MASK] .", top=2)
     assert len(first) == len(second) == 2
     assert first[0]["sequence"].endswith("hooted at [MASK]. [SEP]")
@@ -287,17 +287,17 @@ def documents(pipeline, text):
     return found
 
 
-def test_a_text_without_a_mask_is_refused():
+def test_a_text_without_a_mask_is_an_error():
     with pytest.raises(ValueError, match="the text has no \\[MASK\\]: 'no mask here'"):
         PIPELINES["fill"](["an [MASK]", "no mask here"])
 
 
-def test_more_masks_than_can_be_written_out_are_refused():
+def test_too_many_masks_in_a_long_text_are_an_error():
     with pytest.raises(ValueError, match=r"^3,000 \[MASK\]s are too many for a text of 3,000 tokens$"):
         PIPELINES["fill"]("[MASK] " * 3000)
 
 
-def test_targets_are_chosen_among_with_the_scores_that_they_have_among_all():
+def test_targets_have_their_probabilities_among_all_tokens():
     fill = PIPELINES["fill"]
     every = {one["token_str"]: one for one in fill(MASKED, top=1000)}
     words = ["owl", "paris", "owl", "night"]
@@ -309,14 +309,14 @@ def test_targets_are_chosen_among_with_the_scores_that_they_have_among_all():
     assert [{one["token_str"] for one in each} for each in both] == [set(words)] * 2
 
 
-def test_other_targets_need_no_other_program():
+def test_other_targets_do_not_compile_again():
     fill = FillMask(small.bert("BertForMaskedLM"))
     for words in (["owl", "it"], ["night", "paris"]):
         fill(MASKED, targets=words)
     assert set(fill.batcher.compilations.values()) == {1}
 
 
-def test_a_target_of_several_pieces_is_stood_for_by_the_first():
+def test_a_target_of_several_pieces_uses_the_first():
     fill = PIPELINES["fill"]
     with pytest.warns(UserWarning, match="the target 'owlish' is not one token; its first piece 'owl' is used"):
         assert_same(fill(MASKED, targets=["owlish"]), fill(MASKED, targets=["owl"]))
@@ -331,7 +331,7 @@ def test_a_target_of_several_pieces_is_stood_for_by_the_first():
         ([7], "a target must be a string, got int"),
     ],
 )
-def test_impossible_targets_are_refused(targets, message):
+def test_impossible_targets_are_errors(targets, message):
     with pytest.raises(ValueError, match=message):
         PIPELINES["fill"](MASKED, targets=targets)
 
@@ -369,7 +369,7 @@ def test_a_long_text_has_the_mean_score_of_its_windows():
         ("multi_label_classification", 3, lambda x: 1 / (1 + np.exp(-x))),
     ],
 )
-def test_scores_mean_what_the_problem_is(problem, labels, meaning):
+def test_scores_follow_the_problem_type(problem, labels, meaning):
     bert = small.bert("BertForSequenceClassification", problem_type=problem, num_labels=labels)
     logits = np.asarray(bert(**bert.tokenizer([small.SHORT])).logits[0])
     want = sorted(zip(-meaning(logits), range(labels), strict=True))
@@ -400,7 +400,7 @@ def test_a_pair_of_long_texts_is_read_in_windows_over_the_second():
 
 
 @pytest.mark.parametrize("aggregation", ["first", "average", "max", "simple"])
-def test_entities_stand_where_they_say(aggregation):
+def test_entities_are_at_their_offsets(aggregation):
     tag = copy(PIPELINES["tag"])
     tag.aggregation = aggregation
     for text in small.TEXTS:
@@ -413,7 +413,7 @@ def test_entities_stand_where_they_say(aggregation):
             assert word == text[one["start"] : one["end"]].lower().replace(" ", "")
 
 
-def test_windows_lose_no_token_and_cut_no_entity():
+def test_windows_cover_all_tokens_and_split_no_entity():
     label = {"num_labels": 2, "label_names": ("I-ALL", "B-NEVER")}
     bert = small.bert("BertForTokenClassification", **label)
     bias = np.array([90.0, -90.0], np.float32)
@@ -426,7 +426,7 @@ def test_windows_lose_no_token_and_cut_no_entity():
 # Embedding
 
 
-def test_windows_are_no_longer_than_asked_for():
+def test_windows_respect_max_length():
     embed = Embedder(small.bert("Bert"), max_length=11, overlap=2)
     (document,) = documents(embed, small.LONG)
     assert {window.stop - window.start for window in document.windows[:-1]} == {9}

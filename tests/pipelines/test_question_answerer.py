@@ -1,4 +1,4 @@
-"""Answers obey their constraints, and are the best of all that do, as counting them one by one shows."""
+"""Answers obey their constraints and equal those of an exhaustive search."""
 
 from itertools import product
 
@@ -43,7 +43,7 @@ def counted(context, longest):
 
 @pytest.mark.parametrize("context", [small.SHORT, small.MIDDLE, small.LONG])
 @pytest.mark.parametrize("longest", [1, 5, 30])
-def test_answers_over_all_windows_are_those_that_counting_finds(context, longest):
+def test_answers_over_all_windows_equal_an_exhaustive_search(context, longest):
     spans, _ = counted(context, longest)
     total = np.logaddexp.reduce([logit for logit, *_ in spans])
     answers = ANSWERER(question=QUESTION, context=context, top=7, max_answer_length=longest)
@@ -62,7 +62,7 @@ def test_all_scores_add_up_to_one():
 
 
 @pytest.mark.parametrize("context", [small.SHORT, small.LONG])
-def test_there_is_no_answer_when_that_is_likelier_by_the_threshold(context):
+def test_no_answer_is_given_above_the_threshold(context):
     spans, null = counted(context, 30)
     difference = null - spans[0][0]
     ask = {"question": QUESTION, "context": context}
@@ -73,7 +73,7 @@ def test_there_is_no_answer_when_that_is_likelier_by_the_threshold(context):
     assert ANSWERER(ask)["answer"] == some["answer"]
 
 
-def test_a_model_that_keeps_a_threshold_may_give_no_answer_by_default():
+def test_a_model_with_a_threshold_may_give_no_answer_by_default():
     spans, null = counted(small.SHORT, 30)
     difference = null - spans[0][0]
     ask = {"question": QUESTION, "context": small.SHORT}
@@ -100,12 +100,12 @@ def test_a_model_that_keeps_a_threshold_may_give_no_answer_by_default():
         ("owl ?", "a question must be a dict with question and context"),
     ],
 )
-def test_what_is_no_question_with_its_context_is_refused(given, message):
+def test_an_invalid_question_or_context_is_an_error(given, message):
     with pytest.raises(ValueError, match=message):
         ANSWERER(given)
 
 
-def test_impossible_options_are_refused():
+def test_impossible_options_are_errors():
     with pytest.raises(ValueError, match="`top` must be at least 1, got 0"):
         ANSWERER(question=QUESTION, context="owl", top=0)
     lonely = QuestionAnswerer(small.bert("BertForQuestionAnswering", type_vocab_size=1))

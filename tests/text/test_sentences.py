@@ -1,4 +1,4 @@
-"""Sentences come out the same whether a document is a paragraph, wrapped, or a sentence a line."""
+"""Sentences are the same for paragraphs, wrapped text and one sentence per line."""
 
 import re
 import textwrap
@@ -149,7 +149,7 @@ def test_a_blank_line_ends_a_sentence_without_a_stop(gap):
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "\r\n \t\n"])
-def test_nothing_has_no_sentences(text):
+def test_an_empty_text_has_no_sentences(text):
     assert split_sentences(text) == []
 
 

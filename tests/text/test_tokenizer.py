@@ -1,4 +1,4 @@
-"""The vocabulary is a function of the corpus, files round-trip, and batches are what BERT reads."""
+"""The vocabulary is a function of the corpus, files round-trip, and batches have BERT's format."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_trained_vocabulary_spells_its_corpus(tokenizer, cased):
     assert tokenizer.vocab_size <= 131
 
 
-def test_hardly_used_characters_leave_the_vocabulary_to_the_others(monkeypatch):
+def test_very_rare_characters_are_not_in_the_vocabulary(monkeypatch):
     texts = ["abc cab " * 499 + "ж"]
     assert "ж" in Tokenizer.train(texts, 29).tokens
     monkeypatch.setattr(vocabulary, "CHARACTER_COVERAGE", 0.999)
@@ -91,7 +91,7 @@ def test_hardly_used_characters_leave_the_vocabulary_to_the_others(monkeypatch):
         (False, True, ["Ete", "a"]),
     ],
 )
-def test_accents_are_stripped_when_lowercasing_unless_told_otherwise(lowercase, strip_accents, expected):
+def test_accents_are_stripped_when_lowercasing_by_default(lowercase, strip_accents, expected):
     trained = Tokenizer.train(["Été a"] * 5, 23, lowercase=lowercase, strip_accents=strip_accents)
     assert trained.decode(trained.encode_flat(["Été a"])[0]).split() == expected
 
@@ -114,7 +114,7 @@ def test_rare_pairs_do_not_become_pieces():
         (iter(SENTENCES), 31, "not an iterator"),
     ],
 )
-def test_training_says_what_is_wrong_before_it_starts(texts, size, message):
+def test_impossible_training_is_an_error(texts, size, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer.train(texts, size)
 
@@ -134,7 +134,7 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer, cased, tmp_path):
 
 
 @pytest.mark.parametrize("said", [512, None, 1e30, "long", True, 0])
-def test_the_length_that_a_model_reads_is_kept_where_it_is_known(tokenizer, tmp_path, said):
+def test_model_max_length_is_saved_and_loaded(tokenizer, tmp_path, said):
     tokenizer.save(tmp_path)
     assert Tokenizer.load(tmp_path).max_length is None
     path = tmp_path / "tokenizer_config.json"
@@ -147,7 +147,7 @@ def test_the_length_that_a_model_reads_is_kept_where_it_is_known(tokenizer, tmp_
     assert Tokenizer.load(tmp_path / "again").max_length == loaded.max_length
 
 
-def test_a_vocabulary_alone_tells_by_its_capitals_whether_to_lowercase(tokenizer, cased, tmp_path):
+def test_capitals_in_a_vocabulary_decide_whether_to_lowercase(tokenizer, cased, tmp_path):
     for saved in (tokenizer, cased):
         saved.save(tmp_path)
         (tmp_path / "tokenizer_config.json").unlink()
@@ -163,7 +163,7 @@ def test_the_config_beside_a_vocabulary_decides(tmp_path):
     assert [pieces[i] for i in Tokenizer.load(tmp_path).encode_flat(["É x京"])[0]] == ["é", "x", "##京"]
 
 
-def test_special_tokens_are_found_by_name_wherever_they_are(tmp_path):
+def test_special_tokens_are_found_by_name_at_any_id(tmp_path):
     pieces = ["a", "[MASK]", "b", "[SEP]", "[CLS]", "##c", "[UNK]", "[PAD]"]
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(pieces).encode() + b"\r\n")
@@ -195,7 +195,7 @@ def test_settings_for_batches_in_a_file_are_not_taken_over(tokenizer, tmp_path):
         ("tokenizer.json", tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(), "has a BPE model"),
     ],
 )
-def test_files_that_are_no_vocabulary_are_named(name, content, message, tmp_path):
+def test_the_error_names_an_invalid_file(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         Tokenizer.load(tmp_path)
@@ -212,7 +212,7 @@ def test_files_that_are_no_vocabulary_are_named(name, content, message, tmp_path
         (("decoder",), {"type": "Strip", "content": "a", "start": 99, "stop": 99}),
     ],
 )
-def test_a_tokenizer_that_does_not_work_is_refused_when_it_is_loaded(tokenizer, place, value, tmp_path):
+def test_a_broken_tokenizer_is_an_error_when_it_is_loaded(tokenizer, place, value, tmp_path):
     content = json.loads(tokenizer.backend.to_str())
     entry = content
     for key in place[:-1]:
@@ -234,20 +234,20 @@ def test_a_tokenizer_that_does_not_work_is_refused_when_it_is_loaded(tokenizer, 
         ('{"strip_accents": 3}', "has strip_accents 3; it must be true or false"),
     ],
 )
-def test_a_broken_config_beside_a_vocabulary_is_named(content, message, tmp_path):
+def test_the_error_names_a_broken_config(content, message, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(SPECIAL_TOKENS))
     (tmp_path / "tokenizer_config.json").write_text(content)
     with pytest.raises(ValueError, match=rf"vocab\.txt: the tokenizer_config\.json beside it {message}"):
         Tokenizer.load(tmp_path)
 
 
-def test_a_config_beside_a_vocabulary_need_not_say_everything(tmp_path):
+def test_a_config_may_be_incomplete(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "a"]))
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null, "strip_accents": null}')
     assert Tokenizer.load(tmp_path).encode_flat(["A"])[0].tolist() == [5]
 
 
-def test_ids_with_a_gap_are_refused(tokenizer, tmp_path):
+def test_ids_with_a_gap_are_an_error(tokenizer, tmp_path):
     content = json.loads(tokenizer.backend.to_str())
     content["model"]["vocab"]["beyond"] = 997
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
@@ -255,7 +255,7 @@ def test_ids_with_a_gap_are_refused(tokenizer, tmp_path):
         Tokenizer.load(tmp_path)
 
 
-def test_missing_files_are_named(tmp_path):
+def test_the_error_names_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"neither tokenizer\.json nor vocab\.txt"):
         Tokenizer.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no such vocabulary: .*missing"):
@@ -294,7 +294,7 @@ def test_transformers_reads_a_tokenizer_that_cleans_text_in_another_way(tokenize
 # Batches
 
 
-def test_rows_are_padded_to_the_longest_or_to_the_length_asked_for(tokenizer):
+def test_rows_are_padded_to_the_longest_or_to_max_length(tokenizer):
     lengths = [len(encoding) for encoding in tokenizer.encode_batch(SENTENCES)]
     for batch, width in (
         (tokenizer(SENTENCES), max(lengths)),
@@ -307,7 +307,7 @@ def test_rows_are_padded_to_the_longest_or_to_the_length_asked_for(tokenizer):
     assert tokenizer([], max_length=7, padding="max_length")["input_ids"].shape == (0, 7)
 
 
-def test_a_pair_is_two_segments_and_the_longer_text_is_cut(tokenizer):
+def test_a_pair_is_two_segments_and_the_longer_text_is_truncated(tokenizer):
     long, short = " ".join(SENTENCES), "an owl"
     whole = tokenizer([short])["input_ids"][0].tolist()
     for texts, pairs in (([long], [short]), ([short], [long])):
@@ -344,7 +344,7 @@ def test_lists_of_words_number_their_pieces(tokenizer):
         np.testing.assert_array_equal(pieces, tokenizer.encode_flat([word])[0])
 
 
-def test_special_tokens_are_meant_in_an_input_and_are_text_in_a_corpus(tokenizer):
+def test_special_tokens_are_special_in_an_input_and_text_in_a_corpus(tokenizer):
     assert tokenizer(["an [MASK] hooted"])["input_ids"][0, 2] == tokenizer.mask_id
     ids, lengths = tokenizer.encode_flat(["an [MASK] hooted", "", "owl"])
     assert tokenizer.mask_id not in ids
@@ -374,7 +374,7 @@ def test_decoding_joins_pieces_and_skips_special_tokens(tokenizer):
         (([["a", b"b"]],), {}, "a word must be a string, got bytes: b'b'"),
     ],
 )
-def test_impossible_batches_are_refused(tokenizer, arguments, options, message):
+def test_impossible_batches_are_errors(tokenizer, arguments, options, message):
     with pytest.raises(ValueError, match=message):
         tokenizer(*arguments, **options)
 
@@ -387,7 +387,7 @@ def test_impossible_batches_are_refused(tokenizer, arguments, options, message):
         (([["an", "\ud800"]],), ([["an", "\ufffd"]],)),
     ],
 )
-def test_lone_surrogates_are_read_as_the_mark_for_what_is_no_character(tokenizer, given, same):
+def test_lone_surrogates_are_read_as_the_replacement_character(tokenizer, given, same):
     np.testing.assert_array_equal(tokenizer(*given)["input_ids"], tokenizer(*same)["input_ids"])
 
 
@@ -432,7 +432,7 @@ def test_texts_are_batched_whole_and_in_order(monkeypatch):
     assert all(53 <= sum(map(len, batch)) < 53 + 29 for batch in found[:-1])
 
 
-def test_a_tokenizer_that_was_told_is_the_one_that_was_trained():
+def test_a_tokenizer_survives_its_bytes():
     trained = Tokenizer.train(["the owl hooted at the Ünseen mole"] * 3, 60, lowercase=False)
     told = Tokenizer.of(trained.backend.to_str().encode())
     assert told.fingerprint == trained.fingerprint

@@ -1,4 +1,4 @@
-"""Windows lose no token, and each token is spoken for by the window in which it sees most."""
+"""Windows cover all tokens, and the window with the most context owns a token."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ def check(windows, length, room):
 
 
 @given(LENGTH, ROOM, st.integers(0, 50))
-def test_windows_lose_no_token_and_none_is_for_nothing(length, room, overlap):
+def test_windows_cover_all_tokens_and_each_is_needed(length, room, overlap):
     windows = cover(length, room, overlap)
     check(windows, length, room)
     for before, after in pairwise(windows):

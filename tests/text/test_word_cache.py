@@ -69,7 +69,7 @@ def test_a_special_token_in_a_text_is_text():
     assert_same(BACKENDS[0], Words(BACKENDS[0]).encode(texts), texts)
 
 
-def test_what_is_kept_is_encoded_once(monkeypatch):
+def test_cached_words_are_encoded_once(monkeypatch):
     asked = []
     encode = module.Words._encode_words
     monkeypatch.setattr(module.Words, "_encode_words", lambda self, words: asked.extend(words) or encode(self, words))
@@ -79,7 +79,7 @@ def test_what_is_kept_is_encoded_once(monkeypatch):
     assert asked == ["a", "film", ",", "unable", "films"]
 
 
-def test_when_too_much_is_kept_the_newer_half_goes(monkeypatch):
+def test_a_full_cache_drops_the_newer_half(monkeypatch):
     monkeypatch.setattr(module, "MAX_CHARACTERS", 9)
     words = Words(BACKENDS[0])
     for texts in (["films unable"], ["films", "film, unable a b c"], ["unable é films"], [" "], []):
@@ -89,14 +89,14 @@ def test_when_too_much_is_kept_the_newer_half_goes(monkeypatch):
     assert [*words._chunks._numbers] == ["films"]
 
 
-def test_a_plain_word_is_cut_no_further_than_the_backend_does():
+def test_plain_words_are_split_like_the_backend_does():
     """The model alone is asked for words like these, of any length, whatever the case."""
     texts = ["unable UNABLE Films 7films z" + "a" * 120 + " " + "A" * 100, "x" * 99 + "Y"]
     for one in BACKENDS:
         assert_same(one, Words(one).encode(texts), texts)
 
 
-def test_what_looks_further_than_a_word_is_given_whole_texts():
+def test_other_tokenizers_get_whole_texts():
     """A tokenizer that has a token across words, which splitting would miss."""
     other = backend()
     other.add_tokens([tokenizers.AddedToken("a film")])

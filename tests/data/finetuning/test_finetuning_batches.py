@@ -1,4 +1,4 @@
-"""Batches of fine-tuning: each token at its place, each example once, rows that say what an example says alone."""
+"""Fine-tuning batches have each token at its position and each example once, and packing changes nothing."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Windows lose no token of a context, and point at the answer, or at [CLS] where they do not hold all of it."""
+"""Windows cover all tokens of a context; the target is the answer, or [CLS] if the window does not contain it."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_windows_hold_every_token_of_the_context_and_own_each_once(given, max_le
 
 @settings(max_examples=80)
 @given(CONTEXTS, st.data())
-def test_a_window_points_at_the_answer_if_it_holds_all_of_it(context, data):
+def test_the_target_is_the_answer_if_the_window_contains_it(context, data):
     words = context.split(" ")
     begin = data.draw(st.integers(0, len(words) - 1))
     end = data.draw(st.integers(begin + 1, min(begin + 8, len(words))))
@@ -91,7 +91,7 @@ def test_a_window_points_at_the_answer_if_it_holds_all_of_it(context, data):
             assert shown.split() == text.split()
 
 
-def test_what_no_tokens_hold_is_not_found():
+def test_an_answer_outside_the_tokens_is_not_found():
     context = "Somebody heard it in Paris , \x00 in 1923 ."
     golds = ["Paris", ("Paris", 3), ("Lyon", -1), ("\x00", 29), ("", 9), ("1923 .", 34)]
     sequences = encode(*(question(context, gold) for gold in golds), question(context), max_length=30)
@@ -103,7 +103,7 @@ def test_what_no_tokens_hold_is_not_found():
     assert learnable.found is sequences.found
 
 
-def test_an_answer_that_no_window_holds_whole_is_not_learned_of():
+def test_an_answer_in_no_single_window_is_not_trained_on():
     context = " ".join(["paris", "owl", "1923", "barn"] * 5)
     twenty = " ".join(context.split()[:11])  # a window has room for 10 words, and the next begins 9 later
     impossible = question(context, impossible=True)
@@ -113,25 +113,25 @@ def test_an_answer_that_no_window_holds_whole_is_not_learned_of():
     assert set(sequences.learnable().questions.tolist()) == {0, 2}
 
 
-def test_windows_that_share_no_token_are_counted():
+def test_windows_without_overlap_are_counted():
     contexts = [" ".join(["owl"] * count) for count in (10, 11, 40)]
     for stride, apart in ((10, 0), (11, 2)):
         assert encode(*map(question, contexts), max_length=18, stride=stride).apart == apart
 
 
-def test_the_first_answer_that_is_found_is_pointed_at():
+def test_the_target_is_the_first_answer_found():
     context = "somebody heard it in paris , in 1923"
     sequences = encode(question(context, ("Lyon", -1), "1923", "paris"), max_length=30)
     assert pointed_at(sequences, 0, context) == "1923"
 
 
-def test_a_question_without_an_answer_points_at_cls_and_is_found():
+def test_a_question_without_an_answer_targets_cls():
     sequences = encode(question("the owl hooted", impossible=True))
     assert sequences.found.tolist() == [True]
     assert (sequences.starts.tolist(), sequences.ends.tolist()) == ([0], [0])
 
 
-def test_part_of_a_word_points_at_its_tokens():
+def test_an_answer_within_a_word_targets_its_tokens():
     context = "paris1923paris hooted"
     sequences = encode(question(context, ("1923", 5)))
     assert "1923" in pointed_at(sequences, 0, context)
@@ -145,7 +145,7 @@ def test_a_context_is_encoded_once():
     assert len(sequences.characters) == sequences.first_tokens[1] + sequences.lengths[1] - sequences.second[1] - 1
 
 
-def test_logits_come_back_by_question():
+def test_logits_are_grouped_by_question():
     sequences = encode(question(small.LONG), question("it flew"))
     random = np.random.default_rng(5)
     start_logits, end_logits = random.normal(size=(2, len(sequences.ids)))
@@ -161,7 +161,7 @@ def test_logits_come_back_by_question():
     assert small.LONG[slice(*windows[0][-1].characters[-1])] == small.LONG.split()[-1]
 
 
-def test_nothing_is_encoded_to_nothing():
+def test_no_examples_give_no_sequences():
     sequences = encode()
     assert (len(sequences), len(sequences.found), sequences.cut) == (0, 0, 0)
     assert sequences.window_logits(np.zeros(0), np.zeros(0)) == []
@@ -174,7 +174,7 @@ def test_nothing_is_encoded_to_nothing():
         ({"stride": 0}, "`stride` and `max_question_length` must be at least 1, got 0, 7"),
     ],
 )
-def test_impossible_numbers_are_refused(options, message):
+def test_impossible_numbers_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         encode(question("owl"), **options)
 
@@ -209,7 +209,7 @@ def test_every_answer_of_squad_is_found_and_shown_by_a_window(name):
     )
 
 
-def test_whoever_points_at_the_answers_of_squad_scores_all_of_it():
+def test_the_targets_of_squad_score_100_percent():
     questions, _ = read_questions(shared_file("squad/dev-v2.0.json"))
     tokenizer = Tokenizer.train([question.context for question in questions[:400]], 2000)
     sequences = encode_questions(questions, tokenizer, max_length=384, stride=128, max_question_length=64)

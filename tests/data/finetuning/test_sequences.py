@@ -1,4 +1,4 @@
-"""Sequences are those that the tokenizer makes of the same texts one by one."""
+"""Sequences equal those of the tokenizer for the same texts one by one."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def check(sequences, expected):
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(TEXTS, st.none() | TEXTS), max_size=5), st.integers(5, 23))
-def test_texts_are_encoded_and_cut_as_the_tokenizer_does(pairs, max_length):
+def test_texts_are_encoded_and_truncated_like_the_tokenizer_does(pairs, max_length):
     tokenizer = small.tokenizer()
     examples = [TextExample(text, pair, None, f"line {i}") for i, (text, pair) in enumerate(pairs)]
     sequences, cut = encode_texts(examples, tokenizer, max_length=max_length)
@@ -53,7 +53,7 @@ def test_texts_without_tokens_are_sequences_too():
     assert cut == 0
 
 
-def test_each_choice_is_beside_its_text():
+def test_each_choice_is_paired_with_its_text():
     tokenizer = small.tokenizer()
     examples = [
         ChoiceExample(text, ("it flew", "", small.LONG), 0, "") for text in (small.SHORT, "", small.MIDDLE, "owl")
@@ -79,14 +79,14 @@ def test_any_sequences_are_taken_in_any_order(numbers):
     )
 
 
-def test_nothing_is_encoded_to_nothing():
+def test_no_examples_give_no_sequences():
     for encode in (encode_texts, encode_choices):
         sequences, cut = encode([], small.tokenizer(), max_length=7)
         check(sequences, [])
         assert cut == 0
 
 
-def test_what_cannot_be_encoded_is_refused():
+def test_invalid_examples_are_errors():
     two, three = (ChoiceExample("owl", ("a",) * number, None, f"swag.csv:{number}") for number in (2, 3))
     with pytest.raises(ValueError, match=r"swag.csv:3: 3 choices, where swag.csv:2 has 2"):
         encode_choices([two, three], small.tokenizer(), max_length=7)

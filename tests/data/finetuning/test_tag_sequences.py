@@ -31,7 +31,7 @@ def encode(examples, **options):
 
 @settings(max_examples=60)
 @given(SENTENCES, st.integers(3, 23), st.integers(0, 30))
-def test_each_word_gets_its_own_label_back(sentences, max_length, overlap):
+def test_each_word_gets_its_own_label(sentences, max_length, overlap):
     examples = tagged(*sentences)
     sequences = encode(examples, max_length=max_length, overlap=overlap)
     found = sequences.by_sentence(sequences.labels, missing=-1)
@@ -47,7 +47,7 @@ def test_each_word_gets_its_own_label_back(sentences, max_length, overlap):
 
 @settings(max_examples=60)
 @given(SENTENCES)
-def test_a_sentence_that_fits_is_what_the_tokenizer_makes_of_its_words(sentences):
+def test_a_short_sentence_is_encoded_like_the_tokenizer_does(sentences):
     tokenizer = small.tokenizer()
     sequences = encode(tagged(*sentences), max_length=2000)
     assert sequences.sentences.tolist() == list(range(len(sentences)))
@@ -82,14 +82,14 @@ def test_a_sentence_without_tags_is_read_and_has_no_labels():
     assert [labels.tolist() for labels in sequences.by_sentence(predicted, missing=0)] == [[1, 2]]
 
 
-def test_what_cannot_be_encoded_is_refused():
+def test_invalid_examples_are_errors():
     with pytest.raises(ValueError, match=r"train.conll:1: tag 'B-owl' is not one of O, B-place, I-place"):
         encode(tagged([("owl", "O")], [("owl", "B-owl")]))
     with pytest.raises(ValueError, match=r"`max_length` must be at least 3 and `overlap` at least 0, got 2 and 4"):
         encode([], max_length=2)
 
 
-def test_every_word_of_wnut_gets_its_tag_back():
+def test_every_word_of_wnut_gets_its_tag():
     examples, _ = read_tagged(shared_file("wnut17/dev.conll"))
     names = label_names(examples)
     sequences = encode(examples, names=names, max_length=40, overlap=10)

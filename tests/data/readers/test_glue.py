@@ -67,7 +67,7 @@ def test_the_files_of_each_task_are_read(write, tmp_path, task, split):
     assert skipped == half
 
 
-def test_every_task_is_tried_above():
+def test_every_task_is_tested_above():
     assert {task for task, _ in FILES} == set(GLUE)
 
 
@@ -106,7 +106,7 @@ def test_tasks_are_found_by_either_name():
         glue_task("squad")
 
 
-def test_what_glue_reports_is_scored():
+def test_the_metrics_of_glue_are_computed():
     for task in GLUE.values():
         count = len(task.labels)
         labels = np.arange(6) % count if count else np.linspace(0, 5, 6)
@@ -115,7 +115,7 @@ def test_what_glue_reports_is_scored():
         assert set(task.metrics) <= computed.keys(), task.name
 
 
-def test_mistakes_are_told(write, tmp_path, monkeypatch):
+def test_errors_name_their_place(write, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match="MNLI has no split 'validation'; its splits are train, validation_matched, valid"
     ):

@@ -1,4 +1,4 @@
-"""Names of classes come from what is trained on; a label that is not among them is told with its place."""
+"""Class names come from the training examples; the error for another label names its place."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_tags_are_named_too():
         label_names([*tagged, TaggedExample(("c",), None, "a:9")])
 
 
-def test_names_that_are_given_keep_their_order_and_must_agree():
+def test_given_names_keep_their_order_and_must_include_all():
     assert label_names(examples_of("b", "a"), given=["b", "c", "a"]) == ("b", "c", "a")
     with pytest.raises(ValueError, match=re.escape("a.tsv:3: label 'd' is not one of b, c, a")):
         label_names(examples_of("b", "d"), given=["b", "c", "a"])

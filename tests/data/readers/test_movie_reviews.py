@@ -1,4 +1,4 @@
-"""The film reviews that are fine-tuned on where no data are named."""
+"""The film reviews that fine-tuning uses by default."""
 
 from collections import Counter
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ def texts(examples):
     return [example.text for example in examples]
 
 
-def test_a_fifth_is_held_out_and_both_kinds_are_equally_many():
+def test_a_fifth_is_held_out_and_both_classes_have_equal_size():
     train, held_out = labelled_reviews()
     assert (len(train), len(held_out)) == (1600, 400)
     for part in (train, held_out):
@@ -25,7 +25,7 @@ def test_a_fifth_is_held_out_and_both_kinds_are_equally_many():
     assert len({*texts(train), *texts(held_out)}) == 2000  # no text twice, and none on both sides
 
 
-def test_they_are_the_same_each_time():
+def test_the_reviews_are_always_the_same():
     assert labelled_reviews() == labelled_reviews()
     fewer = labelled_reviews(200, held_out=0.25)
     assert list(map(len, fewer)) == [150, 50]
@@ -44,6 +44,6 @@ def test_without_data_flags_they_are_what_is_trained_on(tmp_path, capsys):
 
 
 def source_that_knows(folder):
-    """A model that tells the two classes apart."""
+    """Returns a model with two classes."""
     kind = "BertForSequenceClassification"
     return ModelSource.find(str(small.make_model(folder / "classifier", kind, label_names=CLASSES)))

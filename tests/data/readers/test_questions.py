@@ -1,4 +1,4 @@
-"""Questions are read from SQuAD's own files and from rows, and no answer is lost without a word."""
+"""Questions are read from SQuAD's own files and from rows, and every lost answer is reported."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_questions_answers_and_the_impossible_are_read(write):
     )
 
 
-def test_an_answer_elsewhere_is_moved_to_the_nearest_place_and_one_nowhere_is_kept_and_both_are_told(write):
+def test_misplaced_answers_are_moved_and_missing_answers_kept_and_both_reported(write):
     golds = [("Norman", 18), ("Norman", 9), ("dukes", -3), ("kings", 7), ("", 0)]
     path = write("a.json", squad(entry(answers=[{"text": text, "answer_start": start} for text, start in golds])))
     [question], notes = read_questions(path)
@@ -100,7 +100,7 @@ def test_rows_in_the_layout_of_datasets_are_read(write, monkeypatch):
         ),
     ],
 )
-def test_what_is_not_squad_is_refused_with_its_place_and_what_was_wanted(write, name, content, message):
+def test_the_error_for_another_format_names_the_place_and_the_expected_format(write, name, content, message):
     with pytest.raises(ValueError, match=message):
         read_questions(write(name, content))
 

@@ -65,7 +65,7 @@ def test_columns_without_a_header_have_numbers(tmp_path, name):
     assert list(read_rows(path, ["2"], header=False)) == [(f"{path}:1", {"2": "1"}), (f"{path}:2", {"2": "2"})]
 
 
-def test_rows_of_a_wrong_length_are_refused_or_noted(tmp_path):
+def test_rows_of_a_wrong_length_are_errors_or_skipped(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\na\t1\nb\n\nc\t2\t3\nd\t4\n")
     with pytest.raises(ValueError, match=r"a\.tsv:3: 1 columns, the header has 2"):
@@ -78,7 +78,7 @@ def test_rows_of_a_wrong_length_are_refused_or_noted(tmp_path):
         list(read_rows(path, header=False))
 
 
-def test_a_blank_line_between_rows_is_an_empty_field_where_there_is_one_column(tmp_path):
+def test_a_blank_line_is_an_empty_field_in_a_table_of_one_column(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("\ntext\na\n\n\nb\nc\n\n")
     expected = {3: "a", 4: "", 5: "", 6: "b", 7: "c"}
@@ -126,7 +126,7 @@ def test_a_split_of_a_dataset_is_named():
         ("a", "text\n", "not from others"),
     ],
 )
-def test_a_file_without_rows_is_refused(tmp_path, name, content, message):
+def test_a_file_without_rows_is_an_error(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         column_names(tmp_path / name)
