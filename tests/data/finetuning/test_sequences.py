@@ -88,7 +88,7 @@ def test_no_examples_give_no_sequences():
 
 def test_invalid_examples_are_errors():
     two, three = (ChoiceExample("owl", ("a",) * number, None, f"swag.csv:{number}") for number in (2, 3))
-    with pytest.raises(ValueError, match=r"swag.csv:3: 3 choices, where swag.csv:2 has 2"):
+    with pytest.raises(ValueError, match=r"swag.csv:3: 3 choices, swag.csv:2 has 2"):
         encode_choices([two, three], small.tokenizer(), max_length=7)
     with pytest.raises(ValueError, match=r"`max_length` must be at least 5, .* got 4"):
         encode_choices([two], small.tokenizer(), max_length=4)

@@ -157,7 +157,7 @@ def test_shuffled_splits_and_null_texts_are_read_in_the_order_of_the_dataset(doc
 
 def test_a_store_is_made_once(documents, tokenizer, tmp_path, monkeypatch):
     first = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
-    monkeypatch.setattr(store_module, "_encode_part", lambda *_, **__: pytest.fail("tokenized again"))
+    monkeypatch.setattr(store_module, "_encode_documents", lambda *_, **__: pytest.fail("tokenized again"))
     again = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path, num_proc=7)
     assert content(again) == content(first)
     assert again.fingerprint == first.fingerprint
@@ -187,7 +187,7 @@ def test_a_pickled_store_maps_the_files_again(documents, tokenizer, tmp_path):
 
 def test_a_failure_leaves_no_files(documents, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 997)
-    encode, calls = store_module._encode_part, []
+    encode, calls = store_module._encode_documents, []
 
     def failing(*arguments: object, **options: object):
         calls.append(1)
@@ -196,7 +196,7 @@ def test_a_failure_leaves_no_files(documents, tokenizer, tmp_path, monkeypatch):
         return encode(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_encode_part", failing)
+        patch.setattr(store_module, "_encode_documents", failing)
         with pytest.raises(OSError, match="disk full"):
             tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -209,14 +209,14 @@ from bert_jax.text import vocabulary
 from bert_jax.data.pretraining import token_store as store
 from bert_jax.text.tokenizer import Tokenizer
 vocabulary.BATCH_CHARACTERS = 997
-encode, calls = store._encode_part, []
+encode, calls = store._encode_documents, []
 def stuck(*arguments, **options):
     calls.append(1)
     if len(calls) == 5:
         print("stuck", flush=True)
         time.sleep(997)
     return encode(*arguments, **options)
-store._encode_part = stuck
+store._encode_documents = stuck
 documents = datasets.Dataset.from_parquet(sys.argv[1], cache_dir=sys.argv[2] + "-read")
 store.tokenize_corpus(documents, Tokenizer.load(sys.argv[3]), cache_dir=sys.argv[2])
 """
@@ -238,9 +238,9 @@ def test_a_killed_process_leaves_no_store_that_looks_complete(documents, tokeniz
 
 
 def test_two_processes_at_once_give_one_complete_store(documents, tokenizer, tmp_path, monkeypatch):
-    encode = store_module._encode_part
+    encode = store_module._encode_documents
     slow = lambda *arguments, **options: (time.sleep(0.1), encode(*arguments, **options))[1]  # noqa: E731
-    monkeypatch.setattr(store_module, "_encode_part", slow)
+    monkeypatch.setattr(store_module, "_encode_documents", slow)
     with ThreadPoolExecutor(3) as pool:
         made = [pool.submit(tokenize_corpus, documents, tokenizer, cache_dir=tmp_path) for _ in range(3)]
         stores = [future.result() for future in made]

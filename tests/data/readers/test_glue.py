@@ -121,6 +121,7 @@ def test_errors_name_their_place(write, tmp_path, monkeypatch):
     ):
         read_glue("mnli", "validation", tmp_path)
     monkeypatch.setattr("datasets.load_dataset", Mock(side_effect=ConnectionError("no network")))
+    monkeypatch.setattr("bert_jax.data.readers.sources.request_file", Mock(return_value=None))
     with pytest.raises(OSError, match=r"no network; `glue_folder=FOLDER` reads GLUE's own FOLDER/RTE/dev\.tsv"):
         read_glue("rte", "validation")
     with pytest.raises(FileNotFoundError, match=r"no such file: .*RTE/dev\.tsv$"):

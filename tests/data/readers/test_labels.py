@@ -100,7 +100,7 @@ def test_numbers_stand_for_placeholder_names():
     examples = examples_of("1", "LABEL_0")
     np.testing.assert_array_equal(encode_classes(examples, ("LABEL_0", "LABEL_1")), [1, 0])
     for label in ("2", "LABEL_2"):
-        with pytest.raises(ValueError, match=f"the label '{label}' is none of LABEL_0, LABEL_1"):
+        with pytest.raises(ValueError, match=f"label '{label}' is not one of LABEL_0, LABEL_1"):
             encode_classes(examples_of(label), ("LABEL_0", "LABEL_1"))
-    with pytest.raises(ValueError, match="the label '1' is none of LABEL_1, LABEL_0"):
+    with pytest.raises(ValueError, match="label '1' is not one of LABEL_1, LABEL_0"):
         encode_classes(examples, ("LABEL_1", "LABEL_0"))

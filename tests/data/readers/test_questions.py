@@ -45,8 +45,8 @@ def test_misplaced_answers_are_moved_and_missing_answers_kept_and_both_reported(
         f"{path}: question q1: the answer 'Norman' is not at 18 but at 20",
         f"{path}: question q1: the answer 'Norman' is not at 9 but at 0",
         f"{path}: question q1: the answer 'dukes' is not at -3 but at 7",
-        f"{path}: question q1: the context does not hold the answer 'kings'",
-        f"{path}: question q1: the context does not hold the answer ''",
+        f"{path}: question q1: the context does not contain the answer 'kings'",
+        f"{path}: question q1: the context does not contain the answer ''",
     ]
 
 
@@ -83,15 +83,15 @@ def test_rows_in_the_layout_of_datasets_are_read(write, monkeypatch):
         ("a.json", squad(entry(), {"id": "q"}), r"paragraphs\[0\]: qas\[1\]: not SQuAD: no 'question' in id"),
         ("a.json", squad(entry(answers={})), r"question q1: not SQuAD: 'answers' is not a list but a dict"),
         ("a.json", squad(entry(answers=[{"text": "dukes"}])), r"q1: answers\[0\]: not SQuAD: no 'answer_start' in tex"),
-        ("a.json", squad(entry(is_impossible=True)), "question q1: is_impossible, and yet there are answers"),
-        ("a.json", squad(entry(), entry()), "question q1: the id 'q1' is that of .*question q1 too"),
+        ("a.json", squad(entry(is_impossible=True)), "question q1: is_impossible is true, but there are answers"),
+        ("a.json", squad(entry(), entry()), "question q1: id 'q1' is also the id of .*question q1"),
         ("a.json", squad(), r"a\.json: no rows"),
         ("a.jsonl", '{"question": "Who?"}', r"a\.jsonl:1: no column 'context' among question"),
         ("a.jsonl", '{"question": 1, "context": "a"}', r"a\.jsonl:1: not SQuAD: 'question' is not a str but a int"),
         (
             "a.jsonl",
             '{"question": "", "context": "a", "answers": {"text": ["a"], "answer_start": []}}',
-            r"a\.jsonl:1: 1 answers, but 0 of answer_start",
+            r"a\.jsonl:1: 1 answers, but 0 values of answer_start",
         ),
         (
             "a.jsonl",

@@ -141,7 +141,7 @@ def test_a_table_of_texts_to_classify_is_not_conll(tmp_path, header):
     path = tmp_path / "dev.tsv"
     path.write_text("".join(lines if header else lines[1:]), encoding="utf-8")
     message = (
-        r"dev\.tsv:1: 'sentence\\tlabel' is a header" if header else r"dev\.tsv: the words have 19 parts on average"
+        r"dev\.tsv:1: 'sentence\\tlabel' is a header" if header else r"dev\.tsv: the words have 20 parts on average"
     )
     with pytest.raises(ValueError, match=message):
         read(str(path))
