@@ -240,8 +240,8 @@ def test_a_model_without_the_head_is_an_error():
         ({"max_length": 24}, "between 5 and the model's 23 positions, got 24"),
         ({"max_length": 4}, "between 5"),
         ({"overlap": -1}, "`overlap` must be at least 0"),
-        ({"window": 0}, "window at least 1"),
-        ({"pooling": "median"}, "pooling must be one of mean, cls, max; got 'median'"),
+        ({"window": 0}, "`window` at least 1"),
+        ({"pooling": "median"}, "`pooling` must be one of mean, cls, max; got 'median'"),
     ],
 )
 def test_impossible_options_are_errors(options, message):
