@@ -293,7 +293,7 @@ def test_a_text_without_a_mask_is_an_error():
 
 
 def test_too_many_masks_in_a_long_text_are_an_error():
-    with pytest.raises(ValueError, match=r"^3,000 \[MASK\]s are too many for a text of 3,000 tokens$"):
+    with pytest.raises(ValueError, match=r"^3,000 \[MASK\] tokens are too many for a text of 3,000 tokens$"):
         PIPELINES["fill"]("[MASK] " * 3000)
 
 

@@ -194,11 +194,11 @@ def test_words_are_tagged_with_and_without_known_tags(words, tmp_path):
 
 
 def test_a_file_without_empty_lines_is_noted(write, capsys):
-    lines = [f"a film of text {number}\t{number % 2}" for number in range(300)]
-    for name, separator in (("sst2.tsv", "\n"), ("conll.tsv", "\n\n")):
+    lines = [f"word{number}\t{number % 2}" for number in range(300)]
+    for name, separator in (("lines.tsv", "\n"), ("conll.tsv", "\n\n")):
         TaggingData().read(str(write(name, separator.join(lines) + "\n")), "train")
     notes = capsys.readouterr().out
-    assert "sst2.tsv: one sentence of 300 words; an empty line ends a sentence" in notes
+    assert "lines.tsv: one sentence of 300 words; an empty line ends a sentence" in notes
     assert notes.count("one sentence") == 1
 
 

@@ -127,7 +127,7 @@ def test_errors_name_their_place(write, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no such file: .*RTE/dev\.tsv$"):
         read_glue("rte", "validation", tmp_path)
     write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label 'neutral' is not one of entailment, not_entailment"):
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: label 'neutral' is not one of entailment, not_entailment"):
         read_glue("rte", "validation", tmp_path)
     write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
     with pytest.raises(ValueError, match=r"dev\.tsv:2: 3 columns, the header has 4"):
@@ -136,5 +136,5 @@ def test_errors_name_their_place(write, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"dev\.tsv: no rows"):
         read_glue("rte", "validation", tmp_path)
     write("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\t\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: the label '' is not one of the numbers"):
+    with pytest.raises(ValueError, match=r"dev\.tsv:2: label '' is not one of the numbers"):
         read_glue("stsb", "validation", tmp_path)
