@@ -91,8 +91,8 @@ def test_fine_tuning_follows_pytorch(pytorch, tmp_path):
     step = jax.jit(partial(train_step, objective=objectives.tagging(model), optimizer=optimizer))
     ours = []
     for _ in range(steps):
-        state, figures = step(state, batch)
-        ours.append(float(figures["loss"]))
+        state, metrics = step(state, batch)
+        ours.append(float(metrics["loss"]))
     assert ours[-1] < 0.5 * ours[0]
 
     start.save_pretrained(tmp_path)

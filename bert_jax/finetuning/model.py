@@ -44,7 +44,7 @@ def training_config(training: Training, config: BertConfig) -> BertConfig:
 
 
 def new_parts(settings: Settings, bert: LoadedBert) -> set[str]:
-    """Returns the parts of the parameter tree that are newly initialised."""
+    """Returns the parts of the parameter tree that are newly initialized."""
     new = set(bert.params if settings.run.from_scratch else bert.new_parts)
     return new | {"adapters"} if settings.training.lora_rank else new
 

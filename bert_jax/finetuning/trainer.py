@@ -124,7 +124,7 @@ class Trainer:
         devices = settings.devices
         model = type(self.bert.model)(self.config, remat=devices.remat, frozen=settings.training.freeze)
         new = ", ".join(sorted(new_parts(settings, self.bert))) or "nothing"
-        print(f"{settings.run.model}: {self.bert!r}; newly initialised: {new}")
+        print(f"{settings.run.model}: {self.bert!r}; newly initialized: {new}")
         optimizer, schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
         # The initial parameters are local to this function: once it returns, the state alone holds them.
         given: Any = [

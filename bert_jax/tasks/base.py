@@ -6,7 +6,7 @@ A task is one file of this folder, with two classes:
   them, reads and encodes the data, and returns the task;
 - the task itself, a `Task`: its model and objective, and how logits are decoded, scored, written and reported.
 
-`bert_jax.tasks.TASKS` maps the name of the command to the first. A task knows nothing of steps, seeds or devices.
+`bert_jax.tasks.TASKS` maps the name of the command to the first. A task does not depend on steps, seeds or devices.
 """
 
 import hashlib

@@ -18,11 +18,11 @@ SEEDS = (4, 5, 6)
 def best_of(folder, *evaluations):
     """What training returns, and the rows it writes; each evaluation is a pair (accuracy, collapsed) per seed."""
     selection, lines = Selection("eval_accuracy", len(SEEDS)), []
-    for step, figures in enumerate(evaluations, 1):
-        selection.improved(step, {"eval_accuracy": np.array([accuracy for accuracy, _ in figures])})
+    for step, metrics in enumerate(evaluations, 1):
+        selection.improved(step, {"eval_accuracy": np.array([accuracy for accuracy, _ in metrics])})
         lines += [
             json.dumps({"step": step, "seed": seed, "eval_accuracy": accuracy, "eval_collapsed": collapsed})
-            for seed, (accuracy, collapsed) in zip(SEEDS, figures, strict=True)
+            for seed, (accuracy, collapsed) in zip(SEEDS, metrics, strict=True)
         ]
     (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return SimpleNamespace(selection=selection, seeds=SEEDS)

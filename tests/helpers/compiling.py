@@ -8,5 +8,5 @@ QUICKLY = FLAGS if version("jaxlib").startswith("0.10.") else ""
 
 
 def xla_flags(devices: int) -> str:
-    """Returns XLA_FLAGS for so many CPU devices."""
+    """Returns XLA_FLAGS for this number of CPU devices."""
     return f"--xla_force_host_platform_device_count={devices} {QUICKLY}"

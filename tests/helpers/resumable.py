@@ -41,7 +41,7 @@ from bert_jax.training.steps import train_step
 CONTEXT = get_context("forkserver")
 NO_DISK = 77
 STEPS = 150
-WIDE = 200_000  # parameters; so many that a save takes as long as several steps
+WIDE = 200_000  # parameters, so that a save takes as long as several steps
 FIT: Any = SimpleNamespace(
     loss_and_metrics=lambda params, batch, key: {
         "loss": (

@@ -51,7 +51,7 @@ def is_first() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes have called this; each barrier needs a name of its own, such as what it waits for."""
+    """Waits until all processes have called this; each barrier needs a separate name, such as what it waits for."""
     multihost.sync_global_processes(
         f"bert_jax: {name}", timeout=BARRIER_TIMEOUT, processes=set(range(jax.process_count()))
     )

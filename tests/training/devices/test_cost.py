@@ -179,5 +179,5 @@ def test_predicted_memory_is_within_a_fifth_of_the_measured():
     case = {"task": "train step", "case": "bert_jax, remat none", "preset": "mini", "rows": 16, "length": 128}
     command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--worker", json.dumps(case)]
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-    figures = json.loads(done.stdout)
-    np.testing.assert_allclose(figures["planned"], figures["peak"], rtol=WITHIN)
+    metrics = json.loads(done.stdout)
+    np.testing.assert_allclose(metrics["planned"], metrics["peak"], rtol=WITHIN)

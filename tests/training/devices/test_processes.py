@@ -32,7 +32,7 @@ STILL = [
 
 @pytest.fixture(scope="module")
 def pretrain(tmp_path_factory):
-    """Runs train.py in so many processes of so many devices; returns what each printed.
+    """Runs train.py in `count` processes of `devices` devices each; returns what each printed.
 
     With `interrupt`, a run's folder, the last process gets SIGTERM after the second step of that run.
     """
