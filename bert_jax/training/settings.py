@@ -24,6 +24,8 @@ MAY_CHANGE_ON_RESUME = (
     "output", "resume", "begin", "overwrite", "accumulate", "parallel", "fsdp", "tensor", "remat", "attention",
     "on_nan", "log_every", "quiet",
 )  # fmt: skip
+# How a command is called, which is no property of the run: not recorded, and ignored in records of older versions.
+OF_A_CALL = ("resume", "begin", "overwrite", "plan")
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,20 @@ class GroupedSettings:
 def as_record(settings: Any) -> Record:
     """Returns settings as training.json holds them: {group: {name: value}}, tuples as lists.
 
-    How processes find one another is left out: a run may be resumed elsewhere.
+    How processes find one another is left out, because a run may be resumed elsewhere, and so are settings `OF_A_CALL`.
     """
     record = json.loads(json.dumps(asdict(settings)))
     record.pop("processes", None)
-    return record
+    return {
+        group: {name: value for name, value in values.items() if name not in OF_A_CALL}
+        for group, values in record.items()
+    }
 
 
 def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: str | Path) -> S:
     """Returns the settings of a `kind` that a run's training.json holds; a setting that is missing has its default.
 
-    Settings are found by name: older versions kept some of them in another group.
+    Settings are found by name: older versions kept some of them in another group. Those `OF_A_CALL` have their default.
 
     Raises:
         ValueError: a value of the wrong type, or a missing one without default; names `file` and the setting.
@@ -142,7 +147,7 @@ def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: 
         hints = get_type_hints(group)
         values: dict[str, Any] = {}
         for field in fields(group):
-            if field.name in found:
+            if field.name in found and field.name not in OF_A_CALL:
                 place, value = found[field.name]
                 hint = hints[field.name]
                 try:

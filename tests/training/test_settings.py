@@ -24,6 +24,30 @@ def test_settings_survive_a_round_trip(chosen):
     assert from_record(type(chosen), recorded, "training.json") == chosen
 
 
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_run_that_replaced_another_can_be_resumed(run, old_format):
+    """A record holds the settings of the run, not how the command was called; those of older versions hold both."""
+    flags = ["--preset", "tiny", "--steps", "7", "--overwrite"]
+    record = as_record(parse_pretraining(flags))
+    assert not {"resume", "begin", "overwrite", "plan"} & record["run"].keys()
+    if old_format:
+        record["run"] |= {"resume": False, "begin": False, "overwrite": True, "plan": False}
+    folder = str(run(record, "run", "preset", "tiny"))
+    resumed = parse_pretraining(["--output", folder, "--resume"])
+    settings.check(resumed)
+    assert (resumed.training.steps, resumed.run.overwrite) == (7, False)
+
+    tuned = finetuning.make_settings("squad", model="M", train="a.json", dev="b.json", epochs=7, overwrite=True)
+    record = tuned.as_record()
+    assert "overwrite" not in record["run"]
+    if old_format:
+        record["run"] |= {"resume": False, "begin": False, "overwrite": True}
+    folder = str(run(record, "run", "seed", 0))
+    resumed = parse_finetuning(["squad", "--output", folder, "--resume"])
+    finetuning_checks.check(resumed)
+    assert (resumed.training.epochs, resumed.run.overwrite) == (7, False)
+
+
 def test_a_setting_that_is_missing_has_its_default():
     recorded = {"training": {"steps": 7, "of another version": []}, "another group": {"a": 1}}
     chosen = from_record(settings.Settings, recorded, "training.json")
