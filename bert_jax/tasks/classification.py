@@ -5,6 +5,7 @@ References: Devlin et al., BERT, 2018, section 4.1.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.readers.labels import label_names
 from bert_jax.data.readers.movie_reviews import labelled_reviews
-from bert_jax.data.readers.texts import read_texts
+from bert_jax.data.readers.texts import TextColumns, read_texts
 from bert_jax.models import Bert, BertForSequenceClassification
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, Unused
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
@@ -153,10 +154,13 @@ class ClassificationData(TaskData):
         examples: Examples = {}
         for name, path, split in self.sources(do):
             examples[name], found = read_texts(
-                path, problem_type=problem.name, label_separator=self.label_separator, split=split, **columns
+                path,
+                problem_type=problem.name,
+                label_separator=self.label_separator,
+                split=split,
+                on_columns=partial(_print_columns, path),
+                **columns,
             )
-            texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
-            print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
             if name == TRAIN:
                 names = found.classes or ()
         if problem is REGRESSION:
@@ -246,7 +250,7 @@ class Classification(Task):
         else:
             labels = self.problem.placeholder_labels(len(examples), self.outputs)
         if labels.ndim == 2 and labels.shape[1] != self.outputs:
-            raise ValueError(f"{examples[0].where}: wanted {self.values} score(s) a text, found {labels.shape[1]}")
+            raise ValueError(f"{examples[0].where}: expected {self.values} score(s) per text, got {labels.shape[1]}")
         if balanced:
             counts = np.bincount(labels, minlength=len(self.names))
             present = np.count_nonzero(counts)
@@ -273,6 +277,11 @@ class Classification(Task):
         if not split.labelled:
             return []
         return self.problem.report(folder, split, self.problem.activation(decoded), self.names, mistakes)
+
+
+def _print_columns(path: str, found: TextColumns) -> None:
+    texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
+    print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
 
 
 def glue_label_order(glue: GlueTask, source: ModelSource) -> tuple[str, ...]:

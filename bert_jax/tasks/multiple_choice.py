@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_choices
-from bert_jax.data.readers.choices import read_choices
+from bert_jax.data.readers.choices import ChoiceColumns, read_choices
 from bert_jax.data.readers.examples import ChoiceExample
 from bert_jax.data.readers.labels import no_label
 from bert_jax.metrics.classification import collapsed, softmax, worst_mistakes
@@ -68,11 +68,13 @@ class MultipleChoiceData(TaskData):
             "encoding": self.encoding,
             "guess_label": guess_label,
         }
-        examples, found = read_choices(path, split=split, **columns)
-        lead = f", which continue {found.lead!r}" if found.lead else ""
-        label = f"label in {found.label!r}" if found.label else "no label"
-        print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{lead}, {label}")
-        return examples
+
+        def print_columns(found: ChoiceColumns) -> None:
+            lead = f", which continue {found.lead!r}" if found.lead else ""
+            label = f"label in {found.label!r}" if found.label else "no label"
+            print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{lead}, {label}")
+
+        return read_choices(path, split=split, on_columns=print_columns, **columns)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The three kinds of classification problem, one table: what `problem_type` decides is decided here.
+"""The three kinds of classification problem: one class per `problem_type`, and the table `PROBLEMS`.
 
 A problem encodes labels, turns logits into probabilities (or scores), and says how predictions are written, scored and
 reported. `PROBLEMS` maps Hugging Face's `problem_type` to it. Axes: n examples, C classes (or scores per example).

@@ -38,7 +38,7 @@ class ModelSource:
         config, named = huggingface.read_config(folder)
         tokenizer = read_vocabulary(folder, config)
         if tokenizer is None:
-            raise ValueError(f"{folder}: no vocabulary here; wanted tokenizer.json or vocab.txt")
+            raise ValueError(f"{folder}: no tokenizer.json or vocab.txt")
         return cls(folder, config, named, tokenizer)
 
     @property

@@ -14,7 +14,7 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.tags import IGNORED, TaggedSequences, encode_tagged
 from bert_jax.data.readers.examples import TaggedExample
 from bert_jax.data.readers.labels import label_names
-from bert_jax.data.readers.tagged import read_tagged
+from bert_jax.data.readers.tagged import TagColumns, read_tagged
 from bert_jax.metrics.classification import collapsed, confusion, softmax
 from bert_jax.metrics.entities import OUTSIDE, count_entities, total
 from bert_jax.models import Bert, BertForTokenClassification
@@ -73,8 +73,11 @@ class TaggingData(TaskData):
     def read(self, path: str, split: str) -> list[TaggedExample]:
         """Reads the sentences of a file or of a split of a hub dataset."""
         columns = {"word_column": self.word_column, "tag_column": self.tag_column, "encoding": self.encoding}
-        examples, (words, tags) = read_tagged(path, split=split, **columns)
-        print(f"{path}: words in {words!r}, " + (f"tags in {tags!r}" if tags else "no tags"))
+
+        def print_columns(found: TagColumns) -> None:
+            print(f"{path}: words in {found.words!r}, " + (f"tags in {found.tags!r}" if found.tags else "no tags"))
+
+        examples, _ = read_tagged(path, split=split, on_columns=print_columns, **columns)
         if len(examples) == 1 and len(examples[0].words) > LONG_SENTENCE:
             print(f"{path}: one sentence of {len(examples[0].words):,} words; an empty line ends a sentence")
         return examples

@@ -6,7 +6,7 @@ al., RACE: Large-scale ReAding Comprehension Dataset From Examinations, 2017.
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bert_jax.data.readers.examples import ChoiceExample
@@ -51,6 +51,7 @@ def read_choices(
     split: str = "train",
     encoding: str = "utf-8",
     guess_label: bool = True,
+    on_columns: Callable[[ChoiceColumns], object] | None = None,
 ) -> tuple[list[ChoiceExample], ChoiceColumns]:
     """Reads texts with continuations, the same number of them everywhere.
 
@@ -64,6 +65,7 @@ def read_choices(
         split: of a dataset on the hub.
         encoding: of the files.
         guess_label: whether to find the label by its common name too.
+        on_columns: called with the columns before the rows are read, so that an error in a row can be understood.
 
     Returns:
         The examples in the order of the source, with label None in rows without one; and the columns.
@@ -76,6 +78,8 @@ def read_choices(
     named = ChoiceColumns(text_column, lead_column, tuple(choice_columns), label_column)
     columns = _find_columns(origins[0], column_names(origins[0], encoding=encoding), named, guess_label)
     assert columns.text
+    if on_columns is not None:
+        on_columns(columns)
     examples: list[ChoiceExample] = []
     for origin in origins:
         for where, row in read_rows(origin, columns.names, encoding=encoding):

@@ -5,7 +5,7 @@ A CoNLL file has one word and its tag per line; a blank line ends a sentence.
 References: Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 Shared Task, 2003.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ def read_tagged(
     tag_column: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
+    on_columns: Callable[[TagColumns], object] | None = None,
 ) -> tuple[list[TaggedExample], TagColumns]:
     """Reads sentences of tagged words.
 
@@ -50,6 +51,8 @@ def read_tagged(
             last column).
         split: of a dataset on the hub.
         encoding: of the files.
+        on_columns: called with the columns of the first file before its rows are read, so that an error in a row can
+            be understood.
 
     Returns:
         The sentences in the order of the source, without tags if there is only a column of words; and the columns of
@@ -62,14 +65,20 @@ def read_tagged(
     encoding = codec(encoding)
     examples: list[TaggedExample] = []
     columns: TagColumns | None = None
+
+    def report(found: TagColumns) -> None:
+        nonlocal columns
+        if columns is None and on_columns is not None:
+            on_columns(found)
+        columns = columns or found
+
     for origin in find_origins([source], split):
         if isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS:
-            found, sentences = _read_conll(origin, word_column, tag_column, encoding)
+            examples += _read_conll(origin, word_column, tag_column, encoding, report)
         else:
             found = _find_columns(origin, word_column, tag_column, encoding)
-            sentences = list(_read_lists(origin, found, encoding))
-        columns = columns or found
-        examples += sentences
+            report(found)
+            examples += _read_lists(origin, found, encoding)
     if not examples or columns is None:
         raise no_rows(source)
     return examples, columns
@@ -106,21 +115,28 @@ def _list_in(row: dict[str, Any], column: str, where: str) -> list[Any]:
 
 
 def _read_conll(
-    path: Path, word_column: str | None, tag_column: str | None, encoding: str
-) -> tuple[TagColumns, list[TaggedExample]]:
+    path: Path,
+    word_column: str | None,
+    tag_column: str | None,
+    encoding: str,
+    on_columns: Callable[[TagColumns], None],
+) -> list[TaggedExample]:
     examples: list[TaggedExample] = []
     words: list[str] = []
     tags: list[str] = []
     where = ""
-    width = 1
+    columns: TagColumns | None = None
     for line, fields in _split_conll(path, encoding):
         if fields:
             if not words:
                 where = f"{path}:{line}"
             width = len(fields)
-            words.append(fields[_field_index(path, word_column or "1", width)])
-            if width > 1:
-                tags.append(fields[_field_index(path, tag_column or str(width), width)])
+            if columns is None:
+                columns = TagColumns(word_column or "1", tag_column or (str(width) if width > 1 else None))
+                on_columns(columns)
+            words.append(fields[_field_index(path, columns.words, width)])
+            if columns.tags and width > 1:
+                tags.append(fields[_field_index(path, columns.tags, width)])
             if len(words) > MAX_SENTENCE_WORDS:
                 raise ValueError(f"{where}: a sentence of more than {MAX_SENTENCE_WORDS:,} words; {CONLL}")
         elif words:
@@ -128,7 +144,7 @@ def _read_conll(
             words = []
             tags = []
     _require_words(path, examples)
-    return TagColumns(word_column or "1", tag_column or (str(width) if width > 1 else None)), examples
+    return examples
 
 
 def _require_words(path: Path, examples: list[TaggedExample]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ def read_texts(
     encoding: str = "utf-8",
     header: bool = True,
     guess_label: bool = True,
+    on_columns: Callable[[TextColumns], object] | None = None,
 ) -> tuple[list[TextExample], TextColumns]:
     """Reads texts, or pairs of texts, with their labels.
 
@@ -72,6 +73,7 @@ def read_texts(
         encoding: of the files.
         header: whether the first line of a csv or tsv file names its columns. Otherwise they are "1", "2" and so on.
         guess_label: whether to find the label by common names too.
+        on_columns: called with the columns before the rows are read, so that an error in a row can be understood.
 
     Returns:
         The examples in the order of the source, with label None in rows without one; and the columns.
@@ -85,6 +87,8 @@ def read_texts(
     encoding = codec(encoding)
     names = column_names(origins[0], encoding=encoding, header=header)
     columns = _find_columns(origins[0], names, (text_column, pair_column, label_column), header, guess_label)
+    if on_columns is not None:
+        on_columns(columns)
     wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
     examples = []
     for origin in origins:
