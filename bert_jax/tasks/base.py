@@ -95,7 +95,7 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, split: Split, logits: Logits) -> Any:
-        """Returns what the logits of a split say."""
+        """Decodes the logits of a split into predictions."""
 
     @abstractmethod
     def compute_metrics(self, split: Split, decoded: Any) -> dict[str, float]:
@@ -225,7 +225,7 @@ class TaskData:
         data = self.read_and_encode(source, do)
         print("; ".join(f"{split.title}: {len(split.examples):,} examples" for split in data.splits))
         if data.train is not None and self.evaluates_on_training_data:
-            print("`dev` is the same data as `train`: the metrics measure memorization")
+            print("the evaluation data is the training data: the metrics measure memorization")
         names = data.task.config_changes.get("label_names")
         if names:
             more = ", ..." if len(names) > LISTED_LABELS else ""

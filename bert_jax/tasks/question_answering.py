@@ -101,7 +101,7 @@ class QuestionAnsweringData(TaskData):
             (answered & ~windows.found, f"have an answer that matches no tokens{not_trained}"),
             (answered & windows.found & ~windows.whole, f"have an answer longer than a window{not_trained}"),
             (windows.cut, f"were cut to {self.max_question_length} tokens"),
-            (windows.apart, f"leave windows of less than `stride` ({self.stride}) tokens, which do not overlap"),
+            (windows.apart, f"leave windows of less than the stride ({self.stride} tokens), which do not overlap"),
         ):
             count = int(np.sum(flags))
             if count:
@@ -253,8 +253,8 @@ class QuestionAnswering(Task):
         lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in SQuAD's format"]
         if decoded.threshold is not None:
             lines.append(
-                "no answer is predicted if its score exceeds the best span's by more than "
-                f"{decoded.threshold:.4f} (`null_threshold`)"
+                "no answer is predicted if its score exceeds the best span's by more than the null threshold, "
+                f"{decoded.threshold:.4f}"
             )
         return lines + self._list_worst(folder, split, decoded, mistakes) if split.labelled else lines
 

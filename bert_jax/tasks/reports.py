@@ -133,15 +133,15 @@ def note_first(notes: Sequence[Any], description: str) -> None:
 def note_truncated(cut: int, count: int, description: str, max_length: int) -> None:
     """Prints how many examples were truncated, if any."""
     if cut:
-        print(f"{cut:,} of {count:,} {description} are longer than `max_length` ({max_length} tokens) and were cut")
+        print(f"{cut:,} of {count:,} {description} are longer than {max_length} tokens and were cut")
 
 
 def note_labels(names: Sequence[str], count: int) -> None:
     """Warns about classes that look like scores (fractions) or like texts (too many for `count` examples)."""
     if all(map(_is_number, names)) and not all(float(name).is_integer() for name in names):
-        print("the labels are fractional numbers; `problem_type=regression` treats them as scores")
+        print("the labels are fractional numbers, used as class names; for scores, the problem type must be regression")
     elif len(names) > max(10, count / 2):
-        print(f"{len(names):,} labels for {count:,} examples: is `label_column` the right column?")
+        print(f"{len(names):,} labels for {count:,} examples: is this the right label column?")
 
 
 def _is_number(text: str) -> bool:

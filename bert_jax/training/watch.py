@@ -74,6 +74,7 @@ class Watch:
         if not previous - loss < MIN_CHANGE:  # the first evaluation, or the loss still falls
             return None
         return (
-            f"held-out MLM loss {loss:.2f} is no better than the unigram baseline ({self.baseline:.2f}); try a higher "
-            "`initializer_range`, a larger batch or another learning rate, and look for duplicate lines in the corpus"
+            f"held-out MLM loss {loss:.2f} is no better than the unigram baseline ({self.baseline:.2f}); try a "
+            "larger range of initial weights, a larger batch or another learning rate, and look for duplicate lines in "
+            "the corpus"
         )

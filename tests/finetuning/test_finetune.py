@@ -455,8 +455,8 @@ def test_notes_about_few_long_and_empty_examples(place, tmp_path, capsys):
              "--begin")  # fmt: skip
     said = capsys.readouterr().out
     assert f"1 of 5 examples of train have an empty text, such as {tmp_path / 'few.jsonl'}:5" in said
-    assert "`dev` is the same data as `train`" in said
-    assert "2 of 5 examples of train are longer than `max_length` (6 tokens) and were cut" in said
+    assert "the evaluation data is the training data" in said
+    assert "2 of 5 examples of train are longer than 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said
     assert f"no checkpoint in {tmp_path / 'run'} to resume from: starting at step 0" in said
     assert "2 labels: no, yes" in said

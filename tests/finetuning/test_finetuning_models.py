@@ -212,6 +212,6 @@ def test_questions_that_cannot_be_trained_on_are_counted(folder, source, write, 
         assert f"2 of 5 questions of {name} have an answer that matches no tokens{lost}\n" in said
         assert f"1 of 5 questions of {name} have an answer longer than a window{lost}\n" in said
         assert f"1 of 5 questions of {name} were cut to 7 tokens" in said
-        assert f"1 of 5 questions of {name} leave windows of less than `stride` (128) tokens" in said
+        assert f"1 of 5 questions of {name} leave windows of less than the stride (128 tokens)" in said
     assert prepared.train is not None
     assert set(prepared.train.features.sequences.questions.tolist()) == {0, 4}

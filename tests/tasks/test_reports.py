@@ -40,10 +40,10 @@ def test_a_table_has_one_line_per_mistake_for_any_content(tmp_path):
 def test_classes_that_look_like_scores_or_like_texts_are_noted(capsys):
     for names in (("1", "2"), ("1.5", "many"), ("nan", "0.5"), ("0.5", "1")):
         note_labels(names, 9)
-    assert capsys.readouterr().out.count("problem_type=regression") == 1
+    assert capsys.readouterr().out.count("the problem type must be regression") == 1
     for count in (22, 21):
         note_labels([f"text {number}" for number in range(11)], count)
-    assert capsys.readouterr().out == "11 labels for 21 examples: is `label_column` the right column?\n"
+    assert capsys.readouterr().out == "11 labels for 21 examples: is this the right label column?\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.readers.examples import Answer, ChoiceExample, Question, TaggedExample, TextExample
 from bert_jax.functional import losses
 from bert_jax.models import Outputs
+from bert_jax.tasks import TASKS
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
@@ -92,7 +94,7 @@ def test_regression_predicts_one_score_or_several(words, tmp_path, values):
         f"mean absolute error {error:.4f}; the largest errors are"
     )
     assert (tmp_path / "mistakes.md").read_text().splitlines()[2].startswith("| 5.000 | 9.000")
-    with pytest.raises(ValueError, match=rf"t\.tsv:1: wanted 5 score\(s\) a text, found {values}"):
+    with pytest.raises(ValueError, match=rf"t\.tsv:1: expected 5 score\(s\) per text, got {values}"):
         Classification("regression", values=5).encode("", texts(*given), words, max_length=9)
 
 
@@ -267,7 +269,7 @@ def test_the_null_threshold_is_tuned_or_given(words, tmp_path, threshold):
     assert scores["f1"] == pytest.approx(1 if threshold is None else 2 / 3)  # of the final answers
     assert scores["null_threshold"] == answers.threshold
     lines = task.report(tmp_path, split, answers, mistakes=9)
-    assert "null_threshold" in lines[1]
+    assert "the null threshold, " in lines[1]
     assert json.loads((tmp_path / "null_odds.json").read_text()).keys() == {"q0", "q1", "q2"}
 
 
@@ -316,3 +318,21 @@ def test_choices_are_scored_predicted_and_listed(words, tmp_path):
     ]  # fmt: skip
     assert task.report(tmp_path, split, answers, mistakes=9)[0].startswith("1 of 2 are wrong")
     assert "| great | lovely | it was 1 | c:1 |" in (tmp_path / "mistakes.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "columns"),
+    [
+        ("classification", "a.csv", "text,label\na,x\nb,\nc\n", "text in 'text', label in 'label'"),
+        ("tokens", "a.conll", "a O\nb\n", "words in '1', tags in '2'"),
+        ("multiple-choice", "a.jsonl", '{"text": "a", "ending0": "b", "ending1": "c", "label": 2}\n',
+         "text in 'text', choices in 'ending0', 'ending1', label in 'label'"),
+    ],
+)  # fmt: skip
+def test_columns_are_printed_before_an_error_in_a_row(tmp_path, capsys, task, name, content, columns):
+    source: Any = None  # is not used before the data is read
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.\w+:\d"):
+        TASKS[task](train=str(path), dev=str(path)).prepare(source, "train")
+    assert capsys.readouterr().out == f"{path}: {columns}\n"

@@ -77,7 +77,7 @@ def unsupported(name: str, config: BertConfig, inputs: AttentionInputs, *, autom
     """
     dropout = config.attention_probs_dropout_prob
     if dropout > 0:
-        return f"has no dropout of attention weights, and `attention_probs_dropout_prob` is {dropout}"
+        return f"has no dropout of attention weights, and its probability is {dropout}"
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
         return f"needs a GPU, this is a {jax.default_backend()}"
     if name == "cudnn":
@@ -87,7 +87,7 @@ def unsupported(name: str, config: BertConfig, inputs: AttentionInputs, *, autom
             return f"supports one seed, got {inputs.seeds}"
         return "supports one sequence per row, and rows are packed" if inputs.packed else None
     if inputs.devices > 1:
-        return f"runs on one device per program, got {inputs.devices} (`parallel=pmap` has one program per device)"
+        return f"runs on one device per program, got {inputs.devices} (pmap has one program per device)"
     H = config.hidden_size // config.num_attention_heads
     for T in (inputs.attention_mask.shape[1], *inputs.other_lengths):
         if T % min(BLOCK, T) or H & (H - 1):
