@@ -114,9 +114,10 @@ def with_fields(parsed: S, default: S) -> S:
 
 
 def first_look(arguments: Sequence[str], *names: str) -> argparse.Namespace:
-    """Returns --resume and some flags with a value (None: not given), which decide about the defaults of the others."""
+    """Returns --resume, --begin and some flags with a value (None: not given): the others' defaults depend on them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--begin", action="store_true")
     for name in names:
         parser.add_argument(f"--{name}")
     return parser.parse_known_args(arguments)[0]

@@ -21,8 +21,7 @@ from bert_jax.pretraining.plan import plan
 from bert_jax.pretraining.settings import Settings, make_settings
 from bert_jax.tasks import TASKS
 from bert_jax.training.devices.compilation_cache import keep_compiled
-from bert_jax.training.runs.folder import SETTINGS, recorded_settings
-from bert_jax.training.settings import from_record
+from bert_jax.training.runs.folder import check_run, recorded_settings, settings_to_resume
 
 PRETRAINING = """Pretrain a BERT on text files. The run's folder can be loaded with `bert_jax.load`.
 
@@ -74,7 +73,7 @@ FLAGS: dict[type, Flags] = {
 
 
 def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") -> None:
-    """Reads the command line of pretraining and does what it says.
+    """Parses the arguments of the pretraining command and runs it.
 
     Raises:
         ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.pretraining.pretrain`, with flags in messages.
@@ -93,10 +92,8 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
     """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
     chosen = first_look(arguments, "preset", "output")
     default = make_settings(chosen.preset or "demo")
-    folder = chosen.output or default.run.output
-    recorded = recorded_settings(folder) if chosen.resume else None
-    if recorded is not None:
-        default = from_record(Settings, recorded, os.path.join(folder, SETTINGS))
+    if chosen.resume:
+        default = settings_to_resume(default, chosen.output or default.run.output)
     parsed = tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],
         args=arguments,
@@ -109,7 +106,7 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
 
 
 def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py") -> None:
-    """Reads the command line of fine-tuning and does what it says.
+    """Parses the arguments of the fine-tuning command and runs it.
 
     Raises:
         ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.finetuning.finetune`, with flags in messages.
@@ -123,15 +120,17 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
 
 def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:
     """Returns the settings of a command line: those of a task, or of the run to resume, changed by the flags."""
-    chosen = first_look(arguments, "output")
+    chosen = first_look(arguments, "output", "model")
     folder = chosen.output or finetuning_settings.Run(model="").output
     recorded = recorded_settings(folder) if chosen.resume else None
+    if chosen.resume and recorded is None and chosen.model is None:  # or tyro would only say that --model is missing
+        check_run(folder, {}, resume=True, begin=chosen.begin, overwrite=False, may_change=(), defaults={})
     commands = []
     for task in TASKS:
         kind = finetuning_settings.settings_type(task)
         default: dict[str, Any] = {}
         if recorded is not None and recorded.get("task") == {"name": task}:
-            default["default"] = from_record(kind, recorded, os.path.join(folder, SETTINGS))
+            default["default"] = settings_to_resume(finetuning_settings.make_settings(task, model=""), folder)
         options = tyro.conf.subcommand(task, description=kind.__doc__, prefix_name=False, **default)
         commands.append(Annotated[kind, options])
     kinds: Any = Union[tuple(commands)]  # noqa: UP007

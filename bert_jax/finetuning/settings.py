@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from bert_jax.tasks import TASKS, TaskData
 from bert_jax.training import settings as shared
+from bert_jax.training.runs.folder import settings_to_resume
 from bert_jax.training.settings import Devices, GroupedSettings, Optimizer, Record, as_record
 
 
@@ -141,12 +142,16 @@ def make_settings(task: str, *, model: str, **changes: Any) -> Settings:
     Args:
         task: a name in `TASKS`: `classification`, `tokens`, `squad` or `multiple-choice`.
         model: a model's folder or its name on the hub.
+        changes: with `resume=True`, they change the settings of the run in `output`, if there is one.
 
     Raises:
-        ValueError: there is no such task, or no such field.
+        ValueError: there is no such task, no such field, or a value has the wrong type.
     """
     kind: Any = settings_type(task)
-    return kind(run=Run(model=model)).replace(**changes)
+    settings = kind(run=Run(model=""))
+    if changes.get("resume"):
+        settings = settings_to_resume(settings, changes.get("output", settings.run.output))
+    return settings.replace(model=model, **changes)
 
 
 MAY_CHANGE_ON_RESUME = (*shared.MAY_CHANGE_ON_RESUME, "mistakes")

@@ -15,6 +15,7 @@ from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
 from bert_jax.training import settings as shared
+from bert_jax.training.runs.folder import settings_to_resume
 from bert_jax.training.settings import (
     LONGEST_ROW,
     require_at_least,
@@ -183,17 +184,22 @@ DEMO = Settings(
 def make_settings(preset: str = "demo", **changes: Any) -> Settings:
     """Returns the settings of a preset, and some of them changed: `make_settings("tiny", corpus=("a.txt",), steps=9)`.
 
-    The names are those of the flags of `train.py`, with underscores.
+    The names are those of the flags of `train.py`, with underscores. With `resume=True`, the settings are those of the
+    run in `output`, if there is one, instead of the preset's.
 
     Raises:
-        ValueError: there is no such preset, or no setting of that name.
+        ValueError: there is no such preset, no setting of that name, or a value has the wrong type.
     """
     if preset == "demo":
-        return DEMO.replace(**changes)
-    if preset not in PRESETS:
+        settings = DEMO
+    elif preset in PRESETS:
+        run = Run(preset=preset, output=f"runs/{preset}")
+        settings = Settings(run=run, model=BertConfig.preset(preset))
+    else:
         raise ValueError(f"`preset` must be one of demo, {', '.join(PRESETS)}; got {preset!r}")
-    run = Run(preset=preset, output=f"runs/{preset}")
-    return Settings(run=run, model=BertConfig.preset(preset)).replace(**changes)
+    if changes.get("resume"):
+        settings = settings_to_resume(settings, changes.get("output", settings.run.output))
+    return settings.replace(**changes)
 
 
 def check(settings: Settings) -> None:

@@ -8,6 +8,7 @@ line the name is the flag, the docstring of a group its title and the docstring 
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -15,6 +16,8 @@ from inspect import formatannotation
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 LONGEST_ROW = 65_536  # tokens: attention alone takes 16 GiB per head there
 Record = dict[str, dict[str, Any]]
@@ -106,13 +109,20 @@ class GroupedSettings:
     def replace(self, **changes: Any) -> Self:
         """Returns the settings with some of them changed, whichever group they are in: `replace(steps=3)`.
 
+        Paths become strings, lists tuples, and integers floats where a float is expected.
+
         Raises:
-            ValueError: there is no setting of that name, or its group refuses the value.
+            ValueError: there is no setting of that name, or the value has another type or is refused by its group.
         """
         groups = {}
         for group in fields(self):
             values = getattr(self, group.name)
-            own = {one.name: changes.pop(one.name) for one in fields(values) if one.name in changes}
+            hints = get_type_hints(type(values))
+            own = {
+                one.name: _checked(one.name, changes.pop(one.name), hints[one.name])
+                for one in fields(values)
+                if one.name in changes
+            }
             if own:
                 groups[group.name] = dataclasses.replace(values, **own)
         if changes:
@@ -164,20 +174,34 @@ def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: 
     return kind(**groups)
 
 
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """Returns a Python value as a field with the type hint holds it, or raises ValueError."""
+    try:
+        return _as_hinted(value, hint)
+    except (TypeError, OverflowError):
+        raise ValueError(f"`{name}` must be {formatannotation(hint)}, got {value!r:.60}") from None
+
+
 def _as_hinted(value: Any, hint: Any) -> Any:
-    """Returns a value of JSON as a field with the type hint holds it: a list as a tuple, 1 as 1.0 for a float.
+    """Returns a value of JSON or of Python as a field with the type hint holds it.
+
+    A list becomes a tuple, 1 becomes 1.0 for a float, a path becomes a string, a NumPy scalar a Python number.
 
     Raises:
         TypeError: the value has another type; true and false are not numbers.
         OverflowError: an integer that does not fit in 64 bits.
     """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, np.generic):
+        value = value.item()
     kind = get_origin(hint)
     arguments = get_args(hint)
     if kind in (Union, UnionType):
         for one in arguments:
             with suppress(TypeError):
                 return _as_hinted(value, one)
-    elif kind is tuple and isinstance(value, list):
+    elif kind is tuple and isinstance(value, list | tuple):
         return tuple(_as_hinted(one, arguments[0]) for one in value)
     elif hint is float and type(value) is int:
         return float(value)

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bert_jax.cli.programs import parse_finetuning, parse_pretraining
@@ -72,6 +74,44 @@ def test_settings_are_replaced_by_name():
     assert Small().replace() == Small()
     with pytest.raises(ValueError, match="there is no setting `rate`"):
         Small().replace(output="x", rate=0.5)
+
+
+def test_values_are_converted_or_refused_when_they_are_replaced():
+    corpus = [Path("a.txt"), "b.txt"]
+    changed = settings.make_settings("tiny", output=Path("RUN"), corpus=corpus, learning_rate=np.float32(1), steps=9)
+    assert changed == settings.make_settings(
+        "tiny", output="RUN", corpus=("a.txt", "b.txt"), learning_rate=1.0, steps=9
+    )
+    assert from_record(settings.Settings, as_record(changed), "training.json") == changed
+    assert finetuning.make_settings("tokens", model=Path("M")).run.model == "M"
+    with pytest.raises(ValueError, match=r"`corpus` must be tuple\[str, \.\.\.\], got 'a.txt'"):
+        settings.make_settings("tiny", corpus="a.txt")
+    with pytest.raises(ValueError, match=r"`steps` must be int, got 2\.5"):
+        settings.make_settings("tiny", steps=2.5)
+
+
+def test_settings_to_resume_are_those_of_the_run(run, tmp_path):
+    begun = settings.make_settings("tiny", steps=7, output="MOVED")
+    folder = run(as_record(begun), "run", "preset", "tiny")
+    resumed = settings.make_settings(output=folder, resume=True, log_every=3)
+    assert resumed == begun.replace(output=folder, resume=True, log_every=3)
+    assert parse_pretraining(["--output", str(folder), "--resume", "--log-every", "3"]) == resumed
+
+    begun = FINETUNING["squad"].replace(epochs=7)
+    folder = run(begun.as_record(), "run", "seed", 5)
+    resumed = finetuning.make_settings("squad", model="RUN", output=folder, resume=True, log_every=3)
+    assert resumed == begun.replace(output=folder, resume=True, seed=5, log_every=3)
+    assert parse_finetuning(["squad", "--output", str(folder), "--resume", "--log-every", "3"]) == resumed
+    other = finetuning.make_settings("tokens", model="RUN", output=folder, resume=True)
+    assert other.training.epochs == FINETUNING["tokens"].training.epochs
+
+    new = settings.make_settings("tiny", output=tmp_path / "new", resume=True, begin=True)
+    assert new == settings.make_settings("tiny").replace(output=tmp_path / "new", resume=True, begin=True)
+
+
+def test_resuming_a_fine_tuning_that_does_not_exist_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*/typo to resume"):
+        parse_finetuning(["squad", "--output", str(tmp_path / "typo"), "--resume"])
 
 
 def test_an_integer_becomes_a_float():

@@ -50,7 +50,7 @@ class Checkpoints:
     Args:
         folder: RUN/checkpoints; made if missing.
         keep: number of newest checkpoints to keep.
-        keep_best: number of checkpoints to keep besides, those with the lowest scores.
+        keep_best: number of checkpoints to keep in addition, those with the lowest scores.
 
     Attributes:
         scores: {step: score} of the checkpoints that have one.

@@ -1,6 +1,6 @@
 """The folder of a run: who may write to it, and the settings that it keeps.
 
-A run is never overwritten unless `overwrite` says so. A run is resumed only with the settings that it started with,
+A run is never overwritten unless `overwrite` is set. A run is resumed only with the settings that it started with,
 except those that say how long it runs and how often it reports.
 """
 
@@ -11,10 +11,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
+from bert_jax.training.settings import GroupedSettings, from_record
 
+G = TypeVar("G", bound=GroupedSettings)
 Settings = Mapping[str, Mapping[str, Any]]  # {group: {name: value}}, as JSON holds them
 SETTINGS = "training.json"
 RECORDED = (  # packages whose versions training.json holds
@@ -45,6 +47,21 @@ def recorded_settings(folder: str | Path) -> dict[str, Any] | None:
         return {group: dict(values) for group, values in settings.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not the settings of a run (expected JSON with groups under 'settings')") from None
+
+
+def settings_to_resume(default: G, folder: str | Path) -> G:
+    """Returns the settings of the run in `folder`, as settings that resume it there, or `default` if it holds none.
+
+    A record of another task, which has other groups of settings, counts as none.
+
+    Raises:
+        ValueError: training.json cannot be read, or holds a value of the wrong type.
+    """
+    recorded = recorded_settings(folder)
+    if recorded is None or recorded.get("task", {}).get("name") != getattr(default, "task", None):
+        return default
+    settings = from_record(type(default), recorded, Path(folder) / SETTINGS)
+    return settings.replace(output=folder, resume=True)
 
 
 def check_run(
