@@ -9,7 +9,6 @@ import os
 import select
 import shlex
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -49,21 +48,12 @@ def run(program: Callable[[], object], name: str, *, not_resumable: Collection[s
     sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     if not_resumable is not None and _runs_on_cpu():
         _keep_freed_memory()
-    try:
-        with _one_line_warnings(name):
-            code, together = _exit_code(program, name, not_resumable)
-    except Exception:
-        if not _one_of_several():
-            raise
-        traceback.print_exc()
-        code = 1
-        together = False
+    with _one_line_warnings(name):
+        code, together = _exit_code(program, name, not_resumable)
     if not together and _one_of_several():
-        # JAX waits at exit for the other processes, and they wait for this one. Without that exit it counts as dead,
-        # and JAX's coordination service ends the others.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        from bert_jax.training.devices.processes import leave
+
+        leave(code)
     return code
 
 

@@ -9,8 +9,11 @@ References: https://docs.jax.dev/en/latest/multi_process.html.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -24,7 +27,9 @@ BARRIER_TIMEOUT = 7 * 24 * 3600  # seconds
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of several; must be called before anything else that uses JAX.
 
-    Arguments that are None are read from Slurm, Kubernetes, Open MPI or a TPU pod.
+    Only the first process prints afterwards: the standard output of the others is discarded. An exception that is not
+    caught ends its process at once, see `leave`. Does not connect again if JAX is connected already. Arguments that are
+    None are read from Slurm, Kubernetes, Open MPI or a TPU pod.
 
     Args:
         coordinator: HOST:PORT of process 0.
@@ -33,7 +38,8 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         ValueError: no such cluster was found, or the arguments are inconsistent.
     """
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        if not jax.distributed.is_initialized():
+            jax.distributed.initialize(coordinator, num_processes, process_id)
     except ValueError as error:
         if None not in (coordinator, num_processes, process_id):
             raise
@@ -41,8 +47,26 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
             f"no Slurm, Kubernetes, Open MPI or TPU pod was found for `distributed` ({error}): give `coordinator`, "
             "`num_processes` and `process_id`"
         ) from None
+    sys.excepthook = _end_with_traceback
     if not is_first():
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process alone, with an exit code.
+
+    At a normal exit JAX waits for the other processes, and they wait for this one. Without that exit this process
+    counts as dead, and JAX's coordination service ends the others.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end_with_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """Prints an exception that was not caught and leaves: the `sys.excepthook` of a process that has joined others."""
+    traceback.print_exception(kind, error, trace)
+    leave(1)
 
 
 def is_first() -> bool:

@@ -117,6 +117,27 @@ def test_every_process_gets_what_the_first_one_makes(tmp_path):
     assert received == [bytes(range(256)) * 5] * 2
 
 
+def test_a_process_that_fails_does_not_wait_for_the_others():
+    program = (
+        "import sys; from bert_jax.training.devices import processes\n"
+        "for _ in range(2): processes.join(sys.argv[1], 2, int(sys.argv[2]))\n"
+        "if sys.argv[2] == '1': raise RuntimeError('of the second process')\n"
+        "sys.stdin.read()"  # the first one keeps running
+    )
+    command = [sys.executable, "-c", program, free_address()]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    first, second = [subprocess.Popen([*command, number], env=environment, **pipes) for number in "01"]
+    try:
+        assert "RuntimeError: of the second process" in second.communicate(timeout=60)[1]
+        assert second.returncode == 1
+        assert first.poll() is None
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
 def test_a_single_process_gets_what_it_makes():
     assert processes.broadcast_from_first("content", lambda: b"made") == b"made"
 
