@@ -163,7 +163,11 @@ class BestModel:
                 self.selection.improved(row["step"], row)
         path = self.run / BEST_STEPS
         saved = json.loads(path.read_text()) if path.exists() else {}
-        is_saved = np.array([saved.get(str(seed), 0) for seed in self.seeds]) == self.selection.step
+        steps = np.array([saved.get(str(seed), 0) for seed in self.seeds])
+        is_saved = steps == self.selection.step
+        for index in np.flatnonzero(~is_saved):
+            best = f"seed {self.seeds[index]}: the best evaluation is of step {self.selection.step[index]}"
+            print(f"{best}, but {BEST_STEPS} names step {steps[index]}: the next evaluation replaces the saved model")
         self.selection.best = np.where(is_saved, self.selection.best, -np.inf)
 
     def update(self, step: int, row: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> None:

@@ -35,7 +35,8 @@ def finetune(settings: Settings) -> TrainedRun:
     >>> run.metrics["accuracy"], run.model  # doctest: +SKIP
 
     Raises:
-        ValueError: settings, data or a model that do not fit together. Nothing has been written then.
+        ValueError: settings, data or a model that do not fit together. Nothing has been written then, but if a run is
+            resumed, a damaged checkpoint may have been moved away.
         OSError: files that are missing or cannot be written, a folder that holds another run.
         NotFinite: a loss or a gradient became NaN or infinite.
         Interrupted: a signal asked the run to end. It has saved a checkpoint; `resume=True` continues.

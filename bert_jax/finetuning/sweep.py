@@ -20,7 +20,7 @@ from bert_jax.training.runs.checkpoints import CHECKPOINTS
 from bert_jax.training.runs.metrics import as_line, read_evaluations
 
 REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # kept of a combination that is not the best
-NO_SCORE = -math.inf  # the score of a seed whose metric was never a number
+NO_SCORE = -math.inf  # the score of a seed without a finite metric
 
 
 class Training(Protocol):
@@ -38,7 +38,7 @@ def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
     print(f"\n{metric.replace('_', ' ')}, best evaluation of each seed:")
     for index, seed in enumerate(best.seeds):
         if scores[index] == NO_SCORE:
-            print(f"  seed {seed:>3}  its score was never a number")
+            print(f"  seed {seed:>3}  no finite score")
             continue
         note = "  collapsed: it predicts the same for all examples" if collapsed[index] else ""
         kept = "  kept" if index == int(scores.argmax()) else ""

@@ -178,7 +178,8 @@ class TrainedRun:
 
     Attributes:
         folder: the run's folder.
-        metrics: the metrics of the final evaluation, under the names in `metrics.jsonl`.
+        metrics: of the final evaluation: for `pretrain` under the names in `metrics.jsonl` (`eval_loss`), for
+            `finetune` under those in `scores.json` (`accuracy`); empty for predictions.
     """
 
     folder: Path
@@ -186,7 +187,11 @@ class TrainedRun:
 
     @cached_property
     def model(self) -> LoadedBert:
-        """The trained model, loaded from the folder on first use."""
+        """The trained model, loaded from the folder on first use.
+
+        Raises:
+            FileNotFoundError: the folder has no model, because the run only evaluated or predicted.
+        """
         return load(self.folder)
 
 

@@ -154,8 +154,10 @@ class Clock:
     def paused(self) -> Iterator[None]:
         """Does not count the time that the block takes."""
         start = time.perf_counter()
-        yield
-        self.start += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.start += time.perf_counter() - start
 
 
 @dataclass
@@ -290,7 +292,10 @@ class Recovery:
     rewinds: int = 0
 
     def rewind(self, state: TrainState, error: NotFinite) -> TrainState:
-        """Returns the last saved state. The position in the data stays: the batches that did harm are not repeated."""
+        """Returns the last saved state.
+
+        The data position is not restored, so the batches that caused the error are skipped.
+        """
         checkpoints = self.session.checkpoints
         if not self.max_rewinds:
             raise _stopped(error, checkpoints) from None

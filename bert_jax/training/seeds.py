@@ -1,10 +1,10 @@
-"""Several seeds trained as one program: the step of one, mapped over a leading axis K of what differs by seed.
+"""Several seeds trained as one program: the step of one seed, vmapped over an axis K of per-seed arrays.
 
-Axes: K seeds, B rows of a batch. What differs by seed has the axis K: trained parameters, optimizer state and keys in
+Axes: K seeds, B rows of a batch. Per-seed arrays have the axis K: trained parameters, optimizer state and keys in
 front, a training batch behind its rows, [B, K, ...], so that rows are spread over devices as they are for one seed.
 What is shared exists once: the step number, frozen parameters, and the batches of an evaluation.
 
-Only `SeedEnsemble` knows where K is. The rest of the code sees one seed.
+Only `SeedEnsemble` handles the axis K; all other code is written for one seed.
 
 References: Mosbach et al., On the Stability of Fine-tuning BERT, 2021; Dodge et al., Fine-Tuning Pretrained Language
 Models: Weight Initializations, Data Orders, and Early Stopping, 2020 (why one seed says little).

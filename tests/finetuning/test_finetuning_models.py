@@ -139,7 +139,7 @@ def test_frozen_parts_exist_once_for_all_seeds(folder, source, fields, frozen):
     jax.tree.map(lambda one, all_three: np.testing.assert_array_equal(one[0], all_three[1]), alone, params)
 
 
-def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, source, tmp_path):
+def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, source, tmp_path, capsys):
     chosen = settings(folder, seeds=2, seed=5, patience=3, max_length=32)
     task = Tagging(NAMES)  # its metric is f1
     bert = load_for(source, classes(*NAMES))
@@ -158,7 +158,10 @@ def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, so
         update(killed, step, *scores)
         file.write(*({"step": step, "seed": seed, "eval_f1": x} for seed, x in zip((5, 6), scores, strict=True)))
     resumed = make_best()
+    capsys.readouterr()
     resumed.resume(2)  # killed before the checkpoint of step 3
+    replaced = "seed 6: the best evaluation is of step 1, but best.json names step 3: the next evaluation replaces"
+    assert [line.startswith(replaced) for line in capsys.readouterr().out.splitlines()] == [True]
     assert (resumed.selection.best.tolist(), resumed.selection.waited.tolist()) == ([0.5, -np.inf], [1, 1])
     update(resumed, 3, 0.4, 0.2)
     assert resumed.selection.step.tolist() == [1, 3]

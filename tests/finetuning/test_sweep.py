@@ -43,7 +43,7 @@ def test_seeds_are_listed_with_their_mean_deviation_and_collapse(tmp_path, capsy
 def test_a_seed_without_a_score_is_listed(tmp_path, capsys):
     best = best_of(tmp_path, [(float("nan"), 0.0), (0.5, 0.0), (0.6, 0.0)])
     compare_seeds("accuracy", tmp_path, best)
-    assert "  seed   4  its score was never a number" in capsys.readouterr().out
+    assert "  seed   4  no finite score" in capsys.readouterr().out
 
 
 SETTINGS = make_settings(

@@ -1,4 +1,4 @@
-"""What a person sees of a run: messages, a progress bar, TensorBoard, and curves.png at the end.
+"""Progress and reports of a run: messages, a progress bar, TensorBoard, and curves.png at the end.
 
 Metrics are numbers, or arrays [K] if K seeds are trained together; the files then get one row per seed.
 """
@@ -120,8 +120,9 @@ class Reporter:
 
     def log(self, line: str) -> None:
         """Prints a line; on a terminal, above the progress bar."""
-        self.bar.write(line)
-        sys.stdout.flush()
+        if is_first():
+            self.bar.write(line)
+            sys.stdout.flush()
 
     def draw(self) -> None:
         """Draws curves.png."""

@@ -108,9 +108,10 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
         reporter.write(TRAINING)
         reporter.rewind(0)
         reporter.sync()
+        reporter.log("a line")
         reporter.draw()
     assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("seeds", [None, (7,), (7, 11)])
