@@ -20,10 +20,11 @@ from typing import Any
 NOT_RESUMABLE = {"pretrain": ("--plan",), "finetune": ("--sweep", "evaluate", "predict")}
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 READER_GONE = 141  # 128 + SIGPIPE
-# glibc's options of mallopt(3), and their values here.
+# glibc's options of mallopt(3), and their values here. The first one comes first: glibc before 2.35 refuses a threshold
+# above 32 MiB, and the others would then fix it at 128 KiB, so that more memory is returned than without any option.
 KEEP_MEMORY = {
-    -8: 1,  # M_ARENA_MAX: one heap for all threads; the heaps of other threads are unmapped whenever they are empty
     -3: 1 << 30,  # M_MMAP_THRESHOLD: smaller arrays come from the heap, not from the system
+    -8: 1,  # M_ARENA_MAX: one heap for all threads; the heaps of other threads are unmapped whenever they are empty
     -1: (1 << 31) - 1,  # M_TRIM_THRESHOLD: the heap is not returned to the system
     -2: 64 << 20,  # M_TOP_PAD: the heap grows in steps of 64 MiB
 }
@@ -128,7 +129,8 @@ def _keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     for option, value in KEEP_MEMORY.items():
-        mallopt(option, value)
+        if not mallopt(option, value):
+            return
 
 
 def _one_of_several() -> bool:

@@ -14,11 +14,12 @@ from bert_jax.cli.flags import Flags, first_look, flags_in_messages, registry_of
 from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
+from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import program as finetuning
 from bert_jax.finetuning import settings as finetuning_settings
 from bert_jax.pretraining import program as pretraining
 from bert_jax.pretraining.plan import plan
-from bert_jax.pretraining.settings import Settings, make_settings
+from bert_jax.pretraining.settings import Settings, check, make_settings
 from bert_jax.tasks import TASKS
 from bert_jax.training.devices.compilation_cache import keep_compiled
 from bert_jax.training.runs.folder import check_run, recorded_settings, settings_to_resume
@@ -80,6 +81,7 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
     """
     with flags_in_messages(setting_names(Settings(), FLAGS)):
         settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
+        check(settings)  # before the cache folder is made
         keep_compiled(COMPILED)
         if settings.run.plan:
             for line in plan(settings):
@@ -114,6 +116,7 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
     examples = [finetuning_settings.make_settings(task, model="") for task in TASKS]
     with flags_in_messages(set().union(*(setting_names(settings) for settings in examples))):
         settings = parse_finetuning(sys.argv[1:] if arguments is None else arguments, prog=prog)
+        finetuning_checks.check(settings)  # before the cache folder is made
         keep_compiled(COMPILED)
         finetuning.finetune(settings)
 

@@ -1,9 +1,8 @@
 """Training in fine-tuning: the model, state and step of all seeds, resuming, and the call of the loop."""
 
 import math
-import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints
-from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.interruption import receive_signals
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.state import TrainState
@@ -96,7 +95,9 @@ class Trainer:
             state, first = self._resume(state, checkpoints, best, run)
             self._print_sizes(state)
             reporter = self._reporter(run, first)
-            with self._batches_from(first) as batches, reporter, self._signals() as interruption:
+            # A sweep receives no signals, because it cannot be resumed.
+            signals = nullcontext() if self.settings.run.sweep else receive_signals()
+            with self._batches_from(first) as batches, reporter, signals as interruption:
                 state = train(
                     state,
                     batches,
@@ -162,14 +163,6 @@ class Trainer:
         best.resume(position["batch"])
         print(f"resuming from step {position['batch']:,} of {self.steps:,}")
         return state, position["batch"]
-
-    def _signals(self) -> AbstractContextManager[Interruption | None]:
-        """Returns the handler of signals that asks a run to save and end; it needs the main thread.
-
-        A sweep has none, because it cannot be resumed.
-        """
-        main_thread = threading.current_thread() is threading.main_thread()
-        return Interruption() if main_thread and not self.settings.run.sweep else nullcontext()
 
     def _batches_from(self, first: int) -> Batches:
         """Returns the training batches from index `first`, made ahead of time in a thread."""

@@ -18,7 +18,7 @@ from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
-from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.interruption import receive_signals
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.settings import as_record, defaults_of
@@ -82,6 +82,7 @@ def pretrain(settings: Settings) -> TrainedRun:
     processes.barrier("the run has begun")
 
     _train(settings, corpus, computation, layout, folder, baseline)
+    processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))
     if processes.is_first():
         with corpus.held_out_batches() as batches:
@@ -137,14 +138,18 @@ def _train(
         else:
             if settings.run.resume:
                 print(f"no checkpoint in {folder} to resume from: starting at step 0")
-            # Beside the first checkpoint lies what `bert_jax.load` needs, so that a running run can be loaded.
+            # `bert_jax.load` needs config.json and the tokenizer; they are saved before the first checkpoint, so that
+            # an unfinished run can be loaded.
             if processes.is_first():
                 save_config(folder, computation.model)
                 corpus.tokenizer.save(folder)
         first_step = int(state.step)
-        # Batches come in an endless order that the seed fixes, so the index of the next row is all of the position.
+        # The seed fixes the order of the rows, so the position in the data is the index of the next row.
         batches = corpus.training_batches(start_row=position["row"], shard=shard)
-        reporter = Reporter(
+        cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
+        watch = Watch(baseline=baseline.entropy, warmup_steps=settings.optimizer.warmup_steps)
+        describe(settings, state, batches.rows_per_pass)
+        reporter = Reporter(  # opens files, which the `with` closes
             folder,
             first_step=first_step,
             last_step=training.steps,
@@ -152,10 +157,7 @@ def _train(
             headline=HEADLINE,
             quiet=reports.quiet,
         )
-        cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
-        watch = Watch(baseline=baseline.entropy, warmup_steps=settings.optimizer.warmup_steps)
-        describe(settings, state, batches.rows_per_pass)
-        with batches, reporter, Interruption() as interruption:
+        with batches, reporter, receive_signals() as interruption:
             train(
                 state,
                 batches,

@@ -1,4 +1,4 @@
-"""What a pretraining run prints: the model and the training before it begins, and what the model learned at the end."""
+"""Messages of a pretraining run: model size before training, training summary at the end."""
 
 import math
 from collections.abc import Iterable
@@ -62,12 +62,20 @@ def describe(settings: Settings, state: TrainState, rows_per_pass: int) -> None:
 
 
 def final_metrics(run: Path) -> dict[str, float]:
-    """Returns the last evaluation in metrics.jsonl."""
-    return [row for row in read_metrics(run / "metrics.jsonl") if "eval_loss" in row][-1]
+    """Returns the last evaluation in metrics.jsonl.
+
+    Raises:
+        ValueError: there is none.
+    """
+    file = run / "metrics.jsonl"
+    evaluations = [row for row in read_metrics(file) if "eval_loss" in row]
+    if not evaluations:
+        raise ValueError(f"{file}: no evaluation (no row with eval_loss)")
+    return evaluations[-1]
 
 
 def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, batches: Iterable[Batch]) -> None:
-    """Prints the final metrics next to the baseline, fills some masks, and says how to load the model."""
+    """Prints the final metrics next to the baseline, fills some masks, and prints how to load the model."""
     _print_metrics(trained.metrics, baseline, _ranking_accuracy(trained.folder, batches))
     if settings.reports.fill_mask:
         fill = FillMask(trained.model)

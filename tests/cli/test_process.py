@@ -8,10 +8,11 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bert_jax.cli import process
+from bert_jax.cli import process, programs
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -127,6 +128,26 @@ def test_a_training_program_keeps_freed_memory_on_a_cpu():
         command = [sys.executable, "-c", PROGRAM.format(body=body)]
         faults.append(int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout))
     assert faults[0] < 100 < 1000 < faults[1]
+
+
+def test_no_option_of_glibc_is_set_after_one_that_it_refuses(monkeypatch):
+    given = []
+    refuse = SimpleNamespace(mallopt=lambda option, value: given.append(option) or 0)
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: refuse)
+    process._keep_freed_memory()
+    assert given == [-3]  # M_MMAP_THRESHOLD, which glibc before 2.35 refuses
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [(programs.pretrain, ["--steps", "0"]), (programs.finetune, ["classification", "--model", "M", "--epochs", "0"])],
+)
+def test_an_invalid_command_makes_no_cache_folder(program, flags, monkeypatch):
+    made = []
+    monkeypatch.setattr(programs, "keep_compiled", made.append)
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        program(flags)
+    assert not made
 
 
 def test_another_broken_pipe_is_an_error(capsys):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import train as script
 from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.runs.interruption import Interrupted, Interruption
 
@@ -161,10 +163,11 @@ def test_a_run_of_a_version_with_other_groups_of_settings_is_resumed(pretrain, s
 
 
 def test_the_library_returns_the_run(stopped, corpus, tmp_path):
-    """With the settings of the command line, the same parameters to the bit."""
+    """With the settings of the command line, the same parameters to the bit; also in a thread, as in a server."""
     changes = {"corpus": (str(corpus),), "cache_dir": str(tmp_path), "output": str(tmp_path / "run")}
     settings = parse_pretraining(["--output", str(stopped[0]), "--resume"]).replace(resume=False, **changes)
-    trained = library.pretrain(settings)
+    with ThreadPoolExecutor(1) as pool:
+        trained = pool.submit(library.pretrain, settings).result()
     assert trained.folder == tmp_path / "run"
     assert trained.metrics == rows(trained.folder)[-1] == rows(stopped[0])[-1]
     jax.tree.map(np.testing.assert_array_equal, trained.model.params, bert_jax.load(stopped[0]).params)
@@ -172,6 +175,12 @@ def test_the_library_returns_the_run(stopped, corpus, tmp_path):
         library.pretrain(settings)
     with pytest.raises(ValueError, match="`warmup_steps=50` must be below `decay_steps=50`"):
         library.pretrain(settings.replace(warmup_steps=50))
+
+
+def test_metrics_without_an_evaluation_are_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: no evaluation"):
+        final_metrics(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_checkpoint(pretrain, tmp_path):

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -85,6 +86,11 @@ class Interruption:
         if self.distributed and self.received is None and multihost_utils.reached_preemption_sync_point(step):
             self.received = signal.SIGTERM
         return self.received is not None
+
+
+def receive_signals() -> AbstractContextManager[Interruption | None]:
+    """Returns an `Interruption`, or a context of None outside the main thread, where Python allows no handlers."""
+    return Interruption() if threading.current_thread() is threading.main_thread() else nullcontext()
 
 
 def _listen(reader: int, requests: Collection[int]) -> None:
