@@ -72,7 +72,7 @@ def predict_answers(
         ids, contexts, windows: of each question; at least one window each.
         n_best: maximum number of answers, with different texts.
         max_answer_length: in tokens.
-        null_answer: whether no answer is allowed; it is then one of the best answers.
+        null_answer: whether the empty answer is a candidate.
     """
     predictions = Predictions({}, {}, {})
     for name, context, some in zip(ids, contexts, windows, strict=True):

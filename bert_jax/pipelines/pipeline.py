@@ -2,7 +2,7 @@
 
 Texts are processed a few thousand at a time, so an iterator of a million takes no more memory than a few thousand. A
 pipeline defines three steps: the sequences of a text; what to keep of the model's outputs, computed on the device; and
-the answer, computed from that on the host. An invalid text does not lose the answers to the texts before it.
+the answer, computed from that on the host. The answers to the texts before an invalid text are still returned.
 """
 
 import sys

@@ -134,8 +134,8 @@ def mask_tokens(
 def _uniform(seed: int, rows: np.ndarray, count: int) -> np.ndarray:
     """Returns uniform numbers in [0, 1), float64 [B, count], which depend on the seed and the row's number only.
 
-    They are slices of one random stream: row r has the numbers from `r * count`, rounded up to a multiple of 4, on.
-    Consecutive rows are drawn in one call.
+    They are slices of one random stream: row r has the numbers from `r * n` on, where n is `count` rounded up to a
+    multiple of 4. Consecutive rows are drawn in one call.
     """
     blocks = -(-count // 4)  # Philox's counter counts blocks of four numbers
     draws = np.empty((len(rows), 4 * blocks))

@@ -8,8 +8,9 @@ the seed, the pass and the index of the block.
 Two rounds of a document with sentences of 5, 3, 4, 6 and 2 tokens (offsets 0 5 8 12 18 20), `max_length` 15, which
 leaves room for 12 tokens:
     round 1  starts at sentence 0. Sentences 0, 1, 2 reach 12 tokens and are the chunk; it is split after sentence 1.
-             A = tokens 0..8. Either B = tokens 8..12 (label 0), and the next round starts at sentence 3; or B = at
-             least 4 tokens of another document (label 1), and the next round starts at sentence 2, which is unused.
+             A = tokens 0..8. Either B = tokens 8..12 (label 0), and the next round starts at sentence 3; or B =
+             sentences of another document, until they reach 4 tokens or its end (label 1), and the
+             next round starts at sentence 2, which is unused.
     round 2  from sentence 3: sentences 3 and 4, 8 tokens, end the document. A = tokens 12..18, B = tokens 18..20 or
              random. With a random B sentence 4 is left for a round 3, where B is always random: nothing follows it.
 

@@ -56,7 +56,8 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
             datasets.config.HF_HUB_OFFLINE = True  # reads the cache at once, without retries
         return datasets.load_dataset(name, config or None, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        reason = first_line(failure or error)
+        # The hub's answer about README.md is no reason: a dataset may have none.
+        reason = first_line(error if isinstance(failure, HfHubHTTPError | None) else failure)
         raise OSError(f"no such file: {source}, and no such dataset on the hub: {reason}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = was_offline

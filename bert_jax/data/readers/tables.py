@@ -58,7 +58,7 @@ def read_rows(
             return _read_json(origin, columns, encoding)
         case ".parquet":
             return _read_parquet(origin, columns)
-    raise ValueError(f"{origin}: tables are {', '.join(sorted(TABLES))} files")
+    raise ValueError(f"{origin}: rows are read from {', '.join(sorted(TABLES))} files, not from {origin.suffix}")
 
 
 TABLES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"})
@@ -276,5 +276,5 @@ def _declared_features(schema: pa.Schema) -> datasets.Features:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of a message; some libraries write pages."""
-    return str(error).strip().split("\n")[0]
+    """Returns the first line of an error's message, or its type if there is none; some libraries write pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,6 @@ HEADER_WORDS = frozenset({*TEXTS, *WORDS, "token", "word"})  # what a header cal
 HEADER_TAGS = frozenset({*LABELS, *TAGS, "tag"})  # and the last one
 TABLES_WITH_LISTS = frozenset({".json", ".jsonl", ".ndjson", ".parquet"})
 DOCUMENT_START = "-DOCSTART-"
-MAX_SENTENCE_WORDS = 5_000  # words; a longer one is a file without blank lines
 MAX_PARTS_PER_WORD = 4.0  # on average; columns of more space-separated parts hold texts
 CONLL = "a CoNLL file has one word and its tag per line, and a blank line after each sentence"
 
@@ -137,8 +136,6 @@ def _read_conll(
             words.append(fields[_field_index(path, columns.words, width)])
             if columns.tags and width > 1:
                 tags.append(fields[_field_index(path, columns.tags, width)])
-            if len(words) > MAX_SENTENCE_WORDS:
-                raise ValueError(f"{where}: a sentence of more than {MAX_SENTENCE_WORDS:,} words; {CONLL}")
         elif words:
             examples.append(TaggedExample(tuple(words), tuple(tags) or None, where))
             words = []

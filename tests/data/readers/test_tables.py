@@ -122,8 +122,12 @@ def test_a_split_of_a_dataset_is_named():
         ("a.json", "[]", "a.json: no rows"),
         ("a.json", '[\n{"text": 1},\n{"text"}\n]', "a.json:3: not JSON"),
         ("a.json", '["a"]', "a.json:1: not a JSON object but a str"),
-        ("a.txt", "text\n", "a.txt: tables are .csv, .json, .jsonl, .ndjson, .parquet, .tsv files"),
-        ("a", "text\n", "a: tables are .csv"),
+        (
+            "a.txt",
+            "text\n",
+            "a.txt: rows are read from .csv, .json, .jsonl, .ndjson, .parquet, .tsv files, not from .txt",
+        ),
+        ("a", "text\n", "a: rows are read from .csv"),
     ],
 )
 def test_a_file_without_rows_is_an_error(tmp_path, name, content, message):
