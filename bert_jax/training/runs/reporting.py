@@ -61,7 +61,7 @@ class Reporter:
         self.bar = (tqdm if terminal else LogProgress)(
             total=last_step,
             initial=first_step,
-            unit=" steps",
+            unit="step",
             disable=quiet or not is_first(),
             dynamic_ncols=True,
             mininterval=0.2 if terminal else 10.0,
