@@ -1,5 +1,6 @@
 """The code blocks of Markdown pages: found, and the commands of shell blocks checked against the programs they name."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -150,7 +151,10 @@ def check_bert_jax(arguments: list[str]) -> None:
 
 def check_make(arguments: list[str]) -> None:
     """Checks that the targets exist, and the commands that make would run for them."""
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
+    done = subprocess.run(
+        ["make", "-n", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     require(done.returncode == 0, f"make {' '.join(arguments)}: {done.stderr}")
     for words in commands(done.stdout):
         if words[1:2] != ["-m"] and words[0].endswith("/python"):

@@ -168,7 +168,7 @@ def test_no_cached_corpus_runs_code(tmp_path, content):
     keep_documents(["a"], tmp_path / "kept")
     (tmp_path / "kept" / "documents.arrow").unlink()
     (tmp_path / "kept" / "documents.arrow").write_bytes(content)
-    with pytest.raises(ValueError, match="not a corpus that was read here"):
+    with pytest.raises(ValueError, match="not a cached corpus"):
         keep_documents([], tmp_path / "kept")
 
 

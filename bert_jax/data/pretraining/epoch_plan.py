@@ -4,18 +4,22 @@ Pairs are packed block by block, from their lengths alone, in a random order, so
 meet in a row. A table may be larger than memory: it is then kept in memory-mapped temporary files.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.pair_planning import PAIR, pair_lengths, plan_pairs
-from bert_jax.data.pretraining.token_store import TokenStore
+
+if TYPE_CHECKING:  # so that rows can be described without `datasets`
+    from bert_jax.data.pretraining.token_store import TokenStore
 
 PACKING = 1  # seeds the packing of a block independently of its planning
 

@@ -12,11 +12,13 @@ Every pass has as many rows as the first one. Later plans are slightly longer or
 million pairs, less for more): of a longer plan some random rows are not shown, of a shorter one some are shown twice.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +29,10 @@ from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictio
 from bert_jax.data.pretraining.pair_inputs import build_inputs
 from bert_jax.data.pretraining.pair_planning import PAIR, check_lengths
 from bert_jax.data.pretraining.shuffle import shuffled
-from bert_jax.data.pretraining.token_store import TokenStore
-from bert_jax.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # so that rows can be described without `datasets`
+    from bert_jax.data.pretraining.token_store import TokenStore
+    from bert_jax.text.tokenizer import Tokenizer
 
 DTYPES = {
     **dict.fromkeys(("input_ids", "token_type_ids", "attention_mask", "position_ids"), np.int32),
@@ -99,7 +103,7 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> "PretrainingBatches":
+) -> PretrainingBatches:
     """Returns the endless batches of training from row `start_row` on.
 
     Args:
@@ -132,7 +136,7 @@ def evaluation_batches(
     process_index: int = 0,
     process_count: int = 1,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> "PretrainingBatches":
+) -> PretrainingBatches:
     """Returns the rows of the first pass once, in a random order, or `limit_rows` of them; always with the same masks.
 
     The last batch is filled up with rows of padding, whose weights and attention mask are all 0. Arguments and errors
@@ -152,7 +156,7 @@ class PretrainingBatches(Batches):
         rows_per_pass: rows of one pass over the corpus.
     """
 
-    def __init__(self, make: "_ProcessBatches", num_workers: int = 0) -> None:
+    def __init__(self, make: _ProcessBatches, num_workers: int = 0) -> None:
         self.rows_per_pass = make.rows.per_pass
         super().__init__(
             make,

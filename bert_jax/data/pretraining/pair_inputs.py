@@ -1,11 +1,17 @@
 """Turns planned sentence pairs into arrays: [CLS] A [SEP] B [SEP] in the rows of a batch, with next-sentence labels."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from bert_jax.data.packing import PackedRows
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.pair_planning import pair_lengths
-from bert_jax.data.pretraining.token_store import TokenStore
+
+if TYPE_CHECKING:  # so that rows can be described without `datasets`
+    from bert_jax.data.pretraining.token_store import TokenStore
 
 
 def build_inputs(

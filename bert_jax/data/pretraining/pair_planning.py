@@ -20,12 +20,15 @@ References: Devlin et al., BERT, 2018, appendix A.2; create_pretraining_data.py 
 a random B is never taken from A's document (the original gives up after ten draws).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # so that rows can be described without `datasets`
+    from bert_jax.data.pretraining.token_store import TokenStore
 
 import numpy as np
-
-from bert_jax.data.pretraining.token_store import TokenStore
 
 # Starts count tokens from the beginning of the corpus. Label 0: B follows A; label 1: B is random.
 PAIR = np.dtype(
