@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,8 +63,14 @@ class TensorIndex(NamedTuple):
         for source in self.repeats:
             if source.location.part in parts:
                 _check_repeat(source, self.slots[source.location.path, None])
-        # Each leaf becomes a JAX array before the next one is read.
-        return unflatten({path: jnp.asarray(self._read(path, shape, DTYPES[dtype])) for path, shape in shapes.items()})
+        return unflatten({path: self._to_device(path, shape, DTYPES[dtype]) for path, shape in shapes.items()})
+
+    def _to_device(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+        """Reads a leaf and copies it to the device.
+
+        JAX copies in the background. Without waiting, on a busy machine, many leaves would be in memory twice.
+        """
+        return jnp.asarray(self._read(path, shape, dtype)).block_until_ready()
 
     def _read(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Reads a leaf, layer by layer."""
