@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.readers.examples import Answer, Question
+from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.sources import codec, find_origins
-from bert_jax.data.readers.tables import Origin, column_names, no_rows, open_text, read_rows
+from bert_jax.data.readers.tables import Origin, column_names, no_rows, read_rows
 
 WANTED = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
 WANTED_ROW = '{"question": ..., "context": ..., "answers": {"text": [...], "answer_start": [...]}}'
@@ -51,7 +52,7 @@ def read_questions(source: str, *, split: str = "train", encoding: str = "utf-8"
 
 
 def _read_origin(origin: Origin, encoding: str, notes: list[str]) -> Iterator[Question]:
-    if isinstance(origin, Path) and origin.suffix.lower() not in {".jsonl", ".ndjson", ".parquet"}:
+    if isinstance(origin, Path) and format_of(origin) not in {".jsonl", ".ndjson", ".parquet"}:
         return _read_squad(origin, encoding, notes)
     return _read_rows(origin, encoding, notes)
 

@@ -16,12 +16,13 @@ import datasets.config
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.hub import request_file
-from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, open_text, read_rows, text_of
+from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, read_rows, text_of
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
-_FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst)$")
+_FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst|lz4)$")
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
@@ -65,7 +66,7 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
 
 def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:
     """Yields the texts of one file or dataset, without empty ones."""
-    if isinstance(origin, datasets.Dataset) or origin.suffix.lower() in TABLES:
+    if isinstance(origin, datasets.Dataset) or format_of(origin) in TABLES:
         rows = read_rows(origin, [text_column], encoding=encoding)
         texts = (text_of(row, text_column, where) for where, row in rows)
     else:

@@ -4,17 +4,18 @@ Error messages are one line, with the file and its line number. `datasets` could
 without line numbers. No code in a source is ever run.
 """
 
-import codecs
 import csv
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
 import pyarrow as pa
 from pyarrow import parquet
+
+from bert_jax.data.readers.files import compression_of, format_of, open_text
 
 LONGEST_FIELD = 1 << 28  # characters
 ROWS_AT_ONCE = 64  # each may hold a whole book
@@ -34,8 +35,8 @@ def read_rows(
     """Yields the place and the values of each row of a file or dataset.
 
     The suffix decides the format: .csv; .tsv, without quoting; .jsonl or .ndjson, one object per line; .json, the same
-    or one array of objects; .parquet. Columns of class labels give the names of the classes, and None for the -1 that
-    means "no label" in a dataset.
+    or one array of objects; .parquet. Text files may be compressed: `a.csv.gz` is a csv file. Columns of class labels
+    give the names of the classes, and None for the -1 that means "no label" in a dataset.
 
     Args:
         columns: the columns to read; None reads all.
@@ -51,7 +52,7 @@ def read_rows(
     """
     if isinstance(origin, datasets.Dataset):
         return _read_dataset(origin, columns)
-    match origin.suffix.lower():
+    match format_of(origin):
         case ".csv" | ".tsv":
             return _read_delimited(origin, columns, encoding, header, skipped)
         case ".json" | ".jsonl" | ".ndjson":
@@ -66,7 +67,7 @@ TABLES = frozenset({".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"})
 
 def is_delimited(origin: Origin) -> bool:
     """Returns whether this is a csv or tsv file, whose first line may be a header."""
-    return not isinstance(origin, datasets.Dataset) and origin.suffix.lower() in {".csv", ".tsv"}
+    return not isinstance(origin, datasets.Dataset) and format_of(origin) in {".csv", ".tsv"}
 
 
 def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = True) -> list[str]:
@@ -84,7 +85,7 @@ def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
     """Returns the class names of a column in the order that a dataset declares; None if it declares none."""
     if isinstance(origin, datasets.Dataset):
         features = origin.features
-    elif origin.suffix.lower() == ".parquet":
+    elif format_of(origin) == ".parquet":
         features = _declared_features(_open_parquet(origin).schema_arrow)
     else:
         return None
@@ -125,24 +126,6 @@ def name_of(origin: Origin) -> str:
     return f"{name}[{origin.split}]" if origin.split else name
 
 
-@contextmanager
-def open_text(path: Path, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a text file; bytes that are not in the encoding raise a ValueError with their line number."""
-    try:
-        with path.open(encoding=encoding, newline=newline) as file:
-            yield file
-    except UnicodeDecodeError:
-        line = _undecodable_line(path, encoding)
-        raise ValueError(f"{path}:{line}: not {encoding.removesuffix('-sig')}; set `encoding`") from None
-
-
-def _undecodable_line(path: Path, encoding: str) -> int:
-    """Returns the number of the first line that is not in the encoding; files are decoded in blocks, without one."""
-    codecs.register_error("bert_jax.mark", lambda error: ("\udc80", getattr(error, "end", 0)))
-    with path.open(encoding=encoding, errors="bert_jax.mark") as file:
-        return next(number for number, line in enumerate(file, 1) if "\udc80" in line)
-
-
 def _read_delimited(
     path: Path, columns: Sequence[str] | None, encoding: str, header: bool, skipped: list[str] | None
 ) -> Iterator[tuple[str, Row]]:
@@ -176,7 +159,7 @@ def _read_delimited(
 def _split_lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the fields of each row; a blank line has no fields."""
     csv.field_size_limit(LONGEST_FIELD)
-    if path.suffix.lower() == ".csv":
+    if format_of(path) == ".csv":
         rows = csv.reader(file, strict=True)
     else:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
@@ -202,24 +185,29 @@ def _read_json(path: Path, columns: Sequence[str] | None, encoding: str) -> Iter
 
 
 def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
-    if path.suffix.lower() == ".json" and file.read(1) == "[":
-        file.seek(0)
-        try:
-            yield from enumerate(json.load(file), 1)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-        except RecursionError:
-            raise ValueError(f"{path}: nested too deeply") from None
+    """Yields the value of each line with its number, or each element of one array with its index, from 1."""
+    blank = 0
+    first = file.readline()
+    while first.isspace():
+        blank += 1
+        first = file.readline()
+    if format_of(path) == ".json" and first.lstrip().startswith("["):
+        yield from enumerate(_parse_json(path, blank, first + file.read(), "not JSON"), 1)
         return
-    file.seek(0)
-    for number, line in enumerate(file, 1):
-        if not line.isspace():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not a JSON object a line ({error})") from None
-            except RecursionError:
-                raise ValueError(f"{path}:{number}: nested too deeply") from None
+    for number, line in enumerate(itertools.chain([first], file), blank):
+        if line and not line.isspace():
+            yield number + 1, _parse_json(path, number, line.rstrip(), "not a JSON object a line")
+
+
+def _parse_json(path: Path, lines_before: int, text: str, otherwise: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{lines_before + error.lineno}: {otherwise} ({error.msg})") from None
+    except RecursionError:
+        raise ValueError(f"{path}:{lines_before + 1}: nested too deeply") from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise ValueError(f"{path}:{lines_before + 1}: {otherwise} ({error})") from None
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
@@ -265,7 +253,9 @@ def _open_parquet(path: Path) -> parquet.ParquetFile:
     try:
         return parquet.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a parquet file ({first_line(error)})") from None
+        compression = compression_of(path)
+        reason = f"compressed by {compression}; decompress it" if compression else first_line(error)
+        raise ValueError(f"{path}: not a parquet file ({reason})") from None
 
 
 def _declared_features(schema: pa.Schema) -> datasets.Features:

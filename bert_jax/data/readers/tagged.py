@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert_jax.data.readers.examples import TaggedExample
+from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.sources import codec, find_origins
-from bert_jax.data.readers.tables import Origin, column_names, name_of, no_rows, open_text, read_rows, require_columns
+from bert_jax.data.readers.tables import Origin, column_names, name_of, no_rows, read_rows, require_columns
 from bert_jax.data.readers.texts import LABELS, TEXTS, class_name
 
 WORDS = ("tokens", "words")
@@ -72,7 +73,7 @@ def read_tagged(
         columns = columns or found
 
     for origin in find_origins([source], split):
-        if isinstance(origin, Path) and origin.suffix.lower() not in TABLES_WITH_LISTS:
+        if isinstance(origin, Path) and format_of(origin) not in TABLES_WITH_LISTS:
             examples += _read_conll(origin, word_column, tag_column, encoding, report)
         else:
             found = _find_columns(origin, word_column, tag_column, encoding)
@@ -161,7 +162,7 @@ def _field_index(path: Path, column: str, width: int) -> int:
 
 def _split_conll(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """Yields line numbers and fields: the same number in all lines, and none where a sentence ends."""
-    if path.suffix.lower() == ".csv":
+    if format_of(path) == ".csv":
         raise ValueError(f"{path}: tagged words are read from CoNLL, JSON and parquet files, not from .csv")
     separator = None
     width = 0

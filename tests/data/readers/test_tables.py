@@ -120,6 +120,9 @@ def test_a_split_of_a_dataset_is_named():
         ("a.csv", "text\n", "a.csv: no rows"),
         ("a.jsonl", "", "a.jsonl: no rows"),
         ("a.json", "[]", "a.json: no rows"),
+        ("a.json", "\n \n []", "a.json: no rows"),
+        ("a.json", '\n\n[\n{"text": 1},\n{"text"}\n]', "a.json:5: not JSON"),
+        ("a.jsonl", '{"text": ' + "9" * 5000 + "}", "a.jsonl:1: not a JSON object a line"),
         ("a.json", '[\n{"text": 1},\n{"text"}\n]', "a.json:3: not JSON"),
         ("a.json", '["a"]', "a.json:1: not a JSON object but a str"),
         (
