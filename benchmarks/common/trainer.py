@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import transformers
 
+from bert_jax.data.finetuning.answers import WindowLogits, predict_answers
 from bert_jax.data.prefetch import Batch
 from bert_jax.data.readers.examples import Question
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.data.readers.tagged import read_tagged
 from bert_jax.data.readers.texts import read_texts
 from bert_jax.metrics.entities import count_entities, total
-from bert_jax.metrics.spans import WindowLogits, predict_answers
 from bert_jax.metrics.squad import best_thresholds, score_answers, totals
 from bert_jax.training.optimizers import make_schedule
 

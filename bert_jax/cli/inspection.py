@@ -8,10 +8,10 @@ from typing import Any
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import index_tensors
+from bert_jax.interop.checkpoint_reader import CheckpointReader
 from bert_jax.interop.formats.weights import open_weights
 from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, parts_of
 from bert_jax.interop.loading import CHECKPOINTS, locate
-from bert_jax.interop.run_checkpoint import RunCheckpoint
 from bert_jax.models import Bert
 
 
@@ -25,7 +25,7 @@ def inspect(source: str) -> dict[str, Any]:
     config, named = huggingface.read_config(folder)
     counts: dict[str, int] = {}
     if (folder / CHECKPOINTS).is_dir():
-        for path, shape in RunCheckpoint(folder / CHECKPOINTS).shapes.items():
+        for path, shape in CheckpointReader(folder / CHECKPOINTS).shapes.items():
             part = path.split("/")[0]
             counts[part] = counts.get(part, 0) + math.prod(shape)
     else:

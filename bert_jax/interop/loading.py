@@ -290,9 +290,10 @@ def _read_model(
 
 def _open_run(checkpoints: Path, step: int | None) -> Any:
     """Opens a checkpoint of a run, by default the newest."""
-    from bert_jax.interop.run_checkpoint import RunCheckpoint  # importing Orbax takes as long as all other imports
+    # Imported here because importing Orbax takes as long as all other imports.
+    from bert_jax.interop.checkpoint_reader import CheckpointReader
 
-    return RunCheckpoint(checkpoints, step)
+    return CheckpointReader(checkpoints, step)
 
 
 def read_vocabulary(folder: Path, config: BertConfig) -> Tokenizer | None:

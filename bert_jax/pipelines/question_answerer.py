@@ -1,6 +1,6 @@
 """Finds the answers to questions in their contexts, with their characters.
 
-`bert_jax/metrics/spans.py` defines which spans are answers.
+`bert_jax/data/finetuning/answers.py` defines which spans are answers.
 
 References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/bert `run_squad.py`.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.metrics.spans import Span, best_spans
+from bert_jax.data.finetuning.answers import Span, best_spans
 from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document, Pair
 from bert_jax.pipelines.pipeline import Pipeline

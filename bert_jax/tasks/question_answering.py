@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from bert_jax.data.finetuning.answers import Predictions, predict_answers
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.questions import QuestionSequences, encode_questions
 from bert_jax.data.readers.examples import Question
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.metrics.classification import collapsed
-from bert_jax.metrics.spans import Predictions, predict_answers
 from bert_jax.metrics.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.models import Bert, BertForQuestionAnswering
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData

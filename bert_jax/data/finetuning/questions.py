@@ -16,9 +16,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from bert_jax.data.finetuning.answers import WindowLogits
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
 from bert_jax.data.readers.examples import Question
-from bert_jax.metrics.spans import WindowLogits
 from bert_jax.text.tokenizer import Tokenizer, valid_text
 from bert_jax.text.vocabulary import text_batches
 from bert_jax.text.windows import flatten_windows, slide

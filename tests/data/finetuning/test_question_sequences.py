@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared_file
 
+from bert_jax.data.finetuning.answers import predict_answers
 from bert_jax.data.finetuning.questions import encode_questions
 from bert_jax.data.readers.examples import Answer, Question
 from bert_jax.data.readers.questions import read_questions
-from bert_jax.metrics.spans import predict_answers
 from bert_jax.metrics.squad import score_answers, totals
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import owners, slide

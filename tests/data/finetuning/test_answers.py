@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_jax.metrics.spans import Predictions, WindowLogits, best_spans, predict_answers
+from bert_jax.data.finetuning.answers import Predictions, WindowLogits, best_spans, predict_answers
 
 CONTEXT = "the owl saw the owl"
 CHARACTERS = np.array([(0, 3), (4, 7), (8, 11), (12, 15), (16, 19)])

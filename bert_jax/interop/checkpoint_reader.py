@@ -17,7 +17,7 @@ from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 MAX_EXPANSION = 100  # bytes of memory per byte of file; trained parameters hardly compress, zeros do
 
 
-class RunCheckpoint:
+class CheckpointReader:
     """A checkpoint of a run; `assemble` reads its parameters.
 
     Args:
