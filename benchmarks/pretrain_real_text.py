@@ -85,11 +85,11 @@ def format_table(
         "|---|---|---|---|---|---|---|",
     ]
     rates = {}
-    for name, some in batches.items():
+    for name, chosen in batches.items():
         median = statistics.median(seconds[name])
-        tokens = statistics.mean(int(real_tokens(batch).sum()) for batch in some)
-        filled = tokens / statistics.mean(batch["input_ids"].size for batch in some)
-        gflops = statistics.mean(real_token_flop(config, batch) for batch in some) / median / 1e9
+        tokens = statistics.mean(int(real_tokens(batch).sum()) for batch in chosen)
+        filled = tokens / statistics.mean(batch["input_ids"].size for batch in chosen)
+        gflops = statistics.mean(real_token_flop(config, batch) for batch in chosen) / median / 1e9
         rates[name] = tokens / median
         speedup = "" if name == PACKED else f"{rates[PACKED] / rates[name]:.2f}x"
         lines.append(

@@ -170,10 +170,10 @@ def classification(source: str, train: str, dev: str, max_length: int = 128) -> 
     names = sorted({str(example.label) for example in examples})
     gold = [names.index(str(example.label)) for example in held_out]
 
-    def encode(some) -> Features:
+    def encode(examples) -> Features:
         return [
             {**tokenizer(one.text, truncation=True, max_length=max_length), "label": names.index(one.label)}
-            for one in some
+            for one in examples
         ]
 
     return TrainerTask(
@@ -193,11 +193,11 @@ def tagging(source: str, train: str, dev: str, max_length: int = 128) -> Trainer
     held_out, _ = read_tagged(dev)
     names = sorted({tag for example in examples for tag in example.tags or ()})
 
-    def encode(some) -> tuple[Features, list[dict[int, int]]]:
+    def encode(examples) -> tuple[Features, list[dict[int, int]]]:
         """Returns the encoded sentences and, for each, {position of a word's first piece: index of the word}."""
         features = []
         first_pieces = []
-        for one in some:
+        for one in examples:
             encoding = tokenizer(list(one.words), is_split_into_words=True, truncation=True, max_length=max_length)
             words = encoding.word_ids()
             labels = [IGNORED_LABEL] * len(words)

@@ -77,8 +77,8 @@ class Command:
                     number += 1
                     yield number, output
             except ValueError as error:
-                place = "" if self.texts else f"{self.path or STDIN}:{number + 1}: "
-                raise ValueError(f"{place}{error}") from None
+                where = "" if self.texts else f"{self.path or STDIN}:{number + 1}: "
+                raise ValueError(f"{where}{error}") from None
 
     def read_texts(self, stack: ExitStack) -> Iterator[Iterator[str]]:
         """Returns the texts in portions; a file is open as long as `stack`."""

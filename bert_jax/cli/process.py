@@ -16,6 +16,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
+from bert_jax.messages import first_line
+
 # Words of the two programs' command lines with which a run leaves nothing to resume.
 NOT_RESUMABLE = {"pretrain": ("--plan",), "finetune": ("--sweep", "evaluate", "predict")}
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -97,7 +99,7 @@ def _exit_code_of_run(error: Exception, name: str, not_resumable: Collection[str
         return error.exit_code, True
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         remedy = "out of memory" if not_resumable is None else OUT_OF_MEMORY
-        _complain(f"{name}: {remedy} ({str(error).splitlines()[0]})")
+        _complain(f"{name}: {remedy} ({first_line(error)})")
     elif isinstance(error, NotFinite):
         _complain(f"{name}: {_one_line(error)}")
     else:

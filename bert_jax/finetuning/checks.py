@@ -8,7 +8,7 @@ from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.interop.heads import architecture
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
-from bert_jax.training.settings import require_at_least, require_positive, require_share
+from bert_jax.training.settings import require_at_least, require_fraction, require_positive
 
 SEED_LIMIT = 2**32  # keys are made of 32 bits
 SWEPT = ("learning_rate", "batch_size", "epochs")
@@ -30,7 +30,7 @@ def check(settings: Settings) -> None:
     require_positive(settings.optimizer, "learning_rate")
     require_at_least(0, settings.optimizer, "weight_decay", "clip_norm")
     require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
-    require_share(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
+    require_fraction(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, settings.reports, "log_every")
     require_at_least(0, settings.reports, "mistakes")
     _check_combinations(settings)

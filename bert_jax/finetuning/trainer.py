@@ -31,8 +31,9 @@ from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
 from bert_jax.training.loop import Cadence, Session, train
-from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints
+from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.interruption import receive_signals
+from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.state import TrainState
@@ -213,10 +214,11 @@ def ensemble_batch(ensemble: SeedEnsemble, sources: Sequence[TrainingBatches], i
     Each seed has its own order of the data and packs its own rows. Example: of K = 2 seeds one packs its examples into
     7 rows of 40 tokens, the other into 8 rows. The batch is [8, 2, 40]; the first seed's last row is padding.
     """
-    rows = [source.rows(index) for source in sources]
-    shapes = [source.shape(some) for source, some in zip(sources, rows, strict=True)]
+    rows_of_seeds = [source.rows(index) for source in sources]
+    shapes = [source.shape(rows) for source, rows in zip(sources, rows_of_seeds, strict=True)]
     shape = BatchShape(*map(max, zip(*shapes, strict=True)))
-    return ensemble.stack_batches([source.build(some, shape) for source, some in zip(sources, rows, strict=True)])
+    batches = [source.build(rows, shape) for source, rows in zip(sources, rows_of_seeds, strict=True)]
+    return ensemble.stack_batches(batches)
 
 
 def choose_rows(settings: Settings, splits: list[Split], bert: LoadedBert, shards: int) -> RowFormat:

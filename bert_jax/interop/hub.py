@@ -11,8 +11,8 @@ import huggingface_hub as hub
 from huggingface_hub.errors import EntryNotFoundError
 
 from bert_jax.data.readers.hub import request_file
-from bert_jax.interop.formats.tensors import first_line
 from bert_jax.interop.formats.weights import INDEX, READERS, shard_names
+from bert_jax.messages import first_line
 
 
 def fetch(name: str, revision: str | None = None, *, files: Sequence[str]) -> Path:

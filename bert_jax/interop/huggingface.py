@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from bert_jax.config import BertConfig
 from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import to_state_dict
-from bert_jax.interop.formats.tensors import first_line
 from bert_jax.interop.formats.weights import name_file_in_errors, read_json
 from bert_jax.interop.heads import adapt_config, architecture
+from bert_jax.messages import first_line
 from bert_jax.models import Bert
 
 

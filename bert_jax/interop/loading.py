@@ -28,8 +28,8 @@ from bert_jax.interop.heads import (
 from bert_jax.interop.names import leaf_shapes
 from bert_jax.models import Bert, BertForMultipleChoice, Outputs
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.runs.manifests import CHECKPOINTS
 
-CHECKPOINTS = "checkpoints"  # as in training.runs.checkpoints, whose import takes long because of Orbax
 WEIGHTS = "model.safetensors"
 VOCABULARY = ("tokenizer.json", "vocab.txt")
 PADDING = 128  # embeddings have up to this many more rows than there are tokens, rounded up for speed

@@ -56,14 +56,14 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
     entities: list[Entity] = []
     last_prefix = ""
     last_kind = OUTSIDE
-    for place, tag in enumerate(tags):
+    for index, tag in enumerate(tags):
         prefix, kind = split_tag(tag)
         if kind == OUTSIDE:
             pass
         elif kind != last_kind or prefix in BEGINNING or last_prefix in ENDING:
-            entities.append(Entity(kind, place, place + 1))
+            entities.append(Entity(kind, index, index + 1))
         else:
-            entities[-1] = entities[-1]._replace(stop=place + 1)
+            entities[-1] = entities[-1]._replace(stop=index + 1)
         last_prefix = prefix
         last_kind = kind
     return entities

@@ -30,7 +30,7 @@ SLOTS = 8  # maximum number of sequences in a row
 POOL_BATCHES = 4  # sequences collected beyond one unfinished batch of each length, in batches
 TOKEN_BUDGETS = {"cpu": 768}  # tokens of a batch by platform; larger arrays cost a CPU new pages in every batch
 TOKEN_BUDGET = 16384  # on other platforms
-MIN_ROW_FRACTION = 16  # a batch of one row costs at least 1/16 of a full batch
+MIN_BATCH_COST = 1 / 16  # a batch of one row costs at least this fraction of a full batch
 
 
 class Encoded(NamedTuple):
@@ -39,22 +39,22 @@ class Encoded(NamedTuple):
     Attributes:
         ids: int32 [n], with special tokens.
         second: where segment B begins; n without a segment B.
-        place: the position whose result is needed; None for the results of all tokens.
+        position: the position whose result is needed; None for the results of all tokens.
     """
 
     ids: np.ndarray
     second: int
-    place: int | None = None
+    position: int | None = None
 
 
-Tagged = tuple[Any, Encoded]
+Keyed = tuple[Any, Encoded]
 Batch = dict[str, np.ndarray]
 
 
 class ResultSlice(NamedTuple):
     """Where the result of a sequence is in the results of its batch: `results[row, start:stop]`."""
 
-    tag: Any
+    key: Any
     row: int
     start: int
     stop: int
@@ -74,8 +74,8 @@ class Batcher:
     """Runs sequences through `function(params, batch, **options)`.
 
     A batch has `input_ids`, `attention_mask`, `token_type_ids` and `position_ids`, int32 [B, T]; and, for sequences
-    with a result at one place each, `places`, int32 [B, SLOTS]. The function returns arrays [B, SLOTS, ...] with
-    `places`, otherwise [B, T, ...].
+    with a result at one position each, `positions`, int32 [B, SLOTS]. The function returns arrays [B, SLOTS, ...] with
+    `positions`, otherwise [B, T, ...].
 
     Args:
         params: the first argument; moved to the device once.
@@ -100,9 +100,9 @@ class Batcher:
         return sum((counter.shapes for counter in self.compiled.values()), Counter())
 
     def run(
-        self, sequences: Iterable[Tagged], arrays: Mapping[str, Any] | None = None, **static: Any
+        self, sequences: Iterable[Keyed], arrays: Mapping[str, Any] | None = None, **static: Any
     ) -> Iterator[tuple[Any, Any]]:
-        """Yields each sequence's tag and result, [1, ...] or [n, ...], in any order.
+        """Yields each sequence's key and result, [1, ...] or [n, ...], in any order.
 
         Args:
             sequences: read as batches are needed.
@@ -132,14 +132,14 @@ class Batcher:
             self.compiled[key] = CompilationCounter(jax.jit(function))
         return self.compiled[key]
 
-    def batches(self, sequences: Iterable[Tagged]) -> Iterator[tuple[list[ResultSlice], Batch]]:
+    def batches(self, sequences: Iterable[Keyed]) -> Iterator[tuple[list[ResultSlice], Batch]]:
         """Packs sequences and yields batches, with the slice of each sequence in their results."""
-        pools: dict[bool, list[Tagged]] = {True: [], False: []}  # results for all tokens, or at one place
+        pools: dict[bool, list[Keyed]] = {True: [], False: []}  # results for all tokens, or at one position
         tokens = dict.fromkeys(pools, 0)
         enough = self.budget * (len(self.lengths) + POOL_BATCHES)
-        for tag, sequence in sequences:
-            kind = sequence.place is None
-            pools[kind].append((tag, sequence))
+        for key, sequence in sequences:
+            kind = sequence.position is None
+            pools[kind].append((key, sequence))
             tokens[kind] += len(sequence.ids)
             if tokens[kind] >= enough:
                 pools[kind] = yield from self.make_batches(pools[kind], last=False)
@@ -148,10 +148,10 @@ class Batcher:
             yield from self.make_batches(pool, last=True)
 
     def make_batches(
-        self, pool: list[Tagged], *, last: bool
-    ) -> Generator[tuple[list[ResultSlice], Batch], None, list[Tagged]]:
+        self, pool: list[Keyed], *, last: bool
+    ) -> Generator[tuple[list[ResultSlice], Batch], None, list[Keyed]]:
         """Yields the full batches of a pool, and all batches of the last one; returns the sequences left."""
-        left: list[Tagged] = []
+        left: list[Keyed] = []
         for length, rows in self.pack_rows(pool).items():
             size = self.rows_per_batch(length)
             for start in range(0, len(rows), size):
@@ -164,16 +164,16 @@ class Batcher:
                     left += [sequence for row in chunk for sequence in row]
         return left
 
-    def cheaper_as_single_rows(self, rows: list[list[Tagged]], length: int) -> bool:
+    def cheaper_as_single_rows(self, rows: list[list[Keyed]], length: int) -> bool:
         """Returns whether one batch per row is less work than one batch padded with empty rows."""
-        minimum = self.budget // MIN_ROW_FRACTION
+        minimum = self.budget * MIN_BATCH_COST
         work = sum(max(minimum, self.length_for(tokens_of(row))) for row in rows)
         return work < self.rows_per_batch(length) * length
 
-    def pack_rows(self, pool: list[Tagged]) -> dict[int, list[list[Tagged]]]:
+    def pack_rows(self, pool: list[Keyed]) -> dict[int, list[list[Keyed]]]:
         """Returns rows of sequences by the length of the rows, ascending."""
         lengths = [length for length in self.lengths if length >= min(SHORTEST_SHARED, self.lengths[-1])]
-        rows: dict[int, list[list[Tagged]]] = {length: [] for length in lengths}
+        rows: dict[int, list[list[Keyed]]] = {length: [] for length in lengths}
         tokens = [len(sequence.ids) for _, sequence in pool]
         for row in members(pack(tokens, lengths, slots=SLOTS)):
             longest = max(tokens[index] for index in row)
@@ -189,35 +189,35 @@ class Batcher:
         return max(1, self.budget // length)
 
 
-def tokens_of(row: list[Tagged]) -> int:
+def tokens_of(row: list[Keyed]) -> int:
     """Returns the number of tokens of a row."""
     return sum(len(sequence.ids) for _, sequence in row)
 
 
-def build_batch(rows: list[list[Tagged]], length: int, size: int) -> tuple[list[ResultSlice], Batch]:
+def build_batch(rows: list[list[Keyed]], length: int, size: int) -> tuple[list[ResultSlice], Batch]:
     """Returns a batch of `size` rows with the sequences, and the slice of each sequence in its results."""
-    tagged = [sequence for row in rows for sequence in row]
-    sequences = [sequence for _, sequence in tagged]
+    keyed = [sequence for row in rows for sequence in row]
+    sequences = [sequence for _, sequence in keyed]
     lengths = np.array([len(sequence.ids) for sequence in sequences])
     in_row = np.array([len(row) for row in rows] + [0] * (size - len(rows)))
     packed = PackedRows(lengths, in_row, row_length=length, slots=SLOTS)
     batch = packed.model_inputs(np.array([sequence.second for sequence in sequences]))
     batch["input_ids"] = packed.scatter_tokens(np.concatenate([sequence.ids for sequence in sequences]))
     cls_positions = batch.pop("cls_positions")
-    if sequences[0].place is None:  # results for all tokens
+    if sequences[0].position is None:  # results for all tokens
         starts = packed.start
         stops = packed.start + lengths
-    else:  # results at one place, by slot
-        places = np.array([sequence.place for sequence in sequences], np.int32)
-        batch["places"] = cls_positions + packed.scatter_sequences(places)
+    else:  # results at one position, by slot
+        positions = np.array([sequence.position for sequence in sequences], np.int32)
+        batch["positions"] = cls_positions + packed.scatter_sequences(positions)
         starts = packed.slot
         stops = packed.slot + 1
-    tags = (tag for tag, _ in tagged)
-    return list(map(ResultSlice, tags, packed.row.tolist(), starts.tolist(), stops.tolist())), batch
+    keys = (key for key, _ in keyed)
+    return list(map(ResultSlice, keys, packed.row.tolist(), starts.tolist(), stops.tolist())), batch
 
 
 def fetch(slices: list[ResultSlice], results: Any) -> Iterator[tuple[Any, Any]]:
-    """Copies the results of a batch to the host, and yields each tag with its slice."""
+    """Copies the results of a batch to the host, and yields each key with its slice."""
     leaves, structure = jax.tree.flatten(jax.device_get(results))
-    for tag, row, start, stop in slices:
-        yield tag, structure.unflatten([leaf[row, start:stop] for leaf in leaves])
+    for key, row, start, stop in slices:
+        yield key, structure.unflatten([leaf[row, start:stop] for leaf in leaves])

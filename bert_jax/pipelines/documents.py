@@ -39,12 +39,12 @@ class Document:
     windows: tuple[Window, ...]
     paired: bool
 
-    def encoded(self, window: Window, sep_id: int, place: int | None = None) -> Encoded:
-        """Returns the sequence of a window, with a result at `place` or, if None, for every token."""
+    def encoded(self, window: Window, sep_id: int, position: int | None = None) -> Encoded:
+        """Returns the sequence of a window, with a result at `position` or, if None, for every token."""
         ids = np.concatenate([self.opening, self.ids[window.start : window.stop], [sep_id]], dtype=np.int32)
-        return Encoded(ids, len(self.opening) if self.paired else len(ids), place)
+        return Encoded(ids, len(self.opening) if self.paired else len(ids), position)
 
-    def place(self, window: Window, token: int) -> int:
+    def position(self, window: Window, token: int) -> int:
         """Returns the position of a token of the document in the window's sequence."""
         return len(self.opening) + token - window.start
 
@@ -76,11 +76,11 @@ def read_documents(
     """
     encode = tokenizer.backend.encode_batch if offsets else tokenizer.backend.encode_batch_fast
     for begin in range(0, len(pairs), TEXTS_AT_ONCE):
-        some = pairs[begin : begin + TEXTS_AT_ONCE]
-        encodings = encode([valid_text(text) for _, text in some], add_special_tokens=False)
-        firsts = [valid_text(first) for first, _ in some if first is not None]
+        chunk = pairs[begin : begin + TEXTS_AT_ONCE]
+        encodings = encode([valid_text(text) for _, text in chunk], add_special_tokens=False)
+        firsts = [valid_text(first) for first, _ in chunk if first is not None]
         first_ids = iter([encoding.ids for encoding in encode(firsts, add_special_tokens=False)] if firsts else ())
-        for (first, text), encoding in zip(some, encodings, strict=True):
+        for (first, text), encoding in zip(chunk, encodings, strict=True):
             opening = [tokenizer.cls_id]
             if first is not None:
                 ids = next(first_ids)

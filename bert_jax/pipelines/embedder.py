@@ -74,9 +74,9 @@ class Embedder(Pipeline):
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         x = outputs.last_hidden_state.astype(jnp.float32)
         if self.pooling == "cls":
-            return select(x, batch["places"])
+            return select(x, batch["positions"])
         sequence = batch["attention_mask"]
-        inside = jnp.take_along_axis(sequence, batch["places"], axis=1)[:, :, None] == sequence[:, None, :]
+        inside = jnp.take_along_axis(sequence, batch["positions"], axis=1)[:, :, None] == sequence[:, None, :]
         if self.pooling == "max":
             return jnp.where(inside[:, :, :, None], x[:, None, :, :], -jnp.inf).max(axis=2)
         sums = jnp.einsum("BPT,BTD->BPD", inside.astype(jnp.float32), x, precision="highest")

@@ -43,8 +43,8 @@ class FillMask(Pipeline):
     def sequences(self, document: Document) -> list[Encoded]:
         found = []
         for window, masks in self.masked_windows(document):
-            place = document.place(window, masks[0]) if len(masks) == 1 else None
-            found.append(document.encoded(window, self.tokenizer.sep_id, place))
+            position = document.position(window, masks[0]) if len(masks) == 1 else None
+            found.append(document.encoded(window, self.tokenizer.sep_id, position))
         return found
 
     def masked_windows(self, document: Document) -> list[tuple[Any, np.ndarray]]:
@@ -104,7 +104,7 @@ class FillMask(Pipeline):
         found = []
         for (window, masks), (scores, tokens) in zip(self.masked_windows(document), results, strict=True):
             for mask in masks:
-                at = 0 if len(masks) == 1 else document.place(window, mask)
+                at = 0 if len(masks) == 1 else document.position(window, mask)
                 found.append((mask, tokens[at].tolist(), scores[at].tolist()))
         filled = [self.filled(document, *each, alone=len(found) == 1) for each in found]
         return filled[0] if len(filled) == 1 else filled

@@ -132,7 +132,7 @@ class Pipeline:
         documents: list[Document] = []
         results: list[list[Any]] = []
         failures: list[ValueError] = []
-        for (number, part), result in run(until_failure(self.tagged_sequences(pairs, documents, results), failures)):
+        for (number, part), result in run(until_failure(self.keyed_sequences(pairs, documents, results), failures)):
             results[number][part] = result
             bar.update(part == len(results[number]) - 1)
         for number, document in enumerate(documents):
@@ -142,10 +142,10 @@ class Pipeline:
         if failures:
             raise failures[0]
 
-    def tagged_sequences(
+    def keyed_sequences(
         self, pairs: list[Pair], documents: list[Document], results: list[list[Any]]
     ) -> Iterator[tuple[tuple[int, int], Encoded]]:
-        """Yields the sequences of the texts with tags (text, sequence), and appends each text to the two lists."""
+        """Yields the sequences of the texts with keys (text, sequence), and appends each text to the two lists."""
         read = read_documents(
             pairs,
             self.tokenizer,
@@ -165,10 +165,10 @@ class Pipeline:
 
     def compute(self, params: Any, batch: Mapping[str, jax.Array], **options: Any) -> Any:
         """Runs the model on a batch, on the device."""
-        inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "places"}
-        places = batch.get("places")
+        inputs: dict[str, Any] = {name: array for name, array in batch.items() if name != "positions"}
+        positions = batch.get("positions")
         outputs: Any = self.bert.model.apply(
-            {"params": params}, **inputs, masked_positions=places, cls_positions=places
+            {"params": params}, **inputs, masked_positions=positions, cls_positions=positions
         )
         return self.select(outputs, batch, options)
 
@@ -188,8 +188,8 @@ class Pipeline:
 
     def sequences(self, document: Document) -> list[Encoded]:
         """Returns the sequences of a document: one per window, with a result at [CLS] or for every token."""
-        place = None if self.everywhere else 0
-        return [document.encoded(window, self.tokenizer.sep_id, place) for window in document.windows]
+        position = None if self.everywhere else 0
+        return [document.encoded(window, self.tokenizer.sep_id, position) for window in document.windows]
 
     def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Checks the options of a call; returns those that `select` needs at compile time."""
@@ -200,7 +200,7 @@ class Pipeline:
         return {}
 
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> Any:
-        """Returns the results to fetch: arrays [B, P, ...] for the P `places` of the batch, otherwise [B, T, ...].
+        """Returns the results to fetch: arrays [B, P, ...] for the P `positions` of the batch, otherwise [B, T, ...].
 
         Args:
             options: those that `static` and `arrays` returned.

@@ -21,7 +21,7 @@ from bert_jax.pipelines.pipeline import Pipeline
 Aggregation = Literal["first", "average", "max", "simple"]
 
 
-class Tagged(NamedTuple):
+class LabelledWord(NamedTuple):
     """A word or a piece with its label."""
 
     label: str
@@ -62,9 +62,9 @@ class TokenClassifier(Pipeline):
     def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = self.token_scores(document, results)
         names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(self.bert.config.num_labels)]
-        tagged = [self.tagged(document, scores, names, *word) for word in self.words(document)]
-        entities = find_entities([one.label for one in tagged])
-        return [self.entity(entity.kind, tagged[entity.start : entity.stop]) for entity in entities]
+        words = [self.labelled_word(document, scores, names, *word) for word in self.words(document)]
+        entities = find_entities([one.label for one in words])
+        return [self.entity(entity.kind, words[entity.start : entity.stop]) for entity in entities]
 
     def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
         """Returns the probabilities [n, C] of the document's tokens, each from the window where it has most context."""
@@ -81,7 +81,7 @@ class TokenClassifier(Pipeline):
             begins[1:] = ~self.tokenizer.continuation[document.ids[1:]]
         return list(pairwise([*np.nonzero(begins)[0].tolist(), len(document.ids)]))
 
-    def tagged(self, document: Document, scores: np.ndarray, names: Any, start: int, stop: int) -> Tagged:
+    def labelled_word(self, document: Document, scores: np.ndarray, names: Any, start: int, stop: int) -> LabelledWord:
         """Returns the label of the word made of tokens start <= i < stop."""
         pieces = scores[start:stop]
         if self.aggregation == "average":
@@ -92,19 +92,19 @@ class TokenClassifier(Pipeline):
         ids = document.ids[start:stop].tolist()
         word = document.text[begin:end] if self.tokenizer.unk_id in ids else self.spelled(ids)
         label = int(best.argmax())
-        return Tagged(names[label], float(best[label]), word, begin, end)
+        return LabelledWord(names[label], float(best[label]), word, begin, end)
 
     def spelled(self, ids: list[int]) -> str:
         """Returns the pieces joined; a first piece keeps its continuation prefix."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def entity(self, kind: str, group: list[Tagged]) -> dict[str, Any]:
+    def entity(self, kind: str, group: list[LabelledWord]) -> dict[str, Any]:
         """Returns the result for the words of an entity."""
         decoder = self.tokenizer.backend.decoder
-        words = [tagged.word for tagged in group]
+        words = [one.word for one in group]
         return {
             "entity_group": kind,
-            "score": float(np.mean([tagged.score for tagged in group])),
+            "score": float(np.mean([one.score for one in group])),
             "word": decoder.decode(words) if decoder else " ".join(words),
             "start": group[0].start,
             "end": group[-1].end,

@@ -15,7 +15,8 @@ from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
-from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
+from bert_jax.training.runs.checkpoints import newest_step
+from bert_jax.training.runs.manifests import CHECKPOINTS
 
 FEWEST_DOCUMENTS = 4  # two to train on and two held out: a random next sentence comes from another document
 

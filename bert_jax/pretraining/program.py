@@ -16,9 +16,10 @@ from bert_jax.pretraining.settings import MAY_CHANGE_ON_RESUME, Settings, check
 from bert_jax.pretraining.summary import Baseline, describe, final_metrics, summarize
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
-from bert_jax.training.runs.checkpoints import CHECKPOINTS, Checkpoints, newest_whole_step
+from bert_jax.training.runs.checkpoints import Checkpoints, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import receive_signals
+from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.settings import as_record, defaults_of

@@ -20,8 +20,8 @@ from bert_jax.training.settings import (
     LONGEST_ROW,
     require_at_least,
     require_at_most,
+    require_fraction,
     require_positive,
-    require_share,
 )
 
 FILM_SENTENCES = (
@@ -211,7 +211,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, optimizer, "decay_steps")
     require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")
     require_positive(optimizer, "learning_rate")
-    require_share(optimizer, "beta1", "beta2")
+    require_fraction(optimizer, "beta1", "beta2")
     require_at_most(LONGEST_ROW, settings.batches, "max_length")
     require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
     require_at_least(0, settings.reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")

@@ -25,7 +25,7 @@ from bert_jax.tasks.reports import note_first, note_labels, note_truncated
 from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
-from bert_jax.training.settings import require_share
+from bert_jax.training.settings import require_fraction
 
 Examples = dict[str, list[TextExample]]  # by the name of their split
 FILE_FIELDS = (
@@ -66,7 +66,7 @@ class ClassificationData(TaskData):
 
     def check(self, do: Do) -> None:
         super().check(do)
-        require_share(self, "label_smoothing")
+        require_fraction(self, "label_smoothing")
         if not self.label_separator:
             raise ValueError("`label_separator` must not be empty")
 
@@ -101,18 +101,18 @@ class ClassificationData(TaskData):
             task = task.with_labels_of(examples[TRAIN], source)
             note_labels(task.names, len(examples[TRAIN]))
         splits = []
-        for name, some in examples.items():
+        for name, rows in examples.items():
             split, cut = task.encode(
                 name,
-                some,
+                rows,
                 source.tokenizer,
                 max_length=self.max_length,
                 labelled=do != "predict",
                 balanced=name == TRAIN and self.class_weights == "balanced",
             )
-            note_truncated(cut, len(some), f"examples of {split.title}", self.max_length)
-            empty = [example.where for example in some if not example.text.strip()]
-            note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
+            note_truncated(cut, len(rows), f"examples of {split.title}", self.max_length)
+            empty = [example.where for example in rows if not example.text.strip()]
+            note_first(empty, f"of {len(rows):,} examples of {split.title} have an empty text")
             splits.append(split)
         return PreparedData(task, splits)
 

@@ -75,13 +75,13 @@ class QuestionAnsweringData(TaskData):
             threshold = source.config.null_threshold  # tuned in training
         version_2 = self.version_2 or threshold is not None
         if do != "predict":  # predictions must not depend on labels
-            version_2 = version_2 or any(one.impossible for some in questions.values() for one in some)
+            version_2 = version_2 or any(question.impossible for asked in questions.values() for question in asked)
         task = QuestionAnswering(version_2, self.max_answer_length, self.n_best, threshold)
         splits = []
-        for name, some in questions.items():
+        for name, asked in questions.items():
             split, windows = task.encode(
                 name,
-                some,
+                asked,
                 source.tokenizer,
                 max_length=self.max_length,
                 stride=self.stride,
@@ -89,7 +89,7 @@ class QuestionAnsweringData(TaskData):
                 labelled=do != "predict",
                 trainable_only=name == TRAIN,
             )
-            self._note_lost(some, windows, split)
+            self._note_lost(asked, windows, split)
             splits.append(split)
         return PreparedData(task, splits)
 
@@ -101,7 +101,7 @@ class QuestionAnsweringData(TaskData):
             (answered & ~windows.found, f"have an answer that matches no tokens{not_trained}"),
             (answered & windows.found & ~windows.whole, f"have an answer longer than a window{not_trained}"),
             (windows.cut, f"were cut to {self.max_question_length} tokens"),
-            (windows.apart, f"leave windows of less than the stride ({self.stride} tokens), which do not overlap"),
+            (windows.no_overlap, f"leave windows of less than the stride ({self.stride} tokens), which do not overlap"),
         ):
             count = int(np.sum(flags))
             if count:
@@ -184,7 +184,7 @@ class QuestionAnswering(Task):
         windows = encode_questions(
             questions, tokenizer, max_length=max_length, stride=stride, max_question_length=max_question_length
         )
-        chosen = windows.learnable() if trainable_only else windows
+        chosen = windows.trainable() if trainable_only else windows
         if not len(chosen):
             why = "no answer is at its answer_start, or no window holds it"
             raise ValueError(f"{questions[0].where} to {questions[-1].where}: {why}")

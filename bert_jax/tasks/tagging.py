@@ -23,7 +23,7 @@ from bert_jax.tasks.reports import draw_confusion, list_mistakes
 from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
-from bert_jax.training.settings import require_at_least, require_share
+from bert_jax.training.settings import require_at_least, require_fraction
 
 LONG_SENTENCE = 200  # words: a file with one sentence longer than this is probably not in the CoNLL format
 
@@ -48,7 +48,7 @@ class TaggingData(TaskData):
     def check(self, do: Do) -> None:
         super().check(do)
         require_at_least(0, self, "overlap")
-        require_share(self, "label_smoothing")
+        require_fraction(self, "label_smoothing")
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
         examples = {name: self.read(path, split) for name, path, split in self.sources(do)}
@@ -61,9 +61,14 @@ class TaggingData(TaskData):
             names = source.label_names
         task = Tagging(names, self.label_smoothing)
         splits = []
-        for name, some in examples.items():
+        for name, sentences in examples.items():
             split, lost = task.encode(
-                name, some, source.tokenizer, max_length=self.max_length, overlap=self.overlap, labelled=do != "predict"
+                name,
+                sentences,
+                source.tokenizer,
+                max_length=self.max_length,
+                overlap=self.overlap,
+                labelled=do != "predict",
             )
             if lost:
                 print(f"{lost:,} words of {split.title} have no token and are not trained on")
@@ -144,7 +149,7 @@ class Tagging(Task):
         # Only the first token of a word has a label; the others are ignored: "playing" -> play ##ing -> [3, IGNORED].
         known = sequences.labels != IGNORED
         targets = {"labels": np.where(known, sequences.labels, 0), "weights": known.astype(np.float32)}
-        return Split(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.unspoken
+        return Split(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.words_without_token
 
     def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         return objectives.tagging(model, smoothing=self.smoothing if training else 0.0)

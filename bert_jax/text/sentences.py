@@ -20,7 +20,7 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 
 # Below 1, because books are edited after they are wrapped. With these values 2,112 of the 2,125 paragraphs of
 # "Moby-Dick" count as wrapped (most others are songs), and 3 % of film reviews with one sentence per line.
-WRAPPED_SHARE = 0.8
+WRAPPED_FRACTION = 0.8
 WRAPPED_FILL = 0.9
 WIDEST_WRAP = 200  # lines longer than this are paragraphs
 
@@ -54,7 +54,7 @@ def _is_wrapped(paragraphs: list[list[str]]) -> bool:
         return False
     width = max(len(line) for lines in paragraphs for line in lines)
     full = sum(_filled(line, following) > WRAPPED_FILL * width for line, following in followed)
-    return width <= WIDEST_WRAP and full >= WRAPPED_SHARE * len(followed)
+    return width <= WIDEST_WRAP and full >= WRAPPED_FRACTION * len(followed)
 
 
 def _filled(line: str, following: str) -> int:

@@ -34,7 +34,7 @@ from bert_jax.text.vocabulary import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bert_jax.text.word_cache import Words
+    from bert_jax.text.word_cache import WordCache
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -77,7 +77,7 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self.max_length = max_length
         self._variants: dict[Any, tokenizers.Tokenizer] = {}
-        self._words: Words | None = None
+        self._words: WordCache | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.backend, self.max_length)
@@ -233,10 +233,10 @@ class Tokenizer:
         Returns:
             The ids of all texts, int32 [tokens], and the number of tokens of each text, int32 [texts].
         """
-        from bert_jax.text.word_cache import Words  # Arrow is slow to import, and only a corpus needs it
+        from bert_jax.text.word_cache import WordCache  # Arrow is slow to import, and only a corpus needs it
 
         if self._words is None:
-            self._words = Words(self._variant(max_length=None))
+            self._words = WordCache(self._variant(max_length=None))
         ids = [np.zeros(0, np.int32)]
         lengths = [np.zeros(0, np.int32)]
         for batch in text_batches(texts):

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB
 
 
-class Words:
+class WordCache:
     """Encodes texts like `backend`, which must read special tokens as text; thread-safe."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:

@@ -158,13 +158,13 @@ def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: 
         values: dict[str, Any] = {}
         for field in fields(group):
             if field.name in found and field.name not in OF_A_CALL:
-                place, value = found[field.name]
+                group_name, value = found[field.name]
                 hint = hints[field.name]
                 try:
                     values[field.name] = _as_hinted(value, hint)
                 except (TypeError, OverflowError):
                     wanted = formatannotation(hint)
-                    raise ValueError(f"{file}: {place}.{field.name} must be {wanted}, got {value!r:.60}") from None
+                    raise ValueError(f"{file}: {group_name}.{field.name} must be {wanted}, got {value!r:.60}") from None
             elif field.default is MISSING and field.default_factory is MISSING:
                 raise ValueError(f"{file}: {name}.{field.name} is missing")
         try:
@@ -247,7 +247,7 @@ def require_positive(group: Any, *names: str) -> None:
                 raise ValueError(f"`{name}` must be above 0, got {one}")
 
 
-def require_share(group: Any, *names: str) -> None:
+def require_fraction(group: Any, *names: str) -> None:
     """Raises ValueError if a setting of a group is not in [0, 1); None passes."""
     for name in names:
         value = getattr(group, name)

@@ -13,7 +13,7 @@ LONGEST, BUDGET = 100, 256  # batches of 4 x 64, 2 x 96 and 2 x 100
 
 
 def report(params, batch):
-    """Describes each sequence from its own tokens only; at its place, or at each of its tokens."""
+    """Describes each sequence from its own tokens only; at its position, or at each of its tokens."""
     mask = batch["attention_mask"]
     same = (mask[:, :, None] == mask[:, None, :]) & (mask > 0)[:, None, :]
     found = {
@@ -22,13 +22,13 @@ def report(params, batch):
         "second": jnp.where(same, batch["token_type_ids"][:, None, :], 0).sum(axis=2),
         "position": batch["position_ids"],
     }
-    if "places" not in batch:
+    if "positions" not in batch:
         return found
-    return {name: jnp.take_along_axis(each, batch["places"], axis=1) for name, each in found.items()}
+    return {name: jnp.take_along_axis(each, batch["positions"], axis=1) for name, each in found.items()}
 
 
-def encoded(length, place=0):
-    return Encoded(np.arange(1, length + 1, dtype=np.int32), length - length // 3, place)
+def encoded(length, position=0):
+    return Encoded(np.arange(1, length + 1, dtype=np.int32), length - length // 3, position)
 
 
 def batcher(**options):
@@ -44,13 +44,13 @@ SHARED = batcher()
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, LONGEST), st.booleans()), max_size=60), st.integers(0, 99))
-def test_each_sequence_gets_its_own_result_once(given, place):
-    sequences = [encoded(length, None if everywhere else place % length) for length, everywhere in given]
+def test_each_sequence_gets_its_own_result_once(given, position):
+    sequences = [encoded(length, None if everywhere else position % length) for length, everywhere in given]
     found = dict(SHARED.run(enumerate(sequences)))
     assert sorted(found) == list(range(len(given)))
     for number, (length, everywhere) in enumerate(given):
         want = {"sum": length * (length + 1) // 2, "length": length, "second": length // 3}
-        positions = np.arange(length) if everywhere else np.array([place % length])
+        positions = np.arange(length) if everywhere else np.array([position % length])
         assert found[number].pop("position").tolist() == positions.tolist()
         for name, values in found[number].items():
             assert values.tolist() == [want[name]] * len(positions)
@@ -73,7 +73,7 @@ def test_a_length_is_compiled_once_for_many_rows_and_once_for_one():
 
 def test_compilations_are_counted_by_shape():
     def function(params, batch, *, scale):
-        return batch["places"] + scale
+        return batch["positions"] + scale
 
     batcher_ = Batcher(function, None, max_length=LONGEST)
     for scale in (2, 3, 2):
@@ -83,7 +83,7 @@ def test_compilations_are_counted_by_shape():
 
 def test_array_options_do_not_compile_again():
     def function(params, batch, *, wanted):
-        return batch["places"] + wanted[None, :]
+        return batch["positions"] + wanted[None, :]
 
     batcher_ = Batcher(function, None, max_length=LONGEST)
     for number in (2, 3):

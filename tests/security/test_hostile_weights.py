@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weight_files import EXPECTATIONS, WRITTEN, archive, every_format, flax_array, refusal, the_file, write_legacy
 
-from bert_jax.interop.formats.tensors import first_line
 from bert_jax.interop.formats.weights import READERS, open_weights
+from bert_jax.messages import first_line
 
 SMALL = 1 << 22  # bytes of memory that a hostile file of a few hundred bytes may cause
 

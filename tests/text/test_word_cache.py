@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bert_jax.text import word_cache as module
 from bert_jax.text.vocabulary import wordpiece
-from bert_jax.text.word_cache import Words, separable
+from bert_jax.text.word_cache import WordCache, separable
 
 SST2 = Path(__file__).parents[3] / "shared/data/sst2/dev.tsv"
 PIECES = [*string.ascii_letters, *string.digits, *string.punctuation, *(f"##{c}" for c in string.ascii_letters)]
@@ -51,7 +51,7 @@ CHARACTERS = st.sampled_from(
 @given(st.lists(st.text(st.one_of(CHARACTERS, st.characters(exclude_categories=["Cs"]))), max_size=7))
 def test_any_texts_get_the_ids_of_the_backend(texts):
     for one in BACKENDS:
-        assert_same(one, Words(one).encode(texts), texts)
+        assert_same(one, WordCache(one).encode(texts), texts)
 
 
 def test_real_sentences_get_the_ids_of_the_backend():
@@ -59,21 +59,23 @@ def test_real_sentences_get_the_ids_of_the_backend():
         pytest.skip(f"{SST2} is not there")
     with SST2.open(encoding="utf-8", newline="") as file:
         texts = [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
-    words = Words(BACKENDS[0])
+    words = WordCache(BACKENDS[0])
     for _ in range(2):
         assert_same(BACKENDS[0], words.encode(texts), texts)
 
 
 def test_a_special_token_in_a_text_is_text():
     texts = ["an [MASK] film", "[SEP]", ""]
-    assert_same(BACKENDS[0], Words(BACKENDS[0]).encode(texts), texts)
+    assert_same(BACKENDS[0], WordCache(BACKENDS[0]).encode(texts), texts)
 
 
 def test_cached_words_are_encoded_once(monkeypatch):
     asked = []
-    encode = module.Words._encode_words
-    monkeypatch.setattr(module.Words, "_encode_words", lambda self, words: asked.extend(words) or encode(self, words))
-    words = Words(BACKENDS[0])
+    encode = module.WordCache._encode_words
+    monkeypatch.setattr(
+        module.WordCache, "_encode_words", lambda self, words: asked.extend(words) or encode(self, words)
+    )
+    words = WordCache(BACKENDS[0])
     for texts in (["a film, unable"], ["films, a film", "film"], ["unable films,"]):
         assert_same(BACKENDS[0], words.encode(texts), texts)
     assert asked == ["a", "film", ",", "unable", "films"]
@@ -81,7 +83,7 @@ def test_cached_words_are_encoded_once(monkeypatch):
 
 def test_a_full_cache_drops_the_newer_half(monkeypatch):
     monkeypatch.setattr(module, "MAX_CHARACTERS", 9)
-    words = Words(BACKENDS[0])
+    words = WordCache(BACKENDS[0])
     for texts in (["films unable"], ["films", "film, unable a b c"], ["unable é films"], [" "], []):
         assert_same(BACKENDS[0], words.encode(texts), texts)
         for kept in (words._chunks, words._words):
@@ -93,7 +95,7 @@ def test_plain_words_are_split_like_the_backend_does():
     """The model alone is asked for words like these, of any length, whatever the case."""
     texts = ["unable UNABLE Films 7films z" + "a" * 120 + " " + "A" * 100, "x" * 99 + "Y"]
     for one in BACKENDS:
-        assert_same(one, Words(one).encode(texts), texts)
+        assert_same(one, WordCache(one).encode(texts), texts)
 
 
 def test_other_tokenizers_get_whole_texts():
@@ -101,7 +103,7 @@ def test_other_tokenizers_get_whole_texts():
     other = backend()
     other.add_tokens([tokenizers.AddedToken("a film")])
     assert not separable(other)
-    assert_same(other, Words(other).encode(["a film", "seen a film"]), ["a film", "seen a film"])
+    assert_same(other, WordCache(other).encode(["a film", "seen a film"]), ["a film", "seen a film"])
     lowering = backend()
     lowering.normalizer = tokenizers.normalizers.Replace("m s", "x")
     assert not separable(lowering)

@@ -75,9 +75,9 @@ def predict_answers(
         null_answer: whether the empty answer is a candidate.
     """
     predictions = Predictions({}, {}, {})
-    for name, context, some in zip(ids, contexts, windows, strict=True):
-        found = n_best_answers(context, some, n_best=n_best, max_answer_length=max_answer_length)
-        null = min((window.null for window in some), key=sum)
+    for name, context, of_context in zip(ids, contexts, windows, strict=True):
+        found = n_best_answers(context, of_context, n_best=n_best, max_answer_length=max_answer_length)
+        null = min((window.null for window in of_context), key=sum)
         predictions.texts[name] = found[0]["text"]
         predictions.null_odds[name] = sum(null) - found[0]["start_logit"] - found[0]["end_logit"]
         if null_answer:
@@ -141,8 +141,8 @@ def best_spans(starts: np.ndarray, ends: np.ndarray, *, max_answer_length: int, 
     # Row i holds the spans that start at i, column k those of k + 1 tokens.
     logits = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, length)
     flat = logits.ravel()
-    some = min(top, flat.size)
-    likely = np.sort(np.argpartition(-flat, some - 1)[:some])  # sorted, so that the first of equal spans stays first
+    count = min(top, flat.size)
+    likely = np.sort(np.argpartition(-flat, count - 1)[:count])  # sorted, so that the first of equal spans stays first
     likely = likely[np.argsort(-flat[likely], kind="stable")]
     spans = [Span(float(flat[i]), int(i // length), int(i // length + i % length)) for i in likely]
     highest = flat.max()

@@ -181,13 +181,13 @@ class TrainingBatches:
 
     Attributes:
         features: the examples.
-        format: how they become rows.
+        row_format: how they become rows.
         batch_size: examples per update; one batch of an epoch has the rest.
         seed: decides the order of the examples in each epoch.
     """
 
     features: Features
-    format: RowFormat
+    row_format: RowFormat
     batch_size: int
     seed: int
 
@@ -203,20 +203,20 @@ class TrainingBatches:
     def rows(self, index: int) -> list[np.ndarray]:
         """Returns the indices of the sequences in each row of a batch."""
         chosen = self.sequences(index)
-        assigned = self.format.assign_rows(self.features.sequences.lengths[chosen])
+        assigned = self.row_format.assign_rows(self.features.sequences.lengths[chosen])
         return [chosen[row] for row in assigned]
 
     def shape(self, rows: Sequence[np.ndarray]) -> BatchShape:
         """Returns the shape of a batch with these rows."""
         # A batch of the rest has the shape of a whole one.
-        needed = self.batch_size * self.features.group if self.format.slots == 1 else len(rows)
+        needed = self.batch_size * self.features.group if self.row_format.slots == 1 else len(rows)
         longest = int(self.features.sequences.lengths[np.concatenate(rows)].max())
-        num_rows = _round_up(max(needed, self.format.min_rows), self.format.multiple)
-        return BatchShape(num_rows, self.format.length(longest))
+        num_rows = _round_up(max(needed, self.row_format.min_rows), self.row_format.multiple)
+        return BatchShape(num_rows, self.row_format.length(longest))
 
     def build(self, rows: Sequence[np.ndarray], shape: BatchShape) -> Batch:
         """Returns the batch with these rows, filled up with padding to a shape."""
-        batch, _ = self.format.build(self.features, rows, shape)
+        batch, _ = self.row_format.build(self.features, rows, shape)
         return _split_groups(batch, self.features.group)
 
     def sequences(self, index: int) -> np.ndarray:
@@ -227,7 +227,7 @@ class TrainingBatches:
         """
         epoch, step = divmod(index, self.steps_per_epoch)
         order = _permutation(self.seed, epoch, size=len(self.features))
-        if self.format.slots == 1:  # examples of similar length share a batch
+        if self.row_format.slots == 1:  # examples of similar length share a batch
             order = order[np.argsort(self._rounded_lengths[order], kind="stable")]
         # The order of the steps does not depend on the seed, so that all seeds agree on each batch's T.
         position = int(_permutation(epoch, size=self.steps_per_epoch)[step])
@@ -247,7 +247,9 @@ def _permutation(*key: int, size: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
 
-def evaluation_batches(features: Features, format: RowFormat, *, num_rows: int) -> Iterator[tuple[Batch, Placement]]:
+def evaluation_batches(
+    features: Features, row_format: RowFormat, *, num_rows: int
+) -> Iterator[tuple[Batch, Placement]]:
     """Yields every sequence once, in batches of `num_rows` rows; the last one is filled up with padding.
 
     If each sequence has its own row, sequences of similar length share a batch.
@@ -255,14 +257,14 @@ def evaluation_batches(features: Features, format: RowFormat, *, num_rows: int) 
     lengths = features.sequences.lengths
     group = features.group
     num_rows = _round_up(max(num_rows, group), group)
-    rows = format.assign_rows(lengths)
-    if format.slots == 1:
+    rows = row_format.assign_rows(lengths)
+    if row_format.slots == 1:
         examples = np.argsort(lengths.reshape(-1, group).max(axis=1), kind="stable")
         rows = [[index] for index in _expand_groups(examples, group).tolist()]
     for first in range(0, len(rows), num_rows):
-        some = rows[first : first + num_rows]
-        longest = int(max(lengths[index] for row in some for index in row))
-        batch, placement = format.build(features, some, BatchShape(num_rows, format.length(longest)))
+        chunk = rows[first : first + num_rows]
+        longest = int(max(lengths[index] for row in chunk for index in row))
+        batch, placement = row_format.build(features, chunk, BatchShape(num_rows, row_format.length(longest)))
         yield _split_groups(batch, group), placement
 
 

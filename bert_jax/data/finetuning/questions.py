@@ -39,7 +39,7 @@ class QuestionSequences(Sequences):
             tokens contains it.
         whole: bool [questions], whether a window contains the whole answer, or there is no answer.
         cut: number of truncated questions.
-        apart: number of contexts whose windows do not overlap, because `stride` exceeds a window.
+        no_overlap: number of contexts whose windows do not overlap, because `stride` exceeds a window.
     """
 
     owned: np.ndarray
@@ -51,12 +51,12 @@ class QuestionSequences(Sequences):
     found: np.ndarray
     whole: np.ndarray
     cut: int
-    apart: int
+    no_overlap: int
 
     per_token: ClassVar[tuple[str, ...]] = ("ids", "owned")
     per_sequence: ClassVar[tuple[str, ...]] = ("second", "starts", "ends", "questions", "first_tokens")
 
-    def learnable(self) -> Self:
+    def trainable(self) -> Self:
         """Returns the windows to train on: those of questions whose answers are `found` and `whole`."""
         return self.take(np.flatnonzero((self.found & self.whole)[self.questions]))
 
@@ -139,7 +139,7 @@ def encode_questions(
         found=(spans[:, 0] >= 0) | impossible,
         whole=whole_answers,
         cut=int((whole.lengths > max_question_length).sum()),
-        apart=int(((answered.lengths > rooms) & (stride > rooms)).sum()),
+        no_overlap=int(((answered.lengths > rooms) & (stride > rooms)).sum()),
     )
 
 

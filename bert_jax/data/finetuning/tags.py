@@ -41,7 +41,7 @@ class TaggedSequences(Sequences):
     per_sequence: ClassVar[tuple[str, ...]] = ("second", "sentences")
 
     @property
-    def unspoken(self) -> int:
+    def words_without_token(self) -> int:
         """How many words have no piece and thus no label, such as words of control characters."""
         return int(self.word_offsets[-1]) - int((self.words >= 0).sum())
 

@@ -164,10 +164,10 @@ def tokenize_corpus(
     return TokenStore.open(folder)
 
 
-Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens per sentence, sentences per document
+EncodedDocuments = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens per sentence, sentences per document
 
 
-def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> Encoded:
+def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> EncodedDocuments:
     """Encodes documents without empty sentences and documents."""
     split = [split_sentences(text, language=language) for text in texts]
     ids, lengths = tokenizer.encode_flat(sentence for sentences in split for sentence in sentences)
@@ -180,7 +180,9 @@ def _id_type(tokenizer: Tokenizer) -> type[np.generic]:
     return np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.int32
 
 
-def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int) -> Iterator[Encoded]:
+def _encode_all(
+    documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int
+) -> Iterator[EncodedDocuments]:
     """Yields the encoded documents batch by batch, in the order of the corpus."""
     encode = partial(_encode_documents, tokenizer=tokenizer, language=language)
     progress = tqdm(Texts(documents), "tokenizing", unit=" documents", disable=None)
@@ -205,15 +207,15 @@ def _encode_all(documents: datasets.Dataset, tokenizer: Tokenizer, language: str
             ) from None
 
 
-_encode_here: list[partial[Encoded]] = []  # in a worker: the function, sent once and not with every batch
+_encode_here: list[partial[EncodedDocuments]] = []  # in a worker: the function, sent once and not with every batch
 
 
-def _start_worker(encode: partial[Encoded]) -> None:
+def _start_worker(encode: partial[EncodedDocuments]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
     _encode_here[:] = [encode]
 
 
-def _work(texts: list[str]) -> Encoded:
+def _work(texts: list[str]) -> EncodedDocuments:
     return _encode_here[0](texts)
 
 
@@ -226,7 +228,7 @@ def _process_count(documents: datasets.Dataset) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write(folder: Path, batches: Iterable[Encoded], tokenizer: Tokenizer) -> None:
+def _write(folder: Path, batches: Iterable[EncodedDocuments], tokenizer: Tokenizer) -> None:
     schema = pa.schema({"ids": pa.from_numpy_dtype(_id_type(tokenizer))})
     with (
         pa.OSFile(str(folder / "ids.arrow"), "wb") as file,

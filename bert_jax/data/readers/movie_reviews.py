@@ -47,7 +47,7 @@ def labelled_reviews(count: int = 2_000, held_out: float = 0.2) -> tuple[list[Te
         name = CLASSES[int(label)]
         examples[name].append(TextExample(text, None, name, f"{path.name}: review {number}"))
     random = np.random.Generator(np.random.Philox(0))
-    chosen = [[some[i] for i in random.permutation(len(some))[: count // 2]] for some in examples.values()]
+    chosen = [[reviews[i] for i in random.permutation(len(reviews))[: count // 2]] for reviews in examples.values()]
     mixed = [example for both in zip(*chosen, strict=True) for example in both]
     first = round(held_out * len(mixed))
     return mixed[first:], mixed[:first]

@@ -18,7 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.hub import request_file
-from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, first_line, read_rows, text_of
+from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, read_rows, text_of
+from bert_jax.messages import first_line
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bert_jax.data.readers.files import compression_of, format_of, open_text
+from bert_jax.messages import first_line
 
 LONGEST_FIELD = 1 << 28  # characters
 ROWS_AT_ONCE = 64  # each may hold a whole book
@@ -263,8 +264,3 @@ def _declared_features(schema: pa.Schema) -> datasets.Features:
     if b"huggingface" in (schema.metadata or {}):
         return datasets.Features.from_arrow_schema(schema)
     return datasets.Features()
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type if there is none; some libraries write pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

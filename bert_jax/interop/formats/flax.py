@@ -13,7 +13,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors, first_line, map_file
+from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors, map_file
+from bert_jax.messages import first_line
 
 NDARRAY = 1
 

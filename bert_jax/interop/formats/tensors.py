@@ -64,8 +64,3 @@ def _tensor_from_slice(file: Any, name: str) -> Tensor:
     view = file.get_slice(name)
     dtype = view.get_dtype()
     return Tensor(tuple(view.get_shape()), SAFETENSORS_DTYPES.get(dtype, str(dtype)), lambda: file.get_tensor(name))
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type if there is none; some libraries write pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax.interop.formats.pickles import LIMIT, STORAGES, Machine, Storage, View
-from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors, first_line, map_file
+from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors, map_file
+from bert_jax.messages import first_line
 
 NUMPY_DTYPES = {name: np.dtype(name) for name in STORAGES.values() if name not in DTYPES} | DTYPES
 ZIP_MAGIC = b"PK\x03\x04"

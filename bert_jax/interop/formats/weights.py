@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.interop.formats.flax import open_msgpack
-from bert_jax.interop.formats.tensors import Tensors, first_line, open_safetensors
+from bert_jax.interop.formats.tensors import Tensors, open_safetensors
 from bert_jax.interop.formats.torch import open_torch
+from bert_jax.messages import first_line
 
 READERS: dict[str, Callable[[Path], Tensors]] = {
     "model.safetensors": open_safetensors,

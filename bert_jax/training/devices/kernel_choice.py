@@ -20,6 +20,7 @@ from bert_jax.config import BertConfig
 from bert_jax.functional.attention import make_attention_mask
 from bert_jax.functional.attention_kernels import BLOCK, KERNELS
 from bert_jax.functional.precision import product
+from bert_jax.messages import first_line
 
 CHOICES = ("auto", "plain", *KERNELS)
 TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # relative to the largest value; matrix units also round float32
@@ -131,7 +132,7 @@ def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInpu
         after = forward(*changed, mask)
         separate = bool(jnp.where(kept, before == after, True).all())
     except Exception as error:  # kernels fail in as many ways as there are drivers
-        return f"fails on this device ({str(error).splitlines()[0]:.200})"
+        return f"fails on this device ({first_line(error):.200})"
     if not np.isfinite(np.asarray(raw, np.float32)).all():
         return "is wrong on this device: its output is not finite everywhere, padding included"
     tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])

@@ -22,12 +22,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from bert_jax.messages import first_line
 from bert_jax.training.runs.manifests import Damaged, check_manifest, write_manifest
 from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 from bert_jax.training.state import TrainState
 
-CHECKPOINTS = "checkpoints"  # a run's folder of checkpoints
-DAMAGED = "damaged"  # beside it: checkpoints that were changed after they were written
+DAMAGED = "damaged"  # beside CHECKPOINTS: checkpoints that were changed after they were written
 ITEMS = ("state", "data")
 
 
@@ -232,7 +232,7 @@ def _cause(error: BaseException) -> str:
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in str(error):
             return os.strerror(code)
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def as_arrays(state: TrainState) -> TrainState:

@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bert_jax.training.runs.checkpoints import CHECKPOINTS, newest_step
+from bert_jax.training.runs.checkpoints import newest_step
+from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.settings import GroupedSettings, from_record
 
 G = TypeVar("G", bound=GroupedSettings)

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-MANIFEST = "manifest.json"
+CHECKPOINTS = "checkpoints"  # a run's folder of checkpoints
+MANIFEST = "manifest.json"  # in the folder of each
 _BLOCK = 1 << 20  # bytes read at a time
 
 

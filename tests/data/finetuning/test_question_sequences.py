@@ -97,10 +97,10 @@ def test_an_answer_outside_the_tokens_is_not_found():
     sequences = encode(*(question(context, gold) for gold in golds), question(context), max_length=30)
     assert sequences.found.tolist() == [True, False, False, False, False, True, False]
     assert [pointed_at(sequences, number, context) for number in (0, 5)] == ["Paris", "1923 ."]
-    learnable = sequences.learnable()
-    assert learnable.questions.tolist() == [0, 5]
-    assert learnable.starts.tolist() == sequences.starts[[0, 5]].tolist()
-    assert learnable.found is sequences.found
+    trainable = sequences.trainable()
+    assert trainable.questions.tolist() == [0, 5]
+    assert trainable.starts.tolist() == sequences.starts[[0, 5]].tolist()
+    assert trainable.found is sequences.found
 
 
 def test_an_answer_in_no_single_window_is_not_trained_on():
@@ -110,13 +110,13 @@ def test_an_answer_in_no_single_window_is_not_trained_on():
     sequences = encode(question(context, "1923"), question(context, (twenty, 0)), impossible, max_length=18, stride=9)
     assert sequences.found.tolist() == [True, True, True]
     assert sequences.whole.tolist() == [True, False, True]
-    assert set(sequences.learnable().questions.tolist()) == {0, 2}
+    assert set(sequences.trainable().questions.tolist()) == {0, 2}
 
 
 def test_windows_without_overlap_are_counted():
     contexts = [" ".join(["owl"] * count) for count in (10, 11, 40)]
-    for stride, apart in ((10, 0), (11, 2)):
-        assert encode(*map(question, contexts), max_length=18, stride=stride).apart == apart
+    for stride, no_overlap in ((10, 0), (11, 2)):
+        assert encode(*map(question, contexts), max_length=18, stride=stride).no_overlap == no_overlap
 
 
 def test_the_target_is_the_first_answer_found():

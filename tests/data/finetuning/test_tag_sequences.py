@@ -41,8 +41,8 @@ def test_each_word_gets_its_own_label(sentences, max_length, overlap):
         spoken = set(pieces.word_ids)
         expected = [NAMES.index(tag) if word in spoken else -1 for word, tag in enumerate(example.tags)]
         assert labels.tolist() == expected
-    assert (sequences.labels >= 0).sum() + sequences.unspoken == sum(map(len, sentences))
-    assert sequences.unspoken == sum(word in ("", "\x00") for sentence in sentences for word, _ in sentence)
+    assert (sequences.labels >= 0).sum() + sequences.words_without_token == sum(map(len, sentences))
+    assert sequences.words_without_token == sum(word in ("", "\x00") for sentence in sentences for word, _ in sentence)
 
 
 @settings(max_examples=60)
@@ -103,4 +103,6 @@ def test_every_word_of_wnut_gets_its_tag():
         if ours != theirs
     ]
     assert unlike == []
-    assert (sequences.labels >= 0).sum() == sum(len(example.words) for example in examples) - sequences.unspoken
+    assert (sequences.labels >= 0).sum() == sum(
+        len(example.words) for example in examples
+    ) - sequences.words_without_token
