@@ -23,6 +23,7 @@ from bert_jax.pretraining.settings import Settings, check, make_settings
 from bert_jax.tasks import TASKS
 from bert_jax.training.devices.compilation_cache import keep_compiled
 from bert_jax.training.runs.folder import check_run, recorded_settings, settings_to_resume
+from bert_jax.training.runs.interruption import second_interrupt_exits
 
 PRETRAINING = """Pretrain a BERT on text files. The run's folder can be loaded with `bert_jax.load`.
 
@@ -79,7 +80,7 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
     Raises:
         ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.pretraining.pretrain`, with flags in messages.
     """
-    with flags_in_messages(setting_names(Settings(), FLAGS)):
+    with flags_in_messages(setting_names(Settings(), FLAGS)), second_interrupt_exits():
         settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
         check(settings)  # before the cache folder is made
         keep_compiled(COMPILED)
@@ -114,7 +115,8 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
         ValueError, OSError, NotFinite, Interrupted: those of `bert_jax.finetuning.finetune`, with flags in messages.
     """
     examples = [finetuning_settings.make_settings(task, model="") for task in TASKS]
-    with flags_in_messages(set().union(*(setting_names(settings) for settings in examples))):
+    names = set().union(*(setting_names(settings) for settings in examples))
+    with flags_in_messages(names), second_interrupt_exits():
         settings = parse_finetuning(sys.argv[1:] if arguments is None else arguments, prog=prog)
         finetuning_checks.check(settings)  # before the cache folder is made
         keep_compiled(COMPILED)

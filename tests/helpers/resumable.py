@@ -32,7 +32,7 @@ from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints, as_arrays, newest_whole_step
-from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.interruption import Interruption, second_interrupt_exits
 from bert_jax.training.runs.manifests import CHECKPOINTS, check_manifest
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
@@ -128,6 +128,12 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
     np.savez(run / "end.npz", *map(np.asarray, jax.tree.leaves(as_arrays(state))))
 
 
+def fit_as_a_program(run: Path, pause: float) -> None:
+    """A run whose process ends at once at the second Ctrl-C."""
+    with second_interrupt_exits():
+        fit(run, pause)
+
+
 def fit_in_a_group(run: Path, pause: float) -> None:
     """A run with two workers that make its batches, the three processes in a separate group."""
     os.setsid()
@@ -180,7 +186,7 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
 def endless_step(entered: Path) -> None:
     """Runs one compiled step that does not end."""
     step = jax.jit(lambda x: jax.lax.fori_loop(0, 2**31 - 1, lambda _, x: jnp.sin(x), x)).lower(0.5).compile()
-    with Interruption():
+    with second_interrupt_exits(), Interruption():
         entered.touch()
         step(0.5).block_until_ready()
 

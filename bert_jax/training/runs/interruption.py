@@ -1,26 +1,36 @@
 """SIGTERM and SIGINT as a request to end: the loop saves a checkpoint at the next step, and the run can be resumed.
 
 The process exits with 128 + signal, as in a shell. A supervisor must not see 0, which means that the run is complete:
-Kubernetes and systemd restart the process after any other code, and Slurm requeues a preempted job anyway. A second
-Ctrl-C ends the process at once. A thread does that, because Python calls a signal handler only after the main thread
-has returned from a step, and then once for two signals.
+Kubernetes and systemd restart the process after any other code, and Slurm requeues a preempted job anyway.
+
+A second Ctrl-C raises KeyboardInterrupt as soon as the main thread is back from a compiled step; a program's process
+ends at once (`second_interrupt_exits`). A thread counts them, because Python calls a signal handler only after the main
+thread has returned from a step, and then once for two signals.
 
 Of several processes only one may receive the signal, or each at a different step. JAX's coordination service then gives
 all of them the same step to stop at. SIGTERM is left to it; the first Ctrl-C is passed on to it as SIGTERM.
 """
 
+import _thread
 import os
 import signal
+import sys
 import threading
-from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
+from bert_jax.training.devices.processes import is_first
+
+STOPPING = "stopping after this step; press Ctrl-C again to stop now"
+
 _END = 0  # written to the listener's pipe; no signal has this number
+_EXITS: ContextVar[bool] = ContextVar("second_interrupt_exits", default=False)
 
 
 class Interrupted(Exception):
@@ -51,16 +61,19 @@ class Interruption:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.distributed = jax.process_count() > 1
+        self.speaks = is_first()
+        self.exits = _EXITS.get()
+        self.stop_now = False
         self.handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGINT,) if self.distributed else (signal.SIGINT, signal.SIGTERM):
             self.handlers[number] = signal.signal(number, self.receive)
         # Python writes the number of each signal to this pipe at once, also while the main thread is in a step.
-        reader, self.writer = os.pipe()
+        self.reader, self.writer = os.pipe()
         os.set_blocking(self.writer, False)
         self.previous_writer = signal.set_wakeup_fd(self.writer)
-        self.listener = threading.Thread(target=_listen, args=(reader, set(self.handlers)), daemon=True)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         return self
 
@@ -75,7 +88,14 @@ class Interruption:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: keeps it, or passes it on to the coordination service of several processes."""
+        """Handles a signal: keeps it, or passes it on to the coordination service of several processes.
+
+        Raises:
+            KeyboardInterrupt: the listener has seen a second Ctrl-C.
+        """
+        if self.stop_now:
+            self.stop_now = False  # `interrupt_main` may call this once more
+            raise KeyboardInterrupt
         if self.distributed:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
@@ -87,17 +107,37 @@ class Interruption:
             self.received = signal.SIGTERM
         return self.received is not None
 
+    def _listen(self) -> None:
+        """Reads signals from the pipe as they arrive; announces the first Ctrl-C, and stops at one after a request."""
+        requested = False
+        simulated = False
+        while (number := os.read(self.reader, 1)[0]) != _END:
+            if simulated and number == signal.SIGINT:
+                simulated = False  # `interrupt_main` writes to the pipe too
+            elif number == signal.SIGINT and requested:
+                if self.exits:
+                    os._exit(128 + signal.SIGINT)
+                self.stop_now = True
+                simulated = True
+                _thread.interrupt_main()
+            elif number == signal.SIGINT and self.speaks:
+                with suppress(OSError, ValueError, AttributeError):  # standard error is closed
+                    sys.stderr.write(f"{STOPPING}\n")
+                    sys.stderr.flush()
+            requested = requested or number in self.handlers
+        os.close(self.reader)
+
 
 def receive_signals() -> AbstractContextManager[Interruption | None]:
     """Returns an `Interruption`, or a context of None outside the main thread, where Python allows no handlers."""
     return Interruption() if threading.current_thread() is threading.main_thread() else nullcontext()
 
 
-def _listen(reader: int, requests: Collection[int]) -> None:
-    """Reads signals from the pipe, and ends the process at a SIGINT that comes after a request."""
-    requested = False
-    while (number := os.read(reader, 1)[0]) != _END:
-        if number == signal.SIGINT and requested:
-            os._exit(128 + signal.SIGINT)
-        requested = requested or number in requests
-    os.close(reader)
+@contextmanager
+def second_interrupt_exits() -> Iterator[None]:
+    """A second Ctrl-C in a run inside this context ends the process at once, also in a compiled step; for programs."""
+    token = _EXITS.set(True)
+    try:
+        yield
+    finally:
+        _EXITS.reset(token)

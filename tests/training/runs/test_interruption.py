@@ -13,6 +13,7 @@ from resumable import (
     count_steps,
     endless_step,
     fit,
+    fit_as_a_program,
     fit_in_a_group,
     free_address,
     kill,
@@ -23,7 +24,7 @@ from resumable import (
 )
 
 from bert_jax.training.runs.checkpoints import newest_step
-from bert_jax.training.runs.interruption import Interruption
+from bert_jax.training.runs.interruption import STOPPING, Interruption
 
 KILLS = 20
 
@@ -114,9 +115,9 @@ def test_workers_survive_a_signal_to_their_group_but_not_the_end_of_their_run(tm
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_interrupt_ends_a_run_at_once(tmp_path, first):
+def test_a_second_interrupt_ends_a_program_at_once(tmp_path, first):
     run = tmp_path / "run"
-    process = start(fit, run, 3.0)
+    process = start(fit_as_a_program, run, 3.0)
     wait_until(lambda: any(run.glob("tensorboard/*")), process)
     time.sleep(0.5)
     began = time.monotonic()
@@ -129,7 +130,7 @@ def test_a_second_interrupt_ends_a_run_at_once(tmp_path, first):
     assert newest_step(run / "checkpoints") is None
 
 
-def test_a_second_interrupt_ends_a_run_inside_a_step(tmp_path):
+def test_a_second_interrupt_ends_a_program_inside_a_step(tmp_path):
     """The main thread is in a compiled step, and Python would handle both signals as one."""
     process = start(endless_step, tmp_path / "entered")
     wait_until((tmp_path / "entered").exists, process)
@@ -139,6 +140,38 @@ def test_a_second_interrupt_ends_a_run_inside_a_step(tmp_path):
         process.join(wait)
         assert process.is_alive() == (wait < 1), "the first is a request, the second an end"
     assert process.exitcode == 128 + signal.SIGINT
+
+
+def receive(*numbers):
+    """Receives signals during a run in this process."""
+    with Interruption() as interruption:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+        return interruption.received
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_raises_in_a_library_call(first):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        receive(first, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is handler
+    time.sleep(0.05)  # no second KeyboardInterrupt arrives later
+
+
+@pytest.mark.parametrize(("number", "announced"), [(signal.SIGINT, f"{STOPPING}\n"), (signal.SIGTERM, "")])
+def test_the_first_interrupt_says_how_to_stop_now(capfd, number, announced):
+    assert receive(number) == number
+    assert capfd.readouterr().err == announced
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_interrupts_are_received_without_standard_error(monkeypatch, tmp_path, closed):
+    with (tmp_path / "closed").open("w") as file:
+        monkeypatch.setattr("sys.stderr", file if closed else None)
+    with pytest.raises(KeyboardInterrupt):
+        receive(signal.SIGINT, signal.SIGINT)
 
 
 def test_signal_handlers_are_restored():
