@@ -14,6 +14,7 @@ import numpy as np
 
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.metrics.entities import find_entities
+from bert_jax.metrics.tag_schemes import read_tag_scheme
 from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
@@ -35,10 +36,10 @@ class TokenClassifier(Pipeline):
     """Finds entities.
 
     `tagger(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
-    `text[start:end]` is the entity, `word` its spelling in the vocabulary, and `score` the mean over its words. Labels
-    with and without `B-` and `I-` are read as in the metrics (`metrics/entities.py`): a `B-` begins an entity. Tokens
-    with the label `O` are skipped. In a long text each token is labelled in the window where it has the most context,
-    and entities are assembled afterwards, so no entity is split at the end of a window.
+    `text[start:end]` is the entity, `word` its spelling in the vocabulary, and `score` the mean over its words. The
+    labels may be of any tag scheme (`metrics/tag_schemes.py`): `L-per` of BILOU ends an entity whose `entity_group` is
+    `per`. Tokens with the label `O` are skipped. In a long text each token is labelled in the window where it has the
+    most context, and entities are assembled afterwards, so no entity is split at the end of a window.
 
     Args:
         aggregation: the score of a word: that of its `first` piece, the `average` of its pieces, or the piece with the
@@ -55,15 +56,19 @@ class TokenClassifier(Pipeline):
             raise ValueError(f"`aggregation` must be one of {', '.join(get_args(Aggregation))}; got {aggregation!r}")
         self.aggregation = aggregation
         super().__init__(bert, **options)
+        self.names = bert.config.label_names or tuple(f"LABEL_{label}" for label in range(bert.config.num_labels))
+        try:
+            self.scheme = read_tag_scheme(self.names)
+        except ValueError as error:
+            raise ValueError(f"the label names of the model (`id2label` in config.json): {error}") from None
 
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
         return jax.nn.softmax(outputs.logits.astype(jnp.float32), axis=-1)
 
     def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> list[dict[str, Any]]:
         scores = self.token_scores(document, results)
-        names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(self.bert.config.num_labels)]
-        words = [self.labelled_word(document, scores, names, *word) for word in self.words(document)]
-        entities = find_entities([one.label for one in words])
+        words = [self.labelled_word(document, scores, *word) for word in self.words(document)]
+        entities = find_entities([one.label for one in words], self.scheme)
         return [self.entity(entity.kind, words[entity.start : entity.stop]) for entity in entities]
 
     def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
@@ -81,7 +86,7 @@ class TokenClassifier(Pipeline):
             begins[1:] = ~self.tokenizer.continuation[document.ids[1:]]
         return list(pairwise([*np.nonzero(begins)[0].tolist(), len(document.ids)]))
 
-    def labelled_word(self, document: Document, scores: np.ndarray, names: Any, start: int, stop: int) -> LabelledWord:
+    def labelled_word(self, document: Document, scores: np.ndarray, start: int, stop: int) -> LabelledWord:
         """Returns the label of the word made of tokens start <= i < stop."""
         pieces = scores[start:stop]
         if self.aggregation == "average":
@@ -92,7 +97,7 @@ class TokenClassifier(Pipeline):
         ids = document.ids[start:stop].tolist()
         word = document.text[begin:end] if self.tokenizer.unk_id in ids else self.spelled(ids)
         label = int(best.argmax())
-        return LabelledWord(names[label], float(best[label]), word, begin, end)
+        return LabelledWord(self.names[label], float(best[label]), word, begin, end)
 
     def spelled(self, ids: list[int]) -> str:
         """Returns the pieces joined; a first piece keeps its continuation prefix."""
