@@ -12,13 +12,14 @@ A task is one file of this folder, with two classes:
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.models import Bert
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.objectives import Objective
@@ -124,10 +125,15 @@ class Unused(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A task and its encoded splits; the first held-out split selects the best model."""
+    """A task and its encoded splits; the first held-out split selects the best model.
+
+    Attributes:
+        reports: what the readers made of each source.
+    """
 
     task: Task
     splits: list[Split]
+    reports: list[ReadReport] = field(default_factory=list)
 
     @property
     def train(self) -> Split | None:

@@ -5,6 +5,7 @@ References: Devlin et al., BERT, 2018, section 5.3; Tjong Kim Sang, De Meulder, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,11 +13,14 @@ import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.tags import IGNORED, TaggedSequences, encode_tagged
-from bert_jax.data.readers.examples import TaggedExample
+from bert_jax.data.readers.conll import TagColumns
+from bert_jax.data.readers.examples import IGNORED_TAG, TaggedExample
 from bert_jax.data.readers.labels import label_names
-from bert_jax.data.readers.tagged import TagColumns, read_tagged
+from bert_jax.data.readers.report import ReadReport
+from bert_jax.data.readers.tagged import read_tagged, require_named_tags, without_ignored
 from bert_jax.metrics.classification import collapsed, confusion, softmax
-from bert_jax.metrics.entities import OUTSIDE, count_entities, total
+from bert_jax.metrics.entities import count_entities, total
+from bert_jax.metrics.tag_schemes import OUTSIDE, TagScheme, read_tag_scheme
 from bert_jax.models import Bert, BertForTokenClassification
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
 from bert_jax.tasks.reports import draw_confusion, list_mistakes
@@ -36,6 +40,8 @@ class TaggingData(TaskData):
     """Column of the words: a name, or in CoNLL files a number from 1; default: tokens or words, in CoNLL the first."""
     tag_column: str | None = None
     """Column of the tags; default: a usual name such as ner_tags, in CoNLL files the last."""
+    label_names: str | None = None
+    """Names of tags that are numbers, in the order of the numbers, separated by commas: O,B-per,I-per."""
     overlap: int = 32
     """Tokens that neighbouring windows of a long sentence share, at most half of a window."""
     label_smoothing: float = 0.0
@@ -49,17 +55,30 @@ class TaggingData(TaskData):
         super().check(do)
         require_at_least(0, self, "overlap")
         require_fraction(self, "label_smoothing")
+        names = self.given_names or ("O",)
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"`label_names` must be different names separated by commas, got {self.label_names!r}")
+
+    @property
+    def given_names(self) -> tuple[str, ...] | None:
+        """The names in `label_names`; None if there are none."""
+        return None if self.label_names is None else tuple(name.strip() for name in self.label_names.split(","))
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
-        examples = {name: self.read(path, split) for name, path, split in self.sources(do)}
-        if do == "train":
-            used: set[str | None] = set()
-            for example in examples[TRAIN]:
-                used |= {None} if example.tags is None else set(example.tags)
-            names = label_names(examples[TRAIN], source.reusable_labels(self.model, used))
-        else:
-            names = source.label_names
+        examples: dict[str, list[TaggedExample]] = {}
+        reports = []
+        declared = self.given_names
+        for name, path, split in self.sources(do):
+            report = ReadReport(path)
+            examples[name], columns = self.read(path, split, report)
+            declared = declared or columns.classes
+            reports.append(report)
+        names = self._names(examples, source, do, declared)
         task = Tagging(names, self.label_smoothing)
+        try:
+            print(task.scheme)
+        except ValueError as error:
+            raise ValueError(f"{self.train if do == 'train' else source.folder}: {error}") from None
         splits = []
         for name, sentences in examples.items():
             split, lost = task.encode(
@@ -73,19 +92,56 @@ class TaggingData(TaskData):
             if lost:
                 print(f"{lost:,} words of {split.title} have no token and are not trained on")
             splits.append(split)
-        return PreparedData(task, splits)
+        return PreparedData(task, splits, reports)
 
-    def read(self, path: str, split: str) -> list[TaggedExample]:
-        """Reads the sentences of a file or of a split of a hub dataset."""
-        columns = {"word_column": self.word_column, "tag_column": self.tag_column, "encoding": self.encoding}
+    def _names(
+        self,
+        examples: Mapping[str, Sequence[TaggedExample]],
+        source: ModelSource,
+        do: Do,
+        declared: tuple[str, ...] | None,
+    ) -> tuple[str, ...]:
+        """Returns the names of the tags: of the model, of the data, or those that occur.
+
+        Args:
+            declared: the names in `label_names` or in the dataset's features.
+        """
+        if do != "train":
+            # A model whose labels have no names was trained on the numbers.
+            unnamed = self.given_names and source.config.label_names is None
+            names = self.given_names if unnamed and self.given_names else source.label_names
+            if do == "evaluate":
+                require_named_tags(examples[""], names)
+            return names
+        for sentences in examples.values():
+            require_named_tags(sentences)
+        known = [without_ignored(example) for example in examples[TRAIN]]
+        used: set[str | None] = set()
+        for example in known:
+            used |= {None} if example.tags is None else set(example.tags)
+        return label_names(known, source.reusable_labels(self.model, used) or declared)
+
+    def read(self, path: str, split: str, report: ReadReport) -> tuple[list[TaggedExample], TagColumns]:
+        """Reads the sentences of a file or of a split of a hub dataset; prints what was found and skipped."""
 
         def print_columns(found: TagColumns) -> None:
             print(f"{path}: words in {found.words!r}, " + (f"tags in {found.tags!r}" if found.tags else "no tags"))
 
-        examples, _ = read_tagged(path, split=split, on_columns=print_columns, **columns)
+        examples, columns = read_tagged(
+            path,
+            word_column=self.word_column,
+            tag_column=self.tag_column,
+            label_names=self.given_names,
+            split=split,
+            encoding=self.encoding,
+            on_columns=print_columns,
+            report=report,
+        )
+        for line in report.lines():
+            print(line)
         if len(examples) == 1 and len(examples[0].words) > LONG_SENTENCE:
             print(f"{path}: one sentence of {len(examples[0].words):,} words; an empty line ends a sentence")
-        return examples
+        return examples, columns
 
 
 class Tags(NamedTuple):
@@ -118,10 +174,16 @@ class Tagging(Task):
     def config_changes(self) -> dict[str, Any]:
         return {"label_names": self.names}
 
+    @cached_property
+    def scheme(self) -> TagScheme:
+        """The meaning of the tags; raises ValueError for a tag that fits no scheme."""
+        return read_tag_scheme(self.names)
+
     @property
     def default_tag(self) -> int:
         """The id of the tag for words without a token, such as those of control characters."""
-        return self.names.index(OUTSIDE) if OUTSIDE in self.names else 0
+        outside = sorted(self.scheme.outside, key=lambda name: name.upper() != OUTSIDE)  # O before <pad> and the like
+        return self.names.index(outside[0]) if outside else 0
 
     def encode(
         self,
@@ -163,9 +225,9 @@ class Tagging(Task):
         return Tags(names, sequences.by_sentence(softmax(logits["logits"]).max(axis=-1), 0))
 
     def compute_metrics(self, split: Split, decoded: Tags) -> dict[str, float]:
-        gold = [example.tags for example in split.examples]
-        counts = total(count_entities(decoded.names, gold))
-        predicted = self._ids(decoded.names)
+        guesses, gold = self._counted(split, decoded)
+        counts = total(count_entities(guesses, gold, self.scheme))
+        predicted = self._ids(guesses)
         labels = self._ids(gold)
         return {
             "f1": counts.f1,
@@ -174,6 +236,14 @@ class Tagging(Task):
             "accuracy": float((predicted == labels).mean()) if len(labels) else 0.0,
             "collapsed": float(collapsed(predicted, labels)),
         }
+
+    def _counted(self, split: Split, decoded: Tags) -> tuple[list[list[str]], list[list[str]]]:
+        """Returns the predicted and the gold tags of each sentence, without the words that are ignored."""
+        pairs = [
+            [(guess, tag) for guess, tag in zip(guesses, example.tags, strict=True) if tag != IGNORED_TAG]
+            for example, guesses in zip(split.examples, decoded.names, strict=True)
+        ]
+        return [[guess for guess, _ in some] for some in pairs], [[tag for _, tag in some] for some in pairs]
 
     def _ids(self, tags: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns the ids of the tags of all sentences, int64 [words]."""
@@ -188,12 +258,12 @@ class Tagging(Task):
     def report(self, folder: Path, split: Split, decoded: Tags, *, mistakes: int) -> list[str]:
         if not split.labelled:
             return []
-        gold = [example.tags for example in split.examples]
+        guesses, gold = self._counted(split, decoded)
         # Confusion is counted per word, F1 per entity: both tags of a wrong two-word entity are mistakes here.
-        matrix = confusion(self._ids(decoded.names), self._ids(gold), len(self.names))
+        matrix = confusion(self._ids(guesses), self._ids(gold), len(self.names))
         draw_confusion(folder / f"{split.file_prefix}confusion.png", matrix, self.names)
         lines = [f"{'entities':>20}  precision  recall      f1      gold"]
-        for kind, count in count_entities(decoded.names, gold).items():
+        for kind, count in count_entities(guesses, gold, self.scheme).items():
             lines.append(f"{kind:>20}  {count.precision:9.3f}  {count.recall:6.3f}  {count.f1:6.3f}  {count.gold:8,}")
         return lines + list_mistakes(
             folder / f"{split.file_prefix}mistakes.md",
@@ -208,7 +278,9 @@ class Tagging(Task):
         wrong = []
         for example, tags, scores in zip(split.examples, decoded.names, decoded.scores, strict=True):
             words = zip(example.words, tags, scores.tolist(), example.tags, strict=True)
-            wrong += [(score, tag, gold, word, example) for word, tag, score, gold in words if tag != gold]
+            wrong += [
+                (score, tag, gold, word, example) for word, tag, score, gold in words if gold not in (tag, IGNORED_TAG)
+            ]
         wrong.sort(key=lambda row: -row[0])
         return [
             (f"{score:.3f}", tag, gold, word, " ".join(example.words), example.where)

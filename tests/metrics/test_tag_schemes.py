@@ -70,8 +70,8 @@ def test_scores_are_the_same_in_every_scheme(pairs, scheme):
 
 
 def test_entities_of_bilou_have_the_kinds_of_their_tags():
-    gold = "B-per I-per L-per O U-loc U-loc B-per L-per".split()
-    predicted = "B-per I-per L-per O U-loc O U-per U-per".split()
+    gold = ["B-per", "I-per", "L-per", "O", "U-loc", "U-loc", "B-per", "L-per"]
+    predicted = ["B-per", "I-per", "L-per", "O", "U-loc", "O", "U-per", "U-per"]
     assert find_entities(gold) == [("per", 0, 3), ("loc", 4, 5), ("loc", 5, 6), ("per", 6, 8)]
     assert total(count_entities([predicted], [gold])) == (2, 4, 4)
 
@@ -127,7 +127,7 @@ def test_a_tag_of_another_set_is_refused_by_name():
 
 
 def test_the_scheme_is_reported_in_one_line():
-    assert str(read_tag_scheme("o B-per L-per U-loc <pad>".split())) == (
+    assert str(read_tag_scheme(["o", "B-per", "L-per", "U-loc", "<pad>"])) == (
         "tags in the BILOU scheme; entity kinds: loc, per; read as O: <pad>, o"
     )
     assert str(read_tag_scheme(["NN", "VB"])).startswith("tags without B-, I- and the like; neighbours")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch_extra import of_torch_extra
 
 from bert_jax.config import BertConfig
 from bert_jax.data.readers.examples import Answer, ChoiceExample, Question, TaggedExample, TextExample
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.functional import losses
 from bert_jax.models import Outputs
 from bert_jax.tasks import TASKS
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
+from bert_jax.tasks.source import ModelSource
 from bert_jax.tasks.tagging import Tagging, TaggingData
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -195,10 +198,77 @@ def test_words_are_tagged_with_and_without_known_tags(words, tmp_path):
     assert task.report(tmp_path, split, found, mistakes=9) == []
 
 
+def test_ignored_words_have_no_loss_and_no_score(words, tmp_path):
+    task = Tagging(("B-x", "I-x", "O"))
+    examples = [
+        TaggedExample(("film", "was", "very", "film"), ("B-x", "-100", "-100", "O"), "c:1"),
+        TaggedExample(("plot",), ("-100",), "c:6"),
+    ]
+    split, _ = task.encode("", examples, words, max_length=9, overlap=1)
+    assert split.features.of_tokens["weights"].sum() == 2
+    found = task.decode(split, tag_logits(split, 0, 2, 0, 2, 0))
+    assert task.compute_metrics(split, found) == pytest.approx(
+        {"f1": 1, "precision": 1, "recall": 1, "accuracy": 1, "collapsed": 0}
+    )
+    assert [row["tags"] for row in task.predictions(split, found)] == [["B-x", "O", "B-x", "O"], ["B-x"]]
+    lines = task.report(tmp_path, split, found, mistakes=9)
+    assert lines[1].split() == ["x", "1.000", "1.000", "1.000", "1"]
+    assert lines[2].startswith("0 of 2 are wrong")
+
+
+def test_words_without_a_token_are_outside_in_every_spelling():
+    assert Tagging(("B_per", "<pad>", "o")).default_tag == 2
+    assert Tagging(("NN", "VB")).default_tag == 0
+
+
+def tagging_source(tokenizer, **config) -> Any:
+    """A model to start from, without weights."""
+    return ModelSource(Path("model"), BertConfig(**config), None, tokenizer)
+
+
+def test_tags_that_are_numbers_are_refused_or_named_before_training(write, words, capsys):
+    row = {"tokens": ["film", "plot", "was"], "ner_tags": [1, 2, 0]}
+    path = write("a.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"ner_tags": [1, -100, -100]}) + "\n")
+    source = tagging_source(words)
+    data = {"train": path, "dev": path, "max_length": 9}
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: the tags are numbers, such as 0; give their names with `label_"):
+        TaggingData(**data).prepare(source, "train")
+    prepared = TaggingData(**data, label_names="O, B-x,I-x, B-y").prepare(source, "train")
+    assert prepared.task.config_changes == {"label_names": ("O", "B-x", "I-x", "B-y")}
+    assert prepared.splits[0].features.of_tokens["labels"].tolist()[1:4] == [1, 2, 0]
+    assert "tags in the IOB scheme; entity kinds: x, y\n" in capsys.readouterr().out
+    assert [report.as_dict()["used"] for report in prepared.reports] == [2, 2]
+    for names in ("O,O", "O,,B-x", ""):
+        with pytest.raises(
+            ValueError, match=f"`label_names` must be different names separated by commas, got '{names}'"
+        ):
+            TaggingData(**data, label_names=names).check("train")
+
+
+def test_a_model_evaluates_numbers_by_given_names(write, words):
+    path = write("a.jsonl", json.dumps({"tokens": ["film", "plot", "was"], "ner_tags": [1, 2, 0]}))
+    named = tagging_source(words, num_labels=3, label_names=("B-x", "I-x", "O"))
+    data = {"dev": path, "max_length": 9}
+    with pytest.raises(ValueError, match="the tags are numbers"):
+        TaggingData(**data).prepare(named, "evaluate")
+    unnamed = tagging_source(words, num_labels=3)
+    for source, labels in ((named, [0, 1, 2]), (unnamed, [1, 2, 0])):  # an unnamed model was trained on the numbers
+        prepared = TaggingData(**data, label_names="O,B-x,I-x").prepare(source, "evaluate")
+        assert prepared.splits[0].features.of_tokens["labels"].tolist()[1:4] == labels
+    assert TaggingData(**data).prepare(named, "predict").splits[0].labelled is False
+
+
+def test_tags_of_no_scheme_are_refused_with_their_file(write, words):
+    path = write("a.conll", "film B-x\nplot I-x\nwas X-y\n")
+    with pytest.raises(ValueError, match=r"a\.conll: tag 'X-y' fits no scheme together with 'B-x'"):
+        TaggingData(train=path, dev=path, max_length=9).prepare(tagging_source(words), "train")
+
+
 def test_a_file_without_empty_lines_is_noted(write, capsys):
-    lines = [f"word{number}\t{number % 2}" for number in range(300)]
+    lines = [f"word{number}\tNN" for number in range(300)]
     for name, separator in (("lines.tsv", "\n"), ("conll.tsv", "\n\n")):
-        TaggingData().read(str(write(name, separator.join(lines) + "\n")), "train")
+        path = write(name, separator.join(lines) + "\n")
+        TaggingData().read(path, "train", ReadReport(path))
     notes = capsys.readouterr().out
     assert "lines.tsv: one sentence of 300 words; an empty line ends a sentence" in notes
     assert notes.count("one sentence") == 1

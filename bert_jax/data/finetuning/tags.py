@@ -13,11 +13,11 @@ from typing import ClassVar
 import numpy as np
 
 from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
-from bert_jax.data.readers.examples import TaggedExample
+from bert_jax.data.readers.examples import IGNORED_TAG, TaggedExample
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import cover, flatten_windows
 
-IGNORED = -100  # the label of tokens without one, as in PyTorch and Hugging Face
+IGNORED = int(IGNORED_TAG)  # the label of tokens without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,8 @@ def encode_tagged(
 
 
 def label_words(examples: Sequence[TaggedExample], names: Sequence[str]) -> np.ndarray:
-    """Returns the id of each word's tag, int32 [words of all sentences]; -100 where a sentence is untagged."""
-    ids = {name: number for number, name in enumerate(names)}
+    """Returns the id of each word's tag, int32 [words of all sentences]; -100 for words without a tag."""
+    ids = {name: number for number, name in enumerate(names)} | {IGNORED_TAG: IGNORED}
     labels: list[int] = []
     for example in examples:
         try:

@@ -6,6 +6,8 @@ source, as in `train.tsv:17` or `nyu-mll/glue:17`, for error messages.
 
 from dataclasses import dataclass
 
+IGNORED_TAG = "-100"  # the tag of a word without a label, as in PyTorch and Hugging Face
+
 Label = str | float | tuple[str, ...] | tuple[float, ...]
 
 
@@ -25,7 +27,10 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TaggedExample:
-    """A sentence of words, each with a tag such as `B-person`; `tags` is None without tags."""
+    """A sentence of words, each with a tag such as `B-person`; `tags` is None without tags.
+
+    A word with the tag `IGNORED_TAG` is part of the text only: it has no label and does not count in the metrics.
+    """
 
     words: tuple[str, ...]
     tags: tuple[str, ...] | None

@@ -9,7 +9,8 @@ import pytest
 from shared_data import shared_file
 
 from bert_jax.data.readers.examples import TaggedExample
-from bert_jax.data.readers.tagged import read_tagged
+from bert_jax.data.readers.report import ReadReport
+from bert_jax.data.readers.tagged import read_tagged, require_named_tags, without_ignored
 
 CONLL = """-DOCSTART- -X- -X- O
 
@@ -27,7 +28,7 @@ def read(source: str, **options) -> list[TaggedExample]:
 
 
 def columns_of(source: str, **options) -> tuple[str, str | None]:
-    return read_tagged(source, **options)[1]
+    return read_tagged(source, **options)[1][:2]
 
 
 def test_blank_lines_and_the_end_of_the_file_end_a_sentence(write):
@@ -105,6 +106,74 @@ def test_lists_of_words_and_tags_are_read_from_tables(write, monkeypatch):
     assert read("some-one/words")[0].tags is None
 
 
+NAMES = ("O", "B-x", "I-x")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"tokens": ["a", "b", "c", "d"], "ner_tags": [1, -100, 0, -100]}'),
+        ("a.jsonl", '{"tokens": ["a", "b", "c", "d"], "ner_tags": [1.0, -100.0, "0", "-100"]}'),
+        ("a.jsonl", '{"tokens": ["a", "b", "c", "d"], "ner_tags": ["B-x", -100, 0, -100]}'),
+        ("a.conll", "a 1\nb -100\nc 0\nd -100\n"),
+    ],
+)
+def test_numbers_of_tags_get_the_given_names(write, name, content):
+    path = write(name, content)
+    ((example,), _) = read_tagged(path, label_names=NAMES)
+    assert example.tags == ("B-x", "-100", "O", "-100")
+    assert without_ignored(example) == TaggedExample(("a", "c"), ("B-x", "O"), f"{path}:1")
+    with pytest.raises(ValueError, match=r":1: tag [01] has no name among the 0 of `label_names`"):
+        read_tagged(path, label_names=())
+
+
+@pytest.mark.parametrize("tag", [-1, 3])
+def test_a_number_without_a_name_is_an_error(write, tag):
+    path = write("a.jsonl", json.dumps({"tokens": ["a"], "tags": [tag]}))
+    with pytest.raises(ValueError, match=rf"a\.jsonl:1: tag {tag} has no name among the 3 of `label_names`"):
+        read_tagged(path, label_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refused"),
+    [
+        ("a.jsonl", '{"tokens": ["a", "b"], "tags": [0, 1]}\n{"tokens": ["a"], "tags": [-100]}', True),
+        ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["0", 7.0]}', True),
+        ("a.conll", "a 0\nb 1\n", True),
+        ("a.conll", "a 0\nb B-x\n", False),
+        ("a.conll", "a -100\nb -100\n", False),
+        ("words.txt", "0\n1\n", False),
+    ],
+)
+def test_tags_that_are_all_numbers_need_names(write, name, content, refused):
+    examples, _ = read_tagged(write(name, content))
+    require_named_tags(examples, ["0", "1", "7"])  # the names of a model
+    if refused:
+        with pytest.raises(
+            ValueError, match=r":1: the tags are numbers, such as 0; give their names with `label_names`"
+        ):
+            require_named_tags(examples, ["O", "B-x"])
+    else:
+        require_named_tags(examples)
+
+
+def test_the_features_of_a_dataset_name_its_tags_in_order(write, monkeypatch):
+    features = datasets.Features({
+        "tokens": datasets.List(datasets.Value("string")),
+        "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-x", "I-x"])),
+    })  # fmt: skip
+    rows = {"tokens": [["a", "b", "c"], ["d"]], "ner_tags": [[1, -1, 2], None]}
+    hub = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: hub)
+    hub.to_parquet(path := write("a.parquet", b""))
+    for source in ("some-one/words", path):
+        report = ReadReport(source)
+        examples, columns = read_tagged(source, report=report)
+        assert columns.classes == NAMES
+        assert [example.tags for example in examples] == [("B-x", "-100", "I-x"), None]
+        assert (report.unit, report.rows, report.used) == ("sentences", 2, 2)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -112,6 +181,7 @@ def test_lists_of_words_and_tags_are_read_from_tables(write, monkeypatch):
         ({"tokens": "a b", "tags": ["O"]}, r"a\.jsonl:1: 'tokens' is not a list but a str"),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, r"a\.jsonl:1: 'tokens' holds None, which is not a word"),
         ({"tokens": ["a"], "tags": [None]}, r"a\.jsonl:1: 'tags' is not a class: None"),
+        ({"tokens": ["a"], "tags": [" "]}, r"a\.jsonl:1: 'tags' has an empty tag"),
         ({"text": ["a"], "tags": ["O"]}, r"a\.jsonl: which column holds the words\? There are text, tags"),
     ],
 )
