@@ -11,8 +11,8 @@ from bert_jax import models
 from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.training.objectives import pretraining
+from tests.helpers.token_stores import store_of
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 T, ROWS = 59, 5
@@ -40,7 +40,7 @@ def batch():
         [draw.integers(5, small.V, draw.integers(1, 7)) for _ in range(draw.integers(1, 5))] for _ in range(23)
     ]
     vocabulary = Vocabulary(small.V, PAD, CLS, SEP, MASK, np.arange(5), np.zeros(small.V, bool))
-    batch = PretrainingRows(TokenStore.from_documents(documents), vocabulary, SETTINGS)(np.arange(ROWS))
+    batch = PretrainingRows(store_of(documents), vocabulary, SETTINGS)(np.arange(ROWS))
     assert (batch["attention_mask"].max(axis=1) > 1).all()
     return batch
 

@@ -66,22 +66,6 @@ class TokenStore:
         self.fingerprint = fingerprint
 
     @classmethod
-    def from_documents(cls, documents: Sequence[Sequence[Sequence[int]]]) -> "TokenStore":
-        """Makes a store in memory from documents, lists of sentences of token ids.
-
-        Empty sentences and documents are dropped, as `tokenize_corpus` does.
-        """
-        kept = [[sentence for sentence in document if len(sentence)] for document in documents]
-        kept = [document for document in kept if document]
-        sentences = [np.asarray(sentence, np.int32) for document in kept for sentence in document]
-        ids = np.concatenate([np.zeros(0, np.int32), *sentences])
-        ids.flags.writeable = False
-        sentence_offsets = np.cumsum([0, *map(len, sentences)], dtype=np.int64)
-        document_offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-        content = b"".join(array.tobytes() for array in (ids, sentence_offsets, document_offsets))
-        return cls([ids], sentence_offsets, document_offsets, hashlib.sha256(content).hexdigest())
-
-    @classmethod
     def open(cls, folder: Path) -> "TokenStore":
         """Memory-maps a folder that `tokenize_corpus` has written.
 

@@ -10,9 +10,9 @@ from bert_jax.data.packing import slots_per_row
 from bert_jax.data.pretraining import pair_planning
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
-from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.text.sentences import split_sentences
+from tests.helpers.token_stores import store_of
 
 SST2 = Path(__file__).parents[4] / "shared/data/sst2/train.tsv"
 T, SLOTS, FULL = 41, 5, 0.98
@@ -20,9 +20,7 @@ T, SLOTS, FULL = 41, 5, 0.98
 
 def random_store(documents=53):
     draw = np.random.default_rng(0)
-    return TokenStore.from_documents(
-        [[[7] * draw.integers(1, 31) for _ in range(draw.integers(1, 13))] for _ in range(documents)]
-    )
+    return store_of([[[7] * draw.integers(1, 31) for _ in range(draw.integers(1, 13))] for _ in range(documents)])
 
 
 STORE = random_store()
@@ -57,7 +55,7 @@ def test_rows_are_taken_in_any_order():
 
 def test_pairs_share_rows_at_random_in_each_pass():
     """All pairs have the same length here, so only the random order decides which ones share a row."""
-    store = TokenStore.from_documents([[[7] * 8]] * 31)
+    store = store_of([[[7] * 8]] * 31)
     runs = [
         plan(store=store, pass_number=n, seed=seed).pairs["a_start"] for n, seed in [(0, 7), (0, 7), (1, 7), (0, 8)]
     ]
@@ -87,9 +85,7 @@ def real(request, tmp_path_factory):
             texts = [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
     else:
         pytest.skip(f"{SST2} is not there")
-    return TokenStore.from_documents(
-        [[[7] * len(sentence.split()) for sentence in split_sentences(text)] for text in texts]
-    )
+    return store_of([[[7] * len(sentence.split()) for sentence in split_sentences(text)] for text in texts])
 
 
 @pytest.mark.parametrize("max_length", [128, 512])

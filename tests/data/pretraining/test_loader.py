@@ -7,7 +7,7 @@ import pytest
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.data.pretraining.token_store import TokenStore
+from tests.helpers.token_stores import store_of
 
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)
@@ -18,7 +18,7 @@ SETTINGS = BatchSettings(max_length=19, packing=False, seed=5)
 
 def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
     draw = np.random.default_rng(2)
-    return TokenStore.from_documents(
+    return store_of(
         [
             [draw.choice(ids, draw.integers(1, tokens)) for _ in range(draw.integers(1, sentences))]
             for _ in range(documents)
@@ -216,7 +216,7 @@ def test_each_pass_has_its_own_plan():
 
 def test_each_pass_and_seed_has_its_own_order_and_masks():
     documents = 29
-    alike = TokenStore.from_documents([[[ORDINARY[0]] * 8]] * documents)  # so that pairs differ in nothing else
+    alike = store_of([[[ORDINARY[0]] * 8]] * documents)  # so that pairs differ in nothing else
     first, other = (PretrainingRows(alike, VOCABULARY, dataclasses.replace(SETTINGS, seed=seed)) for seed in (5, 6))
     assert first.per_pass == documents
     rows = np.arange(documents)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from bert_jax.data.pretraining import pair_planning
 from bert_jax.data.pretraining.pair_planning import plan_pairs
-from bert_jax.data.pretraining.token_store import TokenStore
+from tests.helpers.token_stores import store_of
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4
@@ -27,7 +27,7 @@ def random_corpus(documents, sentences, tokens, seed=0):
 
 
 def plan(documents, max_length=23, pass_number=0, seed=7, **options):
-    store = TokenStore.from_documents(documents)
+    store = store_of(documents)
     return np.concatenate([*plan_pairs(store, max_length=max_length, seed=seed, pass_number=pass_number, **options)])
 
 

@@ -21,6 +21,7 @@ from bert_jax.data.readers.corpus import split_documents
 from bert_jax.text import vocabulary
 from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
+from tests.helpers.token_stores import store_of
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["ab", "cd", "ef", "gh", "Dr.", "ij", "kl", "mn", "op", "qr", "st"]
@@ -70,24 +71,12 @@ def run(program: str, *arguments: object, **options) -> subprocess.CompletedProc
 
 def test_a_store_returns_the_documents_it_was_made_from():
     documents = [[[5, 7, 11], [13]], [[17, 19]], [[23], [29, 31, 37, 41], [43]]]
-    store = TokenStore.from_documents(documents)
+    store = store_of(documents)
     assert content(store) == documents
     assert (store.num_documents, store.num_sentences, store.num_tokens) == (3, 6, 12)
     assert store.sentence_offsets.dtype == store.document_offsets.dtype == np.int64
     assert store.span(3, 1).tolist() == [13]
     assert store.span(7, 4).tolist() == [29, 31, 37, 41]
-
-
-def test_sentences_and_documents_without_tokens_are_dropped():
-    store = TokenStore.from_documents([[[], [5, 7], []], [], [[], []], [[11]]])
-    assert content(store) == [[[5, 7]], [[11]]]
-    assert TokenStore.from_documents([]).num_tokens == 0
-
-
-def test_fingerprints_depend_on_every_boundary():
-    documents = ([[[5, 7]]], [[[5], [7]]], [[[5]], [[7]]], [[[5, 8]]])
-    assert len({TokenStore.from_documents(given).fingerprint for given in documents}) == 4
-    assert len({TokenStore.from_documents([[[5, 7]]]).fingerprint for _ in range(2)}) == 1
 
 
 def test_a_corpus_becomes_the_tokens_of_its_sentences(documents, tokenizer, tmp_path):
@@ -133,9 +122,9 @@ def test_ids_take_two_bytes_if_they_fit(tmp_path, vocab_size, dtype):
 
 
 def test_tokens_cannot_be_overwritten(documents, tokenizer, tmp_path):
-    for store in (TokenStore.from_documents([[[5, 7]]]), tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)):
-        with pytest.raises(ValueError, match="read-only"):
-            store.span(0, 1)[0] = 3
+    store = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="read-only"):
+        store.span(0, 1)[0] = 3
 
 
 def test_the_language_decides_how_sentences_are_split(tokenizer, tmp_path):
@@ -181,7 +170,7 @@ def test_a_pickled_store_maps_the_files_again(documents, tokenizer, tmp_path):
     pickled = pickle.dumps(store)
     assert len(pickled) < 1009
     assert content(pickle.loads(pickled)) == content(store)
-    in_memory = TokenStore.from_documents([[[5, 7]], [[11]]])
+    in_memory = store_of([[[5, 7]], [[11]]])
     assert content(pickle.loads(pickle.dumps(in_memory))) == content(in_memory)
 
 

@@ -18,7 +18,6 @@ from pretraining_batches import CONFIG, P, T, random_batch
 import train as script
 from bert_jax.data.pretraining.loader import BatchSettings, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining.plan import span
 from bert_jax.training.devices import cost as plan
@@ -28,6 +27,7 @@ from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
+from tests.helpers.token_stores import store_of
 
 ROOT = Path(__file__).parents[3]
 WITHIN = 0.2  # of the memory that was measured
@@ -129,7 +129,7 @@ def test_the_largest_batch_fits_where_memory_is_not_linear():
 
 
 def test_a_blank_batch_has_the_shapes_of_any_other():
-    store = TokenStore.from_documents([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
+    store = store_of([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
     vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
     for packing in (True, False):
         settings = BatchSettings(max_length=32, packing=packing, max_predictions=3)
