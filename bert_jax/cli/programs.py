@@ -83,6 +83,8 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
     with flags_in_messages(setting_names(Settings(), FLAGS)), second_interrupt_exits():
         settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
         check(settings)  # before the cache folder is made
+        if not settings.run.plan:
+            pretraining.join_processes(settings)  # from here on only one of several processes prints
         keep_compiled(COMPILED)
         if settings.run.plan:
             for line in plan(settings):

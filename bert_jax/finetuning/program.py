@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from bert_jax.finetuning.checks import check, check_model, check_pairs
-from bert_jax.finetuning.model import dropout_rates
+from bert_jax.finetuning.model import BestModel, dropout_rates
 from bert_jax.finetuning.settings import MAY_CHANGE_ON_RESUME, Settings
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.finetuning.trainer import Trainer, choose_rows, evaluation_layout, make_evaluator
@@ -67,24 +67,35 @@ def finetune(settings: Settings) -> TrainedRun:
     bert = source.load(
         data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(settings.training)
     )
-    trainers = []
-    if run.do == "train":
-        trainers = [Trainer(one, data, bert, layout) for one in combinations(settings)]
+    # Made before the folder, because the settings may name an attention kernel that cannot be used here.
+    first = Trainer(combinations(settings)[0], data, bert, layout) if run.do == "train" else None
 
     # A resumed run must find the same data: its position in the data means nothing in other data.
     contents = {f"contents of the {name}": fingerprint for name, fingerprint in data.fingerprints.items()}
     folder = begin_run(run.output, settings.as_record() | {"data read": contents}, **options)
-    if run.do == "train":
-        if run.sweep:
-            sweep(trainers, folder, data.task.metric)
-        else:
-            compare_seeds(data.task.metric, folder, trainers[0].train(folder))
+    if first is not None:
+        _train(settings, first, folder)
         print("\nThe best model on the held-out data:")
         bert = load(folder, head=type(bert.model).__name__)
     metrics = _evaluate_model(settings, data, bert, folder)
     if run.do == "train":
         print(f"\nThe model is in {folder}: bert_jax.load({str(folder)!r})")
     return TrainedRun(folder, metrics)
+
+
+def _train(settings: Settings, first: Trainer, folder: Path) -> None:
+    """Trains the model, or all combinations of a sweep, of which `first` is the first; compares the scores."""
+    metric = first.task.metric
+    if not settings.run.sweep:
+        compare_seeds(metric, folder, first.train(folder))
+        return
+
+    def train(candidate: Settings, run: Path) -> BestModel:
+        # The others are made when it is their turn, so that their messages and memory are those of one training.
+        one = first if candidate == first.settings else Trainer(candidate, first.data, first.bert, first.layout)
+        return one.train(run)
+
+    sweep(combinations(settings), train, folder, metric)
 
 
 def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:

@@ -7,9 +7,9 @@ References: Devlin et al., BERT, 2018, appendix A.3 (the grid); Mosbach et al., 
 import itertools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,6 @@ from bert_jax.training.runs.metrics import as_line, read_evaluations
 
 REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # kept of a combination that is not the best
 NO_SCORE = -math.inf  # the score of a seed without a finite metric
-
-
-class Training(Protocol):
-    """One training of a sweep."""
-
-    settings: Settings
-
-    def train(self, run: Path) -> BestModel: ...
 
 
 def compare_seeds(metric: str, run: Path, best: BestModel) -> None:
@@ -72,24 +64,28 @@ def combinations(settings: Settings) -> list[Settings]:
     return [settings.replace(learning_rate=rate, batch_size=size, epochs=epochs) for rate, size, epochs in grid]
 
 
-def sweep(trainings: Sequence[Training], run: Path, metric: str) -> None:
+def sweep(candidates: Sequence[Settings], train: Callable[[Settings, Path], BestModel], run: Path, metric: str) -> None:
     """Runs the trainings of a sweep, ranks them, and keeps the model of the best one.
+
+    Args:
+        candidates: see `combinations`.
+        train: called with each of them, one after another, and the folder to train in.
 
     Raises:
         NotFinite: no training has a score.
     """
     table: list[dict[str, Any]] = []
-    for number, training in enumerate(trainings, 1):
-        rate = training.settings.optimizer.learning_rate
-        size = training.settings.training.batch_size
-        epochs = training.settings.training.epochs
+    for number, candidate in enumerate(candidates, 1):
+        rate = candidate.optimizer.learning_rate
+        size = candidate.training.batch_size
+        epochs = candidate.training.epochs
         folder = run / "sweep" / f"{rate:g}-{size}-{epochs}"
         folder.mkdir(parents=True)
-        print(f"\n{number} of {len(trainings)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
+        print(f"\n{number} of {len(candidates)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
         row: dict[str, Any] = {"mean": NO_SCORE, "deviation": math.nan, "best": NO_SCORE, "collapsed": 0}
         row |= {"learning_rate": rate, "batch_size": size, "epochs": epochs}
         try:
-            best = training.train(folder)
+            best = train(candidate, folder)
             scores = best.selection.best
             row["mean"] = float(scores.mean())
             row["deviation"] = _standard_deviation(scores)
@@ -102,7 +98,7 @@ def sweep(trainings: Sequence[Training], run: Path, metric: str) -> None:
         table.sort(key=lambda row: -row["mean"])
         for loser in table[1:]:  # at most one model is on the disk at any time
             _keep_reports(run / loser["folder"])
-    _print_ranking(table, metric, trainings[0].settings.run.seeds)
+    _print_ranking(table, metric, candidates[0].run.seeds)
     if table[0]["mean"] == NO_SCORE:
         raise NotFinite("no combination of the sweep has a finite score: try lower learning rates")
     (run / "sweep.jsonl").write_text("".join(map(as_line, table)), encoding="utf-8")

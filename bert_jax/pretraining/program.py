@@ -53,9 +53,7 @@ def pretrain(settings: Settings) -> TrainedRun:
         Interrupted: SIGTERM or SIGINT ended the run; the last step is saved.
     """
     check(settings)
-    cluster = settings.processes
-    if cluster.distributed:  # before JAX is used for anything else
-        processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
+    join_processes(settings)
     layout = make_layout(settings)
     # The folder is checked now, because reading the text may take hours, and written to once the text has been read.
     folder = Path(settings.run.output)
@@ -90,6 +88,13 @@ def pretrain(settings: Settings) -> TrainedRun:
             summarize(settings, trained, baseline, batches)
     processes.barrier("the summary is printed")
     return trained
+
+
+def join_processes(settings: Settings) -> None:
+    """Makes this process one of several if the settings say so; must be called before JAX is used for anything else."""
+    cluster = settings.processes
+    if cluster.distributed:
+        processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
 
 
 def make_layout(settings: Settings) -> parallel.Layout:

@@ -150,6 +150,18 @@ def test_an_invalid_command_makes_no_cache_folder(program, flags, monkeypatch):
     assert not made
 
 
+def test_processes_join_before_the_cache_folder_is_made_so_that_one_of_them_prints(monkeypatch):
+    calls = []
+    monkeypatch.setattr(programs.pretraining.processes, "join", lambda *_: calls.append("join"))
+    monkeypatch.setattr(programs, "keep_compiled", lambda home: calls.append("cache"))
+    monkeypatch.setattr(programs.pretraining, "pretrain", lambda settings: calls.append("train"))
+    programs.pretrain(["--distributed"])
+    assert calls == ["join", "cache", "train"]
+    calls.clear()
+    programs.pretrain([])
+    assert calls == ["cache", "train"]
+
+
 def test_another_broken_pipe_is_an_error(capsys):
     assert process.run(raises(BrokenPipeError(32, "Broken pipe")), "x.py") == 1
     assert "Broken pipe" in capsys.readouterr().err

@@ -1,13 +1,12 @@
 """Comparison of seeds and of the combinations of a sweep: what is printed, kept and deleted."""
 
 import json
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bert_jax.finetuning import make_settings
+from bert_jax.finetuning import make_settings, program
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.training.loop import NotFinite
 from bert_jax.training.seeds import Selection
@@ -58,11 +57,6 @@ SETTINGS = make_settings(
 )
 
 
-def trainings(train):
-    """The trainings of the sweep; each calls `train(settings, folder)`."""
-    return [SimpleNamespace(settings=one, train=partial(train, one)) for one in combinations(SETTINGS)]
-
-
 def fit(settings, folder):
     """Writes what training writes; the second of three rates is the best, the third fails."""
     rate = settings.optimizer.learning_rate
@@ -80,7 +74,7 @@ def fit(settings, folder):
 
 
 def test_a_sweep_ranks_its_combinations_and_keeps_only_the_models_of_the_best(tmp_path, capsys):
-    sweep(trainings(fit), tmp_path, "accuracy")
+    sweep(combinations(SETTINGS), fit, tmp_path, "accuracy")
     said = capsys.readouterr().out.splitlines()[-4:]
     assert said[0].split() == ["mean", "deviation", "best", "learning", "rate", "batch", "size", "epochs"]
     assert said[1].split() == ["0.8000", "0.1000", "0.9000", "2e-05", "8", "1"]
@@ -100,10 +94,30 @@ def test_a_sweep_ranks_its_combinations_and_keeps_only_the_models_of_the_best(tm
         }  # fmt: skip
 
 
+def test_each_training_is_made_when_its_turn_comes(tmp_path, monkeypatch):
+    events = []
+
+    class FakeTrainer:
+        task = SimpleNamespace(metric="accuracy")
+        data = bert = layout = None
+
+        def __init__(self, settings, *_):
+            self.settings = settings
+            events.append(("made", settings.optimizer.learning_rate))
+
+        def train(self, run):
+            events.append(("trained", self.settings.optimizer.learning_rate))
+            return fit(self.settings, run)
+
+    monkeypatch.setattr(program, "Trainer", FakeTrainer)
+    program._train(SETTINGS, FakeTrainer(combinations(SETTINGS)[0]), tmp_path)
+    assert events == [(event, rate) for rate in (1e-5, 2e-5, 3e-5) for event in ("made", "trained")]
+
+
 def test_a_sweep_without_a_score_fails(tmp_path):
     def fail(settings, folder):
         (folder / "checkpoints").mkdir()
         raise NotFinite("step 1: loss nan")
 
     with pytest.raises(NotFinite, match="no combination of the sweep has a finite score"):
-        sweep(trainings(fail), tmp_path, "accuracy")
+        sweep(combinations(SETTINGS), fail, tmp_path, "accuracy")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import small_bert as small
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
+from token_stores import store_of
 
 from bert_jax import models
 from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.training.objectives import pretraining
-from tests.helpers.token_stores import store_of
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 T, ROWS = 59, 5

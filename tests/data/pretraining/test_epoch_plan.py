@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from token_stores import store_of
 
 from bert_jax.data.packing import slots_per_row
 from bert_jax.data.pretraining import pair_planning
@@ -12,7 +13,6 @@ from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.text.sentences import split_sentences
-from tests.helpers.token_stores import store_of
 
 SST2 = Path(__file__).parents[4] / "shared/data/sst2/train.tsv"
 T, SLOTS, FULL = 41, 5, 0.98

@@ -3,11 +3,11 @@ import itertools
 
 import numpy as np
 import pytest
+from token_stores import store_of
 
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
-from tests.helpers.token_stores import store_of
 
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)

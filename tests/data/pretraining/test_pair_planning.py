@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 from scipy import stats
+from token_stores import store_of
 
 from bert_jax.data.pretraining import pair_planning
 from bert_jax.data.pretraining.pair_planning import plan_pairs
-from tests.helpers.token_stores import store_of
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4

@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from token_stores import store_of
 
 from bert_jax.data.pretraining import token_store as store_module
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
@@ -21,7 +22,6 @@ from bert_jax.data.readers.corpus import split_documents
 from bert_jax.text import vocabulary
 from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
-from tests.helpers.token_stores import store_of
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["ab", "cd", "ef", "gh", "Dr.", "ij", "kl", "mn", "op", "qr", "st"]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pretraining_batches import CONFIG, P, T, random_batch
+from token_stores import store_of
 
 import train as script
 from bert_jax.data.pretraining.loader import BatchSettings, training_batches
@@ -27,7 +28,6 @@ from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
-from tests.helpers.token_stores import store_of
 
 ROOT = Path(__file__).parents[3]
 WITHIN = 0.2  # of the memory that was measured
