@@ -8,7 +8,9 @@ References: Wikimedia, sentencex, https://github.com/wikimedia/sentencex
 """
 
 import re
-from itertools import pairwise
+import unicodedata
+from collections.abc import Iterator
+from itertools import groupby, pairwise
 
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue] (compiled, without stubs)
 
@@ -23,6 +25,9 @@ _BLANK_LINES = re.compile(r"\n\s*\n")
 WRAPPED_FRACTION = 0.8
 WRAPPED_FILL = 0.9
 WIDEST_WRAP = 200  # lines longer than this are paragraphs
+
+# Characters that sentencex splits at once. Its time grows with the square of them in a text with unclosed quotes.
+LONGEST_PIECE = 1 << 14
 
 
 def split_sentences(document: str, *, language: str = "en") -> list[str]:
@@ -42,9 +47,44 @@ def split_sentences(document: str, *, language: str = "en") -> list[str]:
         blocks = [_WRAP_IN_CJK.sub("", "\n".join(lines)).replace("\n", " ") for lines in paragraphs]
     else:
         blocks = [line for lines in paragraphs for line in lines]
-    # sentencex splits at two line breaks in every language.
-    sentences = (sentence.strip() for sentence in segment(language, "\n\n".join(blocks)))
+    sentences = (sentence.strip() for sentence in _segment_blocks(blocks, language))
     return [sentence for sentence in sentences if sentence]
+
+
+def _segment_blocks(blocks: list[str], language: str) -> Iterator[str]:
+    """Yields the sentences of blocks of text; a sentence is never in two blocks."""
+    for is_long, group in groupby(blocks, lambda block: len(block) > LONGEST_PIECE):
+        if is_long:
+            for block in group:
+                yield from _segment_long(block, language)
+        else:
+            # sentencex splits at two line breaks in every language.
+            yield from segment(language, "\n\n".join(group))
+
+
+def _segment_long(block: str, language: str) -> Iterator[str]:
+    """Yields the sentences of a long block in linear time.
+
+    The last sentence of a piece may be cut off, so the next piece begins with it. A sentence as long as a piece is cut.
+    """
+    start = 0
+    while len(block) - start > LONGEST_PIECE:
+        *sentences, last = segment(language, block[start : start + LONGEST_PIECE])
+        if not sentences:
+            sentences = [last[: _last_gap(last + block[start + len(last)])]]
+        yield from sentences
+        start += sum(map(len, sentences))
+    yield from segment(language, block[start:])
+
+
+def _last_gap(text: str) -> int:
+    """Returns where a text is cut, before its last character at the latest: after a space, else not before a mark."""
+    end = text.rfind(" ", 0, -1) + 1
+    if end:
+        return end
+    last = len(text) - 1
+    characters = (i for i in range(last, last // 2, -1) if not unicodedata.category(text[i]).startswith("M"))
+    return next(characters, last)
 
 
 def _is_wrapped(paragraphs: list[list[str]]) -> bool:

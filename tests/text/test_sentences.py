@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from bert_jax.text import sentences as module
 from bert_jax.text.sentences import split_sentences
 
 # The share of all boundaries, found or wanted, on which the splitter and a reader must agree. It does on 41 of 45
@@ -156,3 +157,46 @@ def test_an_empty_text_has_no_sentences(text):
 def test_no_character_is_lost():
     for text in ("\n".join(STORY), textwrap.fill(" ".join(STORY), 41), " \n".join(STORY) + "\n\n  x y\n"):
         assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "He said, “stop it. And he went on. ",
+        "« Oui. Non. ",
+        "„Nein. ",
+        '"So. ',
+        "(see. ",
+        "no stop ",
+        "x",
+        "กำ",
+        "好。",
+        "“",
+    ],
+)
+def test_long_text_is_split_in_bounded_pieces_and_linear_time(monkeypatch, unit):
+    segment = module.segment
+    given = []
+    monkeypatch.setattr(module, "LONGEST_PIECE", 997)
+    monkeypatch.setattr(module, "segment", lambda language, text: given.append(len(text)) or segment(language, text))
+    text = unit * (41 * 997 // len(unit))
+    sentences = split_sentences(text)
+    assert max(given) <= 997
+    assert sum(given) <= 3 * len(text)
+    assert "".join("".join(sentences).split()) == "".join(text.split())
+    assert max(map(len, sentences)) <= 997
+
+
+def test_a_cut_sentence_is_cut_between_words_or_whole_characters(monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_PIECE", 11)
+    assert split_sentences("the sea and the sky and so on") == ["the sea", "and the", "sky and so", "on"]
+    assert split_sentences("กำกี" * 5, language="th") == ["กำกีกำกีกำ", "กีกำกีกำกี"]
+
+
+def test_a_long_paragraph_has_the_sentences_of_a_short_one(monkeypatch):
+    """As long as a piece ends outside quotes."""
+    text = " ".join(STORY * 31)
+    whole = split_sentences(text)
+    monkeypatch.setattr(module, "LONGEST_PIECE", 499)
+    assert split_sentences(text) == whole == STORY * 31
+    assert split_sentences(f"{text}\n\nThe end.\n\n{text}") == [*whole, "The end.", *whole]
