@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
@@ -167,7 +167,8 @@ def _one_line_warnings(name: str) -> Iterator[None]:
 
 
 def _complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal was closed: the exit code still says what happened
+        print(line, file=sys.stderr, flush=True)
 
 
 def _reason(error: Exception) -> object:

@@ -1,7 +1,7 @@
 """Prefetching: batches are made in a thread or in worker processes while the device computes the previous one.
 
-Workers ignore Ctrl-C and SIGTERM, which reach the whole process group: a run that saves a checkpoint before it stops
-needs its batches until then. They end when their parent process is gone.
+Workers ignore the signals that end a run, because these reach the whole process group: a run that saves a checkpoint
+before it stops needs its batches until then. They end when their parent process is gone.
 """
 
 import gc
@@ -21,7 +21,8 @@ import numpy as np
 Batch = dict[str, np.ndarray]
 PREFETCHED_BATCHES = 8
 ENDLESS = 2**62
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+STOP_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # not every system has all of them
+STOP_SIGNALS = {number for number in signal.Signals if number.name in STOP_NAMES}
 
 
 class Batches:
@@ -95,7 +96,7 @@ def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None])
 
 @contextmanager
 def _children_ignoring_stop_signals() -> Iterator[None]:
-    """Blocks Ctrl-C and SIGTERM for processes that are started in this context, by this thread or threads it starts.
+    """Blocks STOP_SIGNALS for processes that are started in this context, by this thread or threads it starts.
 
     The signal mask of a thread is inherited. This process still gets the signals, in its other threads.
     """

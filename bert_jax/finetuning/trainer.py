@@ -97,7 +97,8 @@ class Trainer:
             self._print_sizes(state)
             reporter = self._reporter(run, first)
             # A sweep receives no signals, because it cannot be resumed.
-            signals = nullcontext() if self.settings.run.sweep else receive_signals()
+            run_settings = self.settings.run
+            signals = nullcontext() if run_settings.sweep else receive_signals(run_settings.save_on_signal)
             with self._batches_from(first) as batches, reporter, signals as interruption:
                 state = train(
                     state,

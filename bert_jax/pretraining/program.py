@@ -50,7 +50,7 @@ def pretrain(settings: Settings) -> TrainedRun:
     Raises:
         ValueError, OSError: settings that cannot be trained, text that cannot be read, or a folder that cannot be used.
         NotFinite: a loss or a gradient became NaN or infinite.
-        Interrupted: SIGTERM or SIGINT ended the run; the last step is saved.
+        Interrupted: a signal ended the run; the last step is saved.
     """
     check(settings)
     join_processes(settings)
@@ -163,7 +163,7 @@ def _train(
             headline=HEADLINE,
             quiet=reports.quiet,
         )
-        with batches, reporter, receive_signals() as interruption:
+        with batches, reporter, receive_signals(settings.run.save_on_signal) as interruption:
             train(
                 state,
                 batches,

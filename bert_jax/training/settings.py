@@ -24,8 +24,8 @@ Record = dict[str, dict[str, Any]]
 S = TypeVar("S")
 # Settings of the groups below in which a resumed run may differ from how it began.
 MAY_CHANGE_ON_RESUME = (
-    "output", "resume", "begin", "overwrite", "accumulate", "parallel", "fsdp", "tensor", "remat", "attention",
-    "on_nan", "log_every", "quiet",
+    "output", "resume", "begin", "overwrite", "save_on_signal", "accumulate", "parallel", "fsdp", "tensor", "remat",
+    "attention", "on_nan", "log_every", "quiet",
 )  # fmt: skip
 # How a command is called, which is no property of the run: not recorded, and ignored in records of older versions.
 OF_A_CALL = ("resume", "begin", "overwrite", "plan")
@@ -43,6 +43,9 @@ class Run:
     """With --resume: begin a new run if --output holds none."""
     overwrite: bool = False
     """Replace the run in --output."""
+    save_on_signal: tuple[Literal["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"], ...] = ()
+    """Signals at which the run saves and ends, besides SIGTERM and Ctrl-C: a scheduler's, or SIGHUP, which a terminal
+    sends when it is closed."""
 
     def check(self) -> None:
         """Raises ValueError if the settings contradict each other."""

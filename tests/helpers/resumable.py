@@ -112,7 +112,7 @@ def fit(run: Path, pause: float = 0.0, steps: int = STEPS, num_workers: int = 0)
             position=lambda given: {"row": first + given},
             num_workers=num_workers,
         )
-        with batches, reporter, Interruption() as interruption:
+        with batches, reporter, Interruption(["SIGUSR1"]) as interruption:
             state = train(
                 state,
                 batches,
@@ -201,7 +201,7 @@ def free_address() -> str:
 def count_steps(address: str, index: int, folder: Path) -> None:
     """One of two processes that count steps until they are interrupted; writes the step at which they stop."""
     jax.distributed.initialize(address, num_processes=2, process_id=index)
-    with Interruption() as interruption:
+    with Interruption(["SIGUSR1"]) as interruption:
         step = 1
         while not interruption.requested(step):
             (folder / f"{index}.step").write_text(str(step))

@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT as a request to end: the loop saves a checkpoint at the next step, and the run can be resumed.
+"""Signals that ask a run to end: the loop saves a checkpoint at the next step, and the run can be resumed.
+
+They are SIGTERM, SIGINT and those that `save_on_signal` names, such as SIGUSR1 of `sbatch --signal=USR1@180`.
 
 The process exits with 128 + signal, as in a shell. A supervisor must not see 0, which means that the run is complete:
 Kubernetes and systemd restart the process after any other code, and Slurm requeues a preempted job anyway.
@@ -8,7 +10,7 @@ ends at once (`second_interrupt_exits`). A thread counts them, because Python ca
 thread has returned from a step, and then once for two signals.
 
 Of several processes only one may receive the signal, or each at a different step. JAX's coordination service then gives
-all of them the same step to stop at. SIGTERM is left to it; the first Ctrl-C is passed on to it as SIGTERM.
+all of them the same step to stop at. SIGTERM is left to it; the other signals are passed on to it as SIGTERM.
 """
 
 import _thread
@@ -16,7 +18,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from types import FrameType, TracebackType
@@ -54,11 +56,15 @@ class Interrupted(Exception):
 class Interruption:
     """Receives signals; a context manager for the main thread.
 
+    Args:
+        also: names of signals besides SIGTERM and SIGINT.
+
     Attributes:
         received: the first signal, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Sequence[str] = ()) -> None:
+        self.also = {signal.Signals[name] for name in also}
         self.received: signal.Signals | None = None
         self.distributed = jax.process_count() > 1
         self.speaks = is_first()
@@ -67,7 +73,8 @@ class Interruption:
         self.handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT,) if self.distributed else (signal.SIGINT, signal.SIGTERM):
+        own = (signal.SIGINT,) if self.distributed else (signal.SIGINT, signal.SIGTERM)
+        for number in (*own, *self.also):
             self.handlers[number] = signal.signal(number, self.receive)
         # Python writes the number of each signal to this pipe at once, also while the main thread is in a step.
         self.reader, self.writer = os.pipe()
@@ -128,9 +135,9 @@ class Interruption:
         os.close(self.reader)
 
 
-def receive_signals() -> AbstractContextManager[Interruption | None]:
+def receive_signals(also: Sequence[str] = ()) -> AbstractContextManager[Interruption | None]:
     """Returns an `Interruption`, or a context of None outside the main thread, where Python allows no handlers."""
-    return Interruption() if threading.current_thread() is threading.main_thread() else nullcontext()
+    return Interruption(also) if threading.current_thread() is threading.main_thread() else nullcontext()
 
 
 @contextmanager

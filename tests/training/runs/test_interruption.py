@@ -23,8 +23,10 @@ from resumable import (
     wait_until,
 )
 
+from bert_jax.cli.programs import parse_pretraining
+from bert_jax.pretraining.settings import make_settings
 from bert_jax.training.runs.checkpoints import newest_step
-from bert_jax.training.runs.interruption import STOPPING, Interruption
+from bert_jax.training.runs.interruption import STOPPING, Interrupted, Interruption
 
 KILLS = 20
 
@@ -93,7 +95,7 @@ def test_an_interrupted_run_saves_and_loses_nothing(tmp_path, whole, number):
 def test_workers_survive_a_signal_to_their_group_but_not_the_end_of_their_run(tmp_path, whole):
     """The signal comes while the workers start, then while batches are taken. At last the run gets SIGKILL."""
     run = tmp_path / "run"
-    for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3)):
+    for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3), (signal.SIGUSR1, 6)):
         process = start(fit_in_a_group, run, 0.05, log=tmp_path / "log")
         wait_until(lambda: len(alive_in(process.pid)) == 3 and (not taken or len(rows(run)) > taken), process)  # noqa: B023
         os.killpg(process.pid, number)
@@ -142,9 +144,9 @@ def test_a_second_interrupt_ends_a_program_inside_a_step(tmp_path):
     assert process.exitcode == 128 + signal.SIGINT
 
 
-def receive(*numbers):
+def receive(*numbers, also=()):
     """Receives signals during a run in this process."""
-    with Interruption() as interruption:
+    with Interruption(also) as interruption:
         for number in numbers:
             os.kill(os.getpid(), number)
             time.sleep(0.05)
@@ -158,6 +160,22 @@ def test_a_second_interrupt_raises_in_a_library_call(first):
         receive(first, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is handler
     time.sleep(0.05)  # no second KeyboardInterrupt arrives later
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_a_run_saves_at_signals_that_the_settings_name(number):
+    settings = parse_pretraining(["--save-on-signal", number.name, "SIGHUP"])
+    assert settings.run.save_on_signal == (number.name, "SIGHUP")
+    before = signal.getsignal(number)
+    assert receive(number, also=settings.run.save_on_signal) == number
+    assert signal.getsignal(number) == before
+    assert Interrupted(number, 3).exit_code == 128 + number
+
+
+@pytest.mark.parametrize("name", ["USR1", "SIGKILL", "SIGTERM"])
+def test_other_names_of_signals_are_refused(name):
+    with pytest.raises(ValueError, match=r"`save_on_signal` must be .*SIGUSR1"):
+        make_settings("tiny", save_on_signal=(name,))
 
 
 @pytest.mark.parametrize(("number", "announced"), [(signal.SIGINT, f"{STOPPING}\n"), (signal.SIGTERM, "")])
@@ -193,7 +211,8 @@ def test_signal_handlers_are_restored():
 
 
 @pytest.mark.parametrize(
-    ("receivers", "number"), [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT)]
+    ("receivers", "number"),
+    [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT), ([1], signal.SIGUSR1)],
 )
 def test_processes_end_at_the_same_step_whichever_gets_the_signal(tmp_path, receivers, number):
     address = free_address()
