@@ -64,7 +64,10 @@ def check_new_size(new: Mapping[str, tuple[int, ...]], loaded: Any) -> None:
     required = sum(map(math.prod, new.values()))
     found = sum(leaf.size for leaf in jax.tree.leaves(loaded))
     if required > found:
-        raise ValueError(f"the config requires {required:,} new parameters, the file has {found:,}; set `label_names`")
+        raise ValueError(
+            f"the config's number of labels requires {required:,} new parameters, the whole file has {found:,}; "
+            "correct the config, or give `label_names` to `bert_jax.load`"
+        )
 
 
 def init_parts(config: BertConfig, parts: Collection[str], dtype: str, seed: int) -> dict[str, Any]:

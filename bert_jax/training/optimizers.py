@@ -29,7 +29,7 @@ STACKED = ("encoder", "adapters")  # the subtrees whose parameters have a leadin
 Schedule = Callable[[Any], Array]
 
 
-def make_schedule(name: str, *, peak: float, warmup_steps: int, decay_steps: int) -> Schedule:
+def make_schedule(schedule: str, *, peak: float, warmup_steps: int, decay_steps: int) -> Schedule:
     """Returns step -> learning rate: linear warm-up from 0 to `peak`, then `linear` or `cosine` decay, or `constant`.
 
     BERT's linear decay starts at step 0, not at the end of the warm-up, so the rate stays below the peak. Example: peak
@@ -38,24 +38,24 @@ def make_schedule(name: str, *, peak: float, warmup_steps: int, decay_steps: int
     Args:
         decay_steps: the step at which the rate reaches 0 and stays there.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}; got {name!r}")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}; got {schedule!r}")
 
-    def schedule(step) -> Array:
+    def rate(step) -> Array:
         step = jnp.asarray(step, jnp.float32)
         progress = jnp.clip((step - warmup_steps) / max(decay_steps - warmup_steps, 1), 0.0, 1.0)
         decayed = {
             "linear": 1.0 - jnp.minimum(step / decay_steps, 1.0),
             "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
             "constant": jnp.ones_like(step),
-        }[name]
+        }[schedule]
         return peak * jnp.where(step < warmup_steps, step / max(warmup_steps, 1), decayed)
 
-    return schedule
+    return rate
 
 
 def make_optimizer(
-    name: str,
+    optimizer: str,
     schedule: Schedule,
     *,
     weight_decay: float = 0.01,
@@ -72,14 +72,14 @@ def make_optimizer(
         clip_norm: None or 0 disables clipping.
         depth: learning rates by layer.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {name!r}")
-    moments = scale_by_bert_adam if name == "bert_adamw" else optax.scale_by_adam
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}; got {optimizer!r}")
+    moments = scale_by_bert_adam if optimizer == "bert_adamw" else optax.scale_by_adam
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        moments(b1=beta1, b2=beta2, eps=1e-8 if name == "adamw" else 1e-6),
+        moments(b1=beta1, b2=beta2, eps=1e-8 if optimizer == "adamw" else 1e-6),
         optax.add_decayed_weights(weight_decay, mask=is_decayed),
-        scale_by_layer_trust_ratio() if name == "lamb" else optax.identity(),
+        scale_by_layer_trust_ratio() if optimizer == "lamb" else optax.identity(),
         scale_by_depth(depth) if depth else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     )

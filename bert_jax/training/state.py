@@ -51,20 +51,20 @@ class TrainState:
         )
 
 
-def run_key(key: Array, generator: str = "hashed") -> Array:
+def run_key(key: Array, random_bits: str = "hashed") -> Array:
     """Converts a key of JAX's default kind into a run's key, whose kind decides how dropout masks are generated.
 
     `hashed`: see `functional.random_bits`. `threefry2x32`: the key itself, slowest. `rbg`: the generator of the
     hardware; only its bits depend on the sharding of an array and, under `jax.vmap`, on all keys together.
 
     Raises:
-        ValueError: unknown generator.
+        ValueError: unknown `random_bits`.
     """
-    if generator not in GENERATORS:
-        raise ValueError(f"`random_bits` must be one of {', '.join(GENERATORS)}; got {generator!r}")
-    if generator == "threefry2x32":
+    if random_bits not in GENERATORS:
+        raise ValueError(f"`random_bits` must be one of {', '.join(GENERATORS)}; got {random_bits!r}")
+    if random_bits == "threefry2x32":
         return key
     words = jax.random.key_data(key)
-    if generator == "rbg":
+    if random_bits == "rbg":
         return jax.random.wrap_key_data(jnp.tile(words, 2), impl="rbg")
     return jax.random.wrap_key_data(words, impl=HASHED)

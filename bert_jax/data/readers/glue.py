@@ -93,14 +93,14 @@ def glue_task(name: str) -> GlueTask:
 
 
 def read_glue(
-    name: str, split: str, folder: str | os.PathLike[str] | None = None
+    name: str, split: str, glue_folder: str | os.PathLike[str] | None = None
 ) -> tuple[list[TextExample], list[str]]:
     """Reads a split of a task; labels have the hub's names for both sources.
 
     Args:
         name: of the task, as in `MRPC` or `mrpc`.
         split: `train`, `validation` or `test`; MNLI has `validation_matched`, `validation_mismatched` and so on.
-        folder: with GLUE's own files, as in folder/MRPC/dev.tsv; None reads from the hub.
+        glue_folder: with GLUE's own files, as in glue_folder/MRPC/dev.tsv; None reads from the hub.
 
     Returns:
         The examples, without labels in a test split, and a line about each skipped row.
@@ -112,10 +112,10 @@ def read_glue(
     if split not in task.files:
         raise ValueError(f"{task.name} has no split {split!r}; its splits are {', '.join(task.files)}")
     labelled = not split.startswith("test")
-    if folder is None:
+    if glue_folder is None:
         source, columns, header = f"{HUB}:{task.config}", task.columns, True
     else:
-        source = str(Path(folder) / task.name / task.files[split])
+        source = str(Path(glue_folder) / task.name / task.files[split])
         columns, header = _columns_of_files(task, labelled)
     text, pair, label = columns
     wanted = [column for column in (text, pair, label if labelled else None) if column]
@@ -124,7 +124,7 @@ def read_glue(
     try:
         [origin] = find_origins([source], split)
     except OSError as error:
-        if folder is not None:
+        if glue_folder is not None:
             raise
         own = f"FOLDER/{task.name}/{task.files[split]}"
         raise OSError(f"{error}; `glue_folder=FOLDER` reads GLUE's own {own}") from None

@@ -66,7 +66,7 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
 
 def no_label(example: TextExample | ChoiceExample) -> ValueError:
     """Returns the error for an example that needs a label."""
-    return ValueError(f"{example.where}: no label (name its column with `label_column`)")
+    return ValueError(f"{example.where}: no label (name its column with `label_column` when the examples are read)")
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:

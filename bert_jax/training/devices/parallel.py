@@ -35,16 +35,16 @@ RULES = {"vocabulary": "tensor", "heads": "tensor", "inner": "tensor", "hidden":
 
 
 def make_layout(
-    name: str = "mesh", *, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+    parallel: str = "mesh", *, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
 ) -> "Layout":
     """Returns the layout `mesh` or `pmap` over `devices`; by default all devices of all processes.
 
     Raises:
         ValueError: the number of devices is not divisible by fsdp x tensor.
     """
-    if name not in LAYOUTS:
-        raise ValueError(f"`parallel` must be one of {', '.join(LAYOUTS)}; got {name!r}")
-    if name == "mesh":
+    if parallel not in LAYOUTS:
+        raise ValueError(f"`parallel` must be one of {', '.join(LAYOUTS)}; got {parallel!r}")
+    if parallel == "mesh":
         return MeshLayout(make_mesh(fsdp=fsdp, tensor=tensor, devices=devices))
     if (fsdp, tensor) != (1, 1):
         raise ValueError(f"`parallel=pmap` splits only rows: `fsdp={fsdp}` x `tensor={tensor}` needs `parallel=mesh`")

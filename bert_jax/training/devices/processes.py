@@ -44,7 +44,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         if None not in (coordinator, num_processes, process_id):
             raise
         raise ValueError(
-            f"no Slurm, Kubernetes, Open MPI or TPU pod was found for `distributed` ({error}): give `coordinator`, "
+            f"no Slurm, Kubernetes, Open MPI or TPU pod was found ({error}): give `coordinator`, "
             "`num_processes` and `process_id`"
         ) from None
     sys.excepthook = _end_with_traceback
