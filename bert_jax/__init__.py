@@ -12,6 +12,8 @@ from bert_jax.config import BertConfig
 if TYPE_CHECKING:
     from bert_jax.interop.loading import load
 
+    __version__: str
+
 __all__ = ["BertConfig", "load"]
 
 
@@ -21,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from bert_jax.interop.loading import load
 
         return load
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bert_jax")
     raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")

@@ -6,9 +6,11 @@ those that are settings by their flags.
 
 import argparse
 import ast
+import difflib
 import inspect
 import itertools
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -111,6 +113,25 @@ def with_fields(parsed: S, default: S) -> S:
         if isinstance(values, dict):
             groups[group.name] = replace(getattr(default, group.name), **values)
     return replace(parsed, **groups)  # pyright: ignore[reportArgumentType]
+
+
+def require_command(arguments: Sequence[str], known: Sequence[str], *, kind: str, prog: str) -> None:
+    """Prints one line and exits with code 2 unless the arguments begin with one of the `known` sub-commands.
+
+    tyro would print a page about each. Its own flags and --help are left to it.
+
+    Args:
+        kind: what the sub-commands are: `command` or `task`.
+    """
+    first = arguments[0] if arguments else ""
+    if first in known or {"-h", "--help"} & set(arguments) or first.startswith("--tyro"):
+        return
+    missing = not first or first.startswith("-")
+    problem = f"the {kind} must come first" if missing else f"unknown {kind} {first!r:.60}"
+    close = difflib.get_close_matches(first, known, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
+    print(f"{prog}: {problem}; {hint}", file=sys.stderr)
+    sys.exit(2)
 
 
 def first_look(arguments: Sequence[str], *names: str) -> argparse.Namespace:

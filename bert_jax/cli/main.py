@@ -16,14 +16,15 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
+import bert_jax
 from bert_jax.cli import process
 from bert_jax.cli.commands import Answer, Classify, Convert, Embed, FillMask, Inspect, Tag
-from bert_jax.cli.flags import flags_in_messages
+from bert_jax.cli.flags import flags_in_messages, require_command
 
 # Nothing above imports JAX, and nothing below does until there is work to do, so that --help is quick.
 
@@ -38,17 +39,17 @@ class Finetune:
     """Fine-tune a model, as finetune.py does; see bert-jax finetune --help."""
 
 
-COMMANDS = (
-    Annotated[FillMask, subcommand("fill-mask")]
-    | Annotated[Classify, subcommand("classify")]
-    | Annotated[Tag, subcommand("tag")]
-    | Annotated[Answer, subcommand("answer")]
-    | Annotated[Embed, subcommand("embed")]
-    | Annotated[Convert, subcommand("convert")]
-    | Annotated[Inspect, subcommand("inspect")]
-    | Annotated[Pretrain, subcommand("pretrain")]
-    | Annotated[Finetune, subcommand("finetune")]
-)
+COMMANDS: dict[str, type] = {
+    "fill-mask": FillMask,
+    "classify": Classify,
+    "tag": Tag,
+    "answer": Answer,
+    "embed": Embed,
+    "convert": Convert,
+    "inspect": Inspect,
+    "pretrain": Pretrain,
+    "finetune": Finetune,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +75,13 @@ def run_program(name: str, arguments: Sequence[str]) -> None:
 
 def run_command(arguments: Sequence[str]) -> None:
     """Runs one of the other commands."""
-    command: Any = tyro.cli(
-        COMMANDS,  # pyright: ignore[reportArgumentType, reportCallIssue]
+    if list(arguments) == ["--version"]:
+        print(f"bert-jax {bert_jax.__version__}")
+        return
+    require_command(arguments, list(COMMANDS), kind="command", prog="bert-jax")
+    kinds: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
+    command = tyro.cli(
+        kinds,
         args=arguments,
         prog="bert-jax",
         description=__doc__,

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from bert_jax.cli.flags import Flags, first_look, flags_in_messages, registry_of, setting_names, with_fields
+from bert_jax.cli.flags import (
+    Flags,
+    first_look,
+    flags_in_messages,
+    registry_of,
+    require_command,
+    setting_names,
+    with_fields,
+)
 from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
@@ -127,6 +135,7 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
 
 def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:
     """Returns the settings of a command line: those of a task, or of the run to resume, changed by the flags."""
+    require_command(arguments, list(TASKS), kind="task", prog=prog)
     chosen = first_look(arguments, "output", "model")
     folder = chosen.output or finetuning_settings.Run(model="").output
     recorded = recorded_settings(folder) if chosen.resume else None
