@@ -32,7 +32,7 @@ S = TypeVar("S")
 
 
 def as_flags(message: str, names: Collection[str]) -> str:
-    """Returns a message with flags in place of the settings that it names.
+    """Returns a message with flags in place of the settings that it names, and the command in place of `finetune`.
 
     >>> as_flags("`batch_size=7` or `plan=True` or `packing=False`, not `lr`", ["batch_size", "plan", "packing"])
     '--batch-size 7 or --plan or --no-packing, not `lr`'
@@ -48,6 +48,9 @@ def as_flags(message: str, names: Collection[str]) -> str:
             return f"--no-{dashed}"
         return f"--{dashed}" if value in (None, "True") else f"--{dashed} {value}"
 
+    message = re.sub(
+        r'`finetune\(make_settings\("([\w-]+)", model=...\)\)`', r"bert-jax finetune \1 --model ...", message
+    )
     return re.sub(r"`(?P<name>\w+)(=(?P<value>[^`]*))?`", flag, message)
 
 

@@ -33,6 +33,7 @@ class MultipleChoice(Pipeline):
     """
 
     models = ("BertForMultipleChoice",)
+    task = "multiple-choice"
 
     def __init__(self, bert: LoadedBert, **options: Any) -> None:
         super().__init__(bert, **options)

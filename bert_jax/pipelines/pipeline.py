@@ -43,6 +43,7 @@ class Pipeline:
     """
 
     models: ClassVar[tuple[str, ...]] = ()  # classes with the required head; () = any model
+    task: ClassVar[str | None] = None  # the task that trains such a head; None: pretraining does
     everywhere: ClassVar[bool] = False  # one result per token instead of one per sequence
     offsets: ClassVar[bool] = False  # whether the characters of tokens are needed
     whole_first: ClassVar[str | None] = None  # name of a first text that must not be truncated, for the error
@@ -57,9 +58,7 @@ class Pipeline:
         window: int = 4096,
         progress: bool | None = None,
     ) -> None:
-        name = type(bert.model).__name__
-        if self.models and name not in self.models:
-            raise ValueError(f"{type(self).__name__} needs a {' or a '.join(self.models)}; this is a {name}")
+        self.require_head(bert, "this")
         limit = bert.config.max_position_embeddings
         if max_length is None:
             max_length = min(limit, max(SHORTEST_WINDOW, bert.tokenizer.max_length or limit))
@@ -85,7 +84,23 @@ class Pipeline:
             source, dtype, revision: see `bert_jax.load`.
             **options: see the class.
         """
-        return cls(load(source, dtype=dtype, revision=revision), **options)
+        bert = load(source, dtype=dtype, revision=revision)
+        cls.require_head(bert, str(source))
+        return cls(bert, **options)
+
+    @classmethod
+    def require_head(cls, bert: LoadedBert, name: str) -> None:
+        """Raises ValueError for a model without the head of this pipeline; says how to get one.
+
+        Args:
+            name: of the model, for the message.
+        """
+        kind = type(bert.model).__name__
+        if cls.models and kind not in cls.models:
+            remedy = f'fine-tune it first, with `finetune(make_settings("{cls.task}", model=...))`'
+            if cls.task is None:
+                remedy = "load the pretrained model instead, not one that was fine-tuned from it"
+            raise ValueError(f"{cls.__name__} needs a {' or a '.join(cls.models)}; {name} is a {kind}: {remedy}")
 
     def __call__(self, texts: Any, **options: Any) -> Any:
         """Answers one text; a list of texts with a list; an iterator of texts with an iterator.

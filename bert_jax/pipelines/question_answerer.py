@@ -35,6 +35,7 @@ class QuestionAnswerer(Pipeline):
     """
 
     models = ("BertForQuestionAnswering",)
+    task = "squad"
     everywhere = True
     offsets = True
     whole_first = "question"  # a truncated question is a different question

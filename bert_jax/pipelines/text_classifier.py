@@ -28,6 +28,7 @@ class TextClassifier(Pipeline):
     """
 
     models = ("BertForSequenceClassification",)
+    task = "classification"
 
     def default_options(self) -> dict[str, Any]:
         return {"top": None if self.bert.config.problem_type == "multi_label_classification" else 1}

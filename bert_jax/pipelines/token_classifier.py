@@ -48,6 +48,7 @@ class TokenClassifier(Pipeline):
     """
 
     models = ("BertForTokenClassification",)
+    task = "tokens"
     everywhere = True
     offsets = True
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 
 import jax
 import numpy as np
@@ -317,7 +318,10 @@ def test_an_error_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
     assert refusal("embed", nowhere, "owl") == (
         1, f"bert-jax: {nowhere}: no config.json here; expected the folder of a run or of a model"
     )  # fmt: skip
-    assert refusal("classify", folders["embed"], "owl")[1].startswith("bert-jax: TextClassifier needs a BertForSeq")
+    assert refusal("classify", folders["embed"], "owl")[1] == (
+        f"bert-jax: TextClassifier needs a BertForSequenceClassification; {folders['embed']} is a Bert: "
+        "fine-tune it first, with bert-jax finetune classification --model ..."
+    )
     assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: the text has no [MASK]: 'owl'"
     assert refusal("embed", folders["embed"], "--file", nowhere)[0] == 1
     assert refusal("embed", folders["embed"], "owl", "--file", nowhere)[1].endswith("or in --file, not both")
@@ -347,6 +351,34 @@ def test_a_command_line_that_cannot_be_read_has_exit_code_2(capsys):
         main(["embed", "--no-such-flag"])
     assert caught.value.code == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "bert-jax: the command must come first; choose one of fill-mask, classify, tag, "),
+        (["--json", "embed"], "bert-jax: the command must come first; choose one of fill-mask, classify, tag, "),
+        (["clasify", "MODEL", "owl"], "bert-jax: unknown command 'clasify'; did you mean classify?"),
+        (["fillmask"], "bert-jax: unknown command 'fillmask'; did you mean fill-mask?"),
+        (["owl"], "bert-jax: unknown command 'owl'; choose one of fill-mask, classify, tag, "),
+        (["finetune"], "bert-jax finetune: the task must come first; choose one of classification, tokens, "),
+        (["finetune", "--model", "M", "squad"], "bert-jax finetune: the task must come first; choose one of "),
+        (["finetune", "token", "--model", "M"], "bert-jax finetune: unknown task 'token'; did you mean tokens?"),
+    ],
+)
+def test_an_unknown_command_or_task_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith(message)
+
+
+def test_the_version_is_that_of_the_installed_package(run):
+    assert run("--version") == [f"bert-jax {version('bert_jax')}"]
+    assert bert_jax.__version__ == version("bert_jax")
 
 
 def test_warnings_are_one_line(folders, capsys, tmp_path):

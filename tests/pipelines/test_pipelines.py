@@ -1,5 +1,6 @@
 """A batch has the answers of its texts in order, a long text those of its windows, and transformers agrees."""
 
+import re
 from copy import copy
 from itertools import count, islice, pairwise
 from weakref import WeakSet
@@ -230,8 +231,17 @@ def test_an_invalid_text_is_a_one_line_error(given, message):
 
 
 def test_a_model_without_the_head_is_an_error():
-    with pytest.raises(ValueError, match=r"TextClassifier needs a BertForSequenceClassification; this is a Bert$"):
+    wanted = "TextClassifier needs a BertForSequenceClassification; this is a Bert: fine-tune it first, with "
+    with pytest.raises(ValueError, match=re.escape(wanted + '`finetune(make_settings("classification", model=...))`')):
         TextClassifier(small.bert("Bert"))
+
+
+def test_a_model_without_the_head_is_named_with_what_to_do(tmp_path):
+    small.bert("BertForQuestionAnswering").save_pretrained(tmp_path)
+    for kind, remedy in ((FillMask, "load the pretrained model"), (TokenClassifier, 'make_settings("tokens"')):
+        with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is a BertForQuestionAnswering: ")) as caught:
+            kind.load(tmp_path)
+        assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize(
