@@ -33,10 +33,13 @@ class Corpus:
     @classmethod
     def read(cls, settings: Settings) -> "Corpus":
         """Reads, splits and tokenizes the text; the first process does it, the others find its files."""
+        # These take hours for a large text, and progress bars are only shown on a terminal.
+        print(f"reading {', '.join(settings.text.corpus) or 'the film reviews'}")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is read"):
             train, held_out = _read_documents(settings)
         tokenizer = _make_tokenizer(settings, train)
+        print(f"tokenizing {len(train) + len(held_out):,} documents")
         with processes.first_process_first("the text is tokenized"):
             train_store = tokenize(train, tokenizer)
             held_out_store = tokenize(held_out, tokenizer)
@@ -105,6 +108,7 @@ def _make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
 
     # Only the first process trains a vocabulary; the others, which may run on other machines, receive its bytes.
     def train() -> bytes:
+        print(f"training a vocabulary of {settings.model.vocab_size:,} tokens")
         tokenizer = Tokenizer.train(
             Texts(documents),
             settings.model.vocab_size,

@@ -100,14 +100,14 @@ def list_mistakes(
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], *, summary: str) -> list[str]:
-    """Writes rows as a Markdown table; returns lines for the screen: the summary with the path, and the first rows."""
+    """Writes rows as a Markdown table; returns lines for the screen: the summary, and the first rows with a header."""
     rule = f"|{'---|' * len(columns)}\n"
     table = _table_line(columns) + rule + "".join(map(_table_line, rows))
     path.write_text(table, encoding="utf-8")
-    return [
-        f"{summary} in {path}",
-        *(f"  {'  '.join(_shorten(cell, SCREEN_WIDTH) for cell in row)}" for row in rows[:SCREEN_ROWS]),
-    ]
+    shown = [[_shorten(cell, SCREEN_WIDTH) for cell in row] for row in (columns, *rows[:SCREEN_ROWS])]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = [f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in shown]
+    return [f"{summary} in {path}", *(lines if rows else ())]
 
 
 def _table_line(cells: Sequence[str]) -> str:

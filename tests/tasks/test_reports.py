@@ -37,6 +37,20 @@ def test_a_table_has_one_line_per_mistake_for_any_content(tmp_path):
     "\n".join(lines).encode()
 
 
+def test_rows_on_the_screen_have_a_header_and_aligned_columns(tmp_path):
+    path = tmp_path / "mistakes.md"
+    columns = ("probability", "label", "predicted", "text")
+    rows = [("0.987", "negative", "positive", "a film"), ("0.5", "positive", "negative", "")] * 2
+    assert list_mistakes(path, columns, rows, wrong=4, total=7) == [
+        f"4 of 7 are wrong; the most confident mistakes are in {path}",
+        "  probability  label     predicted  text",
+        "  0.987        negative  positive   a film",
+        "  0.5          positive  negative",
+        "  0.987        negative  positive   a film",
+    ]
+    assert len(list_mistakes(path, columns, [], wrong=0, total=7)) == 1
+
+
 def test_classes_that_look_like_scores_or_like_texts_are_noted(capsys):
     for names in (("1", "2"), ("1.5", "many"), ("nan", "0.5"), ("0.5", "1")):
         note_labels(names, 9)
