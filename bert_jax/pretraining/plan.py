@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.data.readers.sources import find_files
 from bert_jax.models import Bert
 from bert_jax.pretraining.model import Computation
 from bert_jax.pretraining.program import make_layout
@@ -81,8 +82,11 @@ def plan(settings: Settings) -> Iterator[str]:
 
     Raises:
         ValueError: settings that cannot be trained.
+        OSError: no such corpus. A dataset on the hub is not looked up.
     """
     check(settings)
+    for source in settings.text.corpus:
+        find_files(source)
     layout = make_layout(settings)
     run = RunSpec.of(settings, layout)
     config = run.model.config
@@ -92,6 +96,7 @@ def plan(settings: Settings) -> Iterator[str]:
         f"plan: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
         f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
     )
+    yield "  compiling         the step for several numbers of rows; a large model takes minutes"
     yield from _memory_lines(run, layout)
     yield from _speed_lines(run, layout)
 

@@ -30,23 +30,32 @@ def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
     """Returns the files, each once, and the datasets that `sources` name."""
     origins: dict[str, Origin] = {}
     for source in sources:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            raise IsADirectoryError(f"{source} is a folder; name its files, as in {source}/*.txt")
-        if path.is_file():
-            origins[str(path)] = path
-        elif glob.has_magic(source):
-            found = [name for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
-            if not found:
-                raise FileNotFoundError(f"no file matches {source}")
-            origins.update({name: Path(name) for name in found})
-        elif _HUB_NAME.fullmatch(source) and not _FILE_SUFFIX.search(source):
-            origins[source] = _from_hub(source, split)
-        else:
-            raise FileNotFoundError(f"no such file: {source}")
+        files = find_files(source)
+        origins.update({str(path): path for path in files} or {source: _from_hub(source, split)})
     if not origins:
         raise ValueError("no corpus: name a file, a pattern of files, or a dataset on the hub")
     return list(origins.values())
+
+
+def find_files(source: str) -> list[Path]:
+    """Returns the files that a source names; none if it is the name of a dataset on the hub, which is not looked up.
+
+    Raises:
+        OSError: a folder, a pattern that matches no file, or no such file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{source} is a folder; name its files, as in {source}/*.txt")
+    if path.is_file():
+        return [path]
+    if glob.has_magic(source):
+        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"no file matches {source}")
+        return found
+    if _HUB_NAME.fullmatch(source) and not _FILE_SUFFIX.search(source):
+        return []
+    raise FileNotFoundError(f"no such file: {source}")
 
 
 def _from_hub(source: str, split: str) -> datasets.Dataset:
