@@ -16,12 +16,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
-import bert_jax
 from bert_jax.cli import process
 from bert_jax.cli.commands import Answer, Classify, Convert, Embed, FillMask, Inspect, Tag
 from bert_jax.cli.flags import flags_in_messages, require_command
@@ -76,7 +76,7 @@ def run_program(name: str, arguments: Sequence[str]) -> None:
 def run_command(arguments: Sequence[str]) -> None:
     """Runs one of the other commands."""
     if list(arguments) == ["--version"]:
-        print(f"bert-jax {bert_jax.__version__}")
+        print(f"bert-jax {version('bert_jax')}")
         return
     require_command(arguments, list(COMMANDS), kind="command", prog="bert-jax")
     kinds: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007

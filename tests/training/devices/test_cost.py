@@ -145,7 +145,15 @@ def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
     output = capsys.readouterr().out
-    for part in ("data 4 x fsdp 2 x tensor 1 cpu", "optimizer", "activations", "256 fits", "FLOP per", "tokens/s"):
+    for part in (
+        "compiling",
+        "data 4 x fsdp 2 x tensor 1 cpu",
+        "optimizer",
+        "activations",
+        "256 fits",
+        "FLOP per",
+        "tokens/s",
+    ):
         assert part in output
     rate = float(re.search(r"about ([\d,]+) tokens/s", output)[1].replace(",", ""))
     number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", output).groups()
@@ -154,6 +162,22 @@ def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="leave out --distributed"):
         script.main(["--plan", "--distributed"])
+
+
+@pytest.mark.parametrize(
+    ("corpus", "message"),
+    [
+        (["nowhere.txt"], "no such file: nowhere.txt"),
+        (["here.txt", "*.tsv"], "no file matches"),
+        (["."], ". is a folder; name its files"),
+    ],
+)
+def test_a_plan_for_a_corpus_that_does_not_exist_is_an_error(corpus, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.txt").touch()
+    with pytest.raises(OSError, match=message):
+        script.main(["--plan", "--corpus", *corpus])
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
