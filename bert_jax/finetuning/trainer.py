@@ -87,11 +87,6 @@ class Trainer:
         evaluator = self._evaluator(model, state)
         best = BestModel(run, self.settings, model, self.bert.tokenizer, self.task, self.ensemble)
 
-        def evaluate(state: TrainState) -> dict[str, np.ndarray]:
-            metrics = evaluator.metrics(state.all_params)
-            best.update(int(state.step), metrics, state.all_params)
-            return metrics
-
         with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
             self._print_sizes(state)
@@ -100,6 +95,12 @@ class Trainer:
             run_settings = self.settings.run
             signals = nullcontext() if run_settings.sweep else receive_signals(run_settings.save_on_signal)
             with self._batches_from(first) as batches, reporter, signals as interruption:
+
+                def evaluate(state: TrainState) -> dict[str, np.ndarray]:
+                    metrics = evaluator.metrics(state.all_params, interruption)
+                    best.update(int(state.step), metrics, state.all_params)
+                    return metrics
+
                 state = train(
                     state,
                     batches,
@@ -175,7 +176,7 @@ class Trainer:
         )
 
     def _cadence(self) -> Cadence:
-        # An evaluation is followed by a checkpoint, so that a resumed run knows every evaluation before it.
+        # Each evaluation has a checkpoint of its step, so that a resumed run knows every evaluation before it.
         every = self.settings.training.eval_every or self.steps_per_epoch
         return Cadence(self.settings.reports.log_every, every, every)
 

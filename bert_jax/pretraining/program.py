@@ -18,7 +18,7 @@ from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
-from bert_jax.training.runs.interruption import receive_signals
+from bert_jax.training.runs.interruption import receive_signals, until_requested
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
@@ -131,11 +131,6 @@ def _train(
     shard = parallel.slice_to_read(layout)
     evaluation_step = layout.compile_evaluation(computation.evaluation_step(), state.params)
 
-    # The same rows with the same masks each time, so that evaluations can be compared.
-    def evaluate_held_out(state) -> dict[str, float]:
-        with corpus.held_out_batches(shard) as batches:
-            return evaluate(evaluation_step, state.params, map(layout.device_put, batches))
-
     with Checkpoints(folder / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
         position: dict[str, Any] = {"row": 0}
         if checkpoints.latest is not None:
@@ -164,6 +159,12 @@ def _train(
             quiet=reports.quiet,
         )
         with batches, reporter, receive_signals(settings.run.save_on_signal) as interruption:
+            # The same rows with the same masks each time, so that evaluations can be compared.
+            def evaluate_held_out(state) -> dict[str, float]:
+                with corpus.held_out_batches(shard) as held_out:
+                    batches = until_requested(map(layout.device_put, held_out), interruption)
+                    return evaluate(evaluation_step, state.params, batches)
+
             train(
                 state,
                 batches,

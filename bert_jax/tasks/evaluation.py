@@ -16,6 +16,7 @@ from bert_jax.models import Bert
 from bert_jax.tasks.base import Logits, Split, Task
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
+from bert_jax.training.runs.interruption import Interruption, until_requested
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.steps import prediction_step
 
@@ -59,26 +60,31 @@ class Evaluator:
         step = partial(prediction_step, objective=self.task.objective(self.model, training=False))
         self.predict = CompilationCounter(self.layout.compile_evaluation(self.ensemble.evaluate(step), params))
 
-    def metrics(self, params: Any) -> dict[str, np.ndarray]:
-        """Returns the metrics of all seeds, float [K] each, named `eval_...`."""
+    def metrics(self, params: Any, interruption: Interruption | None = None) -> dict[str, np.ndarray]:
+        """Returns the metrics of all seeds, float [K] each, named `eval_...`.
+
+        Raises:
+            StopRequested: a signal that `interruption` received asked the run to end.
+        """
         row: dict[str, np.ndarray] = {}
         for split in self.splits:
             by_seed = []
-            for outputs in self.outputs(params, split):
+            for outputs in self.outputs(params, split, interruption):
                 decoded = self.task.decode(split, outputs.logits)
                 by_seed.append({"loss": outputs.means["loss"]} | self.task.compute_metrics(split, decoded))
             for name in by_seed[0]:
                 row[f"eval_{split.file_prefix}{name}"] = np.array([metrics[name] for metrics in by_seed])
         return row
 
-    def outputs(self, params: Any, split: Split) -> list[SplitOutputs]:
-        """Returns each seed's outputs for a split.
+    def outputs(self, params: Any, split: Split, interruption: Interruption | None = None) -> list[SplitOutputs]:
+        """Returns each seed's outputs for a split; arguments and errors are those of `metrics`.
 
         The next batch is built and dispatched before the results of the previous one are fetched.
         """
         buffers = [PredictionBuffer(split, per_token=self.task.per_token) for _ in self.ensemble.seeds]
         pending = None
-        for batch, placement in evaluation_batches(split.features, self.row_format, num_rows=self.num_rows):
+        batches = evaluation_batches(split.features, self.row_format, num_rows=self.num_rows)
+        for batch, placement in until_requested(batches, interruption):
             results = self.predict(params, self.layout.device_put(batch))
             if pending is not None:
                 _add_results(buffers, *pending)

@@ -20,7 +20,7 @@ import optax
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.processes import broadcast_from_first
 from bert_jax.training.runs.checkpoints import Checkpoints
-from bert_jax.training.runs.interruption import Interrupted, Interruption
+from bert_jax.training.runs.interruption import Interrupted, Interruption, StopRequested
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
 
@@ -66,7 +66,7 @@ class Session:
 
     Attributes:
         watch: called with the metrics of each step and evaluation; returns a warning or None.
-        interruption: asked after each step whether the run has to end; None = never.
+        interruption: says after each step whether the run has to end; None = never.
     """
 
     checkpoints: Checkpoints
@@ -95,7 +95,7 @@ def train(
     Args:
         step: compiled (state, batch) -> (state, metrics); `skipped` among the metrics counts the skipped updates.
         device_put: copies a NumPy batch to the devices, without waiting for it.
-        evaluate: state -> {"eval_...": metric}.
+        evaluate: state -> {"eval_...": metric}. It may raise StopRequested, see `until_requested`.
         score: metrics of an evaluation -> number, lower is better. A state that should be kept as the best is saved.
         stop: metrics of an evaluation -> whether this step is the last.
         rewind: if a metric is not finite, restore the last checkpoint and continue with the next data.
@@ -103,8 +103,8 @@ def train(
 
     Raises:
         NotFinite: a loss or a gradient is NaN or infinite. No later checkpoint is written.
-        Interrupted: a signal asked the run to end; the last step is saved. An evaluation that is due there is left to
-            the resumed run, because it may take longer than the time until the process is killed.
+        Interrupted: a signal asked the run to end; the last step is saved. An evaluation that is due there, or was not
+            finished, is left to the resumed run: it may take longer than the time until the process is killed.
         NotSaved: a checkpoint could not be written.
     """
     checkpoints = session.checkpoints
@@ -237,9 +237,8 @@ class Milestones:
     def resume(self, state: TrainState, step: int) -> bool:
         """Does a pending evaluation of the restored step; returns whether that step is the last.
 
-        An evaluation is pending if it is due and metrics.jsonl does not hold it: the run was interrupted at this step.
-        If metrics.jsonl holds it, the checkpoint may still lack its score: a resumed run did the evaluation, and was
-        killed before it saved the next checkpoint.
+        An evaluation is pending if it is due and metrics.jsonl does not hold it: the run ended before or during it. If
+        metrics.jsonl holds it, the checkpoint still lacks its score, because it was saved before the evaluation.
         """
         if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
             return False
@@ -249,33 +248,50 @@ class Milestones:
                 metrics = self._evaluate(state, step)
             except NotFinite as error:
                 raise _stopped(error, self.session.checkpoints) from None
-        if self.score is not None:
-            self.session.checkpoints.scores[step] = self.score(metrics)
+            except StopRequested:
+                return True
+        self.session.checkpoints.confirm(step, None if self.score is None else self.score(metrics))
         return self.stop is not None and self.stop(metrics)
 
     def reach(self, state: TrainState, step: int) -> bool:
         """Evaluates and saves what is due at a step; returns whether the step is the last."""
         session = self.session
-        interrupted = session.interruption is not None and session.interruption.requested(step)
+        interrupted = session.interruption is not None and session.interruption.requested()
         last = interrupted or step == self.steps
         evaluating = is_due(step, session.cadence.evaluate, self.steps) and not interrupted
         saving = last or is_due(step, session.cadence.checkpoint, self.steps)
         if not (evaluating or saving):
             return False
         self.logger.flush()
-        score = None
-        # The evaluation comes before the checkpoint: if the run is killed between the two, the resumed run starts from
-        # an earlier checkpoint and evaluates again. And a model with a bad loss is not saved.
-        if evaluating:
+        # The checkpoint comes before the evaluation, which may take longer than the time until a process is killed.
+        if saving:
+            self._save(state, pending=evaluating)
+        if not evaluating:
+            return last
+        try:
             metrics = self._evaluate(state, step)
-            score = None if self.score is None else self.score(metrics)
-            last = last or (self.stop is not None and self.stop(metrics))
-        if last or saving or (score is not None and session.checkpoints.is_best(score)):
-            with self.logger.clock.paused():
-                _require_finite(step, {"norm of the parameters": float(_norm(state.params))})
-                session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
-                session.checkpoints.save(state, self.batches.state(), score)
+        except StopRequested:
+            if not saving:
+                self._save(state)
+            return True
+        except NotFinite:
+            if saving:
+                session.checkpoints.discard(step)
+            raise
+        score = None if self.score is None else self.score(metrics)
+        last = last or (self.stop is not None and self.stop(metrics))
+        if saving:
+            session.checkpoints.confirm(step, score)
+        elif last or (score is not None and session.checkpoints.is_best(score)):
+            self._save(state, score)
         return last
+
+    def _save(self, state: TrainState, score: float | None = None, *, pending: bool = False) -> None:
+        """Saves a state whose parameters are finite; `pending` = its evaluation comes later."""
+        with self.logger.clock.paused():
+            _require_finite(int(state.step), {"norm of the parameters": float(_norm(state.params))})
+            self.session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
+            self.session.checkpoints.save(state, self.batches.state(), score, pending=pending)
 
     def _evaluate(self, state: TrainState, step: int) -> Metrics:
         with self.logger.clock.paused():

@@ -17,7 +17,8 @@ import bert_jax
 from bert_jax import finetuning
 from bert_jax.metrics.entities import find_entities
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
-from bert_jax.training.runs.interruption import Interrupted, Interruption
+from bert_jax.training.loop import Milestones
+from bert_jax.training.runs.interruption import Interrupted
 from bert_jax.training.runs.reporting import Reporter
 
 SAME_IN_FLOAT32, SAME_AFTER_STEPS = 2e-5, 1e-3
@@ -169,9 +170,11 @@ def test_a_run_that_was_killed_and_interrupted_resumes_bitwise(twins, run, monke
         if done == 6:  # the first step after the checkpoint of step 3
             signal.raise_signal(signal.SIGTERM)
 
-    def requested_at_the_sixth(self, step):
-        self.received = signal.SIGTERM if step == 6 else None
-        return step == 6
+    reach = Milestones.reach
+
+    def interrupted_at_the_sixth(self, state, step):
+        self.session.interruption.received = signal.SIGTERM if step == 6 else None
+        return reach(self, state, step)
 
     flags = [*SHORT, *DROPOUT, "--seeds", "2", "--seed", "4"]
     monkeypatch.setattr(Reporter, "advance", advance)
@@ -183,7 +186,7 @@ def test_a_run_that_was_killed_and_interrupted_resumes_bitwise(twins, run, monke
     with (
         monkeypatch.context() as patch
     ):  # at an evaluation, which is left to the resumed run; that one is killed after it
-        patch.setattr(Interruption, "requested", requested_at_the_sixth)
+        patch.setattr(Milestones, "reach", interrupted_at_the_sixth)
         with pytest.raises(Interrupted, match="saved at step 6"):
             run("classification", "killed", *flags, "--resume")
     done = 4

@@ -16,8 +16,8 @@ from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
 from bert_jax.pretraining.summary import final_metrics
-from bert_jax.training.loop import NotFinite
-from bert_jax.training.runs.interruption import Interrupted, Interruption
+from bert_jax.training.loop import Milestones, NotFinite
+from bert_jax.training.runs.interruption import Interrupted
 
 ACCUMULATION_TOLERANCE = 1e-5  # relative; sums are computed in another order
 
@@ -83,12 +83,14 @@ def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):
 
 
 def test_an_evaluation_that_an_interrupted_run_skipped_is_done_on_resume(pretrain, stopped, tmp_path, monkeypatch):
-    def requested_at_the_last_step(self, step):
-        self.received = signal.SIGTERM if step == 6 else None
-        return step == 6
+    reach = Milestones.reach
+
+    def interrupted_at_the_last_step(self, state, step):
+        self.session.interruption.received = signal.SIGTERM if step == 6 else None
+        return reach(self, state, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Interruption, "requested", requested_at_the_last_step)
+        patch.setattr(Milestones, "reach", interrupted_at_the_last_step)
         with pytest.raises(Interrupted, match="SIGTERM: saved at step 6"):
             pretrain(tmp_path / "run")
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]

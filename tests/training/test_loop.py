@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bert_jax.training.loop import Cadence, Clock, NotFinite, Session, is_due, train
-from bert_jax.training.runs.interruption import Interrupted
+from bert_jax.training.runs.interruption import Interrupted, Interruption, until_requested
 from bert_jax.training.runs.metrics import (
     MetricsFile,
     evaluate,
@@ -45,16 +45,28 @@ class Saved(dict):
     def __init__(self, events):
         super().__init__()
         self.events, self.scores = events, {}
+        self.pending = None
 
     @property
     def latest(self):
         return max(self, default=None)
 
-    def save(self, state, data, score=None):
+    def save(self, state, data, score=None, *, pending=False):
         self[state.step] = data
+        self.pending = state.step if pending else None
         self.events.append("save")
         if score is not None:
             self.scores[state.step] = score
+
+    def confirm(self, step, score):
+        assert step == self.pending or not self
+        self.pending = None
+        if score is not None:
+            self.scores[step] = score
+
+    def discard(self, step):
+        assert step == self.pending
+        del self[step]
 
     def is_best(self, score):
         return score < min(self.scores.values(), default=9.0)
@@ -187,11 +199,11 @@ def test_parameters_that_are_not_finite_are_not_saved(bad_model, cadence):
     assert not [row for row in written if row.get("eval_loss") == float("inf")]
 
 
-def test_an_evaluation_is_on_disk_before_its_checkpoint():
-    """A run that is killed between the two resumes from an earlier checkpoint, drops the row and evaluates again."""
+def test_a_checkpoint_is_saved_before_the_evaluation_of_its_step():
+    """A run that is killed between the two evaluates the restored step."""
     events = []
     run(4, cadence=Cadence(9, 2, 2), events=events)
-    assert events == ["row", "sync", "save"] * 2
+    assert events == ["sync", "save", "row"] * 2
 
 
 def test_a_nan_loss_in_the_last_step_stops_the_run():
@@ -242,15 +254,17 @@ def test_the_best_state_so_far_is_saved_with_its_score():
 
 
 class InterruptedAt:
-    """An interruption that is requested at a step."""
+    """An interruption that is requested at a call: without evaluations, that after a step."""
 
     received = None
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, call):
+        self.calls_left = call
 
-    def requested(self, step):
-        self.received = signal.SIGTERM if step == self.step else None
+    def requested(self):
+        self.calls_left -= 1
+        if self.calls_left == 0:
+            self.received = signal.SIGTERM
         return self.received is not None
 
 
@@ -260,6 +274,53 @@ def test_an_interrupted_run_saves_its_step():
         run(9, cadence=Cadence(9, 0, 4), interruption=InterruptedAt(5), events=events)
     assert events == ["sync", "save"] * 2 + ["wait"]
     assert (caught.value.step, caught.value.exit_code) == (5, 143)
+
+
+@pytest.mark.parametrize("cadence", [Cadence(9, 2, 2), Cadence(9, 2, 3), Cadence(9, 0, 0)], ids=str)
+def test_an_evaluation_ends_at_the_batch_after_a_signal(cadence):
+    """The step is saved once; the evaluation of 99 batches is done by the resumed run."""
+    evaluated = []
+    events = []
+    last = cadence.evaluate or 7
+    with Interruption() as interruption:
+
+        def evaluate(state):
+            for batch in until_requested(range(99), interruption):
+                evaluated.append(batch)
+                if batch == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return {"eval_loss": 1.0}
+
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved at step {last}"):
+            run(7, cadence=cadence, evaluate=evaluate, interruption=interruption, events=events)
+    assert evaluated == list(range(5))
+    assert events == ["sync", "save", "wait"]
+
+    state = SimpleNamespace(step=last, params=float(last))
+    _, written, _ = run(last, state=state, cadence=cadence)
+    assert [row["step"] for row in written if "eval_loss" in row] == [last]
+
+
+def test_a_pending_evaluation_hears_signals_too():
+    saved = Saved([])
+    state = SimpleNamespace(step=4, params=4.0)
+    with Interruption() as interruption:
+        options = {"evaluate": lambda state: {"eval_loss": sum(until_requested([1.0], interruption))}}
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="saved at step 4"):
+            run(8, state=state, interruption=interruption, saved=saved, **options)
+    assert saved == {}
+
+
+@pytest.mark.parametrize("cadence", [Cadence(9, 3, 3), Cadence(9, 2, 3)], ids=str)
+def test_a_state_whose_evaluation_is_not_finite_is_not_kept(cadence):
+    saved, written, message = run(
+        8, cadence=cadence, evaluate=lambda state: {"eval_loss": float("nan") if state.step == 6 else 1.0}
+    )
+    assert message is not None
+    assert message.startswith("step 6: held-out loss nan: stopped; the last good checkpoint is of step 3")
+    assert set(saved) == {3}
+    assert 6 not in [row["step"] for row in written if "eval_loss" in row]
 
 
 @pytest.mark.parametrize("step", [4, 8])

@@ -54,6 +54,7 @@ class Checkpoints:
 
     Attributes:
         scores: {step: score} of the checkpoints that have one.
+        pending: the newest step, if its evaluation comes later: one more checkpoint is kept, in case it is discarded.
     """
 
     def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0) -> None:
@@ -69,6 +70,7 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
         self.scores: dict[int, float] = {}
+        self.pending: int | None = None
         steps = self.manager.all_steps()
         for step in sorted(steps):
             # A checkpoint holds the scores of those before it too, because a resumed run may evaluate a state that was
@@ -111,8 +113,13 @@ class Checkpoints:
             return False
         return self.best is None or score < self.scores[self.best]
 
-    def save(self, state: TrainState, data: dict[str, Any], score: float | None = None) -> None:
+    def save(
+        self, state: TrainState, data: dict[str, Any], score: float | None = None, *, pending: bool = False
+    ) -> None:
         """Starts to save the state and the data position under the state's step, unless this step is saved already.
+
+        Args:
+            pending: the state is evaluated later: `confirm` or `discard` follows.
 
         Raises:
             NotSaved: this checkpoint, or the one before it, could not be written.
@@ -122,6 +129,7 @@ class Checkpoints:
             return
         if score is not None:
             self.scores[step] = score
+        self.pending = step if pending else None
         steps = {*self.manager.all_steps(), step}
         scores = {str(other): score for other, score in self.scores.items() if other in steps}
         arguments = {
@@ -130,6 +138,31 @@ class Checkpoints:
         }
         with self._one_line_errors():
             self.manager.save(step, args=ocp.args.Composite(**arguments))
+
+    def confirm(self, step: int, score: float | None) -> None:
+        """Records that a saved step was evaluated, and deletes the checkpoints that need not be kept any more."""
+        if score is not None:
+            self.scores[step] = score
+        if self.pending is None:
+            return
+        self.pending = None
+        self.wait()
+        steps = self.manager.all_steps()
+        for other in set(steps) - self.steps_to_keep(steps):
+            self.manager.delete(other)
+
+    def discard(self, step: int) -> None:
+        """Deletes a saved step whose evaluation was not finite."""
+        self.pending = None
+        self.wait()
+        self.manager.delete(step)
+
+    def steps_to_keep(self, steps: Sequence[int]) -> set[int]:
+        """Returns which of the saved steps to keep: the newest and the best ones."""
+        newest = sorted(steps)
+        best = [step for step in self.ranked() if step in newest][: self.keep_best]
+        keep = self.keep + (self.pending is not None)
+        return {*newest[-keep:], *best}
 
     def check(self) -> None:
         """Raises NotSaved if the save in the background has failed."""
@@ -181,8 +214,7 @@ class _KeepNewestAndBest:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
-        best = [step for step in self.checkpoints.ranked() if step in steps][: self.checkpoints.keep_best]
-        kept = {*steps[-self.checkpoints.keep :], *best}
+        kept = self.checkpoints.steps_to_keep(steps)
         return [step in kept for step in steps]
 
 

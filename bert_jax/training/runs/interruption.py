@@ -18,11 +18,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -31,6 +31,7 @@ from bert_jax.training.devices.processes import is_first
 
 STOPPING = "stopping after this step; press Ctrl-C again to stop now"
 
+T = TypeVar("T")
 _END = 0  # written to the listener's pipe; no signal has this number
 _EXITS: ContextVar[bool] = ContextVar("second_interrupt_exits", default=False)
 
@@ -53,6 +54,10 @@ class Interrupted(Exception):
         return 128 + self.signal
 
 
+class StopRequested(Exception):
+    """A signal asked the run to end while an evaluation was computed."""
+
+
 class Interruption:
     """Receives signals; a context manager for the main thread.
 
@@ -66,6 +71,7 @@ class Interruption:
     def __init__(self, also: Sequence[str] = ()) -> None:
         self.also = {signal.Signals[name] for name in also}
         self.received: signal.Signals | None = None
+        self.calls = 0
         self.distributed = jax.process_count() > 1
         self.speaks = is_first()
         self.exits = _EXITS.get()
@@ -108,9 +114,13 @@ class Interruption:
         else:
             self.received = self.received or signal.Signals(number)
 
-    def requested(self, step: int) -> bool:
-        """Returns whether the run must save `step` and end; every process calls this, and gets the same result."""
-        if self.distributed and self.received is None and multihost_utils.reached_preemption_sync_point(step):
+    def requested(self) -> bool:
+        """Returns whether the run must save and end; every process calls this equally often, and gets the same result.
+
+        The coordination service names a call by its number at which all processes get True.
+        """
+        self.calls += 1
+        if self.distributed and self.received is None and multihost_utils.reached_preemption_sync_point(self.calls):
             self.received = signal.SIGTERM
         return self.received is not None
 
@@ -138,6 +148,18 @@ class Interruption:
 def receive_signals(also: Sequence[str] = ()) -> AbstractContextManager[Interruption | None]:
     """Returns an `Interruption`, or a context of None outside the main thread, where Python allows no handlers."""
     return Interruption(also) if threading.current_thread() is threading.main_thread() else nullcontext()
+
+
+def until_requested(batches: Iterable[T], interruption: Interruption | None) -> Iterator[T]:
+    """Yields the batches of an evaluation, in all processes equally many.
+
+    Raises:
+        StopRequested: instead of the next batch, if a signal asked the run to end.
+    """
+    for batch in batches:
+        if interruption is not None and interruption.requested():
+            raise StopRequested
+        yield batch
 
 
 @contextmanager

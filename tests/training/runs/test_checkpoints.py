@@ -181,6 +181,27 @@ def test_a_score_that_is_known_after_its_checkpoint_is_saved_by_the_next_one(tmp
     assert sorted(path.name for path in folder.iterdir()) == ["1", "4"]
 
 
+@pytest.mark.parametrize(("keep_best", "kept"), [(0, ["2"]), (1, ["1", "2"])])
+def test_the_checkpoint_before_is_kept_until_the_newest_one_is_evaluated(tmp_path, whole, keep_best, kept):
+    folder = tmp_path / "checkpoints"
+
+    def on_disk():
+        checkpoints.wait()
+        return sorted(path.name for path in folder.iterdir())
+
+    with Checkpoints(folder, keep=1, keep_best=keep_best) as checkpoints:
+        checkpoints.save(at(whole, 1), {"row": 1}, 2.0)
+        checkpoints.save(at(whole, 2), {"row": 2}, pending=True)
+        assert on_disk() == ["1", "2"]
+        checkpoints.confirm(2, 3.0)
+        assert on_disk() == kept
+        assert checkpoints.scores[2] == 3.0
+        checkpoints.save(at(whole, 3), {"row": 3}, pending=True)
+        checkpoints.discard(3)
+        assert on_disk() == kept
+        assert checkpoints.latest == 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
 @pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
 def test_a_failed_save_is_an_error_of_one_line_and_leaves_the_one_before_complete(tmp_path, whole, caplog, meanwhile):

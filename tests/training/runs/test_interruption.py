@@ -206,7 +206,7 @@ def test_signal_handlers_are_restored():
     with Interruption() as interruption:
         assert state() != before
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.requested(1)
+        assert interruption.requested()
     assert state() == before
 
 
