@@ -19,17 +19,8 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers, processors
 
-from bert_jax.text.vocabulary import (
-    CLS,
-    CONTINUATION,
-    SEP,
-    SPECIAL_TOKENS,
-    read_max_length,
-    read_wordpiece,
-    require_working,
-    text_batches,
-    train_wordpiece,
-)
+from bert_jax.text.tokenizer_files import read_max_length, read_wordpiece, require_working
+from bert_jax.text.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, text_batches, train_wordpiece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
