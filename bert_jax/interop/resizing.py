@@ -17,7 +17,6 @@ import tokenizers
 
 from bert_jax.config import BertConfig
 from bert_jax.interop.loading import LoadedBert
-from bert_jax.text.tokenizer import Tokenizer
 
 
 def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False, multiple_of: int = 1) -> LoadedBert:
@@ -36,7 +35,7 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
     else:
         new = [token for token in dict.fromkeys(tokens) if backend.token_to_id(token) is None]
         backend.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in new])
-    tokenizer = Tokenizer(backend)
+    tokenizer = old.with_backend(backend)
     added = tokenizer.tokens[old.vocab_size :]
     encodings = old.encode_batch(added, add_special_tokens=False) if added else []
     pieces = [[piece for piece in encoding.ids if piece != old.unk_id] for encoding in encodings]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import normalizers, processors
+from tokenizers import processors
 
-from bert_jax.text.tokenizer_files import read_max_length, read_wordpiece, require_working
+from bert_jax.text.tokenizer_files import read_tokenizer, require_working, vocabulary_lines, write_tokenizer
 from bert_jax.text.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, text_batches, train_wordpiece
 
 if TYPE_CHECKING:
@@ -41,15 +41,24 @@ class Tokenizer:
         fingerprint: SHA-256 of everything that decides the ids of a text.
         max_length: the sequence length that the model was trained with (`model_max_length`), or None. Texts are not
             truncated to it, but pipelines read longer texts in windows of this length.
+        split_special_tokens: whether special tokens in a text, such as "[SEP]", are text. None: they are in
+            `text_backend`, which pipelines and tasks use, and are not in the methods of this class.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        max_length: int | None = None,
+        *,
+        split_special_tokens: bool | None = None,
+    ) -> None:
         vocabulary = backend.get_vocab()
         if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
             raise ValueError(f"the vocabulary of {len(vocabulary)} tokens has no {' '.join(missing)}")
-        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        if holes := set(range(len(vocabulary))).difference(vocabulary.values()):
             raise ValueError(
-                f"the {len(vocabulary)} tokens of the vocabulary do not have the ids 0 to {len(vocabulary) - 1}"
+                f"the {len(vocabulary)} tokens of the vocabulary do not have the ids 0 to {len(vocabulary) - 1}: "
+                f"no token has {min(holes)}"
             )
         known = {token.content for token in backend.get_added_tokens_decoder().values()}
         backend.add_special_tokens([token for token in SPECIAL_TOKENS if token not in known])
@@ -67,11 +76,16 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids.tolist()
         self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self.max_length = max_length
+        self.split_special_tokens = split_special_tokens
         self._variants: dict[Any, tokenizers.Tokenizer] = {}
         self._words: WordCache | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.backend, self.max_length)
+        return partial(Tokenizer, split_special_tokens=self.split_special_tokens), (self.backend, self.max_length)
+
+    def with_backend(self, backend: tokenizers.Tokenizer) -> Tokenizer:
+        """Returns a tokenizer with another backend and the same settings."""
+        return Tokenizer(backend, self.max_length, split_special_tokens=self.split_special_tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -110,7 +124,7 @@ class Tokenizer:
         """Loads a vocab.txt, a tokenizer.json, or a folder with either.
 
         The options of a vocab.txt come from the tokenizer_config.json next to it. Without one, text is lowercased if
-        the vocabulary has no capital letters.
+        the vocabulary has no capital letters. `tokenizer_settings.py` says which files are read besides these.
 
         Raises:
             FileNotFoundError, ValueError: no such file, or an invalid one; with its name and line number.
@@ -124,7 +138,8 @@ class Tokenizer:
         if not path.is_file():
             raise FileNotFoundError(f"no such vocabulary: {path}")
         try:
-            tokenizer = cls(read_wordpiece(path), read_max_length(path.with_name("tokenizer_config.json")))
+            backend, settings = read_tokenizer(path)
+            tokenizer = cls(backend, settings.max_length, split_special_tokens=settings.split_special_tokens)
             require_working(tokenizer.backend)
             return tokenizer
         except ValueError as error:
@@ -132,23 +147,16 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, vocab.txt and tokenizer_config.json, in the format of transformers."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        normalizer = self.backend.normalizer
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        if isinstance(normalizer, normalizers.BertNormalizer):
-            config = {
-                "tokenizer_class": "BertTokenizer",
-                "do_lower_case": normalizer.lowercase,
-                "strip_accents": normalizer.strip_accents,
-                "tokenize_chinese_chars": normalizer.handle_chinese_chars,
-            }
-        if self.max_length is not None:
-            config["model_max_length"] = self.max_length
-        config |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
-        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-        (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in self.tokens).encode())
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_tokenizer(
+            Path(folder),
+            self.backend,
+            max_length=self.max_length,
+            split_special_tokens=self.split_special_tokens,
+        )
+
+    def vocabulary_lines(self) -> list[str]:
+        """Returns the lines of a vocab.txt with all tokens, by id; a token may occur several times."""
+        return vocabulary_lines(self.backend.get_vocab())
 
     def __call__(
         self,
@@ -203,12 +211,12 @@ class Tokenizer:
             raise ValueError("texts must be a list, even for a single text")
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"{len(texts)} texts cannot be paired with {len(pairs)}")
-        backend = self.backend
+        backend = self.text_backend() if self.split_special_tokens else self.backend
         if max_length is not None:
             special = backend.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0
             if max_length <= special:
                 raise ValueError(f"`max_length` {max_length} has no room besides {special} special tokens")
-            backend = self._variant(max_length=max_length)
+            backend = self._variant(backend, max_length=max_length)
         words = len(texts) > 0 and not isinstance(texts[0], str)
         encode = partial(backend.encode_batch, is_pretokenized=words, add_special_tokens=add_special_tokens)
         columns = [texts] if pairs is None else [texts, pairs]
@@ -227,7 +235,7 @@ class Tokenizer:
         from bert_jax.text.word_cache import WordCache  # Arrow is slow to import, and only a corpus needs it
 
         if self._words is None:
-            self._words = WordCache(self._variant(max_length=None))
+            self._words = WordCache(self._variant(self.backend, special=frozenset()))
         ids = [np.zeros(0, np.int32)]
         lengths = [np.zeros(0, np.int32)]
         for batch in text_batches(texts):
@@ -240,16 +248,33 @@ class Tokenizer:
         """Joins pieces into words, and words with spaces."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
-    def _variant(self, *, max_length: int | None) -> tokenizers.Tokenizer:
-        """Returns a copy of the shared backend that truncates, or, for None, that reads special tokens as text."""
-        if max_length not in self._variants:
-            variant = tokenizers.Tokenizer.from_str(self.backend.to_str())
-            if max_length is None:
-                variant.encode_special_tokens = True
-            else:
+    def text_backend(self, *special: str) -> tokenizers.Tokenizer:
+        """Returns the backend for the texts of users, where "[SEP]" is text unless the settings say otherwise.
+
+        Other added tokens, such as markers of entities, are still found.
+
+        Args:
+            special: special tokens that stay special, such as "[MASK]".
+        """
+        if self.split_special_tokens is False:
+            return self.backend
+        return self._variant(self.backend, special=frozenset(special))
+
+    def _variant(
+        self, backend: tokenizers.Tokenizer, *, max_length: int | None = None, special: frozenset[str] | None = None
+    ) -> tokenizers.Tokenizer:
+        """Returns a copy of a backend that truncates, or that reads all of BERT's special tokens but some as text."""
+        key = (backend.encode_special_tokens, max_length, special)
+        if key not in self._variants:
+            content = json.loads(backend.to_str())
+            for token in content["added_tokens"] if special is not None else ():
+                token["special"] = token["content"] in SPECIAL_TOKENS and token["content"] not in special
+            variant = tokenizers.Tokenizer.from_str(json.dumps(content))
+            variant.encode_special_tokens = special is not None or backend.encode_special_tokens
+            if max_length is not None:
                 variant.enable_truncation(max_length)
-            self._variants[max_length] = variant
-        return self._variants[max_length]
+            self._variants[key] = variant
+        return self._variants[key]
 
 
 def require_string(text: object, what: str = "a text") -> str:

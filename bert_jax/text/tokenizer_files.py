@@ -1,26 +1,77 @@
-"""Reads a tokenizer from its files: a tokenizer.json, or a vocab.txt with the tokenizer_config.json beside it."""
+"""Reads a tokenizer from its files, and writes them: a tokenizer.json, or a vocab.txt, and the settings beside it.
+
+The number of a line of a vocab.txt is the id of its token. Of equal tokens the last one is used, as in transformers;
+the lines before it keep their ids, which no text gets.
+"""
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import models
+from tokenizers import models, normalizers, pre_tokenizers
 
+from bert_jax.text.tokenizer_settings import CONFIG, Added, TokenizerSettings, read_settings
 from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
 
 PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
-def read_wordpiece(path: Path) -> tokenizers.Tokenizer:
-    """Reads a tokenizer.json, or a vocab.txt with the tokenizer_config.json beside it.
+def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]:
+    """Reads a tokenizer.json or a vocab.txt, with the settings in its folder.
 
     Raises:
-        ValueError: an invalid file, with the line number if there is one.
+        ValueError: an invalid file, a setting that is not supported, or added tokens whose ids do not fit.
     """
-    return _read_json(path) if path.suffix == ".json" else _read_vocabulary(path)
+    fast = path.suffix == ".json"
+    settings = read_settings(path.parent, fast=fast)
+    if fast:
+        backend = _read_json(path)
+        _follow_config(backend, settings, path)
+    else:
+        backend = _read_vocabulary(path, settings)
+    _add_tokens(backend, settings.added, path.name)
+    return backend, settings
+
+
+def write_tokenizer(
+    folder: Path, backend: tokenizers.Tokenizer, *, max_length: int | None, split_special_tokens: bool | None
+) -> None:
+    """Writes tokenizer.json, vocab.txt and tokenizer_config.json, in the format of transformers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    normalizer = backend.normalizer
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        config = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": normalizer.lowercase,
+            "strip_accents": normalizer.strip_accents,
+            "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+        }
+        if not normalizer.clean_text:
+            config["clean_text"] = False
+    elif normalizer is None and isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit):
+        config["do_basic_tokenize"] = False
+    if max_length is not None:
+        config["model_max_length"] = max_length
+    if split_special_tokens is not None:
+        config["split_special_tokens"] = split_special_tokens
+    config |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    config["added_tokens_decoder"] = {
+        str(number): {flag: getattr(token, flag) for flag in flags}
+        for number, token in sorted(backend.get_added_tokens_decoder().items())
+    }
+    own = backend.get_vocab(with_added_tokens=False)
+    if sorted(own.values()) != list(range(len(own))):  # special tokens in tokenizer.json alone, at lower ids
+        own = backend.get_vocab()
+    lines = "".join(f"{line}\n" for line in vocabulary_lines(own))
+    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
+    (folder / "vocab.txt").write_bytes(lines.encode())
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def require_working(backend: tokenizers.Tokenizer) -> None:
@@ -28,6 +79,28 @@ def require_working(backend: tokenizers.Tokenizer) -> None:
     with _no_panic():
         backend.encode(PROBE)
         backend.decode([*range(backend.get_vocab_size())])
+
+
+def number_lines(lines: Sequence[str]) -> dict[str, int]:
+    """Returns the ids of the tokens of a vocab.txt; of equal tokens the last one keeps its text.
+
+    The others get a text that no word has, because it contains a space:
+
+    >>> number_lines(["a", "b", "a"])
+    {'a 0': 0, 'b': 1, 'a': 2}
+    """
+    last = {token: number for number, token in enumerate(lines)}
+    return {token if last[token] == number else f"{token} {number}": number for number, token in enumerate(lines)}
+
+
+def vocabulary_lines(vocabulary: Mapping[str, int]) -> list[str]:
+    """Returns the lines of a vocab.txt; the inverse of `number_lines`."""
+
+    def line(token: str, number: int) -> str:
+        before = token.removesuffix(f" {number}")
+        return before if vocabulary.get(before, -1) > number else token
+
+    return [line(*item) for item in sorted(vocabulary.items(), key=lambda item: item[1])]
 
 
 @contextmanager
@@ -49,49 +122,77 @@ def _read_json(path: Path) -> tokenizers.Tokenizer:
     return backend
 
 
-def _read_vocabulary(path: Path) -> tokenizers.Tokenizer:
-    vocabulary: dict[str, int] = {}
+def _read_vocabulary(path: Path, settings: TokenizerSettings) -> tokenizers.Tokenizer:
     # Only a line feed ends a line: other Unicode line breaks may be tokens.
     lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
-    for number, token in enumerate(line.removesuffix("\r") for line in lines):
-        if token in vocabulary:
-            raise ValueError(f"line {number + 1} repeats {token!r} of line {vocabulary[token] + 1}")
-        vocabulary[token] = number
-    cleaning = _read_cleaning(path.with_name("tokenizer_config.json"))
+    lines = [line.removesuffix("\r") for line in lines]
+    vocabulary = number_lines(lines)
+    if repeated := [number for number, token in enumerate(lines) if vocabulary.get(token) != number]:
+        token = lines[repeated[0]]
+        more = f", and {len(repeated) - 1} more lines" if len(repeated) > 1 else ""
+        places = f"lines {repeated[0] + 1} and {vocabulary[token] + 1} are {'empty' if not token else repr(token)}"
+        warnings.warn(f"{path}: {places}{more}: of equal tokens the last one is used", stacklevel=2)
     capitals = any(token != token.lower() for token in vocabulary if token not in SPECIAL_TOKENS)
-    return wordpiece(
+    cleaning = {"lowercase": not capitals, **settings.cleaning}
+    backend = wordpiece(
         vocabulary,
-        lowercase=cleaning.get("do_lower_case", not capitals),
+        lowercase=bool(cleaning["lowercase"]),
         strip_accents=cleaning.get("strip_accents"),
-        chinese=cleaning.get("tokenize_chinese_chars", True),
+        chinese=cleaning.get("handle_chinese_chars") is not False,
     )
+    if cleaning.get("clean_text") is False:
+        backend.normalizer.clean_text = False
+    if settings.whole_words:
+        backend.normalizer = None
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
 
 
-def read_max_length(path: Path) -> int | None:
-    """Returns `model_max_length` of a tokenizer_config.json; None if there is none."""
-    length = _read_config(path).get("model_max_length")
-    return length if isinstance(length, int) and length > 1 else None
+def _follow_config(backend: tokenizers.Tokenizer, settings: TokenizerSettings, path: Path) -> None:
+    """Applies the settings that a tokenizer_config.json gives otherwise than the tokenizer.json, with a warning."""
+    normalizer = backend.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer):
+        return
+    options = {name: getattr(normalizer, name) for name in settings.cleaning}
+    merged = {"strip_accents": normalizer.strip_accents, "lowercase": normalizer.lowercase, **settings.cleaning}
+    same = dict(settings.cleaning)
+    if _strips(merged) == _strips({"strip_accents": normalizer.strip_accents, "lowercase": normalizer.lowercase}):
+        options.pop("strip_accents", None)  # null and true say the same of a lowercasing tokenizer
+        same.pop("strip_accents", None)
+    if options == same:
+        return
+    which = next(name for name in options if options[name] != same[name])
+    difference = f"{which} is {same[which]} in {CONFIG} and {options[which]} in {path.name}"
+    if settings.json_decides:
+        warnings.warn(f"{path}: {difference}, which is used", stacklevel=2)
+        return
+    for name, value in settings.cleaning.items():
+        setattr(normalizer, name, value)
+    warnings.warn(f"{path}: {difference}; the config is used, as in transformers", stacklevel=2)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Returns the contents of a tokenizer_config.json; empty if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the {path.name} beside it is no JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"the {path.name} beside it is not a JSON object but {type(config).__name__}")
-    return config
+def _strips(options: Mapping[str, bool | None]) -> bool | None:
+    """Returns whether a normalizer with these options strips accents."""
+    return options["lowercase"] if options["strip_accents"] is None else options["strip_accents"]
 
 
-def _read_cleaning(path: Path) -> dict[str, bool]:
-    """Returns the options for cleaning text in a tokenizer_config.json; empty if there is none."""
-    config = _read_config(path)
-    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-    said = {name: config[name] for name in names if config.get(name) is not None}
-    for name, value in said.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"the {path.name} beside it has {name} {value!r:.60}; it must be true or false")
-    return said
+def _add_tokens(backend: tokenizers.Tokenizer, added: Iterable[Added], name: str) -> None:
+    """Adds tokens, with the ids that they have in their file.
+
+    Raises:
+        ValueError: another token has the id, or the ids leave a hole.
+    """
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token, number, file in added:
+        found = backend.token_to_id(token.content)
+        following = backend.get_vocab_size()
+        if number is not None and number != (following if found is None else found):
+            if found is not None:
+                reason = f"in {name} it has {found}"
+            elif number < following:
+                reason = f"in {name} that is the id of {backend.id_to_token(number)!r:.60}"
+            else:
+                reason = f"no token has the id {following}"
+            raise ValueError(f"{file} gives the added token {token.content!r:.60} the id {number}, but {reason}")
+        if token.content not in known and token.content not in SPECIAL_TOKENS:
+            backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])

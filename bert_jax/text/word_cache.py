@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from bert_jax.text.vocabulary import SPECIAL_TOKENS
+
 _WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB
 
@@ -134,5 +136,5 @@ def separable(backend: tokenizers.Tokenizer) -> bool:
         isinstance(backend.model, models.WordPiece)
         and isinstance(backend.normalizer, normalizers.BertNormalizer)
         and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and all(token.special for token in backend.get_added_tokens_decoder().values())
+        and all(token.content in SPECIAL_TOKENS for token in backend.get_added_tokens_decoder().values())
     )

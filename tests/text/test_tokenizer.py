@@ -189,7 +189,6 @@ def test_settings_for_batches_in_a_file_are_not_taken_over(tokenizer, tmp_path):
     ("name", "content", "message"),
     [
         ("vocab.txt", "[PAD]\n[UNK]\n[SEP]\na", r"vocab.txt: the vocabulary of 4 tokens has no \[CLS\] \[MASK\]"),
-        ("vocab.txt", "\n".join([*SPECIAL_TOKENS, "a", "b", "a"]), "vocab.txt: line 8 repeats 'a' of line 6"),
         ("vocab.txt", b"[PAD]\n\xff", "vocab.txt: .*decode"),
         ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
         ("tokenizer.json", tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(), "has a BPE model"),

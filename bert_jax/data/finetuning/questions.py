@@ -149,7 +149,7 @@ def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, n
     lengths = [np.zeros(0, np.int64)]
     characters = [np.zeros(0, np.int32)]
     for batch in text_batches(map(valid_text, texts)):
-        encodings = tokenizer.backend.encode_batch(batch, add_special_tokens=False)
+        encodings = tokenizer.text_backend().encode_batch(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
         pairs = chain.from_iterable(encoding.offsets for encoding in encodings)

@@ -125,7 +125,7 @@ def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
     ids = [np.zeros(0, np.int32)]
     lengths = [np.zeros(0, np.int64)]
     for batch in text_batches(map(valid_text, texts)):
-        encodings = tokenizer.backend.encode_batch_fast(batch, add_special_tokens=False)
+        encodings = tokenizer.text_backend().encode_batch_fast(batch, add_special_tokens=False)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
     offsets = offsets_of(np.concatenate(lengths))
