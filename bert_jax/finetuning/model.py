@@ -145,7 +145,7 @@ class BestModel:
         self.task = task
         self.ensemble = ensemble
         self.seeds = ensemble.seeds
-        self.tokenizer = Tokenizer(tokenizer.backend, settings.data.max_length)
+        self.tokenizer = tokenizer.with_settings(max_length=settings.data.max_length)
         self.selection = Selection(f"eval_{task.metric}", len(self.seeds), patience=settings.training.patience)
 
     def folder(self, index: int) -> Path:

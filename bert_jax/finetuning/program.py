@@ -59,7 +59,7 @@ def finetune(settings: Settings) -> TrainedRun:
     if run.resume:
         newest_whole_step(Path(run.output) / CHECKPOINTS)  # moves a damaged newer one away, and says so
 
-    source = ModelSource.find(run.model)
+    source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
     settings = settings.with_length(source.trained_length)
     check_model(settings, source)
     data = settings.data.prepare(source, run.do)

@@ -19,6 +19,7 @@ MODELS: dict[str, type[Bert]] = {
     "BertModel": models.Bert,
     **{name: getattr(models, name) for name in models.__all__ if name.startswith("BertFor")},
 }
+SAME_MODEL = {"BertLMHeadModel": "BertForMaskedLM"}  # the class of decoders; its tensors are those of the other
 FIXED_NUM_LABELS = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}
 TRUNK = ("embeddings", "encoder")
 HEADS = ("masked_lm", "next_sentence", "classifier", "span")
@@ -30,9 +31,15 @@ def model_class(name: str) -> type[Bert]:
     Raises:
         ValueError: there is none.
     """
-    if name not in MODELS and name != "Bert":
+    model = known_model(name)
+    if model is None:
         raise ValueError(f"there is no model {name!r:.200}; there are {', '.join(MODELS)}")
-    return MODELS.get(name, Bert)
+    return model
+
+
+def known_model(name: str | None) -> type[Bert] | None:
+    """Returns the model class of this name, or None if there is none, such as a user's own class."""
+    return Bert if name == "Bert" else MODELS.get(SAME_MODEL.get(name or "", name or ""))
 
 
 def architecture(model: type[Bert]) -> str:
@@ -95,6 +102,8 @@ def adapt_config(config: BertConfig, model: type[Bert], **changes: Any) -> BertC
         changes["label_names"] = None  # the old names do not fit another number of labels
     if model in FIXED_NUM_LABELS:
         changes |= {"num_labels": FIXED_NUM_LABELS[model], "label_names": None}
+    if changes.get("num_labels", config.num_labels) != config.num_labels or changes.get("problem_type"):
+        changes["activation_fn"] = None  # another head, or another loss
     if "span" not in model.heads:
         changes["null_threshold"] = None
     return replace(config, **changes)

@@ -35,7 +35,7 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
     else:
         new = [token for token in dict.fromkeys(tokens) if backend.token_to_id(token) is None]
         backend.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in new])
-    tokenizer = old.with_backend(backend)
+    tokenizer = old.with_settings(backend)
     added = tokenizer.tokens[old.vocab_size :]
     encodings = old.encode_batch(added, add_special_tokens=False) if added else []
     pieces = [[piece for piece in encoding.ids if piece != old.unk_id] for encoding in encodings]

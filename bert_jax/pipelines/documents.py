@@ -62,6 +62,7 @@ def read_documents(
     overlap: int,
     offsets: bool,
     whole_first: str | None,
+    special: Sequence[str] = (),
 ) -> Iterator[Document]:
     """Yields the documents of pairs, encoded a few at a time.
 
@@ -70,11 +71,13 @@ def read_documents(
     Args:
         offsets: whether to compute `Document.offsets`; encoding is faster without them.
         whole_first: name of a first text that must not be truncated, for the error; None truncates it with a warning.
+        special: special tokens that are not text where they occur in a text.
 
     Raises:
         ValueError: a first text leaves too little room for the other.
     """
-    encode = tokenizer.backend.encode_batch if offsets else tokenizer.backend.encode_batch_fast
+    backend = tokenizer.text_backend(*special)
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
     for begin in range(0, len(pairs), TEXTS_AT_ONCE):
         chunk = pairs[begin : begin + TEXTS_AT_ONCE]
         encodings = encode([valid_text(text) for _, text in chunk], add_special_tokens=False)

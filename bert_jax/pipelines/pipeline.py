@@ -37,6 +37,8 @@ class Pipeline:
         batch_tokens: tokens of a batch; None: a default for the platform.
         window: number of texts processed together; with 1 each text is answered before the next one is read.
         progress: show a progress bar on stderr; None: if that is a terminal and the call takes over two seconds.
+        special_tokens: read [SEP] and the other special tokens in texts as special tokens, for templates that contain
+            them. None: as the model was trained; by default they are text like any other.
 
     Raises:
         ValueError: a model without the required head or without a vocabulary; an impossible number.
@@ -47,6 +49,7 @@ class Pipeline:
     everywhere: ClassVar[bool] = False  # one result per token instead of one per sequence
     offsets: ClassVar[bool] = False  # whether the characters of tokens are needed
     whole_first: ClassVar[str | None] = None  # name of a first text that must not be truncated, for the error
+    special: ClassVar[tuple[str, ...]] = ()  # special tokens that are never text
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Pipeline:
         batch_tokens: int | None = None,
         window: int = 4096,
         progress: bool | None = None,
+        special_tokens: bool | None = None,
     ) -> None:
         self.require_head(bert, "this")
         limit = bert.config.max_position_embeddings
@@ -70,6 +74,8 @@ class Pipeline:
             raise ValueError(f"`overlap` must be at least 0 and `window` at least 1, got {overlap} and {window}")
         self.bert = bert
         self.tokenizer = bert.tokenizer
+        if special_tokens is not None:
+            self.tokenizer = self.tokenizer.with_settings(split_special_tokens=not special_tokens)
         self.max_length = max_length
         self.overlap = overlap
         self.window = window
@@ -168,6 +174,7 @@ class Pipeline:
             overlap=self.overlap,
             offsets=self.offsets,
             whole_first=self.whole_first,
+            special=self.special,
         )
         for number, document in enumerate(read):
             if document.paired and self.bert.config.type_vocab_size < 2:

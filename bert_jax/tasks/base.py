@@ -185,6 +185,10 @@ class TaskData:
     """Maximum number of tokens per sequence; longer texts are cut or read in windows. 0 = 128 (squad: 384) for
     training, and the length the model was trained with for evaluate and predict.
     """
+    special_tokens: bool = False
+    """Read [SEP], [MASK] and the other special tokens in texts as special tokens, for templates that contain them.
+    Default: they are text like any other, unless the model was trained with this option.
+    """
 
     summary: ClassVar[str]
     model: ClassVar[type[Bert]]

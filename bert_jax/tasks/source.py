@@ -1,13 +1,13 @@
 """The model that fine-tuning starts from, before its weights are read: config, tokenizer, and whether its head fits."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
-from bert_jax.interop.heads import architecture
+from bert_jax.interop.heads import architecture, known_model
 from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ class ModelSource:
     """A model's folder, read except for the weights.
 
     Attributes:
-        architecture: the model class that config.json names, or None.
+        architecture: the model class that config.json names; None if it names none, or one that is unknown.
     """
 
     folder: Path
@@ -27,8 +27,11 @@ class ModelSource:
     tokenizer: Tokenizer
 
     @classmethod
-    def find(cls, name: str) -> "ModelSource":
+    def find(cls, name: str, *, special_tokens: bool = False) -> "ModelSource":
         """Finds a model by folder or hub name.
+
+        Args:
+            special_tokens: read special tokens in texts as special tokens, whatever the tokenizer's settings say.
 
         Raises:
             OSError: there is no such model, or it cannot be fetched.
@@ -39,7 +42,10 @@ class ModelSource:
         tokenizer = read_vocabulary(folder, config)
         if tokenizer is None:
             raise ValueError(f"{folder}: no tokenizer.json or vocab.txt")
-        return cls(folder, config, named, tokenizer)
+        if special_tokens:
+            tokenizer = tokenizer.with_settings(split_special_tokens=False)
+        model = known_model(named)
+        return cls(folder, config, model and architecture(model), tokenizer)
 
     @property
     def trained_length(self) -> int | None:
@@ -97,4 +103,4 @@ class ModelSource:
         )
         if trained and bert.new_parts:
             raise ValueError(f"{self.folder} has no trained {', '.join(sorted(bert.new_parts))}: fine-tune it first")
-        return bert
+        return replace(bert, vocabulary=self.tokenizer)

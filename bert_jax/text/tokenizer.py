@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import processors
 
-from bert_jax.text.tokenizer_files import read_tokenizer, require_working, vocabulary_lines, write_tokenizer
+from bert_jax.text.tokenizer_files import VOCABULARY, read_tokenizer, require_working, vocabulary_lines, write_tokenizer
 from bert_jax.text.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, text_batches, train_wordpiece
 
 if TYPE_CHECKING:
@@ -83,9 +83,10 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Tokenizer, split_special_tokens=self.split_special_tokens), (self.backend, self.max_length)
 
-    def with_backend(self, backend: tokenizers.Tokenizer) -> Tokenizer:
-        """Returns a tokenizer with another backend and the same settings."""
-        return Tokenizer(backend, self.max_length, split_special_tokens=self.split_special_tokens)
+    def with_settings(self, backend: tokenizers.Tokenizer | None = None, **changes: Any) -> Tokenizer:
+        """Returns the tokenizer with another backend, or with changes to `max_length` or `split_special_tokens`."""
+        kept = {"max_length": self.max_length, "split_special_tokens": self.split_special_tokens}
+        return Tokenizer(self.backend if backend is None else backend, **{**kept, **changes})
 
     @property
     def vocab_size(self) -> int:
@@ -131,7 +132,7 @@ class Tokenizer:
         """
         path = Path(source)
         if path.is_dir():
-            found = [path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).is_file()]
+            found = [path / name for name in VOCABULARY if (path / name).is_file()]
             if not found:
                 raise FileNotFoundError(f"{path} has neither tokenizer.json nor vocab.txt")
             path = found[0]

@@ -17,6 +17,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 from bert_jax.text.tokenizer_settings import CONFIG, Added, TokenizerSettings, read_settings
 from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
 
+VOCABULARY = ("tokenizer.json", "vocab.txt")  # the first that is there is read
 PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
