@@ -20,6 +20,16 @@ from typing import Any
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POSITIONS = ("absolute", "sinusoidal")
 DTYPES = ("float32", "bfloat16", "float64")
+SAME_ACTIVATION = {  # transformers' other names
+    "gelu_python": "gelu",
+    "gelu_accurate": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+}
+# Names that say how weights are stored, not what to compute in.
+STORED_DTYPES = ("float16", "auto")
+TORCH_MODULES = {"Identity": "linear.Identity", "Sigmoid": "activation.Sigmoid"}
+ACTIVATION_FNS = tuple(TORCH_MODULES)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
@@ -35,6 +45,8 @@ class BertConfig:
         label_names: the class names; `id2label` and `label2id` in `config.json`.
         null_threshold: for question answering with unanswerable questions: "no answer" is predicted if its score
             exceeds the best span's by more than this.
+        activation_fn: for one label, the function that makes a score of the logit: `Sigmoid`, or `Identity`;
+            sentence-transformers' cross-encoders name it. None: sigmoid, or none for regression.
         lora_rank: rank of the LoRA adapters on the encoder's kernels, see `functional.lora`; 0 = no adapters.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
 
@@ -62,6 +74,7 @@ class BertConfig:
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
     null_threshold: float | None = None
+    activation_fn: str | None = None
     lora_rank: int = 0
     lora_alpha: float = 16.0
     dtype: str = "float32"
@@ -76,6 +89,11 @@ class BertConfig:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
             )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range",
+                     "layer_norm_eps", "null_threshold", "lora_alpha"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{name} must be a number, got {value!r:.60}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value < 1.0:
@@ -84,7 +102,8 @@ class BertConfig:
             if not getattr(self, name) > 0:  # refuses NaN too
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
         for name, choices in (("hidden_act", ACTIVATIONS), ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
-                              ("problem_type", (None, *PROBLEM_TYPES))):  # fmt: skip
+                              ("problem_type", (None, *PROBLEM_TYPES)),
+                              ("activation_fn", (None, *ACTIVATION_FNS))):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {getattr(self, name)!r}")
         if self.null_threshold is not None and not -math.inf < self.null_threshold < math.inf:
@@ -94,6 +113,8 @@ class BertConfig:
                 "lora_rank must be an integer of at least 0 and lora_alpha above 0, "
                 f"got {self.lora_rank!r} and {self.lora_alpha!r}"
             )
+        if not isinstance(self.pad_token_id, int) or isinstance(self.pad_token_id, bool):
+            raise ValueError(f"pad_token_id must be an integer, got {self.pad_token_id!r:.60}")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
@@ -101,6 +122,10 @@ class BertConfig:
         for name in self.label_names or ():
             if not isinstance(name, str):
                 raise ValueError(f"label_names must be strings, got {name!r:.60}")
+        ids: dict[str, int] = {}
+        for index, name in enumerate(self.label_names or ()):
+            if ids.setdefault(name, index) != index:
+                raise ValueError(f"two labels are called {name!r:.60}: {ids[name]} and {index}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "BertConfig":
@@ -132,10 +157,17 @@ class BertConfig:
         chosen = {key: value for key, value in values.items() if key in known and value is not None}
         if "dtype" not in chosen and values.get("torch_dtype"):
             chosen["dtype"] = values["torch_dtype"]  # its name before transformers 5
-        if chosen.get("dtype") == "float16":
-            chosen["dtype"] = "float32"  # the dtype that the weights are stored in, not one to compute in
+        if isinstance(chosen.get("dtype"), str):
+            named = chosen["dtype"].removeprefix("torch.")
+            chosen["dtype"] = "float32" if named in STORED_DTYPES else named
+        if isinstance(chosen.get("hidden_act"), str):
+            chosen["hidden_act"] = SAME_ACTIVATION.get(chosen["hidden_act"], chosen["hidden_act"])
+        if function := _activation_fn(values):
+            chosen["activation_fn"] = function
         if values.get("id2label"):
             by_id = {int(index): name for index, name in values["id2label"].items()}  # {"10": "b", "2": "a"}
+            if sorted(by_id) != list(range(len(by_id))):
+                raise ValueError(f"id2label has {len(by_id)} labels, but not the ids 0 to {len(by_id) - 1}")
             names = (by_id[index] for index in sorted(by_id))  # sorted as numbers: a, b
             chosen["label_names"] = tuple(str(name) if isinstance(name, int | float) else name for name in names)
             chosen["num_labels"] = len(by_id)
@@ -150,6 +182,8 @@ class BertConfig:
             del values["null_threshold"]
         if not self.lora_rank:
             del values["lora_rank"], values["lora_alpha"]
+        if (function := values.pop("activation_fn")) is not None:
+            values["sentence_transformers"] = {"activation_fn": f"torch.nn.modules.{TORCH_MODULES[function]}"}
         values["id2label"] = {str(index): name for index, name in enumerate(names)}
         values["label2id"] = {name: index for index, name in enumerate(names)}
         return values
@@ -166,6 +200,19 @@ class BertConfig:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _activation_fn(values: Mapping[str, Any]) -> str | None:
+    """Returns the name of the activation function that sentence-transformers wrote to a `config.json`, or None.
+
+    Cross-encoders have one label; the function of other models is not read.
+    """
+    if values.get("num_labels", len(values.get("id2label") or ())) != 1:
+        return None
+    new = values.get("sentence_transformers")
+    path = new.get("activation_fn") if isinstance(new, dict) else None
+    path = path or values.get("sbert_ce_default_activation_function")  # before version 4
+    return str(path).rpartition(".")[2] if path else None
 
 
 PRESETS = {  # num_hidden_layers, hidden_size

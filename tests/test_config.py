@@ -70,3 +70,82 @@ def test_an_error_in_a_config_file_names_the_file(tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: "):
         BertConfig.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "same"),
+    [
+        ("hidden_act", "gelu_python", "gelu"),
+        ("hidden_act", "gelu_fast", "gelu_new"),
+        ("hidden_act", "gelu_pytorch_tanh", "gelu_new"),
+        ("hidden_act", "gelu_accurate", "gelu_new"),
+        ("torch_dtype", "torch.float16", "float32"),
+        ("torch_dtype", "torch.bfloat16", "bfloat16"),
+        ("torch_dtype", "auto", "float32"),
+        ("dtype", "torch.float32", "float32"),
+    ],
+)
+def test_equal_names_mean_the_same(name, value, same):
+    config = BertConfig.from_dict({name: value})
+    assert getattr(config, name.removeprefix("torch_")) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_norm_eps": "1e-12"}, "layer_norm_eps must be a number, got '1e-12'"),
+        ({"hidden_dropout_prob": "0.1"}, "hidden_dropout_prob must be a number, got '0.1'"),
+        ({"initializer_range": True}, "initializer_range must be a number, got True"),
+        ({"hidden_size": "768"}, "hidden_size must be a positive integer, got '768'"),
+        ({"pad_token_id": "0"}, "pad_token_id must be an integer, got '0'"),
+        ({"null_threshold": "0"}, "null_threshold must be a number, got '0'"),
+    ],
+)
+def test_a_number_that_is_a_text_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        BertConfig.from_dict(changes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"0": "bad", "1": "good", "2": "bad"}, "two labels are called 'bad': 0 and 2"),
+        ({"0": 1, "1": "1"}, "two labels are called '1': 0 and 1"),
+        ({"1": "bad", "2": "good"}, "id2label has 2 labels, but not the ids 0 to 1"),
+        ({"0": "bad", "00": "good"}, "id2label has 2 labels, but not the ids 0 to 1|two labels|0 to 0"),
+    ],
+)
+def test_labels_that_would_be_mixed_up_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        BertConfig.from_dict({"id2label": labels})
+
+
+def test_label_names_are_different():
+    with pytest.raises(ValueError, match="two labels are called 'a': 1 and 2"):
+        BertConfig(num_labels=3, label_names=("b", "a", "a"))
+
+
+SIGMOID = "torch.nn.modules.activation.Sigmoid"
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize(
+    ("values", "function"),
+    [
+        ({"sentence_transformers": {"activation_fn": IDENTITY, "version": "6.0"}}, "Identity"),
+        ({"sentence_transformers": {"activation_fn": SIGMOID}}, "Sigmoid"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, "Identity"),
+        ({"sbert_ce_default_activation_function": None, "sentence_transformers": {"version": "6.0"}}, None),
+    ],
+)
+def test_the_activation_of_a_cross_encoder_is_read_and_written(values, function):
+    config = BertConfig.from_dict({"id2label": {"0": "LABEL_0"}, **values})
+    assert config.activation_fn == function
+    assert BertConfig.from_dict(config.to_dict()) == config
+    assert adapt_config(config, models.BertForSequenceClassification, num_labels=3).activation_fn is None
+    assert BertConfig.from_dict({"id2label": {"0": "a", "1": "b"}, **values}).activation_fn is None
+
+
+def test_another_activation_of_a_cross_encoder_is_refused():
+    with pytest.raises(ValueError, match="activation_fn must be one of None, Identity, Sigmoid; got 'GELU'"):
+        BertConfig.from_dict({"num_labels": 1, "sentence_transformers": {"activation_fn": "torch.nn.GELU"}})

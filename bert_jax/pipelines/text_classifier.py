@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.metrics.classification import sigmoid, softmax
+from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
@@ -24,7 +24,8 @@ class TextClassifier(Pipeline):
     of all labels with their scores, best first. `top=n` returns the n best in a list, `top=None` all, `top=1` the best.
 
     A score is a softmax over the labels; a sigmoid for `multi_label_classification` or a single label; the value itself
-    for regression. The scores of a long text are the mean over its windows, weighted by their tokens.
+    for regression. A cross-encoder has its own function for its label (`activation_fn` in its config). The scores of a
+    long text are the mean over its windows, weighted by their tokens.
     """
 
     models = ("BertForSequenceClassification",)
@@ -44,17 +45,8 @@ class TextClassifier(Pipeline):
     def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
         top = options["top"]
         tokens = [window.stop - window.start + 1 for window in document.windows]
-        scores = np.average(self.scores(np.concatenate(results)), axis=0, weights=tokens)
+        scores = np.average(label_scores(np.concatenate(results), self.bert.config), axis=0, weights=tokens)
         best = np.argsort(-scores, kind="stable")[:top]
         names = self.bert.config.label_names or [f"LABEL_{label}" for label in range(len(scores))]
         answers = [{"label": names[label], "score": float(scores[label])} for label in best]
         return answers[0] if top == 1 else answers
-
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Returns the scores of logits [..., C]."""
-        config = self.bert.config
-        if config.problem_type == "regression":
-            return logits
-        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-            return sigmoid(logits)
-        return softmax(logits)

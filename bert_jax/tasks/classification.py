@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from bert_jax.config import BertConfig
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_texts
 from bert_jax.data.readers.examples import TextExample
@@ -18,6 +19,7 @@ from bert_jax.data.readers.glue import GlueTask, glue_task, read_glue
 from bert_jax.data.readers.labels import label_names
 from bert_jax.data.readers.movie_reviews import labelled_reviews
 from bert_jax.data.readers.texts import TextColumns, read_texts
+from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Bert, BertForSequenceClassification
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, Unused
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
@@ -165,7 +167,10 @@ class ClassificationData(TaskData):
                 names = found.classes or ()
         if problem is REGRESSION:
             values = 1 if do == "train" else source.config.num_labels
-            return examples, Classification(problem.name, values=values, smoothing=self.label_smoothing)
+            trained = None if do == "train" else source.config
+            return examples, Classification(
+                problem.name, values=values, smoothing=self.label_smoothing, trained=trained
+            )
         return examples, Classification(problem.name, names, smoothing=self.label_smoothing)
 
     def _problem_of(self, source: ModelSource) -> Problem:
@@ -187,6 +192,7 @@ class Classification(Task):
         values: the number of scores per example, for regression.
         best_by: the metric that selects the best model; empty = that of the problem.
         smoothing: of labels, see `bert_jax.functional.losses.cross_entropy`.
+        trained: for regression without training, the model's config, which says what its logits mean.
     """
 
     problem_type: str
@@ -194,6 +200,7 @@ class Classification(Task):
     values: int = 1
     best_by: str = ""
     smoothing: float = 0.0
+    trained: BertConfig | None = None
 
     model: ClassVar[type[Bert]] = BertForSequenceClassification
 
@@ -262,7 +269,8 @@ class Classification(Task):
         return objectives.classification(model, problem_type=self.problem_type, smoothing=smoothing)
 
     def decode(self, split: Split, logits: Logits) -> np.ndarray:
-        return logits["logits"]
+        found = logits["logits"]
+        return found if self.trained is None else label_scores(found, self.trained)
 
     def compute_metrics(self, split: Split, decoded: np.ndarray) -> dict[str, float]:
         return self.problem.compute_metrics(decoded, split.labels)
