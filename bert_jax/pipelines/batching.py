@@ -94,6 +94,9 @@ class Batcher:
         self.budget = batch_tokens or TOKEN_BUDGETS.get(jax.default_backend(), TOKEN_BUDGET)
         self.compiled: dict[Hashable, CompilationCounter] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"compiled": {}}  # compiled programs cannot be pickled
+
     @property
     def compilations(self) -> Counter[tuple[int, ...]]:
         """The number of compilations by shape (B, T)."""

@@ -18,6 +18,7 @@ from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.text.tokenizer import valid_text
 
 MAX_OUTPUT = 1 << 22  # tokens: every answer contains the whole text
+FEWEST = 8  # answers computed for a [MASK], and targets; then 64, 512, ...: a few programs serve every call
 
 
 class FillMask(Pipeline):
@@ -39,6 +40,7 @@ class FillMask(Pipeline):
     """
 
     models = ("BertForMaskedLM", "BertForPreTraining")
+    special = ("[MASK]",)
 
     def sequences(self, document: Document) -> list[Encoded]:
         found = []
@@ -64,11 +66,16 @@ class FillMask(Pipeline):
         if options["top"] < 1:
             raise ValueError(f"`top` must be at least 1, got {options['top']}")
         targets = options["targets"]
-        choices = self.bert.config.vocab_size if targets is None else len(self.target_ids(targets))
-        return {"top": min(options["top"], choices)}
+        vocabulary = self.bert.config.vocab_size
+        if targets is None:
+            return {"top": min(round_up(options["top"]), vocabulary)}
+        return {"top": round_up(min(options["top"], len(self.target_ids(targets))))}
 
     def arrays(self, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {} if options["targets"] is None else {"targets": self.target_ids(options["targets"])}
+        if options["targets"] is None:
+            return {}
+        ids = self.target_ids(options["targets"])
+        return {"targets": np.pad(ids, (0, round_up(len(ids)) - len(ids)), constant_values=-1)}
 
     def target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
         """Returns the token ids of words, each once, int32."""
@@ -91,13 +98,13 @@ class FillMask(Pipeline):
         return np.array(list(dict.fromkeys(found)), np.int32)
 
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> Any:
-        """Returns the probabilities of the best tokens, and the tokens, [B, P, top] each."""
+        """Returns the probabilities of the best tokens, and the tokens, [B, P, top] each; -1 is no token."""
         top = options["top"]
         targets = options.get("targets")
         scores = jax.nn.softmax(outputs.prediction_logits.astype(jnp.float32), axis=-1)
         if targets is None:
             return jax.lax.top_k(scores, top)
-        scores, best = jax.lax.top_k(scores[:, :, targets], top)
+        scores, best = jax.lax.top_k(jnp.where(targets < 0, -1.0, scores[:, :, targets]), top)
         return scores, targets[best]
 
     def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> Any:
@@ -105,7 +112,8 @@ class FillMask(Pipeline):
         for (window, masks), (scores, tokens) in zip(self.masked_windows(document), results, strict=True):
             for mask in masks:
                 at = 0 if len(masks) == 1 else document.position(window, mask)
-                found.append((mask, tokens[at].tolist(), scores[at].tolist()))
+                count = min(options["top"], int((tokens[at] >= 0).sum()))
+                found.append((mask, tokens[at, :count].tolist(), scores[at, :count].tolist()))
         filled = [self.filled(document, *each, alone=len(found) == 1) for each in found]
         return filled[0] if len(filled) == 1 else filled
 
@@ -126,3 +134,11 @@ class FillMask(Pipeline):
                 }
             )
         return answers
+
+
+def round_up(number: int) -> int:
+    """Returns the first of 8, 64, 512, ... that is not below the number."""
+    size = FEWEST
+    while size < number:
+        size *= FEWEST
+    return size
