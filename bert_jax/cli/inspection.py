@@ -10,7 +10,7 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.checkpoint_reader import CheckpointReader
 from bert_jax.interop.formats.weights import open_weights
-from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, parts_of
+from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, known_model, parts_of
 from bert_jax.interop.loading import CHECKPOINTS, locate
 from bert_jax.models import Bert
 
@@ -33,7 +33,7 @@ def inspect(source: str) -> dict[str, Any]:
             counts[tensor.location.part] = counts.get(tensor.location.part, 0) + math.prod(tensor.shape)
     return {
         "source": str(folder),
-        "model": named or architecture(detect_model(counts)),
+        "model": architecture(known_model(named) or detect_model(counts)),
         "config": config.to_dict(),
         "parameters": {**counts, "total": sum(counts.values())},
         "heads": [name for name, model in MODELS.items() if loads_as(model, config, counts)],

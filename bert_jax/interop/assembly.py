@@ -61,8 +61,9 @@ class TensorIndex(NamedTuple):
             if source.location.part in parts:
                 _check_shape_and_dtype(source, shapes.get(path), layer)
         for source in self.repeats:
-            if source.location.part in parts:
-                _check_repeat(source, self.slots[source.location.path, None])
+            original = self.slots[source.location.path, None]
+            if source.location.part in parts and source.tensor is not original.tensor:  # not an alias of it
+                _check_repeat(source, original)
         return unflatten({path: self._to_device(path, shape, DTYPES[dtype]) for path, shape in shapes.items()})
 
     def _to_device(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -75,11 +76,11 @@ class TensorIndex(NamedTuple):
     def _read(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Reads a leaf, layer by layer."""
         leaf = np.empty(shape, dtype)
-        if is_stacked(path):
-            for layer in range(shape[0]):
-                leaf[layer] = self.slots[path, layer].read()
-        else:
-            leaf[...] = self.slots[path, None].read()
+        for layer in range(shape[0]) if is_stacked(path) else (None,):
+            source = self.slots[path, layer]
+            part = leaf if layer is None else leaf[layer]
+            part[...] = source.read()
+            require_finite(source.name, part)
         return leaf
 
 
@@ -163,6 +164,14 @@ def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None 
             tensor = tensor.T if path.endswith("/kernel") else tensor
             tensors[hf_name(path, layer, prefix=prefix)] = np.ascontiguousarray(tensor, stored)
     return tensors
+
+
+def require_finite(name: str, array: np.ndarray) -> None:
+    """Raises ValueError if an array has NaN or infinite values: every output of such a model would be NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(array.sum(dtype=np.float32 if array.itemsize < 8 else None))  # without a copy
+    if not finite and (count := array.size - int(np.isfinite(array.astype(np.float64)).sum())):
+        raise ValueError(f"{name} has NaN or infinite values: {count:,} of {array.size:,}")
 
 
 def list_names(names: Iterable[str]) -> str:

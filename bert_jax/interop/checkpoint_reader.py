@@ -1,19 +1,22 @@
 """Reads the parameters from a run's Orbax checkpoint, without the optimizer's state."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from bert_jax.interop.assembly import require_finite
 from bert_jax.interop.names import flatten, unflatten
 from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.manifests import check_manifest, checkpoint_files
 from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 
+ATTEMPTS = 10  # to read the newest checkpoint of a run that is saving
 MAX_EXPANSION = 100  # bytes of memory per byte of file; trained parameters hardly compress, zeros do
 
 
@@ -69,7 +72,10 @@ class CheckpointReader:
         restore_args = ocp.checkpoint_utils.construct_restore_args(target)
         state = ocp.args.PyTreeRestore(target, restore_args=restore_args, partial_restore=True)
         with self._manager() as manager:
-            return manager.restore(self.step, args=ocp.args.Composite(state=state))["state"]["params"]
+            params = manager.restore(self.step, args=ocp.args.Composite(state=state))["state"]["params"]
+        for path, leaf in flatten(params):
+            require_finite(path, np.asarray(leaf))
+        return params
 
     @contextmanager
     def _manager(self) -> Iterator[ocp.CheckpointManager]:
@@ -88,3 +94,19 @@ class CheckpointReader:
             reason = f"{error!r:.200}"
             release_frames(error)
         raise ValueError(f"step {self.step} is not a checkpoint of a run ({reason})")
+
+
+def read_newest(folder: Path, read: Callable[[CheckpointReader], Any]) -> Any:
+    """Returns what `read` returns for the newest checkpoint of a run, which may go on meanwhile.
+
+    The run deletes old checkpoints. One that cannot be read although there is a newer one was deleted while it was
+    read, so the newer one is read instead.
+    """
+    for _ in range(ATTEMPTS):
+        step = newest_step(folder)
+        try:
+            return read(CheckpointReader(folder, step))
+        except (OSError, ValueError):
+            if newest_step(folder) == step:
+                raise
+    return read(CheckpointReader(folder))

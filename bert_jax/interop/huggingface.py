@@ -25,7 +25,7 @@ from bert_jax.models import Bert
 
 
 def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
-    """Returns the config in config.json, and the name of the model if there is one.
+    """Returns the config in config.json, and the name of the model's class if there is one.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -38,7 +38,9 @@ def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
         if all(name == f"LABEL_{index}" for index, name in enumerate(config.label_names or ())):
             config = replace(config, label_names=None)  # transformers writes these where there are no names
         architectures = values.get("architectures")
-        return config, str(architectures[0]) if architectures else None
+        if architectures and not isinstance(architectures[0], str):
+            raise ValueError(f"there is no model {str(architectures[0])!r:.200}")
+        return config, architectures[0] if architectures else None
 
 
 def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, dtype: str | None = None) -> None:

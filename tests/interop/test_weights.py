@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import msgpack
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
+from small_checkpoints import assert_same_bits
 from weight_files import (
     EXPECTATIONS,
     FLOATS,
@@ -21,6 +23,7 @@ from weight_files import (
     write_safetensors,
 )
 
+import bert_jax
 from bert_jax.interop.formats.weights import open_weights
 
 # Contents
@@ -109,3 +112,50 @@ def test_a_tensor_in_two_shards_is_named(tmp_path):
     write_shards(tmp_path)
     save_file({"brain": WRITTEN["brain"], "plain": WRITTEN["plain"]}, tmp_path / "part-2.safetensors")
     assert "part-2.safetensors: plain is also in another shard" in refusal(tmp_path)
+
+
+# Aliases
+
+
+EMBEDDING = "bert.embeddings.word_embeddings.weight"
+DECODER = "cls.predictions.decoder.weight"
+
+
+def alias(folder, *, kept, removed):
+    """Stores a tensor of a model once, under the other name, with a note on its first name."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors[kept] = tensors.pop(removed)
+    save_file(tensors, path, metadata={"format": "pt", removed: kept, "note": "nothing"})
+
+
+@pytest.mark.parametrize(
+    ("kept", "removed"), [(DECODER, EMBEDDING), ("cls.predictions.decoder.bias", "cls.predictions.bias")]
+)
+def test_a_tensor_that_the_metadata_names_is_found(kept, removed, folder):
+    want = bert_jax.load(folder).params
+    alias(folder, kept=kept, removed=removed)
+    assert {kept, removed} <= open_weights(folder).keys()
+    assert "note" not in open_weights(folder)
+    assert_same_bits(bert_jax.load(folder).params, want)
+
+
+def test_layers_that_share_their_weights_are_found(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    layers = {name: name.replace("layer.1.", "layer.0.") for name in tensors if "layer.1." in name}
+    save_file({name: array for name, array in tensors.items() if name not in layers}, path, metadata=layers)
+    for kernel in jax.tree.leaves(bert_jax.load(folder).params["encoder"]):
+        np.testing.assert_array_equal(kernel[0], kernel[1])
+
+
+def test_an_alias_in_a_shard_may_name_a_tensor_of_another(folder):
+    want = bert_jax.load(folder).params
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    moved = {DECODER: tensors.pop(EMBEDDING)}
+    save_file(tensors, folder / "a.safetensors", metadata={EMBEDDING: DECODER})
+    save_file(moved, folder / "b.safetensors", metadata={"format": "pt"})
+    index = {"weight_map": dict.fromkeys(tensors, "a.safetensors") | {DECODER: "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_same_bits(bert_jax.load(folder).params, want)

@@ -60,6 +60,14 @@ def open_safetensors(path: Path) -> Tensors:
         raise ValueError(f"not a complete safetensors file ({error})") from None
 
 
+def read_aliases(path: Path) -> dict[str, str]:
+    """Returns the names of tensors that a safetensors file does not repeat, because another tensor is the same one.
+
+    They are in its metadata, beside other notes: {"cls.predictions.decoder.weight": the name of the embedding}.
+    """
+    return safe_open(path, framework="np").metadata() or {}
+
+
 def _tensor_from_slice(file: Any, name: str) -> Tensor:
     view = file.get_slice(name)
     dtype = view.get_dtype()

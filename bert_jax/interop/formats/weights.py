@@ -4,13 +4,13 @@ Opening a file never runs anything in it. Every error is one line that starts wi
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bert_jax.interop.formats.flax import open_msgpack
-from bert_jax.interop.formats.tensors import Tensors, open_safetensors
+from bert_jax.interop.formats.tensors import Tensors, open_safetensors, read_aliases
 from bert_jax.interop.formats.torch import open_torch
 from bert_jax.messages import first_line
 
@@ -35,9 +35,10 @@ def open_weights(folder: str | Path) -> Tensors:
     folder = Path(folder)
     for name, reader in READERS.items():
         if (folder / name).is_file():
-            return _open_file(folder / name, reader)
-        if (folder / (name + INDEX)).is_file():
-            return _open_shards(folder / (name + INDEX), reader)
+            return _with_aliases(_open_file(folder / name, reader), [folder / name])
+        index = folder / (name + INDEX)
+        if index.is_file():
+            return _with_aliases(_open_shards(index, reader), [folder / shard for shard in shard_names(index)])
     raise FileNotFoundError(f"{folder} has no weights: expected one of {', '.join(READERS)}, or its shards")
 
 
@@ -54,6 +55,14 @@ def _open_shards(index: Path, reader: Callable[[Path], Tensors]) -> Tensors:
         tensors |= shard
     if different := tensors.keys() ^ read_json(index)["weight_map"].keys():
         raise ValueError(f"{index}: {min(different)} is in the index or in its shards, not in both")
+    return tensors
+
+
+def _with_aliases(tensors: Tensors, files: Iterable[Path]) -> Tensors:
+    """Returns the tensors also under the names that the metadata of safetensors files gives them."""
+    for file in files:
+        aliases = read_aliases(file) if file.suffix == ".safetensors" else {}
+        tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors and alias not in tensors}
     return tensors
 
 
@@ -81,18 +90,22 @@ def _open_file(path: Path, reader: Callable[[Path], Tensors]) -> Tensors:
         return reader(path)
 
 
-def read_json(path: str | Path, kind: type = dict) -> Any:
+def read_json(path: str | Path, kind: type = dict, *, content: bytes | None = None) -> Any:
     """Reads a file with one JSON object, or with `kind=list` a list.
+
+    Args:
+        content: of the file, if it has been read already.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: it contains something else.
     """
     path = Path(path)
-    if path.stat().st_size > JSON_LIMIT:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, at most {JSON_LIMIT} are allowed")
+    size = path.stat().st_size if content is None else len(content)
+    if size > JSON_LIMIT:
+        raise ValueError(f"{path}: {size} bytes, at most {JSON_LIMIT} are allowed")
     with name_file_in_errors(path, RecursionError):
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads((path.read_bytes() if content is None else content).decode())
     if not isinstance(values, kind):
         raise ValueError(f"{path}: expected a JSON {JSON_TYPE_NAMES[kind]}, got {type(values).__name__}")
     return values
