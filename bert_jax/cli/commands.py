@@ -184,11 +184,16 @@ class Embed(Command):
     """Pooling over the tokens. Default: that of a sentence-transformers folder, otherwise mean."""
     normalize: bool | None = None
     """Scale vectors to length 1. Default: as in a sentence-transformers folder, otherwise True."""
+    prompt_name: str | None = None
+    """Name of a prompt of a sentence-transformers folder. Default: the folder's default prompt."""
 
     def pipeline(self, **options: Any) -> Any:
         from bert_jax.pipelines import Embedder
 
         return Embedder.load(self.model, pooling=self.pooling, normalize=self.normalize, **options)
+
+    def options(self) -> dict[str, Any]:
+        return {} if self.prompt_name is None else {"prompt_name": self.prompt_name}
 
     def lines(self, output: Any, number: int) -> list[str]:
         return ["\t".join(f"{value:.8g}" for value in output.tolist())]
@@ -255,11 +260,15 @@ class Convert:
     """Model class to write, such as BertForMaskedLM or BertModel; default: that of the source."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """dtype of the weights in the file; default: float32."""
+    overwrite: bool = False
+    """Replace the model in FOLDER."""
 
     def run(self) -> None:
         from bert_jax.interop.heads import architecture
-        from bert_jax.interop.loading import load
+        from bert_jax.interop.loading import find_model, load
 
+        if not self.overwrite and (existing := find_model(self.destination)):
+            raise ValueError(f"{existing} is there already: choose another folder, or set `overwrite`")
         bert = load(self.source, head=self.head)
         bert.save_pretrained(self.destination, dtype=self.dtype)
         print(f"{architecture(type(bert.model))} in {self.destination}")

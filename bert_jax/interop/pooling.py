@@ -1,48 +1,136 @@
-"""How a sentence-transformers folder pools token vectors into one vector per text: `modules.json` and what it names.
+"""What a sentence-transformers folder says about the vector of a text: pooling, length, prompts.
+
+The files are `modules.json`, which lists modules in folders of their own, and two more beside it. They are kept with a
+model and written back with it.
 
 References: Reimers, Gurevych, Sentence-BERT, 2019, section 3.
 """
 
 import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from bert_jax.interop.formats.weights import name_file_in_errors, read_json
+from bert_jax.interop.formats.weights import JSON_LIMIT, name_file_in_errors, read_json
 
-POOLING_FILES = ("modules.json", "1_Pooling/config.json")
+MODULES = "modules.json"
+LENGTHS = "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
+SENTENCE_FILES = (MODULES, "1_Pooling/config.json", LENGTHS, PROMPTS)
+FOLDERS = "[0-9]_*/config.json"  # the folders of modules, such as 1_Pooling
 SUPPORTED = {"Transformer", "Pooling", "Normalize"}
 OLD_KEY = re.compile("pooling_mode_(.*?)(_tokens?)?")  # one key per mode, before sentence-transformers 5.2
 
 
-class PoolingConfig(NamedTuple):
-    """How to pool: `mean`, `cls`, `max` or another mode; and whether to normalize the result to length 1."""
+@dataclass(frozen=True)
+class SentenceSettings:
+    """How a text becomes a vector.
+
+    Attributes:
+        mode: `mean`, `cls`, `max` or another mode of pooling.
+        normalize: whether the result is scaled to length 1.
+        include_prompt: whether the tokens of a prompt are pooled.
+        max_length: tokens to which a text is truncated; None: those of the tokenizer or the model.
+        lowercase: whether a text is lowercased before the tokenizer reads it.
+        prompts: texts in front of each text, by name.
+        default_prompt: the name of the prompt that is used if none is named.
+    """
 
     mode: str
     normalize: bool
+    include_prompt: bool = True
+    max_length: int | None = None
+    lowercase: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
 
 
-def read_pooling(folder: str | Path) -> PoolingConfig | None:
-    """Returns the pooling of a folder; None if it has no modules.json.
+@dataclass(frozen=True)
+class SentenceFiles:
+    """The files of a sentence-transformers folder, except those of the model and its tokenizer.
 
-    Raises:
-        ValueError: broken files, or modules that are not supported.
+    Attributes:
+        folder: where they were read.
+        contents: the bytes of each file, by its path in the folder.
     """
-    path = Path(folder) / POOLING_FILES[0]
-    if not path.is_file():
+
+    folder: Path
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, folder: Path) -> "SentenceFiles | None":
+        """Reads the files; None if the folder has no modules.json."""
+        if not (folder / MODULES).is_file():
+            return None
+        files = [folder / name for name in (MODULES, LENGTHS, PROMPTS)] + sorted(folder.glob(FOLDERS))
+        small = [file for file in files if file.is_file() and file.stat().st_size <= JSON_LIMIT]
+        return cls(folder, {file.relative_to(folder).as_posix(): file.read_bytes() for file in small})
+
+    def write(self, folder: Path) -> None:
+        """Writes the files; none, with a warning, if the model has modules that are not supported."""
+        if unsupported := self.unsupported():
+            warnings.warn(f"{folder}: {MODULES} is not written: {unsupported}", stacklevel=3)
+            return
+        for name, content in self.contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+
+    def unsupported(self) -> str | None:
+        """Returns what is not supported, or None."""
+        if unknown := self.modules().keys() - SUPPORTED:
+            return f"the module {min(unknown)!r:.80} is not supported, only {', '.join(sorted(SUPPORTED))}"
         return None
-    with name_file_in_errors(path, TypeError, LookupError):
-        # [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}, ...] -> {"Pooling": "1_Pooling", ...}
-        modules = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in read_json(path, list)}
-        if unknown := modules.keys() - SUPPORTED:
-            raise ValueError(f"the module {min(unknown)!r:.80} is not supported, only {', '.join(sorted(SUPPORTED))}")
-        if "Pooling" not in modules:
-            raise ValueError("there is no Pooling module")
-    return PoolingConfig(_read_mode(path.parent / modules["Pooling"] / "config.json"), "Normalize" in modules)
+
+    def modules(self) -> dict[str, str]:
+        """Returns the folder of each module: {"Pooling": "1_Pooling", ...}.
+
+        Raises:
+            ValueError: a broken modules.json.
+        """
+        with name_file_in_errors(self.folder / MODULES, TypeError, LookupError):
+            modules = self._json(MODULES, list)
+            return {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
+
+    def settings(self) -> SentenceSettings:
+        """Returns what the files say.
+
+        Raises:
+            ValueError: broken files, or modules that are not supported.
+        """
+        modules = self.modules()
+        with name_file_in_errors(self.folder / MODULES, TypeError, LookupError):
+            if unsupported := self.unsupported():
+                raise ValueError(unsupported)
+            if "Pooling" not in modules:
+                raise ValueError("there is no Pooling module")
+            pooling = self._json(f"{modules['Pooling']}/config.json")
+        lengths = self._json(LENGTHS) if LENGTHS in self.contents else {}
+        said = self._json(PROMPTS) if PROMPTS in self.contents else {}
+        length = lengths.get("max_seq_length")
+        prompts = said.get("prompts") or {}
+        default = said.get("default_prompt_name")
+        if not isinstance(prompts, dict) or (default is not None and default not in prompts):
+            raise ValueError(f"{self.folder / PROMPTS}: there is no prompt {default!r:.80} in {prompts!r:.80}")
+        return SentenceSettings(
+            mode=_mode(pooling),
+            normalize="Normalize" in modules,
+            include_prompt=pooling.get("include_prompt") is not False,
+            max_length=length if type(length) is int and length > 0 else None,
+            lowercase=lengths.get("do_lower_case") is True,
+            prompts={str(name): str(prompt or "") for name, prompt in prompts.items()},
+            default_prompt=default,
+        )
+
+    def _json(self, name: str, kind: type = dict) -> Any:
+        if name not in self.contents:
+            raise ValueError(f"{name!r:.80} is missing")
+        return read_json(self.folder / name, kind, content=self.contents[name])
 
 
-def _read_mode(path: Path) -> str:
+def _mode(values: Mapping[str, Any]) -> str:
     """Returns the mode of a pooling module; several modes are joined by +."""
-    values = read_json(path)
     if "pooling_mode" in values:
         modes = values["pooling_mode"]
         return modes if isinstance(modes, str) else "+".join(map(str, modes if isinstance(modes, list) else [modes]))

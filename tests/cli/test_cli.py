@@ -407,6 +407,26 @@ def test_convert_writes_the_same_model(folders, run, tmp_path):
     assert (tmp_path / "half/model.safetensors").stat().st_size < (tmp_path / "model/model.safetensors").stat().st_size
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin", "vocab.txt"])
+def test_convert_replaces_a_model_only_where_that_is_asked_for(name, folders, ended, run, tmp_path):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    code, _, error = ended("convert", folders["tag"], str(folder), stdin=b"")
+    assert code == 1
+    assert f"{folder / name} is there already: choose another folder, or set --overwrite" in error
+    assert (folder / name).read_text() == "precious"
+    assert [path.name for path in folder.iterdir()] == [name]
+    run("convert", folders["tag"], str(folder), "--overwrite")
+    assert bert_jax.load(folder).config == bert_jax.load(folders["tag"]).config
+
+
+def test_convert_keeps_files_that_are_no_model(folders, run, tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    run("convert", folders["tag"], str(tmp_path))
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
 def test_inspect_counts_parameters(folders, run):
     (line,) = run("inspect", folders["classify"], "--json")
     found, bert = json.loads(line), bert_jax.load(folders["classify"])

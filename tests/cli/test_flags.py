@@ -26,8 +26,8 @@ FINETUNING = """
     label_names label_separator label_smoothing layer_decay lead_column learning_rate log_every lora_alpha lora_rank
     max_answer_length max_length max_question_length mistakes model n_best null_threshold on_nan optimizer output
     overlap overwrite pack pair_column parallel patience problem_type quiet random_bits remat resume schedule seed seeds
-    stride sweep sweep_batch_sizes sweep_epochs sweep_learning_rates tag_column tensor text_column train train_split
-    version_2 warmup_share weight_decay word_column
+    special_tokens stride sweep sweep_batch_sizes sweep_epochs sweep_learning_rates tag_column tensor text_column train
+    train_split version_2 warmup_share weight_decay word_column
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 import small_pipelines as small
 from torch_extra import of_torch_extra
 
-from bert_jax.interop.pooling import read_pooling
+import bert_jax
 from bert_jax.pipelines import Embedder
 
 TOLERANCE = 1e-5
@@ -91,7 +91,7 @@ def test_arguments_override_the_pooling_of_a_folder(write):
 
 def test_the_default_pooling_is_the_mean(tmp_path):
     small.bert("Bert").save_pretrained(tmp_path)
-    assert read_pooling(tmp_path) is None
+    assert bert_jax.load(tmp_path).sentence is None
     embed = Embedder.load(tmp_path)
     assert (embed.pooling, embed.normalize) == ("mean", True)
 
@@ -159,3 +159,103 @@ def test_vectors_equal_those_of_sentence_transformers():
     np.testing.assert_allclose(got, want, atol=TOLERANCE)
     np.testing.assert_allclose(got @ got.T, want @ want.T, atol=TOLERANCE)
     assert (np.argsort(got @ got[0]) == np.argsort(want @ want[0])).all()
+
+
+# The other files of a sentence-transformers folder
+
+
+def make_folder(path, *, pooling="cls", normalize=True, lengths=None, prompts=None, include_prompt=True):
+    """A folder as sentence-transformers writes it."""
+    small.bert("Bert").save_pretrained(path)
+    kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalize
+    modules = [
+        {"idx": n, "name": str(n), "path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    pooled = {"word_embedding_dimension": 12, f"pooling_mode_{pooling}_tokens": True, "include_prompt": include_prompt}
+    if pooling == "cls":
+        pooled["pooling_mode_cls_token"] = pooled.pop("pooling_mode_cls_tokens")
+    files = {"modules.json": modules, "1_Pooling/config.json": pooled}
+    files["sentence_bert_config.json"] = lengths or {"max_seq_length": 23, "do_lower_case": False}
+    files["config_sentence_transformers.json"] = prompts or {"prompts": {}, "default_prompt_name": None}
+    for name, content in files.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(json.dumps(content, indent=1))
+    return files
+
+
+PROMPTS = {"prompts": {"query": "is that so ? ", "document": ""}, "default_prompt_name": "query"}
+
+
+def test_pooling_length_and_prompts_survive_loading_and_saving(tmp_path):
+    files = make_folder(tmp_path / "a", prompts=PROMPTS, lengths={"max_seq_length": 7})
+    bert_jax.load(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for name, content in files.items():
+        assert json.loads((tmp_path / "b" / name).read_text()) == content
+    first, second = Embedder.load(tmp_path / "a"), Embedder.load(tmp_path / "b")
+    assert (second.pooling, second.max_length) == ("cls", 7)
+    np.testing.assert_array_equal(first(TEXTS), second(TEXTS))
+    bert_jax.load(tmp_path / "a", head="BertForMaskedLM", new_head=True).save_pretrained(tmp_path / "c")
+    assert (tmp_path / "c/modules.json").exists()
+    classifier = bert_jax.load(tmp_path / "a", head="BertForSequenceClassification", new_head=True)
+    classifier.save_pretrained(tmp_path / "d")
+    assert not (tmp_path / "d/modules.json").exists()
+
+
+def test_an_embedder_of_a_loaded_model_has_its_settings(tmp_path):
+    make_folder(tmp_path, pooling="max", normalize=False)
+    embed = Embedder(bert_jax.load(tmp_path))
+    assert (embed.pooling, embed.normalize) == ("max", False)
+
+
+def test_prompts_are_put_in_front(tmp_path):
+    make_folder(tmp_path, prompts=PROMPTS)
+    embed, plain = Embedder.load(tmp_path), Embedder(small.bert("Bert"), pooling="cls")
+    np.testing.assert_allclose(embed("an owl"), plain("is that so ? an owl"), atol=TOLERANCE)
+    np.testing.assert_allclose(embed("an owl", prompt_name="document"), plain("an owl"), atol=TOLERANCE)
+    np.testing.assert_allclose(embed("an owl", prompt="it "), plain("it an owl"), atol=TOLERANCE)
+    with pytest.raises(ValueError, match="there is no prompt 'passage'; the model has query, document"):
+        embed("an owl", prompt_name="passage")
+    with pytest.raises(ValueError, match="texts\\[1\\]: a text must be a string, got int"):
+        embed(["an owl", 7])
+
+
+def test_a_prompt_that_is_not_pooled_is_refused(tmp_path):
+    make_folder(tmp_path, prompts=PROMPTS, include_prompt=False)
+    embed = Embedder.load(tmp_path)
+    assert embed("an owl", prompt_name="document").shape == (12,)
+    with pytest.raises(ValueError, match="include_prompt"):
+        embed("an owl")
+
+
+def test_long_texts_are_truncated_as_by_sentence_transformers(tmp_path):
+    make_folder(tmp_path, lengths={"max_seq_length": 9, "do_lower_case": False})
+    embed, plain = Embedder.load(tmp_path), Embedder(small.bert("Bert"), pooling="cls")
+    start = small.LONG.split()[:7]
+    np.testing.assert_allclose(embed(small.LONG), plain(" ".join(start)), atol=TOLERANCE)
+    windows = Embedder.load(tmp_path, truncate=False, overlap=2)
+    assert np.abs(windows(small.LONG) - embed(small.LONG)).max() > 10 * TOLERANCE
+
+
+def test_other_modules_are_refused_and_not_written(tmp_path):
+    make_folder(tmp_path / "a")
+    path = tmp_path / "a/modules.json"
+    path.write_text(path.read_text().replace("models.Normalize", "models.Dense"))
+    with pytest.raises(ValueError, match="the module 'Dense' is not supported"):
+        Embedder.load(tmp_path / "a")
+    with pytest.warns(UserWarning, match="modules.json is not written: the module 'Dense' is not supported"):
+        bert_jax.load(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert not (tmp_path / "b/modules.json").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_vectors_of_a_folder_equal_those_of_sentence_transformers(tmp_path):
+    library = of_torch_extra("sentence_transformers")
+    make_folder(tmp_path / "a", prompts=PROMPTS, lengths={"max_seq_length": 13, "do_lower_case": False})
+    bert_jax.load(tmp_path / "a").save_pretrained(tmp_path / "b")
+    theirs = library.SentenceTransformer(str(tmp_path / "b"), device="cpu")
+    embed = Embedder.load(tmp_path / "a")
+    texts = [*TEXTS, small.LONG]
+    np.testing.assert_allclose(embed(texts), theirs.encode(texts), atol=TOLERANCE)
+    want = theirs.encode(texts, prompt_name="document")
+    np.testing.assert_allclose(embed(texts, prompt_name="document"), want, atol=TOLERANCE)

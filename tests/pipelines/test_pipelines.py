@@ -1,7 +1,9 @@
 """A batch has the answers of its texts in order, a long text those of its windows, and transformers agrees."""
 
+import pickle
 import re
 from copy import copy
+from dataclasses import replace
 from itertools import count, islice, pairwise
 from weakref import WeakSet
 
@@ -293,7 +295,7 @@ def test_a_mask_in_a_long_text_is_answered_where_it_has_the_most_context():
 
 def documents(pipeline, text):
     found = []
-    list(pipeline.tagged_sequences([pipeline.pair(text)], found, []))
+    list(pipeline.keyed_sequences([pipeline.pair(text)], found, []))
     return found
 
 
@@ -483,3 +485,60 @@ def test_tagging_agrees_with_transformers(theirs, aggregation):
     pipeline = theirs("token-classification", ours.bert, aggregation_strategy=aggregation)
     for text in [*small.LINES, "Paris in 1923 !", "Somebody ~ hooted"]:
         assert_same(ours(text), [{**one, "score": float(one["score"])} for one in pipeline(text)])
+
+
+# Special tokens in texts
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classify", "an owl [SEP] it"),
+        ("classify", {"text": "an [CLS] owl", "text_pair": "it [PAD]"}),
+        ("embed", "an owl [MASK] it"),
+        ("answer", {"question": "who [MASK] ?", "context": "an owl [SEP] it flew"}),
+        ("fill", "the [MASK] [SEP] hooted [PAD]"),
+    ],
+)
+def test_special_tokens_typed_by_a_user_are_text(name, text):
+    def spelled(given):
+        if isinstance(given, dict):
+            return {key: spelled(one) for key, one in given.items()}
+        special = "(SEP|CLS|PAD)" if name == "fill" else "(SEP|CLS|PAD|MASK)"
+        return re.sub(rf"\[{special}\]", lambda match: f"[ {match[1].lower()} ]", given)
+
+    got, want = PIPELINES[name](text), PIPELINES[name](spelled(text))
+    assert text != spelled(text)
+    key = {"classify": "score", "answer": "score"}.get(name)
+    if name == "fill":
+        got, want = ([one["score"] for one in answers] for answers in (got, want))
+    assert_same(got[key] if key else got, want[key] if key else want)
+
+
+def test_a_text_needs_the_mask_itself():
+    with pytest.raises(ValueError, match=r"the text has no \[MASK\]"):
+        PIPELINES["fill"]("the [mask] hooted")
+
+
+def test_templates_may_contain_special_tokens():
+    bert = small.bert("BertForSequenceClassification", num_labels=3)
+    marked = TextClassifier(bert, special_tokens=True)
+    pair = TextClassifier(bert)({"text": "an owl", "text_pair": "it"})
+    inputs = bert.tokenizer(["an owl [SEP] it"])
+    logits = np.asarray(bert(**inputs).logits[0])
+    assert marked("an owl [SEP] it")["label"] == f"LABEL_{logits.argmax()}"
+    assert abs(marked("an owl [SEP] it")["score"] - TextClassifier(bert)("an owl [SEP] it")["score"]) > TOLERANCE
+    assert pair["label"].startswith("LABEL_")
+    setting = replace(bert, vocabulary=bert.tokenizer.with_settings(split_special_tokens=False))
+    assert_same(TextClassifier(setting)("an owl [SEP] it"), marked("an owl [SEP] it"))
+    assert_same(TextClassifier(setting, special_tokens=False)("an [SEP] owl"), TextClassifier(bert)("an [SEP] owl"))
+
+
+# Processes
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_called_pipeline_can_be_pickled(name):
+    pipeline, texts = PIPELINES[name], inputs(name)[:2]
+    want = pipeline(texts)
+    assert_same(pickle.loads(pickle.dumps(pipeline))(texts), want)

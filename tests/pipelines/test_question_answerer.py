@@ -17,7 +17,7 @@ ANSWERER = QuestionAnswerer(BERT, overlap=8)
 def logits_of_windows(context, answerer=ANSWERER):
     """The document, and the start and end logits of each of its windows, straight from the model."""
     documents = []
-    list(answerer.tagged_sequences([(QUESTION, context)], documents, []))
+    list(answerer.keyed_sequences([(QUESTION, context)], documents, []))
     (document,) = documents
     found = []
     for window in document.windows:

@@ -1,0 +1,165 @@
+"""A loaded model that is called on arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.interop import huggingface
+from bert_jax.interop.pooling import SentenceFiles
+from bert_jax.models import Bert, BertForMultipleChoice, Outputs
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.tokenizer_files import VOCABULARY
+from bert_jax.training.runs.manifests import CHECKPOINTS
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedBert:
+    """A model with its parameters and tokenizer; a call runs the jitted forward pass.
+
+    Attributes:
+        model: the Flax module.
+        params: the parameter tree.
+        vocabulary: the tokenizer, or None if the folder has none.
+        new_parts: the parts of the model that were newly initialized.
+        sentence: the other files of a sentence-transformers folder, or None.
+    """
+
+    model: Bert
+    params: Mapping[str, Any]
+    vocabulary: Tokenizer | None = None
+    new_parts: frozenset[str] = frozenset()
+    sentence: SentenceFiles | None = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        size = f"{config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}"
+        return f"<{type(self.model).__name__}: {size}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_forward"}  # a compiled program
+
+    @property
+    def config(self) -> BertConfig:
+        return self.model.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            ValueError: the model was loaded without one.
+        """
+        if self.vocabulary is None:
+            raise ValueError(f"the model's folder has no vocabulary: neither {' nor '.join(VOCABULARY)}")
+        return self.vocabulary
+
+    def __call__(
+        self,
+        input_ids: Any,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **inputs: Any,
+    ) -> Outputs:
+        """Runs the forward pass, without dropout; compiled once per shape.
+
+        Args:
+            input_ids: int [B, T]; [B, C, T] for multiple choice.
+            **inputs: the model's other inputs, as arrays or nested lists: `attention_mask`, `token_type_ids`,
+                `position_ids`, `masked_positions`, `cls_positions`.
+
+        Returns:
+            The model's named outputs, see `Bert.__call__`.
+
+        Raises:
+            ValueError: an array of a wrong shape, an id outside its table, or rows longer than the position table.
+        """
+        arrays = {"input_ids": input_ids} | {name: array for name, array in inputs.items() if array is not None}
+        shape = np.shape(input_ids)
+        axes = "[B, C, T]" if isinstance(self.model, BertForMultipleChoice) else "[B, T]"
+        if len(shape) != axes.count(",") + 1 or not shape[-1]:
+            found = f"shape {shape}" if shape else repr(input_ids)[:60]
+            raise ValueError(f"input_ids must be {axes} with T above 0, got {found}")
+        arrays = {name: self._validate(name, array, shape) for name, array in arrays.items()}
+        return self._forward(self.params, arrays, output_hidden_states, output_attentions)
+
+    @cached_property
+    def _forward(self) -> Any:
+        """The jitted forward pass."""
+
+        def forward(params, arrays, output_hidden_states, output_attentions):
+            return self.model.apply(
+                {"params": params},
+                **arrays,
+                output_hidden_states=output_hidden_states,
+                output_attentions=output_attentions,
+            )
+
+        return jax.jit(forward, static_argnums=(2, 3))
+
+    def _validate(self, name: str, array: Any, shape: tuple[int, ...]) -> Any:
+        """Returns `array` as int32 after checking that it fits `shape` and that its values are in range."""
+        values = np.asarray(array)
+        # masked_positions and cls_positions have the rows of input_ids and any length; the others its whole shape. An
+        # axis of size 1 broadcasts.
+        expected = (shape[0], *values.shape[-1:]) if name in ("masked_positions", "cls_positions") else shape
+        if values.ndim != len(expected) or any(
+            size not in (1, full) for size, full in zip(values.shape, expected, strict=True)
+        ):
+            raise ValueError(f"{name} has shape {values.shape}, input_ids has {shape}")
+        if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
+            raise ValueError(f"{name} must be integers, got {values.dtype}")
+        limits = {
+            "input_ids": self.config.vocab_size,
+            "token_type_ids": self.config.type_vocab_size,
+            "position_ids": self.config.max_position_embeddings,
+            "masked_positions": shape[-1],
+            "cls_positions": shape[-1],
+        }
+        # JAX clamps an index that is out of range, so without this check the result would be silently wrong.
+        limit = limits.get(name)
+        if limit and values.size and not (values.min() >= 0 and values.max() < limit):
+            worst = values.max() if values.max() >= limit else values.min()
+            raise ValueError(f"{name} must lie in [0, {limit}), got {worst}")
+        return jnp.asarray(values, jnp.int32)
+
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
+        """Writes config, weights and tokenizer in Hugging Face's layout, for transformers and for `load`.
+
+        The other files of a sentence-transformers folder are written back, unless the model classifies.
+
+        Args:
+            folder: created if missing; files of the same names are replaced.
+            dtype: of the weights in the file: float32, bfloat16 or float16; default: that of the parameters.
+
+        Raises:
+            FileExistsError: the folder is that of a run.
+        """
+        if (Path(folder) / CHECKPOINTS).exists():
+            raise FileExistsError(f"{folder} is the folder of a run: choose another one")
+        huggingface.write_model(folder, self.model, self.params, dtype=dtype)
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder)
+        if self.sentence is not None and not {"classifier", "span"}.intersection(self.model.heads):
+            self.sentence.write(Path(folder))
+
+    def export(self, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> None:
+        """Writes the forward pass and its weights as one file of StableHLO, which runs without this package.
+
+        Args:
+            path: the file; `bert_jax.interop.export` shows how to run it.
+            platforms: the JAX platforms to compile for.
+
+        Raises:
+            ValueError: a multiple-choice model, because its inputs are not [B, T].
+        """
+        from bert_jax.interop.export import export_model
+
+        export_model(path, self.model, self.params, platforms=platforms)
