@@ -68,13 +68,7 @@ class Passes(NamedTuple):
 
 
 def config(case: Case) -> BertConfig:
-    return BertConfig(
-        vocab_size=small.V,
-        hidden_size=small.D,
-        num_hidden_layers=small.L,
-        num_attention_heads=small.N,
-        intermediate_size=small.F,
-        max_position_embeddings=small.POSITIONS,
+    return small.config(
         type_vocab_size=small.TOKEN_TYPES,
         num_labels=1 if case.head == "BertForMultipleChoice" else small.C,
         hidden_act=case.hidden_act,

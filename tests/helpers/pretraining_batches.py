@@ -3,15 +3,8 @@
 import numpy as np
 import small_bert as small
 
-from bert_jax.config import BertConfig
-
 T, P = 11, 4
-CONFIG = BertConfig(
-    vocab_size=small.V,
-    hidden_size=small.D,
-    num_hidden_layers=small.L,
-    num_attention_heads=small.N,
-    intermediate_size=small.F,
+CONFIG = small.config(
     max_position_embeddings=T,
     hidden_act="gelu_new",
     initializer_range=0.2,

@@ -7,10 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.config import BertConfig
 from bert_jax.reference.attention import make_attention_mask
 
 B, T, D, N, H, F, V, P, S, L, C = 2, 7, 12, 3, 4, 20, 31, 5, 3, 2, 5
 POSITIONS, TOKEN_TYPES = 11, 2
+
+
+def config(**changes: Any) -> BertConfig:
+    """Returns the config of this BERT, changed."""
+    sizes: dict[str, Any] = {
+        "vocab_size": V,
+        "hidden_size": D,
+        "num_hidden_layers": L,
+        "num_attention_heads": N,
+        "intermediate_size": F,
+        "max_position_embeddings": POSITIONS,
+    }
+    return BertConfig(**sizes | changes)
 
 
 def dense_shapes(inputs, outputs, *stack):

@@ -10,13 +10,7 @@ from bert_jax.models.parameters import PARAMETERS
 
 PARTS = PARAMETERS.keys() - {"adapters"}  # adapters are merged into their kernels before a model is written
 
-CONFIG = BertConfig(
-    vocab_size=small.V,
-    hidden_size=small.D,
-    num_hidden_layers=small.L,
-    num_attention_heads=small.N,
-    intermediate_size=small.F,
-    max_position_embeddings=small.POSITIONS,
+CONFIG = small.config(
     num_labels=small.C,
 )
 

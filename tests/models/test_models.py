@@ -10,17 +10,10 @@ import small_bert as small
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 
 from bert_jax import models
-from bert_jax.config import BertConfig
 from bert_jax.interop.heads import init_parts
 from bert_jax.training.objectives import pretraining
 
-CONFIG = BertConfig(
-    vocab_size=small.V,
-    hidden_size=small.D,
-    num_hidden_layers=small.L,
-    num_attention_heads=small.N,
-    intermediate_size=small.F,
-    max_position_embeddings=small.POSITIONS,
+CONFIG = small.config(
     hidden_act="gelu_new",
 )
 EXACT = 1e-6

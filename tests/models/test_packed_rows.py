@@ -9,7 +9,6 @@ from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from token_stores import store_of
 
 from bert_jax import models
-from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.training.objectives import pretraining
@@ -17,12 +16,7 @@ from bert_jax.training.objectives import pretraining
 PAD, UNK, CLS, SEP, MASK = range(5)
 T, ROWS = 59, 5
 SETTINGS = BatchSettings(max_length=T, masked_share=0.3, short_probability=0.5, seed=3)
-CONFIG = BertConfig(
-    vocab_size=small.V,
-    hidden_size=small.D,
-    num_hidden_layers=small.L,
-    num_attention_heads=small.N,
-    intermediate_size=small.F,
+CONFIG = small.config(
     max_position_embeddings=T,
     initializer_range=0.2,
 )

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import small_bert
 from gradient_checks import assert_gradient_is_the_slope, assert_leaves_agree, every_element, random_directions
 from small_bert import (
     ATTENTION_MASK,
@@ -19,16 +20,12 @@ from small_bert import (
     MASKED_POSITIONS,
     PACKED,
     PADDED,
-    POSITIONS,
     ROWS,
     SHAPES,
     SINUSOIDAL,
     B,
     C,
     D,
-    F,
-    L,
-    N,
     P,
     S,
     T,
@@ -40,7 +37,6 @@ from small_bert import (
 )
 
 from bert_jax import models
-from bert_jax.config import BertConfig
 from bert_jax.functional import losses as jax_losses
 from bert_jax.reference import model
 
@@ -60,13 +56,7 @@ class Case:
 
     @property
     def config(self):
-        return BertConfig(
-            vocab_size=V,
-            hidden_size=D,
-            num_hidden_layers=L,
-            num_attention_heads=N,
-            intermediate_size=F,
-            max_position_embeddings=POSITIONS,
+        return small_bert.config(
             dtype="float64",
             **{"problem_type": "single_label_classification", "num_labels": C} | self.options,
         )

@@ -15,12 +15,12 @@ from itertools import chain
 from typing import ClassVar, Self
 
 import numpy as np
+from tokenizers import Encoding
 
 from bert_jax.data.finetuning.answers import WindowLogits
-from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, offsets_of, ranges
+from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, ranges
 from bert_jax.data.readers.examples import Question
-from bert_jax.text.tokenizer import Tokenizer, valid_text
-from bert_jax.text.vocabulary import text_batches
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import flatten_windows, slide
 
 
@@ -145,17 +145,16 @@ def encode_questions(
 
 def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, np.ndarray]:
     """Encodes texts without special tokens; also returns each token's start and end character, int32 [tokens, 2]."""
-    ids = [np.zeros(0, np.int32)]
-    lengths = [np.zeros(0, np.int64)]
     characters = [np.zeros(0, np.int32)]
-    for batch in text_batches(map(valid_text, texts)):
+
+    def encode(batch: list[str]) -> list[Encoding]:
         encodings = tokenizer.text_backend().encode_batch(batch, add_special_tokens=False)
-        lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
-        ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
         pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
         characters.append(np.fromiter(chain.from_iterable(pairs), np.int32))
-    offsets = offsets_of(np.concatenate(lengths))
-    return Runs(np.concatenate(ids), offsets[:-1], np.diff(offsets)), np.concatenate(characters).reshape(-1, 2)
+        return encodings
+
+    runs = encode_runs(texts, tokenizer, encode)
+    return runs, np.concatenate(characters).reshape(-1, 2)
 
 
 def answer_spans(questions: Sequence[Question], characters: np.ndarray, contexts: Runs) -> np.ndarray:

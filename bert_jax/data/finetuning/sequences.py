@@ -8,12 +8,14 @@ Axes: n sequences, C choices of an example; "tokens" counts the tokens of all se
 References: Devlin et al., BERT, 2018, sections 3 and 4 (input representation, tasks).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
+from tokenizers import Encoding
 
 from bert_jax.data.readers.examples import ChoiceExample, TextExample
 from bert_jax.text.tokenizer import Tokenizer, valid_text
@@ -120,12 +122,19 @@ def encode_choices(
     return join_cut(first, second, np.ones(len(second.starts), bool), tokenizer, max_length)
 
 
-def encode_runs(texts: Iterable[str], tokenizer: Tokenizer) -> Runs:
-    """Encodes texts without special tokens, a million characters at a time."""
+def encode_runs(
+    texts: Iterable[str], tokenizer: Tokenizer, encode: Callable[[list[str]], list[Encoding]] | None = None
+) -> Runs:
+    """Encodes texts without special tokens, a million characters at a time.
+
+    Args:
+        encode: encodes some texts; None: without their offsets, which is faster.
+    """
+    encode = encode or partial(tokenizer.text_backend().encode_batch_fast, add_special_tokens=False)
     ids = [np.zeros(0, np.int32)]
     lengths = [np.zeros(0, np.int64)]
     for batch in text_batches(map(valid_text, texts)):
-        encodings = tokenizer.text_backend().encode_batch_fast(batch, add_special_tokens=False)
+        encodings = encode(batch)
         lengths.append(np.fromiter(map(len, encodings), np.int64, len(encodings)))
         ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32))
     offsets = offsets_of(np.concatenate(lengths))

@@ -126,15 +126,22 @@ def test_errors_name_their_place(write, tmp_path, monkeypatch):
         read_glue("rte", "validation")
     with pytest.raises(FileNotFoundError, match=r"no such file: .*RTE/dev\.tsv$"):
         read_glue("rte", "validation", tmp_path)
-    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: label 'neutral' is not one of entailment, not_entailment"):
-        read_glue("rte", "validation", tmp_path)
-    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: 3 columns, the header has 4"):
-        read_glue("rte", "validation", tmp_path)
-    write("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv: no rows"):
-        read_glue("rte", "validation", tmp_path)
-    write("STS-B/dev.tsv", "sentence1\tsentence2\tscore\na\tb\t\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:2: label '' is not one of the numbers"):
-        read_glue("stsb", "validation", tmp_path)
+
+
+RTE = "index\tsentence1\tsentence2\tlabel\n"
+STSB = "sentence1\tsentence2\tscore\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("RTE/dev.tsv", f"{RTE}0\ta\tb\tneutral\n", ":2: label 'neutral' is not one of entailment, not_entailment"),
+        ("RTE/dev.tsv", f"{RTE}0\ta\tb\n", ":2: 3 columns, the header has 4"),
+        ("RTE/dev.tsv", RTE, ": no rows"),
+        ("STS-B/dev.tsv", f"{STSB}a\tb\t\n", ":2: label '' is not one of the numbers"),
+    ],
+)
+def test_errors_in_a_file_name_their_line(file, content, message, write, tmp_path):
+    write(file, content)
+    with pytest.raises(ValueError, match=rf"dev\.tsv{message}"):
+        read_glue(file.split("/")[0].replace("-", "").lower(), "validation", tmp_path)
