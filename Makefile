@@ -14,7 +14,7 @@ finetune: $(VENV)/.demo  ## fine-tune the model of `make train` to classify film
 		--max-length 256 --learning-rate 1e-3 --epochs 5 $(ARGS)
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.lint  ## check formatting, style and types
 	$(BIN)/ruff format --check .

@@ -21,6 +21,8 @@ from bert_jax.training.loop import Milestones
 from bert_jax.training.runs.interruption import Interrupted
 from bert_jax.training.runs.reporting import Reporter
 
+pytestmark = pytest.mark.slow
+
 SAME_IN_FLOAT32, SAME_AFTER_STEPS = 2e-5, 1e-3
 SHORT = ["--max-length", "32", "--batch-size", "16", "--epochs", "4", "--learning-rate", "2e-2", "--no-pack"]
 

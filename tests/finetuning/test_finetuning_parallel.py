@@ -26,6 +26,8 @@ from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.steps import train_step
 
+pytestmark = pytest.mark.slow
+
 SAME_PARAMETERS = 1e-5
 SEEDS, STEPS, BATCH, SHARDS = (3, 5), 5, 40, 8
 # Hidden size and heads can be divided by 8 devices.

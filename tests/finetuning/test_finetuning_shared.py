@@ -11,6 +11,8 @@ from small_finetuning import finetune, predictions
 from bert_jax.finetuning import make_settings
 from bert_jax.tasks.source import ModelSource
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def minilm():

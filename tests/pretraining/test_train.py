@@ -19,6 +19,8 @@ from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import Milestones, NotFinite
 from bert_jax.training.runs.interruption import Interrupted
 
+pytestmark = pytest.mark.slow
+
 ACCUMULATION_TOLERANCE = 1e-5  # relative; sums are computed in another order
 
 

@@ -23,6 +23,8 @@ from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, train_step
 
+pytestmark = pytest.mark.slow
+
 SAME_PARAMETERS = 1e-5
 STEPS = 5
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
