@@ -119,14 +119,19 @@ def best_thresholds(
     return found
 
 
-def gains_of_answering(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> tuple[int, np.ndarray]:
-    """Returns the sum of scores without any answer, and what answering each question adds to it, [n, 2]."""
+def gains_of_answering(predictions: Mapping[str, str], golds: Mapping[str, Sequence[str]]) -> tuple[float, np.ndarray]:
+    """Returns the sum of scores without any answer, and what answering each question adds to it, [n, 2].
+
+    Both are differences of `score_answer`, so the best score is the score of the answers at the best threshold. An
+    answer without words, such as "the", gains nothing. The official script scores it as no answer too, but its search
+    for the threshold counts it as wrong for a question without an answer.
+    """
     scores = score_answers(predictions, golds, version_2=True)
+    scores_without = score_answers(dict.fromkeys(golds, ""), golds, version_2=True)
     table = np.array(list(scores.values()), np.float64).reshape(-1, 2)
-    unanswerable = np.array([not gold for gold in golds.values()], bool)
-    # No answer, or an empty one, is right for a question without an answer.
-    lost = np.array([-1.0 if predictions[name] else 0.0 for name in golds])
-    return int(unanswerable.sum()), np.where(unanswerable[:, None], lost[:, None], table)
+    table_without = np.array(list(scores_without.values()), np.float64).reshape(-1, 2)
+    # Exact match and F1 of no answer are equal: 1 if no answer has words, otherwise 0.
+    return float(table_without[:, 1].sum()), table - table_without
 
 
 def threshold_between(

@@ -1,8 +1,11 @@
 """Exact match and F1 equal the official scripts, in edge cases too."""
 
+import re
+import string
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.metrics.squad import (
@@ -131,22 +134,87 @@ def test_the_threshold_is_between_the_odds_of_questions():
     assert threshold_between({"a": "it", "b": "it", "c": "it"}, golds, {"a": -3.0, "b": -4.0, "c": -5.0}) < -5.0
 
 
+# The official formulas again: SQuAD 1.1's and 2.0's evaluation, written from their description.
+
+
+def official_words(text):
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(?:the|an|a)\b", " ", kept).split()
+
+
+def official_scores(prediction, golds, *, version_2):
+    """Exact match and F1 of an answer, the best over the gold answers."""
+    if version_2:
+        golds = [gold for gold in golds if official_words(gold)] or [""]
+    found = official_words(prediction)
+    exact, f1 = [], []
+    for wanted in map(official_words, golds):
+        exact.append(float(found == wanted))
+        left = list(wanted)
+        same = 0
+        for word in found:
+            if word in left:
+                left.remove(word)
+                same += 1
+        if version_2 and not (found and wanted):
+            f1.append(float(found == wanted))
+        elif same == 0:
+            f1.append(0.0)
+        else:
+            precision, recall = same / len(found), same / len(wanted)
+            f1.append(2 * precision * recall / (precision + recall))
+    return max(exact), max(f1)
+
+
+WORDS = st.sampled_from(["owl", "Owl", "barn", "the", "A", "an", "the-owl", "...", "'s", "theatre", "\u2019s", "É"])
+TEXTS = st.lists(WORDS, max_size=5).flatmap(
+    lambda words: st.sampled_from([" ", "\u00a0", "\n", ", "]).map(lambda space: space.join(words))
+)
+
+
+@settings(max_examples=300)
+@given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3), st.booleans())
+def test_scores_equal_the_official_formulas(prediction, golds, version_2):
+    expected = official_scores(prediction, golds, version_2=version_2)
+    np.testing.assert_allclose(score_answer(prediction, golds, version_2=version_2), expected, rtol=1e-12)
+    assert score_answer(prediction, [], version_2=True) == official_scores(prediction, [], version_2=True)
+
+
+@settings(max_examples=200)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["right", "wrong", "none"]), st.integers(-50, 50)),
+        st.tuples(TEXTS, st.lists(TEXTS, max_size=2), st.integers(-50, 50)),
         min_size=1,
         max_size=9,
-        unique_by=lambda one: one[1],
+        unique_by=lambda one: one[2],
     )
 )
-def test_that_threshold_has_the_best_f1(questions):
-    golds = {str(i): [] if kind == "none" else ["owl"] for i, (kind, _) in enumerate(questions)}
-    texts = {str(i): "owl" if kind == "right" else "it" for i, (kind, _) in enumerate(questions)}
-    odds = {str(i): float(odd) for i, (_, odd) in enumerate(questions)}
+def test_the_search_and_the_score_have_one_definition(questions):
+    texts = {str(i): text for i, (text, _, _) in enumerate(questions)}
+    golds = {str(i): some for i, (_, some, _) in enumerate(questions)}
+    odds = {str(i): float(odd) for i, (_, _, odd) in enumerate(questions)}
+
+    def mean_scores(threshold):
+        kept = {name: "" if odds[name] > threshold else text for name, text in texts.items()}
+        return np.mean([official_scores(kept[name], golds[name], version_2=True) for name in golds], axis=0)
+
+    best = best_thresholds(texts, golds, odds)
+    tried = np.array([mean_scores(threshold) for threshold in [-99.0, *odds.values()]])
+    np.testing.assert_allclose([best["best_exact_match"], best["best_f1"]], tried.max(axis=0), atol=1e-12)
     threshold = threshold_between(texts, golds, odds)
     kept = {name: "" if odds[name] > threshold else text for name, text in texts.items()}
     scored = totals(score_answers(kept, golds, version_2=True), golds)
-    assert scored["f1"] == pytest.approx(best_thresholds(texts, golds, odds)["best_f1"])
+    assert scored["f1"] == pytest.approx(best["best_f1"])
+    assert scored["f1"] == pytest.approx(mean_scores(threshold)[1])
+
+
+def test_an_answer_without_words_is_no_answer_in_the_search_too():
+    golds = {"a": [], "b": ["owl"], "c": ["the", "..."]}
+    odds = {"a": -3.0, "b": -2.0, "c": -1.0}
+    texts = {"a": "the", "b": "owl", "c": "an"}
+    assert best_thresholds(texts, golds, odds)["best_f1"] == 1
+    assert totals(score_answers(texts, golds, version_2=True), golds)["f1"] == 1
+    assert best_thresholds(texts | {"a": "the owl"}, golds, odds)["best_f1"] == pytest.approx(2 / 3)
 
 
 def test_of_equal_odds_only_the_scoring_answers_count():
