@@ -155,7 +155,7 @@ def sample_examples(source: Path, fraction: float, separator: str | None, folder
 
 
 def _sample_questions(source: Path, choose: Callable[[int], list[int]]) -> str:
-    questions, _ = read_questions(str(source))
+    questions = read_questions(str(source))
     paragraphs = []
     for index in choose(len(questions)):
         question = questions[index]

@@ -239,8 +239,8 @@ def question_answering(source: str, train: str, dev: str, max_length: int = 384,
     `run_squad.py`, so long contexts have fewer windows here.
     """
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    examples, _ = read_questions(train)
-    held_out, _ = read_questions(dev)
+    examples = read_questions(train)
+    held_out = read_questions(dev)
 
     def encode(questions: list[Question]) -> Any:
         return tokenizer(

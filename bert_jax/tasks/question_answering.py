@@ -17,11 +17,12 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.questions import QuestionSequences, encode_questions
 from bert_jax.data.readers.examples import Question
 from bert_jax.data.readers.questions import read_questions
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.metrics.classification import collapsed
 from bert_jax.metrics.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.models import Bert, BertForQuestionAnswering
 from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
-from bert_jax.tasks.reports import list_mistakes, note_first
+from bert_jax.tasks.reports import list_mistakes
 from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
@@ -67,9 +68,13 @@ class QuestionAnsweringData(TaskData):
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
         questions: dict[str, list[Question]] = {}
+        reports = []
         for name, path, split in self.sources(do):
-            questions[name], notes = read_questions(path, split=split, encoding=self.encoding)
-            note_first(notes, f"answers of {name or 'dev'} moved or not found")
+            report = ReadReport(path)
+            questions[name] = read_questions(path, split=split, encoding=self.encoding, report=report)
+            for line in report.lines():
+                print(line)
+            reports.append(report)
         threshold = self.null_threshold
         if threshold is None and do != "train":
             threshold = source.config.null_threshold  # tuned in training
@@ -91,7 +96,7 @@ class QuestionAnsweringData(TaskData):
             )
             self._note_lost(asked, windows, split)
             splits.append(split)
-        return PreparedData(task, splits)
+        return PreparedData(task, splits, reports)
 
     def _note_lost(self, questions: Sequence[Question], windows: QuestionSequences, split: Split) -> None:
         """Prints how many questions cannot be trained on, or are not read in full."""

@@ -13,8 +13,9 @@ Dependencies v2 (the CoNLL-U format), 2020.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,17 +94,14 @@ def read_conll(
     """
     if format_of(path) == ".csv":
         raise ValueError(f"{path}: tagged words are read from CoNLL, JSON and parquet files, not from .csv")
-    lines = list(_read_lines(path, encoding))
-    first = next(((number, line) for number, line in lines if line and not line.startswith("#")), None)
-    first = first or next(((number, line) for number, line in lines if line), None)
-    if first is None:
+    layout = _find_layout(path, encoding)
+    if layout is None:
         return []
-    layout = _find_layout(path, first, lines)
     columns = layout.columns(word_column, tag_column)
     on_columns(columns)
     word_index = _field_index(path, columns.words, layout.width)
     tag_index = _field_index(path, columns.tags, layout.width) if columns.tags else None
-    words = _split_words(path, lines, layout, tag_index, report)
+    words = _split_words(path, encoding, layout, tag_index, report)
     examples = list(_sentences(path, words, word_index, tag_index))
     _require_words(path, examples)
     return examples
@@ -117,18 +115,30 @@ def _read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
             yield number, "" if ends else line.rstrip(" \t\r\n")
 
 
-def _find_layout(path: Path, first: tuple[int, str], lines: Sequence[tuple[int, str]]) -> _Layout:
-    """Returns the layout that the first line with a word shows.
+def _find_layout(path: Path, encoding: str) -> _Layout | None:
+    """Returns the layout that the first line with a word shows; None without such a line.
 
     Raises:
         ValueError: this line is the header of a table.
     """
+    lines = [next(_lines_with_text(path, encoding, comments=comments), None) for comments in (False, True)]
+    first = next((line for line in lines if line), None)
+    if first is None:
+        return None
     number, line = first
     layout = _Layout("\t" if "\t" in line else None, 0, False)
     fields = layout.split(line)
     if fields[0].lower() in HEADER_WORDS and fields[-1].lower() in HEADER_TAGS:
         raise ValueError(f"{path}:{number}: {line!r} is a header; {CONLL}")
-    return _Layout(layout.separator, len(fields), len(fields) > 2 and _are_numbered(line for _, line in lines))
+    numbered = len(fields) > 2 and _are_numbered(line for _, line in _read_lines(path, encoding))
+    return _Layout(layout.separator, len(fields), numbered)
+
+
+def _lines_with_text(path: Path, encoding: str, *, comments: bool) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not empty, with or without those that begin with `#`."""
+    for number, line in _read_lines(path, encoding):
+        if line and (comments or line[0] != "#"):
+            yield number, line
 
 
 def _are_numbered(lines: Iterable[str]) -> bool:
@@ -148,22 +158,25 @@ def _are_numbered(lines: Iterable[str]) -> bool:
 
 
 def _split_words(
-    path: Path, lines: Sequence[tuple[int, str]], layout: _Layout, tag_index: int | None, report: ReadReport
+    path: Path, encoding: str, layout: _Layout, tag_index: int | None, report: ReadReport
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields line numbers and fields of words: the same number in all lines, and none where a sentence ends."""
-    known = {OUTSIDE}
-    if tag_index is not None and any(line.startswith("#") for _, line in lines):
-        split = (layout.split(line) for _, line in lines if line and not line.startswith("#"))
-        known |= {fields[tag_index].strip() for fields in split if len(fields) == layout.width}
+
+    @cache
+    def tags() -> frozenset[str]:
+        """The tags of lines that do not begin with `#`."""
+        words = (layout.split(line) for _, line in _lines_with_text(path, encoding, comments=False))
+        return frozenset(fields[tag_index or 0].strip() for fields in words if len(fields) == layout.width)
+
     within = False  # a sentence
-    for number, line in lines:
+    for number, line in _read_lines(path, encoding):
         if not line:
             within = False
             yield number, []
             continue
         report.rows += 1
         fields = layout.split(line)
-        if line.startswith("#") and _is_comment(line, fields, layout, tag_index, known, within=within):
+        if line[0] == "#" and _is_comment(line, fields, layout, tag_index, tags, within=within):
             report.skip("comments", f"{path}:{number}")
         elif layout.numbered and (match := _NUMBER.match(line)) and match[2]:
             report.skip("lines of contractions or of words that are not in the text", f"{path}:{number}")
@@ -178,12 +191,18 @@ def _split_words(
 
 
 def _is_comment(
-    line: str, fields: Sequence[str], layout: _Layout, tag_index: int | None, known: set[str], *, within: bool
+    line: str,
+    fields: Sequence[str],
+    layout: _Layout,
+    tag_index: int | None,
+    tags: Callable[[], Collection[str]],
+    *,
+    within: bool,
 ) -> bool:
     """Returns whether a line that begins with `#` is a comment.
 
     Args:
-        known: tags of the other lines.
+        tags: returns the tags of the other lines.
         within: whether a word of the same sentence is before this line.
     """
     if layout.numbered or _KEY_VALUE.match(line):
@@ -193,21 +212,28 @@ def _is_comment(
     if tag_index is None or within:
         return False
     tag = fields[tag_index].strip()
-    return tag not in known and read_tag_scheme([tag]).name is None  # B-per is a tag even if no other line has it
+    looks_like_tag = tag == OUTSIDE or read_tag_scheme([tag]).name is not None  # even if no other line has it
+    return not looks_like_tag and tag not in tags()
 
 
 def _sentences(
-    path: Path, words: Iterable[tuple[int, Sequence[str]]], word_index: int, tag_index: int | None
+    path: Path, lines: Iterable[tuple[int, Sequence[str]]], word_index: int, tag_index: int | None
 ) -> Iterator[TaggedExample]:
-    """Yields the sentences of the words, given the indices of the columns."""
-    sentence: list[tuple[int, Sequence[str]]] = []
-    for number, fields in words:
+    """Yields the sentences, given the fields of words and the indices of the columns."""
+    words: list[str] = []
+    tags: list[str] = []
+    where = ""
+    for number, fields in lines:
         if fields:
-            sentence.append((number, fields))
-        elif sentence:
-            tags = None if tag_index is None else tuple(fields[tag_index].strip() for _, fields in sentence)
-            yield TaggedExample(tuple(fields[word_index] for _, fields in sentence), tags, f"{path}:{sentence[0][0]}")
-            sentence = []
+            where = where or f"{path}:{number}"
+            words.append(fields[word_index])
+            if tag_index is not None:
+                tags.append(fields[tag_index].strip())
+        elif words:
+            yield TaggedExample(tuple(words), tuple(tags) or None, where)
+            words = []
+            tags = []
+            where = ""
 
 
 def _field_index(path: Path, column: str, width: int) -> int:

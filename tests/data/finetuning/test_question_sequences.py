@@ -181,7 +181,7 @@ def test_impossible_numbers_are_errors(options, message):
 
 @pytest.mark.parametrize("name", ["train-v1.1", "dev-v2.0"])
 def test_every_answer_of_squad_is_found_and_shown_by_a_window(name):
-    questions, _ = read_questions(shared_file(f"squad/{name}.json"))
+    questions = read_questions(shared_file(f"squad/{name}.json"))
     contexts = list(dict.fromkeys(question.context for question in questions))
     tokenizer = Tokenizer.train(contexts[:400], 2000)  # so that there are long windows, of many pieces
     sequences = encode_questions(questions, tokenizer, max_length=200, stride=64, max_question_length=64)
@@ -210,7 +210,7 @@ def test_every_answer_of_squad_is_found_and_shown_by_a_window(name):
 
 
 def test_the_targets_of_squad_score_100_percent():
-    questions, _ = read_questions(shared_file("squad/dev-v2.0.json"))
+    questions = read_questions(shared_file("squad/dev-v2.0.json"))
     tokenizer = Tokenizer.train([question.context for question in questions[:400]], 2000)
     sequences = encode_questions(questions, tokenizer, max_length=384, stride=128, max_question_length=64)
     start_logits, end_logits = np.zeros((2, len(sequences.ids)), np.float32)
