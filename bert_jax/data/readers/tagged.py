@@ -92,8 +92,9 @@ def read_tagged(
     if not examples or columns is None:
         raise no_rows(source)
     report.columns = {"words": columns.words} | ({"tags": columns.tags} if columns.tags else {})
-    if label_names is not None:
-        examples = [_with_names(example, label_names) for example in examples]
+    names = label_names if label_names is not None else columns.classes
+    if names is not None:
+        examples = [_with_names(example, names) for example in examples]
     return examples, columns
 
 
