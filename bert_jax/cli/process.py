@@ -48,7 +48,10 @@ def run(program: Callable[[], object], name: str, *, not_resumable: Collection[s
     if sys.stdout is None:
         print(f"{name}: standard output is closed: there is nowhere to write to", file=sys.stderr)
         return 1
-    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
+    if sys.stderr is None:  # closed: messages have nowhere to go
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    # Text that standard output cannot encode is escaped: \xe9 if it is ASCII, \udc80 for half of a character.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     if not_resumable is not None and _runs_on_cpu():
         _keep_freed_memory()
     with _one_line_warnings(name):

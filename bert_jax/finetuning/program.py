@@ -99,7 +99,10 @@ def _train(settings: Settings, first: Trainer, folder: Path) -> None:
 
 
 def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, folder: Path) -> dict[str, float]:
-    """Predicts the held-out splits; writes predictions, pictures and tables to `folder`, and returns the metrics."""
+    """Predicts the held-out splits; writes predictions, pictures and tables to `folder`, and returns the metrics.
+
+    Everything is written before anything is printed: a screen may be unable to show a text of the data.
+    """
     model = type(bert.model)(replace(bert.config, dtype=settings.training.dtype))
     ensemble = SeedEnsemble((settings.run.seed,), frozenset(bert.params))  # of one
     params = jax.tree.map(lambda leaf: leaf[None], bert.params)
@@ -107,21 +110,23 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
     row_format = choose_rows(settings, held_out.splits, bert, evaluation_layout(settings).shards)
     evaluator = make_evaluator(settings, held_out, model, params, ensemble, row_format)
     metrics: dict[str, float] = {}
+    lines: list[str] = []
     for split in held_out.splits:
         [outputs] = evaluator.outputs(params, split)
         decoded = data.task.decode(split, outputs.logits)
         path = folder / f"{split.file_prefix}predictions.jsonl"
         _write_lines(path, data.task.predictions(split, decoded))
-        print(f"predictions for {len(split.examples):,} examples in {path}")
+        lines.append(f"predictions for {len(split.examples):,} examples in {path}")
         if settings.run.do != "predict":
             computed = data.task.compute_metrics(split, decoded)
             metrics |= {f"{split.file_prefix}{name}": value for name, value in computed.items()}
-        for line in data.task.report(folder, split, decoded, mistakes=settings.reports.mistakes):
-            print(line)
-    for name, value in metrics.items():
-        print(f"  {name.replace('_', ' '):>30}  {value:.4f}")
+        lines += data.task.report(folder, split, decoded, mistakes=settings.reports.mistakes)
     if metrics:
         (folder / "scores.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    for line in lines:
+        print(line)
+    for name, value in metrics.items():
+        print(f"  {name.replace('_', ' '):>30}  {value:.4f}")
     return metrics
 
 

@@ -104,6 +104,45 @@ def test_a_line_is_in_a_log_file_when_it_is_printed(tmp_path):
     assert path.read_text() == "first\n"
 
 
+@pytest.mark.parametrize("ending", ["raise ValueError('last')", "warnings.warn('last')", "raise KeyboardInterrupt"])
+def test_messages_are_in_a_log_file_in_the_order_of_their_events(tmp_path, ending):
+    """Standard output and standard error in one file, as in a scheduler's log."""
+    script = PROGRAM.format(body=f"import warnings; print('first'); print('second'); {ending}")
+    path = tmp_path / "log"
+    with path.open("w") as log, as_user([sys.executable, "-c", script], stdout=log, stderr=subprocess.STDOUT) as ending:
+        ending.wait()
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["first", "second"]
+    assert lines[2].startswith("x.py: ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", rb"caf\xe9 \u65e5 \U0001f600 \ud800 \udc80"),
+        ("latin-1", b"caf\xe9 \\u65e5 \\U0001f600 \\ud800 \\udc80"),
+        ("utf-8", "café 日 \U0001f600 \\ud800 \\udc80".encode()),
+        ("ascii:strict", rb"caf\xe9 \u65e5 \U0001f600 \ud800 \udc80"),
+        ("utf-8:surrogateescape", "café 日 \U0001f600 \\ud800 \\udc80".encode()),
+    ],
+)
+def test_text_that_standard_output_cannot_encode_is_escaped(encoding, shown):
+    script = PROGRAM.format(body=r"print('caf\xe9 \u65e5 \U0001f600 \ud800 \udc80')")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], check=False, env=environment, capture_output=True)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (shown, b"", 0)
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 1), ("2>&-", 0)])
+def test_a_closed_standard_output_is_an_error_and_a_closed_standard_error_is_not(closed, code):
+    script = PROGRAM.format(body="print('first'); print(sys.stderr.isatty())")
+    with as_user(["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", script]) as process:
+        output, error = process.communicate()
+    assert process.returncode == code
+    assert output == ("" if code else "first\nFalse\n")
+    assert error == ("x.py: standard output is closed: there is nowhere to write to\n" if code else "")
+
+
 @pytest.mark.parametrize("size", [1, 100_000])  # a large line does not go through the buffer
 def test_a_reader_who_has_gone_ends_the_program_quietly(size):
     script = PROGRAM.format(body=f"[print('x' * {size}) for _ in iter(int, 1)]")

@@ -11,8 +11,10 @@ References: TensorFlow, `event.proto`, `tf_record.h` (length, checksum, bytes, c
 import os
 import socket
 import struct
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ class EventFile:
     """An event file in `folder`; TensorBoard ignores what earlier files say of steps after `after_step`."""
 
     def __init__(self, folder: Path, *, after_step: int) -> None:
-        # The classes of protocol buffers are made at run time. If PyTorch is installed, tensorboardX imports it too.
-        self.protocol: Any = import_module("tensorboardX.proto.event_pb2")
-        self.summaries: Any = import_module("tensorboardX.proto.summary_pb2")
-        self.checksum = import_module("tensorboardX.record_writer").masked_crc32c
+        # The classes of protocol buffers are made at run time.
+        with _without_pytorch():
+            self.protocol: Any = import_module("tensorboardX.proto.event_pb2")
+            self.summaries: Any = import_module("tensorboardX.proto.summary_pb2")
+            self.checksum = import_module("tensorboardX.record_writer").masked_crc32c
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self.file = (folder / name).open("ab", buffering=0)
@@ -60,3 +63,19 @@ class EventFile:
         length_check = struct.pack("<I", self.checksum(length))
         content_check = struct.pack("<I", self.checksum(content))
         self.file.write(length + length_check + content + content_check)
+
+
+@contextmanager
+def _without_pytorch() -> Iterator[None]:
+    """Makes `import torch` an ImportError in the block, unless PyTorch is imported already.
+
+    tensorboardX imports it if it is installed, and survives an ImportError only: a broken PyTorch raises other errors.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

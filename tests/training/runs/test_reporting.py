@@ -3,6 +3,9 @@
 import json
 import re
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -132,3 +135,44 @@ def test_curves_are_drawn(run):
 def test_an_evaluation_is_one_line():
     assert evaluation_line({"step": 20, "eval_accuracy": 0.5}, HEADLINE) == "step     20  held-out accuracy 0.50"
     assert evaluation_line(EVALUATION, HEADLINE) == "step      1  held-out accuracy 0.50 ± 0.35"
+
+
+BROKEN = {
+    "a missing library": "raise OSError('libtorch_cpu.so: cannot open shared object file')",
+    "a wrong driver": "raise RuntimeError('the NVIDIA driver is too old')",
+    "half installed": "import torch.version; Tensor = torch._C.Tensor",
+    "not installed": None,
+}
+
+
+def test_events_are_written_beside_a_broken_pytorch(tmp_path):
+    """One process tries all of them: the modules that an import has left are removed before the next one."""
+    for name, line in BROKEN.items():
+        if line is not None:
+            package = tmp_path / name / "torch"
+            package.mkdir(parents=True)
+            (package / "__init__.py").write_text(line)
+            (package / "version.py").touch()
+    code = """
+import sys
+from pathlib import Path
+from bert_jax.training.runs.events import EventFile
+
+before = list(sys.modules)
+for place in sys.argv[1:]:
+    sys.path.insert(0, place)
+    file = EventFile(Path(place), after_step=0)
+    file.write({"step": 1, "loss": 2.0})
+    file.close()
+    assert "torch" not in sys.modules
+    sys.path.remove(place)
+    for name in set(sys.modules) - set(before):
+        if name.startswith(("tensorboardX", "torch")):
+            del sys.modules[name]
+"""
+    places = [tmp_path / name for name in BROKEN]
+    places[-1].mkdir()
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", code, *map(str, places)], check=True, cwd=root)
+    for place in places:
+        assert len(list(place.glob("events.*"))) == 1
