@@ -182,7 +182,7 @@ class TrainingBatches:
     Attributes:
         features: the examples.
         row_format: how they become rows.
-        batch_size: examples per update; one batch of an epoch has the rest.
+        batch_size: examples per update; one batch of an epoch has the rest, other examples in each epoch.
         seed: decides the order of the examples in each epoch.
     """
 
@@ -226,9 +226,11 @@ class TrainingBatches:
         its second batch, the examples are [4, 1], and their sequences [8, 9, 2, 3].
         """
         epoch, step = divmod(index, self.steps_per_epoch)
-        order = _permutation(self.seed, epoch, size=len(self.features))
-        if self.row_format.slots == 1:  # examples of similar length share a batch
-            order = order[np.argsort(self._rounded_lengths[order], kind="stable")]
+        order = _order(self.seed, epoch, size=len(self.features), batch_size=self.batch_size)
+        if self.row_format.slots == 1:  # examples of similar length share a batch, except in the batch of the rest
+            whole = len(order) - len(order) % self.batch_size
+            by_length = np.argsort(self._rounded_lengths[order[:whole]], kind="stable")
+            order = np.concatenate([order[by_length], order[whole:]])
         # The order of the steps does not depend on the seed, so that all seeds agree on each batch's T.
         position = int(_permutation(epoch, size=self.steps_per_epoch)[step])
         examples = order[position * self.batch_size : (position + 1) * self.batch_size]
@@ -245,6 +247,19 @@ class TrainingBatches:
 def _permutation(*key: int, size: int) -> np.ndarray:
     """Returns the integers below `size` in a random order that the key decides."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
+
+
+@functools.lru_cache(maxsize=64)
+def _order(seed: int, epoch: int, *, size: int, batch_size: int) -> np.ndarray:
+    """Returns the order of the examples in an epoch; the ones of the batch of the rest are last.
+
+    The loss is a mean over a batch, so the few examples of that batch weigh more than others. They are drawn again in
+    every epoch, whatever their lengths. All seeds draw the same ones, so that they agree on each batch's T.
+    """
+    order = _permutation(seed, epoch, size=size)
+    is_rest = np.zeros(size, bool)
+    is_rest[_permutation(epoch, size=size)[: size % batch_size]] = True
+    return np.concatenate([order[~is_rest[order]], order[is_rest[order]]])
 
 
 def evaluation_batches(

@@ -92,6 +92,22 @@ def test_every_example_is_trained_on_once_per_epoch(packed, group):
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize(("packed", "group"), [(True, 1), (False, 1), (False, 3)])
+def test_the_batch_of_the_rest_has_other_examples_in_each_epoch(packed, group):
+    """Its few examples weigh more than others, so they must not be the longest ones every time."""
+    some = features(np.repeat(np.arange(3, 3 + 33 * 7, 7), group), group=group)
+    batches = TrainingBatches(some, row_format(some, batch_size=32, packed=packed), 32, 5)
+    rests = []
+    for epoch in range(40):
+        chosen = [batches.sequences(2 * epoch + step)[::group] // group for step in (0, 1)]
+        rests.append(int(min(chosen, key=len)[0]))
+    assert len(set(rests)) > 15
+    assert 10 < np.mean(rests) < 22  # of the lengths 0 to 32
+    some = features(np.arange(3, 34))
+    few = TrainingBatches(some, row_format(some, batch_size=32, packed=packed), 32, 5)  # less than one whole batch
+    assert sorted(few.sequences(3).tolist()) == list(range(31))
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_seeds_differ_in_their_examples_and_a_larger_shape_adds_only_padding(packed):
     some = features(np.random.default_rng(3).integers(3, 90, 31))
