@@ -6,13 +6,26 @@ al., RACE: Large-scale ReAding Comprehension Dataset From Examinations, 2017.
 
 import re
 import string
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
+from bert_jax.data.readers.cells import class_name, is_missing, parse_list
 from bert_jax.data.readers.examples import ChoiceExample
+from bert_jax.data.readers.labels import canonical
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins
-from bert_jax.data.readers.tables import Origin, Row, column_names, name_of, no_rows, read_rows, require_columns
-from bert_jax.data.readers.texts import class_name, require_text
+from bert_jax.data.readers.tables import (
+    Origin,
+    Row,
+    column_names,
+    name_of,
+    no_rows,
+    note_separator,
+    read_rows,
+    require_columns,
+)
+from bert_jax.data.readers.texts import require_text
 
 TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
 CHOICE_LISTS = ("endings", "choices", "options")
@@ -40,6 +53,13 @@ class ChoiceColumns:
         """All columns that are known."""
         return [name for name in (self.text, self.lead, *self.choices, self.label) if name]
 
+    @property
+    def by_role(self) -> dict[str, str]:
+        """The columns by their roles: {"text": "sent1", "choice 1": "ending0", "choice 2": "ending1"}."""
+        numbered = {f"choice {number}": name for number, name in enumerate(self.choices, 1)}
+        roles = {"text": self.text, "lead": self.lead, **numbered, "label": self.label}
+        return {role: name for role, name in roles.items() if name}
+
 
 def read_choices(
     source: str,
@@ -51,7 +71,9 @@ def read_choices(
     split: str = "train",
     encoding: str = "utf-8",
     guess_label: bool = True,
+    trained_on: Mapping[str, str] = MappingProxyType({}),
     on_columns: Callable[[ChoiceColumns], object] | None = None,
+    report: ReadReport | None = None,
 ) -> tuple[list[ChoiceExample], ChoiceColumns]:
     """Reads texts with continuations, the same number of them everywhere.
 
@@ -65,7 +87,10 @@ def read_choices(
         split: of a dataset on the hub.
         encoding: of the files.
         guess_label: whether to find the label by its common name too.
+        trained_on: columns that a model was trained on, {role: name}; if the table has them all, those that are not
+            named are found by their roles and not by common names.
         on_columns: called with the columns before the rows are read, so that an error in a row can be understood.
+        report: counts the rows.
 
     Returns:
         The examples in the order of the source, with label None in rows without one; and the columns.
@@ -75,14 +100,19 @@ def read_choices(
     """
     origins = find_origins([source], split)
     encoding = codec(encoding)
+    report = ReadReport(source) if report is None else report
     named = ChoiceColumns(text_column, lead_column, tuple(choice_columns), label_column)
-    columns = _find_columns(origins[0], column_names(origins[0], encoding=encoding), named, guess_label)
+    names = column_names(origins[0], encoding=encoding)
+    columns = _find_columns(origins[0], names, _prefer(named, trained_on, names, guess_label), guess_label)
+    report.columns = columns.by_role
     assert columns.text
     if on_columns is not None:
         on_columns(columns)
     examples: list[ChoiceExample] = []
     for origin in origins:
+        note_separator(origin, report, encoding=encoding, header=True)
         for where, row in read_rows(origin, columns.names, encoding=encoding):
+            report.rows += 1
             choices = _choices_in(row, columns, where)
             if examples and len(choices) != len(examples[0].choices):
                 raise ValueError(f"{where}: {len(choices)} choices, {examples[0].where} has {len(examples[0].choices)}")
@@ -91,6 +121,19 @@ def read_choices(
     if not examples:
         raise no_rows(source)
     return examples, columns
+
+
+def _prefer(
+    named: ChoiceColumns, trained_on: Mapping[str, str], names: Sequence[str], guess_label: bool
+) -> ChoiceColumns:
+    """Returns the columns that are named, else those that a model was trained on, if the table has them."""
+    label = trained_on.get("label") if guess_label and trained_on.get("label") in names else None
+    texts = {role: name for role, name in trained_on.items() if role != "label"}
+    if not texts or not set(texts.values()) <= set(names):
+        return replace(named, label=named.label or label)
+    choices = tuple(name for role, name in texts.items() if role.startswith("choice "))
+    lead = named.lead or (texts.get("lead") if named.text is None else None)
+    return ChoiceColumns(named.text or texts["text"], lead, named.choices or choices, named.label or label)
 
 
 def _find_columns(origin: Origin, names: Sequence[str], named: ChoiceColumns, guess_label: bool) -> ChoiceColumns:
@@ -127,7 +170,8 @@ def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
 
 def _choices_in(row: Row, columns: ChoiceColumns, where: str) -> tuple[str, ...]:
     value = row[columns.choices[0]]
-    choices = value if isinstance(value, list) else [row[name] for name in columns.choices]
+    listed = parse_list(value, where) if isinstance(value, str) and len(columns.choices) == 1 else None
+    choices = value if isinstance(value, list) else listed or [row[name] for name in columns.choices]
     if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
         raise ValueError(f"{where}: {columns.choices[0]!r} must hold at least two texts to choose from, got {choices}")
     lead = require_text(row, columns.lead, where) if columns.lead else ""
@@ -135,13 +179,11 @@ def _choices_in(row: Row, columns: ChoiceColumns, where: str) -> tuple[str, ...]
 
 
 def _label_in(row: Row, column: str, count: int, where: str) -> int | None:
-    """Returns the index of the right one of `count` choices; None for an empty field."""
-    if row[column] is None:
+    """Returns the index of the right one of `count` choices; None if there is none."""
+    if is_missing(row[column]):
         return None
-    name = class_name(row[column], f"{where}: {column!r}")
+    name = canonical(class_name(row[column], f"{where}: {column!r}"))
     letters = string.ascii_uppercase[:count]
-    if not name:
-        return None
     if len(name) == 1 and name in letters:
         return letters.index(name)
     if not name.isdecimal() or int(name) >= count:

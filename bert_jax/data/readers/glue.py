@@ -7,10 +7,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bert_jax.data.readers.cells import parse_label
 from bert_jax.data.readers.examples import Label, TextExample
+from bert_jax.data.readers.labels import canonical
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import find_origins
 from bert_jax.data.readers.tables import no_rows, read_rows
-from bert_jax.data.readers.texts import parse_label, require_text
+from bert_jax.data.readers.texts import require_text
 
 HUB = "nyu-mll/glue"
 SPLITS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
@@ -93,17 +96,18 @@ def glue_task(name: str) -> GlueTask:
 
 
 def read_glue(
-    name: str, split: str, glue_folder: str | os.PathLike[str] | None = None
-) -> tuple[list[TextExample], list[str]]:
+    name: str, split: str, glue_folder: str | os.PathLike[str] | None = None, *, report: ReadReport | None = None
+) -> list[TextExample]:
     """Reads a split of a task; labels have the hub's names for both sources.
 
     Args:
         name: of the task, as in `MRPC` or `mrpc`.
         split: `train`, `validation` or `test`; MNLI has `validation_matched`, `validation_mismatched` and so on.
         glue_folder: with GLUE's own files, as in glue_folder/MRPC/dev.tsv; None reads from the hub.
+        report: counts the rows, and those that are skipped.
 
     Returns:
-        The examples, without labels in a test split, and a line about each skipped row.
+        The examples, without labels in a test split.
 
     Raises:
         OSError, ValueError: no such task, split or file, or an invalid row; the message has file and line.
@@ -119,8 +123,9 @@ def read_glue(
         columns, header = _columns_of_files(task, labelled)
     text, pair, label = columns
     wanted = [column for column in (text, pair, label if labelled else None) if column]
+    report = ReadReport(source) if report is None else report
+    report.columns = {role: name for role, name in (("text", text), ("pair", pair), ("label", label)) if name in wanted}
     examples = []
-    skipped = []
     try:
         [origin] = find_origins([source], split)
     except OSError as error:
@@ -128,13 +133,14 @@ def read_glue(
             raise
         own = f"FOLDER/{task.name}/{task.files[split]}"
         raise OSError(f"{error}; `glue_folder=FOLDER` reads GLUE's own {own}") from None
-    for where, row in read_rows(origin, wanted, header=header, skipped=skipped if task.ragged else None):
+    for where, row in read_rows(origin, wanted, header=header, ragged=report if task.ragged else None):
+        report.rows += 1
         second = require_text(row, pair, where) if pair else None
         found = _label(row[label], task, where) if labelled else None
         examples.append(TextExample(require_text(row, text, where), second, found, where))
     if not examples:
         raise no_rows(source)
-    return examples, skipped
+    return examples
 
 
 def _columns_of_files(task: GlueTask, labelled: bool) -> tuple[Columns, bool]:
@@ -148,8 +154,9 @@ def _columns_of_files(task: GlueTask, labelled: bool) -> tuple[Columns, bool]:
 def _label(value: object, task: GlueTask, where: str) -> Label:
     """Returns a score or a class name; files may have the id of the class instead."""
     label = parse_label(value, task.problem_type, ",", f"{where}: the label")
-    if isinstance(label, str) and label.isdecimal() and int(label) < len(task.labels):
-        return task.labels[int(label)]
+    number = canonical(label) if isinstance(label, str) else ""
+    if number.isdecimal() and int(number) < len(task.labels):
+        return task.labels[int(number)]
     if label is None or (task.labels and label not in task.labels):
         raise ValueError(f"{where}: label {value!r} is not one of {', '.join(task.labels) or 'the numbers'}")
     return label

@@ -13,12 +13,14 @@ from typing import Any
 
 import datasets
 import datasets.config
+import pyarrow as pa
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from bert_jax.data.readers.delimited import LONGEST_FIELD
 from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.hub import request_file
-from bert_jax.data.readers.tables import LONGEST_FIELD, TABLES, Origin, read_rows, text_of
+from bert_jax.data.readers.tables import TABLES, Origin, read_rows, text_of
 from bert_jax.messages import first_line
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
@@ -27,24 +29,32 @@ _FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
-    """Returns the files, each once, and the datasets that `sources` name."""
+    """Returns the files, each once, and the datasets that `sources` name; `split` is one of the datasets'."""
     origins: dict[str, Origin] = {}
     for source in sources:
         files = find_files(source)
-        origins.update({str(path): path for path in files} or {source: _from_hub(source, split)})
+        if files:
+            origins.update({str(path): path for path in files})
+        else:
+            folder = Path(source).expanduser()
+            origins[source] = _from_folder(folder, split) if folder.is_dir() else _from_hub(source, split)
     if not origins:
         raise ValueError("no corpus: name a file, a pattern of files, or a dataset on the hub")
     return list(origins.values())
 
 
 def find_files(source: str) -> list[Path]:
-    """Returns the files that a source names; none if it is the name of a dataset on the hub, which is not looked up.
+    """Returns the files that a source names; none if it is a folder of `save_to_disk` or the name of a dataset.
+
+    The hub is not asked about the name.
 
     Raises:
         OSError: a folder, a pattern that matches no file, or no such file.
     """
     path = Path(source).expanduser()
     if path.is_dir():
+        if _is_saved(path):
+            return []
         raise IsADirectoryError(f"{source} is a folder; name its files, as in {source}/*.txt")
     if path.is_file():
         return [path]
@@ -56,6 +66,27 @@ def find_files(source: str) -> list[Path]:
     if _HUB_NAME.fullmatch(source) and not _FILE_SUFFIX.search(source):
         return []
     raise FileNotFoundError(f"no such file: {source}")
+
+
+def _is_saved(path: Path) -> bool:
+    """Returns whether `save_to_disk` of `datasets` wrote a folder."""
+    one = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return one or (path / "dataset_dict.json").is_file()
+
+
+def _from_folder(path: Path, split: str) -> datasets.Dataset:
+    """Opens a folder that `save_to_disk` of `datasets` wrote: one dataset, or one for each split."""
+    try:
+        found: Any = datasets.load_from_disk(path)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, DatasetsError) as error:
+        raise ValueError(f"{path}: not a folder of `save_to_disk` ({first_line(error)})") from None
+    is_dict = isinstance(found, datasets.DatasetDict)
+    if is_dict:
+        if split not in found:
+            raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(found)}")
+        found = found[split]
+    found.info.dataset_name = f"{path}[{split}]" if is_dict and found.split is None else str(path)
+    return found
 
 
 def _from_hub(source: str, split: str) -> datasets.Dataset:

@@ -4,10 +4,9 @@ Error messages are one line, with the file and its line number. `datasets` could
 without line numbers. No code in a source is ever run.
 """
 
-import csv
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,14 +14,14 @@ import datasets
 import pyarrow as pa
 from pyarrow import parquet
 
+from bert_jax.data.readers.delimited import Row, is_unseparated, other_separator, read_delimited, require_columns
 from bert_jax.data.readers.files import compression_of, format_of, open_text
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.messages import first_line
 
-LONGEST_FIELD = 1 << 28  # characters
 ROWS_AT_ONCE = 64  # each may hold a whole book
 
 Origin = Path | datasets.Dataset
-Row = dict[str, Any]
 
 
 def read_rows(
@@ -31,19 +30,19 @@ def read_rows(
     *,
     encoding: str = "utf-8-sig",
     header: bool = True,
-    skipped: list[str] | None = None,
+    ragged: ReadReport | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """Yields the place and the values of each row of a file or dataset.
 
-    The suffix decides the format: .csv; .tsv, without quoting; .jsonl or .ndjson, one object per line; .json, the same
-    or one array of objects; .parquet. Text files may be compressed: `a.csv.gz` is a csv file. Columns of class labels
-    give the names of the classes, and None for the -1 that means "no label" in a dataset.
+    The suffix decides the format: .csv or .tsv (see `delimited`); .jsonl or .ndjson, one object per line; .json, the
+    same or one array of objects; .parquet. Text files may be compressed: `a.csv.gz` is a csv file. Columns of class
+    labels give the names of the classes, and None for the -1 that means "no label" in a dataset.
 
     Args:
         columns: the columns to read; None reads all.
         header: whether the first line of a csv or tsv file names its columns. Otherwise they are "1", "2" and so on.
-        skipped: a list for messages about rows of a csv or tsv file with missing or extra fields, which are then
-            skipped. With None such a row is an error.
+        ragged: counts rows of a csv or tsv file with missing or extra fields, which are then skipped. With None such a
+            row is an error.
 
     Returns:
         Pairs of a place, as in `train.tsv:17` (the line of a text file, otherwise the row, from 1), and the values.
@@ -55,7 +54,7 @@ def read_rows(
         return _read_dataset(origin, columns)
     match format_of(origin):
         case ".csv" | ".tsv":
-            return _read_delimited(origin, columns, encoding, header, skipped)
+            return read_delimited(origin, columns, encoding, header, ragged)
         case ".json" | ".jsonl" | ".ndjson":
             return _read_json(origin, columns, encoding)
         case ".parquet":
@@ -77,9 +76,22 @@ def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = 
     Raises:
         ValueError: no rows.
     """
-    for _, row in read_rows(origin, encoding=encoding, header=header, skipped=[]):
+    for _, row in read_rows(origin, encoding=encoding, header=header, ragged=ReadReport(name_of(origin))):
         return list(row)
     raise no_rows(name_of(origin))
+
+
+def note_separator(origin: Origin, report: ReadReport, *, encoding: str, header: bool) -> None:
+    """Counts a csv or tsv file whose columns are not separated as its suffix says."""
+    if isinstance(origin, Path) and is_delimited(origin):
+        separator = other_separator(origin, encoding, header)
+        if separator is not None:
+            report.change(f"file with {separator!r} between columns", name_of(origin))
+
+
+def looks_unseparated(origin: Origin, names: Sequence[str]) -> bool:
+    """Returns whether a csv or tsv file has one column with a name such as `text;label`."""
+    return is_delimited(origin) and is_unseparated(names)
 
 
 def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
@@ -112,67 +124,12 @@ def no_rows(source: object) -> ValueError:
     return ValueError(f"{source}: no rows")
 
 
-def require_columns(where: object, wanted: Iterable[str], found: Collection[str]) -> None:
-    """Raises a ValueError for the first missing column."""
-    for name in wanted:
-        if name not in found:
-            raise ValueError(f"{where}: no column {name!r} among {', '.join(found) or 'none'}")
-
-
 def name_of(origin: Origin) -> str:
     """Returns the path of a file, or `glue[train]` for the split of a dataset."""
     if isinstance(origin, Path):
         return str(origin)
     name = origin.info.dataset_name or "the dataset"
     return f"{name}[{origin.split}]" if origin.split else name
-
-
-def _read_delimited(
-    path: Path, columns: Sequence[str] | None, encoding: str, header: bool, skipped: list[str] | None
-) -> Iterator[tuple[str, Row]]:
-    with open_text(path, encoding, newline="") as file:
-        lines = _split_lines(path, file)
-        first = next((one for one in lines if one[1]), (1, []))
-        names = first[1] if header else [str(number) for number in range(1, len(first[1]) + 1)]
-        columns = names if columns is None else columns
-        require_columns(path, columns, names)
-        places = [(name, names.index(name)) for name in columns]
-        if not header and first[1]:
-            yield f"{path}:{first[0]}", {name: first[1][place] for name, place in places}
-        blank: list[int] = []
-        for line, fields in lines:
-            if not fields:
-                blank.append(line)
-                continue
-            if columns and len(names) == 1:  # in a table of one column a blank line is an empty field
-                yield from ((f"{path}:{number}", dict.fromkeys(columns, "")) for number in blank)
-            blank.clear()
-            if len(fields) == len(names):
-                yield f"{path}:{line}", {name: fields[place] for name, place in places}
-                continue
-            wanted = f"the {'header' if header else 'first row'} has {len(names)}"
-            message = f"{path}:{line}: {len(fields)} columns, {wanted}"
-            if skipped is None:
-                raise ValueError(message)
-            skipped.append(message)
-
-
-def _split_lines(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line number and the fields of each row; a blank line has no fields."""
-    csv.field_size_limit(LONGEST_FIELD)
-    if format_of(path) == ".csv":
-        rows = csv.reader(file, strict=True)
-    else:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    while True:
-        line = rows.line_num + 1
-        try:
-            fields = next(rows, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}:{line}: {error}") from None
-        if fields is None:
-            return
-        yield line, fields
 
 
 def _read_json(path: Path, columns: Sequence[str] | None, encoding: str) -> Iterator[tuple[str, Row]]:

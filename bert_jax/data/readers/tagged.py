@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bert_jax.data.readers.cells import class_name
 from bert_jax.data.readers.conll import TAGS, WORDS, TagColumns, read_conll
 from bert_jax.data.readers.examples import IGNORED_TAG, TaggedExample
 from bert_jax.data.readers.files import format_of
@@ -20,7 +21,6 @@ from bert_jax.data.readers.tables import (
     read_rows,
     require_columns,
 )
-from bert_jax.data.readers.texts import class_name
 
 TABLES_WITH_LISTS = frozenset({".json", ".jsonl", ".ndjson", ".parquet"})
 _NUMBER = re.compile(r"-?\d+")

@@ -1,21 +1,28 @@
 """Reads texts and pairs of texts, with their labels, from tables."""
 
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from bert_jax.config import PROBLEM_TYPES
+from bert_jax.data.readers.cells import is_missing, parse_label, score
 from bert_jax.data.readers.examples import Label, TextExample
+from bert_jax.data.readers.label_lists import are_multi_hot, is_flag, names_of_ones, read_flags
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import (
     Origin,
+    Row,
     class_names,
     column_names,
     is_delimited,
+    looks_unseparated,
     name_of,
     no_rows,
+    note_separator,
     read_rows,
     require_columns,
     text_of,
@@ -27,6 +34,10 @@ PAIRS = (
     ("question", "passage"), ("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"),
 )  # fmt: skip
 TEXTS = ("sentence", "text", "review", "content", "document", "question", "tweet", "comment_text")
+SAMPLE = 100  # rows in which columns of zeros and ones are looked for
+ROW_NUMBERS = frozenset(
+    {"", "id", "idx", "index", "unnamed: 0"}
+)  # columns of row numbers, which may begin with 0 and 1
 LABELS = ("label", "labels", "score", "gold_label", "class", "category", "target", "sentiment", "is_duplicate")
 
 
@@ -36,14 +47,27 @@ class TextColumns:
 
     Attributes:
         pair: None without second texts.
-        label: None without labels.
+        label: None without labels, or with one column for each label.
         classes: the class names in the order that the table declares; None if it declares none.
+        flags: one column for each label; empty with one column of labels.
     """
 
     text: str
     pair: str | None
     label: str | None
     classes: tuple[str, ...] | None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are read."""
+        return [name for name in (self.text, self.pair, self.label, *self.flags) if name]
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """The columns of the texts and the label: {"text": "review", "label": "stars"}."""
+        label = ", ".join(self.flags) or self.label
+        return {role: name for role, name in (("text", self.text), ("pair", self.pair), ("label", label)) if name}
 
 
 def read_texts(
@@ -52,13 +76,17 @@ def read_texts(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_columns: Sequence[str] = (),
+    label_names: Sequence[str] = (),
     problem_type: str = "single_label_classification",
     label_separator: str = ",",
     split: str = "train",
     encoding: str = "utf-8",
     header: bool = True,
     guess_label: bool = True,
+    trained_on: Mapping[str, str] = MappingProxyType({}),
     on_columns: Callable[[TextColumns], object] | None = None,
+    report: ReadReport | None = None,
 ) -> tuple[list[TextExample], TextColumns]:
     """Reads texts, or pairs of texts, with their labels.
 
@@ -66,14 +94,21 @@ def read_texts(
         source: a file, a pattern of files, or a dataset on the hub, as in `nyu-mll/glue:sst2`.
         text_column: None finds this and the next two by common names, in upper or lower case; a second text only if
             `pair_column` and `text_column` are both None.
+        label_columns: one column for each label, of zeros and ones, or of scores for `regression`. Without them and
+            without a label column, all columns of zeros and ones for `multi_label_classification`.
+        label_names: of labels in lists of zeros and ones, such as [1, 1, 0]; without them LABEL_0, LABEL_1, ... If all
+            of them are columns, and there is no label column, those are the `label_columns`.
         problem_type: one of Hugging Face's. A label is the name of a class (of a number, its digits), for
             `multi_label_classification` a list of such names, and for `regression` a finite number or a list of them.
+            `bert_jax.data.readers.cells` has the details.
         label_separator: between the names of several classes in one field.
         split: of a dataset on the hub.
         encoding: of the files.
         header: whether the first line of a csv or tsv file names its columns. Otherwise they are "1", "2" and so on.
-        guess_label: whether to find the label by common names too.
+        guess_label: whether to find labels by common names too.
+        trained_on: columns that a model was trained on, {role: name}; they are preferred to common names.
         on_columns: called with the columns before the rows are read, so that an error in a row can be understood.
+        report: counts the rows and the changed labels.
 
     Returns:
         The examples in the order of the source, with label None in rows without one; and the columns.
@@ -83,25 +118,97 @@ def read_texts(
     """
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}; got {problem_type!r}")
+    report = ReadReport(source) if report is None else report
     origins = find_origins([source], split)
     encoding = codec(encoding)
     names = column_names(origins[0], encoding=encoding, header=header)
-    columns = _find_columns(origins[0], names, (text_column, pair_column, label_column), header, guess_label)
+    named = _prefer((text_column, pair_column, label_column), trained_on, names, guess_label)
+    columns = _find_columns(origins[0], names, named, header, guess_label and not label_columns)
+    flags = tuple(label_columns)
+    require_columns(name_of(origins[0]), flags, names)
+    several = problem_type == "multi_label_classification"
+    if several and guess_label and not flags and columns.label is None:
+        known = label_names and set(label_names) <= set(names)
+        flags = tuple(label_names) if known else _find_flags(origins[0], columns, encoding, header)
+    if flags:
+        columns = replace(columns, label=None, flags=flags, classes=None if problem_type == "regression" else flags)
     if on_columns is not None:
         on_columns(columns)
-    wanted = [name for name in (columns.text, columns.pair, columns.label) if name]
+    report.columns = columns.by_role
     examples = []
     for origin in origins:
-        for where, row in read_rows(origin, wanted, encoding=encoding, header=header):
+        note_separator(origin, report, encoding=encoding, header=header)
+        for where, row in read_rows(origin, columns.names, encoding=encoding, header=header):
+            report.rows += 1
             text = require_text(row, columns.text, where)
             pair = require_text(row, columns.pair, where) if columns.pair else None
-            label = None
-            if columns.label and row[columns.label] is not None:
-                label = parse_label(row[columns.label], problem_type, label_separator, f"{where}: {columns.label!r}")
+            label = _label_in(row, columns, problem_type, label_separator, where)
             examples.append(TextExample(text, pair, label, where))
     if not examples:
         raise no_rows(source)
-    return examples, columns
+    return _name_sets(examples, columns, label_names, report) if several else (examples, columns)
+
+
+def _prefer(
+    named: tuple[str | None, str | None, str | None], trained_on: Mapping[str, str], names: Sequence[str], label: bool
+) -> tuple[str | None, str | None, str | None]:
+    """Returns the columns that are named, else those that a model was trained on, if the table has them."""
+    text, pair, label_column = named
+    has_texts = all(trained_on[role] in names for role in ("text", "pair") if role in trained_on)
+    if text is None and pair is None and has_texts:
+        text = trained_on.get("text")
+        pair = trained_on.get("pair")
+    if label_column is None and label and trained_on.get("label") in names:
+        label_column = trained_on["label"]
+    return text, pair, label_column
+
+
+def _label_in(row: Row, columns: TextColumns, problem_type: str, separator: str, where: str) -> Label | None:
+    if columns.flags and problem_type == "regression":
+        scores = [parse_label(row[column], problem_type, separator, f"{where}: {column!r}") for column in columns.flags]
+        return None if None in scores else tuple(score(one, where) for one in scores)
+    if columns.flags:
+        ones = read_flags(row, columns.flags, where)
+        if ones is None or problem_type == "multi_label_classification":
+            return ones
+        if len(ones) != 1:
+            raise ValueError(f"{where}: {len(ones)} of the label columns are 1; a single label needs exactly one")
+        return ones[0]
+    return (
+        parse_label(row[columns.label], problem_type, separator, f"{where}: {columns.label!r}")
+        if columns.label
+        else None
+    )
+
+
+def _name_sets(
+    examples: list[TextExample], columns: TextColumns, names: Sequence[str], report: ReadReport
+) -> tuple[list[TextExample], TextColumns]:
+    """Returns examples whose label is a set of names, each once, also if they were lists of zeros and ones."""
+    lists = [example.label for example in examples if isinstance(example.label, tuple)]
+    sets: Any = [tuple(map(str, one)) for one in lists]
+    multi_hot = not columns.flags and columns.classes is None and are_multi_hot(sets, names)
+    if multi_hot:
+        names = tuple(names) or tuple(f"LABEL_{index}" for index in range(len(sets[0])))
+        columns = replace(columns, classes=tuple(names))
+    named = []
+    for example in examples:
+        label: Any = example.label
+        if label is not None and multi_hot:
+            report.change("lists of zeros and ones, one for each label", example.where)
+            label = names_of_ones(label, names, f"{example.where}: {columns.label!r}")
+        named.append(replace(example, label=None if label is None else tuple(dict.fromkeys(label))))
+    return named, columns
+
+
+def _find_flags(origin: Origin, columns: TextColumns, encoding: str, header: bool) -> tuple[str, ...]:
+    """Returns the columns that hold only zeros and ones, of which there must be two."""
+    rows = [row for _, row in islice(read_rows(origin, encoding=encoding, header=header), SAMPLE)]
+    taken = {columns.text, columns.pair}
+    names = [name for name in rows[0] if name not in taken and name.strip().lower() not in ROW_NUMBERS]
+    known = {name: [row[name] for row in rows if name in row and not is_missing(row[name])] for name in names}
+    flags = tuple(name for name, cells in known.items() if cells and all(map(is_flag, cells)))
+    return flags if len(flags) > 1 else ()
 
 
 def _find_columns(
@@ -121,6 +228,10 @@ def _find_columns(
     if text_column is None:
         text_column, guessed_pair = _guess_texts(free)
         pair_column = pair_column or guessed_pair
+    if header and looks_unseparated(origin, names) and named[0] is None:
+        raise ValueError(
+            f"{name_of(origin)}: one column called {names[0]!r}; name it with `text_column` if it is a text"
+        )
     if text_column is None:
         remedy = "name it with `text_column`"
         if header and is_delimited(origin):
@@ -150,51 +261,3 @@ def require_text(row: dict[str, Any], column: str, where: str) -> str:
     if text is None:
         raise ValueError(f"{where}: no text in {column!r}")
     return text
-
-
-def parse_label(value: Any, problem_type: str, separator: str, where: str) -> Label | None:
-    """Returns the label in a field, in the form of the problem; None for an empty field.
-
-    Raises:
-        ValueError: the field holds something else.
-    """
-    if problem_type == "regression":
-        if isinstance(value, str) and not value.strip():
-            return None
-        return tuple(_score(part, where) for part in value) if isinstance(value, list) else _score(value, where)
-    if problem_type == "multi_label_classification":
-        if isinstance(value, str):
-            value = value.split(separator)
-        parts: Sequence[Any] = value if isinstance(value, list) else [value]
-        names = [class_name(part, where) for part in parts]
-        return tuple(dict.fromkeys(name for name in names if name))  # each once, in order
-    return class_name(value, where) or None
-
-
-def class_name(value: Any, where: str) -> str:
-    """Returns the name of a class: a text without surrounding space, or the digits of a whole number.
-
-    Raises:
-        ValueError: the value is something else.
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | int):
-        return str(value).strip()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # pandas stores whole numbers with missing values as floats
-    hints = {
-        list: "; for several labels use `problem_type=multi_label_classification`",
-        float: "; for scores use `problem_type=regression`",
-    }
-    raise ValueError(f"{where} is not a class: {value!r:.60}{hints.get(type(value), '')}")
-
-
-def _score(value: Any, where: str) -> float:
-    try:
-        score = float(value)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
-    if not math.isfinite(score):
-        raise ValueError(f"{where} is not a finite number: {value!r:.60}")
-    return score

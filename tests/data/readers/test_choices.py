@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.data.readers.choices import ChoiceColumns, read_choices
 from bert_jax.data.readers.examples import ChoiceExample
+from bert_jax.data.readers.report import ReadReport
 
 SWAG = """,video-id,fold-ind,startphrase,sent1,sent2,gold-source,ending0,ending1,ending2,ending3,label
 0,anetv_1,7,"He waits, ""still"". A line",He waits. ,A line,gold,forms.,"ends, soon.",sings.,falls.,3
@@ -120,3 +121,24 @@ def test_an_error_names_its_line(write, row, message):
 def test_a_table_without_choices_is_an_error(write, content, message):
     with pytest.raises(ValueError, match=message):
         read(write("a.csv", content))
+
+
+def test_columns_that_a_model_was_trained_on_are_preferred_to_common_names(write):
+    path = write("a.csv", "question,text,ending0,ending1,x,y,label,right\nq,t,a,b,c,d,0,1\n")
+    trained_on = {"text": "text", "choice 1": "x", "choice 2": "y", "label": "right"}
+    report = ReadReport(path)
+    [example], columns = read_choices(path, trained_on=trained_on, report=report)
+    assert (example.text, example.choices, example.label) == ("t", ("c", "d"), 1)
+    assert columns.by_role == report.columns == trained_on
+    assert read_choices(path, trained_on=trained_on | {"choice 2": "absent"})[0][0].choices == ("a", "b")
+    assert read_choices(path, trained_on=trained_on, text_column="question")[0][0].text == "q"
+    assert read_choices(path, trained_on=trained_on, guess_label=False)[0][0].label is None
+
+
+def test_a_list_of_choices_in_a_csv_cell_is_read(write):
+    path = write(
+        "a.csv", 'question,choices,label\nq,"[\'a\', \'b, c\']",1.0\nr,"[""d"", ""e""]",\ns,"[\'f\' \'g\']",nan\n'
+    )
+    examples, _ = read_choices(path)
+    assert [example.choices for example in examples] == [("a", "b, c"), ("d", "e"), ("f", "g")]
+    assert [example.label for example in examples] == [1, None, None]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.readers.glue import GLUE, glue_task, read_glue
+from bert_jax.data.readers.report import ReadReport, Tally
 from bert_jax.tasks.problems import PROBLEMS
 
 MNLI = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
@@ -60,11 +61,13 @@ def contents(examples) -> list[tuple]:
 def test_the_files_of_each_task_are_read(write, tmp_path, task, split):
     name, content, expected = FILES[task, split]
     path = write(name, content.replace("|", "\t") + "\n")
-    examples, skipped = read_glue(task, split, tmp_path)
+    report = ReadReport("glue")
+    examples = read_glue(task, split, tmp_path, report=report)
     assert contents(examples) == expected
     assert examples[-1].where == f"{path}:{content.count(chr(10)) + 1}"
-    half = [f"{path}:3: 4 columns, the header has 6"] if (task, split) == ("qqp", "train") else []
-    assert skipped == half
+    half = {"rows with another number of columns; the header has 6": Tally(1, f"{path}:3")}
+    assert report.skipped == (half if (task, split) == ("qqp", "train") else {})
+    assert report.used == len(examples)
 
 
 def test_every_task_is_tested_above():
@@ -93,9 +96,9 @@ def test_the_hub_gives_the_same_names(monkeypatch, task, split, labels, expected
     hub = datasets.Dataset.from_dict(values, features=features)
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *name, split: asked.append((*name, split)) or hub)
-    examples, skipped = read_glue(task, split)
+    examples = read_glue(task, split)
     assert asked == [("nyu-mll/glue", task, split)]
-    assert ([example.label for example in examples], skipped) == (expected, [])
+    assert [example.label for example in examples] == expected
     assert [example.pair for example in examples] == (["a", "b"] if pair else [None, None])
 
 

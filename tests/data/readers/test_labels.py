@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from bert_jax.data.readers.examples import TaggedExample, TextExample
-from bert_jax.data.readers.labels import encode_classes, encode_label_sets, encode_scores, label_names
+from bert_jax.data.readers.labels import (
+    clean_labels,
+    encode_classes,
+    encode_label_sets,
+    encode_scores,
+    label_names,
+)
+from bert_jax.data.readers.report import ReadReport, Tally
 
 
 def encode_all_scores(examples, names):
@@ -30,6 +37,52 @@ def examples_of(*labels) -> list[TextExample]:
 )
 def test_names_are_sorted_and_whole_numbers_by_size(labels, names):
     assert label_names(examples_of(*labels)) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["10.0", "2.0", "0.0", "1.0"], ("0", "1", "2", "10")),
+        (["10.5", "2.0", "0.5"], ("0.5", "2", "10.5")),
+        (["1.0", "1", "+1", "-1"], ("-1", "1")),
+        (["1.0", "01"], ("01", "1.0")),  # codes
+        (["401", "401.0", "401.9"], ("401", "401.0", "401.9")),
+        (["1.10", "1.1"], ("1.1", "1.10")),
+        (["True", "FALSE"], ("false", "true")),
+        (["True", "unknown"], ("True", "unknown")),
+        (["1.0", "other"], ("1.0", "other")),
+        ([("1.0", "2.0"), ("3.0",)], ("1", "2", "3")),
+        (["1", "NA", "0", "null", "None"], ("0", "1")),  # words for missing values, among numbers
+        (["NA", "DE", "none"], ("DE", "NA", "none")),  # a country and a class
+    ],
+)
+def test_names_of_equal_numbers_are_one_unless_they_are_codes(labels, names):
+    assert label_names(clean_labels(examples_of(*labels), None, ReadReport("a.tsv"))) == names
+
+
+def test_other_spellings_of_a_models_names_are_found():
+    report = ReadReport("a.tsv", rows=8)
+    examples = examples_of("0.0", "1", "1.0", "None", None, "2", "TRUE", "other")
+    cleaned = clean_labels(examples, ("1", "0", "true"), report)
+    assert [example.label for example in cleaned] == ["0", "1", "1", "2", "true", "other"]  # encoding refuses two
+    assert report.skipped["rows without a label"] == Tally(2, "a.tsv:5")
+    assert report.changed == {"labels spelled in one way for all files, such as '0.0' as '0'": Tally(3, "a.tsv:2")}
+    kept = clean_labels(examples_of("neg", None, "None"), ("neg", "pos"), report, drop=False)
+    assert [example.label for example in kept] == ["neg", None, None]
+    codes = clean_labels(examples_of("401.0", "401"), ("401", "401.0"), report)
+    assert [example.label for example in codes] == ["401.0", "401"]
+    placeholders = clean_labels(examples_of("1.0", "LABEL_0"), ("LABEL_0", "LABEL_1"), report)
+    assert [example.label for example in placeholders] == ["LABEL_1", "LABEL_0"]
+    numbers = clean_labels(examples_of("1", "0.0", "b"), ("a", "b"), report, numbered=True)
+    assert [example.label for example in numbers] == ["b", "a", "b"]
+    with pytest.raises(ValueError, match=r"a\.tsv:2: no label"):
+        clean_labels(examples_of(None, "NULL"), ("a", "b"), report)
+
+
+def test_a_word_for_missing_values_that_is_a_class_is_reported():
+    report = ReadReport("a.tsv", rows=3)
+    assert len(clean_labels(examples_of("DE", "NA", "NA"), None, report)) == 3
+    assert report.lines() == ["a.tsv: 2 rows with 'NA', which is read as a class (first: a.tsv:3)"]
 
 
 def test_tags_are_named_too():

@@ -1,14 +1,21 @@
 """Every kind of table gives the same rows, each with its place."""
 
 import csv
+import gzip
 import json
 
 import datasets
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
+from bert_jax.config import PROBLEM_TYPES
+from bert_jax.data.readers.labels import clean_labels
+from bert_jax.data.readers.report import ReadReport, Tally
 from bert_jax.data.readers.tables import class_names, column_names, name_of, read_rows
+from bert_jax.data.readers.texts import read_texts
 
 ROWS = [{"text": 'a "raw', "label": "x"}, {"text": "b", "label": ""}, {"text": "", "label": "y"}]
 SENTIMENT = datasets.ClassLabel(names=["negative", "positive"])
@@ -70,9 +77,9 @@ def test_rows_of_a_wrong_length_are_errors_or_skipped(tmp_path):
     path.write_text("text\tlabel\na\t1\nb\n\nc\t2\t3\nd\t4\n")
     with pytest.raises(ValueError, match=r"a\.tsv:3: 1 columns, the header has 2"):
         list(read_rows(path))
-    skipped = []
-    assert [row["text"] for _, row in read_rows(path, skipped=skipped)] == ["a", "d"]
-    assert skipped == [f"{path}:3: 1 columns, the header has 2", f"{path}:5: 3 columns, the header has 2"]
+    report = ReadReport("a.tsv")
+    assert [row["text"] for _, row in read_rows(path, ragged=report)] == ["a", "d"]
+    assert report.skipped == {"rows with another number of columns; the header has 2": Tally(2, f"{path}:3")}
     path.write_text("a\t1\nb\n")
     with pytest.raises(ValueError, match=r"a\.tsv:2: 1 columns, the first row has 2"):
         list(read_rows(path, header=False))
@@ -137,3 +144,33 @@ def test_a_file_without_rows_is_an_error(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         column_names(tmp_path / name)
+
+
+SEPARATORS = st.sampled_from([",", ";", "\t", "|", '"', "'", "\n", "\r\n", "\n\n", "[", "]", "{", "}", ":", "\\"])
+WORDS = st.sampled_from(["text", "label", "nan", "1.0", "0", "", "a", "ä", "true", "null", "\x00", "\ufeff", '"text"'])
+CONTENTS = st.lists(SEPARATORS | WORDS | st.text(max_size=3), max_size=40).map("".join)
+ROW = st.fixed_dictionaries(
+    {"text": st.text(max_size=5)},
+    optional={"label": st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)},
+)
+ROWS_OF_JSON = st.lists(ROW, max_size=6).map(lambda rows: "\n".join(map(json.dumps, rows)))
+BYTES = (CONTENTS | ROWS_OF_JSON).map(lambda text: text.encode(errors="replace")) | st.binary(max_size=60)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES, st.sampled_from(["csv", "tsv", "jsonl", "json", "csv.gz"]), st.booleans(), st.sampled_from(PROBLEM_TYPES))
+def test_any_bytes_are_rows_that_are_used_or_counted_or_one_line_of_an_error(
+    tmp_path, content, kind, header, problem_type
+):
+    path = tmp_path / f"any.{kind}"
+    path.write_bytes(gzip.compress(content) if kind == "csv.gz" else content)
+    report = ReadReport(str(path))
+    try:
+        examples, _ = read_texts(str(path), header=header, problem_type=problem_type, report=report)
+        assert report.rows == report.used == len(examples)
+        kept = clean_labels(examples, None, report)
+    except (ValueError, OSError) as error:
+        message = str(error)
+        assert len(message.splitlines()) == 1
+    else:
+        assert (report.rows, report.used) == (len(examples), len(kept))
