@@ -47,6 +47,8 @@ class BertConfig:
             exceeds the best span's by more than this.
         activation_fn: for one label, the function that makes a score of the logit: `Sigmoid`, or `Identity`;
             sentence-transformers' cross-encoders name it. None: sigmoid, or none for regression.
+        data_columns: the columns of the table that the model was fine-tuned on, as pairs of a role (text, pair, label)
+            and a name; an object in `config.json`.
         lora_rank: rank of the LoRA adapters on the encoder's kernels, see `functional.lora`; 0 = no adapters.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
 
@@ -75,6 +77,7 @@ class BertConfig:
     problem_type: str | None = None
     null_threshold: float | None = None
     activation_fn: str | None = None
+    data_columns: tuple[tuple[str, str], ...] | None = None
     lora_rank: int = 0
     lora_alpha: float = 16.0
     dtype: str = "float32"
@@ -171,6 +174,9 @@ class BertConfig:
             names = (by_id[index] for index in sorted(by_id))  # sorted as numbers: a, b
             chosen["label_names"] = tuple(str(name) if isinstance(name, int | float) else name for name in names)
             chosen["num_labels"] = len(by_id)
+        if "data_columns" in chosen:
+            columns = chosen["data_columns"].items()
+            chosen["data_columns"] = tuple((str(role), str(name)) for role, name in columns)
         return cls(**chosen)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,6 +186,9 @@ class BertConfig:
         del values["num_labels"]  # transformers counts `id2label`
         if self.null_threshold is None:
             del values["null_threshold"]
+        columns = values.pop("data_columns")
+        if columns is not None:
+            values["data_columns"] = dict(columns)
         if not self.lora_rank:
             del values["lora_rank"], values["lora_alpha"]
         if (function := values.pop("activation_fn")) is not None:

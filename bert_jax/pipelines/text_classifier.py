@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Outputs
-from bert_jax.pipelines.documents import Document
+from bert_jax.pipelines.documents import Document, Pair
 from bert_jax.pipelines.pipeline import Pipeline
 
 
@@ -33,6 +33,13 @@ class TextClassifier(Pipeline):
 
     def default_options(self) -> dict[str, Any]:
         return {"top": None if self.bert.config.problem_type == "multi_label_classification" else 1}
+
+    def pair(self, given: Any) -> Pair:
+        columns = dict(self.bert.config.data_columns or ())
+        if "pair" in columns and not isinstance(given, Mapping):
+            names = f"{columns.get('text')!r} and {columns['pair']!r}"
+            raise ValueError(f"this model was fine-tuned on pairs ({names}): give {{'text': ..., 'text_pair': ...}}")
+        return super().pair(given)
 
     def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
         if options["top"] is not None and options["top"] < 1:

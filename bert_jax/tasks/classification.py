@@ -3,7 +3,7 @@
 References: Devlin et al., BERT, 2018, section 4.1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_texts
 from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.glue import GlueTask, glue_task, read_glue
-from bert_jax.data.readers.labels import label_names
+from bert_jax.data.readers.labels import clean_labels, label_names
 from bert_jax.data.readers.movie_reviews import labelled_reviews
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import TextColumns, read_texts
 from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Bert, BertForSequenceClassification
@@ -31,8 +32,8 @@ from bert_jax.training.settings import require_fraction
 
 Examples = dict[str, list[TextExample]]  # by the name of their split
 FILE_FIELDS = (
-    "train", "dev", "text_column", "pair_column", "label_column", "header", "encoding", "train_split", "dev_split",
-    "problem_type", "label_separator",
+    "train", "dev", "text_column", "pair_column", "label_column", "label_columns", "label_names", "header", "encoding",
+    "train_split", "dev_split", "problem_type", "label_separator",
 )  # fmt: skip
 
 
@@ -46,6 +47,11 @@ class ClassificationData(TaskData):
     """Column of the second text of a pair."""
     label_column: str | None = None
     """Column of the label; default: a usual name such as label."""
+    label_columns: tuple[str, ...] = ()
+    """One column for each label, with zeros and ones, or scores; default for multi_label_classification without a label
+    column: all columns of zeros and ones."""
+    label_names: str | None = None
+    """Names of labels that are numbers or lists of zeros and ones, in order, separated by commas: negative,positive."""
     header: bool = True
     """Whether the first line of a csv or tsv file names the columns; otherwise they are named 1, 2, ..."""
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
@@ -71,6 +77,16 @@ class ClassificationData(TaskData):
         require_fraction(self, "label_smoothing")
         if not self.label_separator:
             raise ValueError("`label_separator` must not be empty")
+        if self.label_column is not None and self.label_columns:
+            raise ValueError("`label_column` cannot be combined with `label_columns`")
+        names = self.given_names
+        if not all(names) or len(set(names)) < len(names) or len(names) == 1:
+            raise ValueError(f"`label_names` must be different names separated by commas, got {self.label_names!r}")
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The names in `label_names`."""
+        return () if self.label_names is None else tuple(name.strip() for name in self.label_names.split(","))
 
     @property
     def problem(self) -> Problem:
@@ -85,6 +101,7 @@ class ClassificationData(TaskData):
             Unused(self.glue is None, ["glue_folder"], "is only used with `glue`"),
             Unused(reviews, FILE_FIELDS, "is only used with `train` and `dev`, not for the film reviews"),
             Unused(self.problem is not SINGLE_LABEL, ["label_smoothing", "class_weights"], not_single),
+            Unused(self.problem is REGRESSION, ["label_names"], f"is not used for {REGRESSION.name}"),
             Unused(
                 do == "train" and self.problem is not MULTI_LABEL,
                 ["label_separator"],
@@ -98,27 +115,39 @@ class ClassificationData(TaskData):
             super().check_files(do)
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
-        examples, task = (self._read_glue if self.glue else self._read_files)(source, do)
+        reports: list[ReadReport] = []
+        examples, task = (self._read_glue if self.glue else self._read_files)(source, do, reports)
         if do == "train":
-            task = task.with_labels_of(examples[TRAIN], source)
-            note_labels(task.names, len(examples[TRAIN]))
+            labelled = self._clean(examples[TRAIN], task, ReadReport(""), do)
+            task = task.with_labels_of(labelled, source)
+            note_labels(task.names, len(labelled))
         splits = []
-        for name, rows in examples.items():
+        for (name, read), report in zip(examples.items(), reports, strict=True):
+            some = self._clean(read, task, report, do)
             split, cut = task.encode(
                 name,
-                rows,
+                some,
                 source.tokenizer,
                 max_length=self.max_length,
                 labelled=do != "predict",
                 balanced=name == TRAIN and self.class_weights == "balanced",
             )
-            note_truncated(cut, len(rows), f"examples of {split.title}", self.max_length)
-            empty = [example.where for example in rows if not example.text.strip()]
-            note_first(empty, f"of {len(rows):,} examples of {split.title} have an empty text")
+            for line in report.lines():
+                print(line)
+            note_truncated(cut, len(some), f"examples of {split.title}", self.max_length)
+            empty = [example.where for example in some if not example.text.strip()]
+            note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
             splits.append(split)
-        return PreparedData(task, splits)
+        return PreparedData(task, splits, reports)
 
-    def _read_glue(self, source: ModelSource, do: Do) -> tuple[Examples, "Classification"]:
+    def _clean(
+        self, examples: list[TextExample], task: "Classification", report: ReadReport, do: Do
+    ) -> list[TextExample]:
+        """Returns the examples with a label, or all of them to predict, with the spelling of the task's names."""
+        names = task.names or None
+        return clean_labels(examples, names, report, numbered=bool(self.given_names), drop=do != "predict")
+
+    def _read_glue(self, source: ModelSource, do: Do, reports: list[ReadReport]) -> tuple[Examples, "Classification"]:
         """Reads a GLUE task: the examples of each split, and the task."""
         glue = glue_task(str(self.glue))
         kind = "test" if do == "predict" else "validation"
@@ -130,48 +159,98 @@ class ClassificationData(TaskData):
             # The first held-out split selects the best model and has an empty name. MNLI has a second one:
             # validation_matched -> "", validation_mismatched -> "mismatched".
             name = split if split == "train" else "" if split == held_out[0] else split.removeprefix(f"{kind}_")
-            examples[name], skipped = read_glue(glue.config, split, self.glue_folder)
-            note_first(skipped, "rows left out")
+            report = ReadReport(f"{glue.name} {split}")
+            examples[name] = read_glue(glue.config, split, self.glue_folder, report=report)
+            reports.append(report)
         names = glue.labels if do == "train" else glue_label_order(glue, source)
         return examples, Classification(
-            glue.problem_type, names, best_by=glue.metrics[0], smoothing=self.label_smoothing
+            glue.problem_type,
+            names,
+            best_by=glue.metrics[0],
+            smoothing=self.label_smoothing,
+            columns=tuple(reports[0].columns.items()),
         )
 
-    def _read_files(self, source: ModelSource, do: Do) -> tuple[Examples, "Classification"]:
+    def _read_files(self, source: ModelSource, do: Do, reports: list[ReadReport]) -> tuple[Examples, "Classification"]:
         """Reads `train` and `dev`, or the film reviews: the examples of each split, and the task."""
-        names = () if do == "train" else source.label_names
+        names = self.given_names if do == "train" else self._names_of(source)
         if self.dev is None:
             train, held_out = labelled_reviews()
+            reports += [ReadReport("film reviews", rows=len(train))] if do == "train" else []
+            reports.append(ReadReport("held-out film reviews", rows=len(held_out)))
             task = Classification(SINGLE_LABEL.name, names, smoothing=self.label_smoothing)
             return {TRAIN: train, "": held_out} if do == "train" else {"": held_out}, task
         problem = self.problem if do == "train" else self._problem_of(source)
-        columns: dict[str, Any] = {
-            "text_column": self.text_column,
-            "pair_column": self.pair_column,
-            "label_column": self.label_column,
-            "encoding": self.encoding,
-            "header": self.header,
-            "guess_label": do != "predict",
-        }
+        trained_on: Mapping[str, str] = {} if do == "train" else source.columns
         examples: Examples = {}
         for name, path, split in self.sources(do):
+            report = ReadReport(path)
             examples[name], found = read_texts(
                 path,
+                text_column=self.text_column,
+                pair_column=self.pair_column,
+                label_column=self.label_column,
+                label_columns=self.label_columns,
+                label_names=names,
                 problem_type=problem.name,
                 label_separator=self.label_separator,
                 split=split,
-                on_columns=partial(_print_columns, path),
-                **columns,
+                encoding=self.encoding,
+                header=self.header,
+                guess_label=do != "predict",
+                trained_on=trained_on,
+                on_columns=partial(self._print_columns, path, {} if do == "train" else trained_on),
+                report=report,
             )
+            reports.append(report)
             if name == TRAIN:
-                names = found.classes or ()
+                names = found.classes or names
+                trained_on = report.columns
+        columns = tuple(trained_on.items()) or None
+        task = Classification(problem.name, names, smoothing=self.label_smoothing, columns=columns)
         if problem is REGRESSION:
             values = 1 if do == "train" else source.config.num_labels
-            trained = None if do == "train" else source.config
-            return examples, Classification(
-                problem.name, values=values, smoothing=self.label_smoothing, trained=trained
+            task = replace(task, names=(), values=values, trained=None if do == "train" else source.config)
+        return examples, task
+
+    def _print_columns(self, path: str, trained_on: Mapping[str, str], found: TextColumns) -> None:
+        """Prints the columns that are read, and a difference to those that the model was trained on.
+
+        Raises:
+            ValueError: single texts for a model of pairs, or pairs for a model of single texts.
+        """
+        texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
+        label = ", ".join(found.flags) or found.label
+        print(f"{path}: text in {texts}, " + (f"label in {label!r}" if label else "no label"))
+        if not trained_on:
+            return
+        wanted = " and ".join(repr(trained_on[role]) for role in ("text", "pair") if role in trained_on)
+        if "pair" in trained_on and not found.pair:
+            raise ValueError(
+                f"{path}: single texts in {texts}, but the model was trained on pairs in {wanted}: name both columns "
+                "with `text_column` and `pair_column`"
             )
-        return examples, Classification(problem.name, names, smoothing=self.label_smoothing)
+        if "pair" not in trained_on and found.pair and self.pair_column is None:
+            raise ValueError(
+                f"{path}: pairs of texts in {texts}, but the model was trained on single texts in {wanted}: name the "
+                "column with `text_column`"
+            )
+        if texts != wanted:
+            print(f"{path}: the model was trained on texts in {wanted}")
+
+    def _names_of(self, source: ModelSource) -> tuple[str, ...]:
+        """Returns the label names of a trained model; `label_names` may name labels that have no names.
+
+        Raises:
+            ValueError: `label_names` differ from the model's.
+        """
+        names = source.label_names
+        unnamed = all(name in (f"LABEL_{number}", str(number)) for number, name in enumerate(names))
+        if not self.given_names or self.given_names == names:
+            return names
+        if not unnamed or len(names) != len(self.given_names):
+            raise ValueError(f"`label_names={self.label_names}`: the labels of {source.folder} are {', '.join(names)}")
+        return self.given_names
 
     def _problem_of(self, source: ModelSource) -> Problem:
         """Returns the problem that a trained model solves."""
@@ -193,6 +272,7 @@ class Classification(Task):
         best_by: the metric that selects the best model; empty = that of the problem.
         smoothing: of labels, see `bert_jax.functional.losses.cross_entropy`.
         trained: for regression without training, the model's config, which says what its logits mean.
+        columns: of the training data, pairs of a role and a name; None if there are none.
     """
 
     problem_type: str
@@ -201,6 +281,7 @@ class Classification(Task):
     best_by: str = ""
     smoothing: float = 0.0
     trained: BertConfig | None = None
+    columns: tuple[tuple[str, str], ...] | None = None
 
     model: ClassVar[type[Bert]] = BertForSequenceClassification
 
@@ -220,7 +301,7 @@ class Classification(Task):
     @property
     def config_changes(self) -> dict[str, Any]:
         labels = {"label_names": self.names} if self.names else {"num_labels": self.values, "label_names": None}
-        return {"problem_type": self.problem_type, **labels}
+        return {"problem_type": self.problem_type, "data_columns": self.columns, **labels}
 
     def with_labels_of(self, examples: Sequence[TextExample], source: ModelSource) -> "Classification":
         """Returns the task with the labels of its training examples, in the order of the model's if it has them all."""
@@ -285,11 +366,6 @@ class Classification(Task):
         if not split.labelled:
             return []
         return self.problem.report(folder, split, self.problem.activation(decoded), self.names, mistakes)
-
-
-def _print_columns(path: str, found: TextColumns) -> None:
-    texts = f"{found.text!r} and {found.pair!r}" if found.pair else f"{found.text!r}"
-    print(f"{path}: text in {texts}, " + (f"label in {found.label!r}" if found.label else "no label"))
 
 
 def glue_label_order(glue: GlueTask, source: ModelSource) -> tuple[str, ...]:

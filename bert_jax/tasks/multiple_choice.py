@@ -16,10 +16,11 @@ from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import encode_choices
 from bert_jax.data.readers.choices import ChoiceColumns, read_choices
 from bert_jax.data.readers.examples import ChoiceExample
-from bert_jax.data.readers.labels import no_label
+from bert_jax.data.readers.labels import UNLABELLED, no_label
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.metrics.classification import collapsed, softmax, worst_mistakes
 from bert_jax.models import Bert, BertForMultipleChoice
-from bert_jax.tasks.base import Do, Logits, PreparedData, Split, Task, TaskData
+from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
 from bert_jax.tasks.problems import SINGLE_LABEL
 from bert_jax.tasks.reports import list_mistakes, note_truncated
 from bert_jax.tasks.source import ModelSource
@@ -45,47 +46,86 @@ class MultipleChoiceData(TaskData):
     training_defaults: ClassVar[Mapping[str, Any]] = {"learning_rate": 5e-5, "batch_size": 16}
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
-        task = MultipleChoice()
+        trained_on: Mapping[str, str] = {} if do == "train" else source.columns
         splits = []
+        reports = []
+        task = MultipleChoice()
         for name, path, split in self.sources(do):
-            examples = self._read(path, split, guess_label=do != "predict")
+            report = ReadReport(path)
+            examples = self._read(path, split, do, trained_on, report)
+            if name == TRAIN:
+                trained_on = report.columns
+                task = MultipleChoice(tuple(trained_on.items()))
             encoded, cut = task.encode(
                 name, examples, source.tokenizer, max_length=self.max_length, labelled=do != "predict"
             )
+            for line in report.lines():
+                print(line)
             choices = len(examples) * encoded.features.group
             note_truncated(cut, choices, f"choices of {encoded.title}", self.max_length)
             splits.append(encoded)
+            reports.append(report)
         if len({split.features.group for split in splits}) > 1:
             raise ValueError(f"{self.train} and {self.dev} do not have the same number of choices")
-        return PreparedData(task, splits)
+        return PreparedData(task, splits, reports)
 
-    def _read(self, path: str, split: str, *, guess_label: bool) -> list[ChoiceExample]:
-        columns: dict[str, Any] = {
-            "text_column": self.text_column,
-            "lead_column": self.lead_column,
-            "choice_columns": self.choice_columns,
-            "label_column": self.label_column,
-            "encoding": self.encoding,
-            "guess_label": guess_label,
-        }
+    def _read(
+        self, path: str, split: str, do: Do, trained_on: Mapping[str, str], report: ReadReport
+    ) -> list[ChoiceExample]:
+        """Reads a file; rows without a label are left out, except to predict."""
 
         def print_columns(found: ChoiceColumns) -> None:
             lead = f", which continue {found.lead!r}" if found.lead else ""
             label = f"label in {found.label!r}" if found.label else "no label"
             print(f"{path}: text in {found.text!r}, choices in {', '.join(map(repr, found.choices))}{lead}, {label}")
 
-        return read_choices(path, split=split, on_columns=print_columns, **columns)[0]
+        examples, columns = read_choices(
+            path,
+            text_column=self.text_column,
+            lead_column=self.lead_column,
+            choice_columns=self.choice_columns,
+            label_column=self.label_column,
+            split=split,
+            encoding=self.encoding,
+            guess_label=do != "predict",
+            trained_on=trained_on,
+            on_columns=print_columns,
+            report=report,
+        )
+        texts = {role: name for role, name in columns.by_role.items() if role != "label"}
+        wanted = {role: name for role, name in trained_on.items() if role != "label"}
+        if do != "train" and wanted and texts != wanted:
+            print(f"{path}: the model was trained on {', '.join(map(repr, wanted.values()))}")
+        if do == "predict":
+            return examples
+        labelled = [example for example in examples if example.label is not None]
+        for example in examples:
+            if example.label is None:
+                report.skip(UNLABELLED, example.where)
+        if not labelled:
+            raise no_label(examples[0])
+        return labelled
 
 
 @dataclass(frozen=True, eq=False)
 class MultipleChoice(Task):
-    """Examples of C choices each."""
+    """Examples of C choices each.
+
+    Attributes:
+        columns: of the training data, pairs of a role and a name; None if they are not known.
+    """
+
+    columns: tuple[tuple[str, str], ...] | None = None
 
     model: ClassVar[type[Bert]] = BertForMultipleChoice
 
     @property
     def metric(self) -> str:
         return "accuracy"
+
+    @property
+    def config_changes(self) -> dict[str, Any]:
+        return {"data_columns": self.columns}
 
     def encode(
         self,

@@ -58,6 +58,11 @@ class ModelSource:
         """The model's label names; LABEL_0, LABEL_1, ... if it has none."""
         return self.config.label_names or tuple(f"LABEL_{index}" for index in range(self.config.num_labels))
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that the model was fine-tuned on, {role: name}; empty if they are not recorded."""
+        return dict(self.config.data_columns or ())
+
     def reusable_labels(self, model: type[Bert], used: Collection[Any]) -> tuple[str, ...] | None:
         """Returns the label names of the model's head if the head is of this kind and they include all `used` labels.
 
@@ -76,6 +81,7 @@ class ModelSource:
         if self.architecture != architecture(model):
             return False
         config = self.config
+        changes = {name: value for name, value in changes.items() if name != "data_columns"}
         # A task without changes (question answering, multiple choice) has only one possible head. A config.json without
         # a problem_type may be of any.
         return not changes or (

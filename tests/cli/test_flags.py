@@ -23,7 +23,8 @@ PRETRAINING = """
 FINETUNING = """
     accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm dev
     dev_split do dropout dtype encoding epochs eval_every freeze from_scratch fsdp glue glue_folder header label_column
-    label_names label_separator label_smoothing layer_decay lead_column learning_rate log_every lora_alpha lora_rank
+    label_columns label_names label_separator label_smoothing layer_decay lead_column learning_rate log_every lora_alpha
+    lora_rank
     max_answer_length max_length max_question_length mistakes model n_best null_threshold on_nan optimizer output
     overlap overwrite pack pair_column parallel patience problem_type quiet random_bits remat resume schedule seed seeds
     special_tokens stride sweep sweep_batch_sizes sweep_epochs sweep_learning_rates tag_column tensor text_column train

@@ -14,6 +14,7 @@ from bert_jax.finetuning import make_settings
 from bert_jax.finetuning.model import BestModel, dropout_rates, initial_parameters, make_ensemble
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import BertForSequenceClassification, BertForTokenClassification
+from bert_jax.pipelines import TextClassifier
 from bert_jax.tasks.classification import Classification, glue_label_order
 from bert_jax.tasks.question_answering import QuestionAnswering, QuestionAnsweringData
 from bert_jax.tasks.source import ModelSource
@@ -102,6 +103,99 @@ def test_labels_of_glue_are_in_the_order_of_the_model(source):
         ValueError, match=r"label mismatch: model has \[a, b, c\], MNLI has \[entailment, neutral, contradiction\]"
     ):
         glue_label_order(glue_task("mnli"), others)
+
+
+def trained_on(source, **columns):
+    return replace(source, config=replace(source.config, data_columns=tuple(columns.items())))
+
+
+@pytest.mark.parametrize("do", ["evaluate", "predict"])
+def test_a_model_reads_the_columns_that_it_was_trained_on(folder, source, write, capsys, do):
+    rows = "text,body,stars,label\na,it was dull,neutral,7\n"
+    given = {"do": do, "max_length": 9, "dev": write("dev.csv", rows)}
+    plain = settings(folder, **given)
+    of_body = trained_on(source, text="body", label="stars")
+    data = plain.data.prepare(of_body, do)
+    assert data.splits[0].examples[0].text == "it was dull"
+    assert data.splits[0].examples[0].label == ("neutral" if do == "evaluate" else None)
+    assert "was trained on" not in capsys.readouterr().out
+    label = {"label_column": "stars"}
+    data = settings(folder, **given, **label, text_column="text").data.prepare(of_body, do)
+    assert data.splits[0].examples[0].text == "a"
+    assert "the model was trained on texts in 'body'" in capsys.readouterr().out
+    absent = settings(folder, **given, **label).data.prepare(trained_on(source, text="absent"), do)
+    assert absent.splits[0].examples[0].text == "a"
+    assert "the model was trained on texts in 'absent'" in capsys.readouterr().out
+
+
+def test_single_texts_and_pairs_are_not_confused(folder, source, write):
+    single = settings(folder, do="predict", max_length=9, dev=write("one.csv", "text,other\na,b\n"))
+    of_pairs = trained_on(source, text="premise", pair="hypothesis")
+    with pytest.raises(
+        ValueError, match=r"one\.csv: single texts in 'text', .* on pairs in 'premise' and 'hypothesis'"
+    ):
+        single.data.prepare(of_pairs, "predict")
+    named = single.replace(text_column="text", pair_column="other").data.prepare(of_pairs, "predict")
+    assert named.splits[0].examples[0].pair == "b"
+    pairs = settings(folder, do="predict", max_length=9, dev=write("two.csv", "question1,question2,text\na,b,c\n"))
+    with pytest.raises(ValueError, match=r"two\.csv: pairs of texts .* trained on single texts in 'body'"):
+        pairs.data.prepare(trained_on(source, text="body"), "predict")
+    assert pairs.data.prepare(trained_on(source, text="text"), "predict").splits[0].examples[0].text == "c"
+
+
+def test_columns_are_kept_with_the_model(folder, source, write, tmp_path):
+    path = write("train.csv", "Review,stars\na,neutral\nb,entailment\n")
+    read = settings(folder, train=path, dev=path, max_length=9, text_column="Review", label_column="stars")
+    task = read.data.prepare(source, "train").task
+    bert = source.load(task.model, task.config_changes)
+    bert.save_pretrained(tmp_path / "saved")
+    values = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert values["data_columns"] == {"text": "Review", "label": "stars"}
+    assert ModelSource.find(str(tmp_path / "saved")).columns == values["data_columns"]
+
+
+def test_a_pipeline_for_pairs_refuses_single_texts(source):
+    task = replace(classes(*NAMES), columns=(("text", "premise"), ("pair", "hypothesis")))
+    classify = TextClassifier(source.load(task.model, task.config_changes))
+    with pytest.raises(ValueError, match=r"fine-tuned on pairs \('premise' and 'hypothesis'\): give \{'text': ..."):
+        classify.pair("a text")
+    assert classify.pair({"text": "a", "text_pair": "b"}) == ("a", "b")
+
+
+def test_rows_without_a_label_are_left_out_and_counted(folder, source, write, capsys):
+    train = write("train.csv", "text,label\na,neutral\nb,\nc,nan\nd,contradiction\ne,neutral\n")
+    dev = write("dev.jsonl", '{"text": "a", "label": null}\n{"text": "b", "label": "neutral"}\n')
+    data = settings(folder, train=train, dev=dev, max_length=9).data.prepare(source, "train")
+    assert [len(split.examples) for split in data.splits] == [3, 1]
+    said = capsys.readouterr().out
+    assert f"{train}: skipped 2 of 5 rows: rows without a label (first: {train}:3)" in said
+    assert f"{dev}: skipped 1 of 2 rows: rows without a label (first: {dev}:1)" in said
+    assert [(report.rows, report.used) for report in data.reports] == [(5, 3), (2, 1)]
+    predicted = settings(folder, do="predict", dev=dev, max_length=9).data.prepare(source, "predict")
+    assert len(predicted.splits[0].examples) == 2
+
+
+def test_numbers_are_labels_with_given_names(folder, source, write):
+    path = write("train.csv", "text,label\na,0.0\nb,1.0\nc,1.0\n")
+    named = settings(folder, train=path, dev=path, max_length=9, label_names="no,yes")
+    data = named.data.prepare(source, "train")
+    assert data.task.config_changes["label_names"] == ("no", "yes")
+    assert data.splits[0].labels.tolist() == [0, 1, 1]
+    with pytest.raises(ValueError, match=r"`label_names=no,yes`: the labels of .* are contradiction, entailment, neu"):
+        settings(folder, do="evaluate", dev=path, max_length=9, label_names="no,yes").data.prepare(source, "evaluate")
+    for names in ("a,a", "a,", "a"):
+        with pytest.raises(ValueError, match="`label_names` must be different names separated by commas"):
+            settings(folder, train=path, dev=path, label_names=names).data.check("train")
+
+
+def test_a_model_is_evaluated_on_labels_in_another_form(folder, source, write):
+    """Lists of zeros and ones in one file, one column for each label in another."""
+    several = {"problem_type": "multi_label_classification", "max_length": 9}
+    lists = write("train.jsonl", '{"text": "a", "label": [1, 0, 1]}\n{"text": "b", "label": [0, 1, 0]}\n')
+    columns = write("dev.csv", "text,y,z,x\nb,1,0,0\na,0,1,1\n")
+    read = settings(folder, train=lists, dev=columns, label_names="x,y,z", **several)
+    data = read.data.prepare(source, "train")
+    assert [split.labels.tolist() for split in data.splits] == [[[1, 0, 1], [0, 1, 0]], [[0, 1, 0], [1, 0, 1]]]
 
 
 def test_attention_may_have_another_dropout_rate(folder):

@@ -86,7 +86,9 @@ def test_regression_predicts_one_score_or_several(words, tmp_path, values):
     task = Classification("regression", values=values)
     given = [float(row[0]) if values == 1 else tuple(map(float, row)) for row in labels]
     split, _ = task.encode("", texts(*given), words, max_length=9)
-    assert task.config_changes == {"problem_type": "regression", "num_labels": values, "label_names": None}
+    assert task.config_changes == {
+            "problem_type": "regression", "num_labels": values, "label_names": None, "data_columns": None,
+        }  # fmt: skip
     answers = labels * 2 + 1
     assert task.compute_metrics(split, answers)["pearson"] == pytest.approx(1)
     assert [row["score"] for row in task.predictions(split, answers)] == [

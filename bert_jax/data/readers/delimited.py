@@ -79,7 +79,7 @@ def require_columns(where: object, wanted: Iterable[str], found: Collection[str]
                 else f"among {', '.join(names) or 'none'}"
             )
             raise ValueError(f"{where}: no column {name!r} {there}")
-        if name and names.count(name) > 1:
+        if names.count(name) > 1:
             raise ValueError(f"{where}: {names.count(name)} columns are called {name!r}")
 
 

@@ -83,7 +83,7 @@ def _from_folder(path: Path, split: str) -> datasets.Dataset:
     is_dict = isinstance(found, datasets.DatasetDict)
     if is_dict:
         if split not in found:
-            raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(found)}")
+            raise ValueError(f"{path} has no split {split!r}; its splits are {', '.join(map(str, found))}")
         found = found[split]
     found.info.dataset_name = f"{path}[{split}]" if is_dict and found.split is None else str(path)
     return found

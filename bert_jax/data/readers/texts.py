@@ -61,13 +61,13 @@ class TextColumns:
     @property
     def names(self) -> list[str]:
         """All columns that are read."""
-        return [name for name in (self.text, self.pair, self.label, *self.flags) if name]
+        return [name for name in (self.text, self.pair, self.label, *self.flags) if name is not None]
 
     @property
     def by_role(self) -> dict[str, str]:
         """The columns of the texts and the label: {"text": "review", "label": "stars"}."""
-        label = ", ".join(self.flags) or self.label
-        return {role: name for role, name in (("text", self.text), ("pair", self.pair), ("label", label)) if name}
+        roles = {"text": self.text, "pair": self.pair, "label": ", ".join(self.flags) or self.label}
+        return {role: name for role, name in roles.items() if name is not None}
 
 
 def read_texts(
@@ -141,7 +141,7 @@ def read_texts(
         for where, row in read_rows(origin, columns.names, encoding=encoding, header=header):
             report.rows += 1
             text = require_text(row, columns.text, where)
-            pair = require_text(row, columns.pair, where) if columns.pair else None
+            pair = require_text(row, columns.pair, where) if columns.pair is not None else None
             label = _label_in(row, columns, problem_type, label_separator, where)
             examples.append(TextExample(text, pair, label, where))
     if not examples:
@@ -219,7 +219,7 @@ def _find_columns(
     guess_label: bool,
 ) -> TextColumns:
     """Returns the columns that are named, and finds the others among `names`."""
-    require_columns(name_of(origin), [name for name in named if name], names)
+    require_columns(name_of(origin), [name for name in named if name is not None], names)
     text_column, pair_column, label_column = named
     by_lower_name = {name.lower(): name for name in reversed(names)}
     free = {lower: name for lower, name in by_lower_name.items() if name not in named}
