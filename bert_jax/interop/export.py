@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
+from bert_jax.files import write_file
 from bert_jax.models import Bert, BertForMultipleChoice
 
 
@@ -42,8 +43,4 @@ def export_model(path: str | Path, model: Bert, params: Mapping[str, Any], *, pl
     shape = jax_export.symbolic_shape("B, T", constraints=limits)
     rows = jax.ShapeDtypeStruct(shape, jnp.int32)
     exported = jax_export.export(jax.jit(forward), platforms=platforms)(rows, rows, rows)
-    path = Path(path)
-    # Written under another name and renamed, so that a reader never sees half a file.
-    partial_file = path.with_name(path.name + ".part")
-    partial_file.write_bytes(exported.serialize())
-    partial_file.replace(path)
+    write_file(path, bytes(exported.serialize()))

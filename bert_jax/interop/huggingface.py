@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from bert_jax.config import BertConfig
+from bert_jax.files import replaced, write_file
 from bert_jax.functional.embeddings import sinusoidal_positions
 from bert_jax.interop.assembly import to_state_dict
 from bert_jax.interop.formats.weights import name_file_in_errors, read_json
@@ -62,15 +63,12 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
         params = {**params, "embeddings": {**params["embeddings"], "position": {"embedding": table}}}
     tensors = to_state_dict(params, prefix=type(model) is not Bert, dtype=dtype)
     write_config(folder, type(model), config, dtype=next(iter(tensors.values())).dtype.name)
-    # Written under another name and renamed, so that a reader never sees half a file.
-    partial_file = folder / "model.safetensors.part"
     try:
-        save_file(tensors, partial_file, metadata={"format": "pt"})
+        with replaced(folder / "model.safetensors") as part:
+            save_file(tensors, part, metadata={"format": "pt"})
+            shutil.copymode(folder / "config.json", part)  # safetensors creates files that only their owner can read
     except SafetensorError as error:  # safetensors' exception for a failed write
-        partial_file.unlink(missing_ok=True)
         raise OSError(f"{folder / 'model.safetensors'}: not written ({first_line(error)})") from None
-    shutil.copymode(folder / "config.json", partial_file)  # safetensors creates files that only their owner can read
-    partial_file.replace(folder / "model.safetensors")
 
 
 def write_config(folder: str | Path, model: type[Bert], config: BertConfig, *, dtype: str | None = None) -> None:
@@ -78,4 +76,4 @@ def write_config(folder: str | Path, model: type[Bert], config: BertConfig, *, d
     values = {"architectures": [architecture(model)], **adapt_config(config, model).to_dict()}
     if dtype is not None:
         values["dtype"] = dtype
-    (Path(folder) / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_file(Path(folder) / "config.json", json.dumps(values, indent=2) + "\n")

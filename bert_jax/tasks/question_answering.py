@@ -18,6 +18,7 @@ from bert_jax.data.finetuning.questions import QuestionSequences, encode_questio
 from bert_jax.data.readers.examples import Question
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.data.readers.report import ReadReport
+from bert_jax.files import write_file
 from bert_jax.metrics.classification import collapsed
 from bert_jax.metrics.squad import best_thresholds, score_answers, threshold_between, totals
 from bert_jax.models import Bert, BertForQuestionAnswering
@@ -254,7 +255,7 @@ class QuestionAnswering(Task):
             files["null_odds"] = decoded.spans.null_odds
         for name, content in files.items():
             path = folder / f"{split.file_prefix}{name}.json"
-            path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+            write_file(path, json.dumps(content, indent=4) + "\n")
         lines = [f"{', '.join(f'{name}.json' for name in files)} in {folder}, in SQuAD's format"]
         if decoded.threshold is not None:
             lines.append(

@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from bert_jax.files import write_file
 from bert_jax.text.tokenizer_settings import CONFIG, Added, TokenizerSettings, read_settings
 from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
 
@@ -70,9 +71,9 @@ def write_tokenizer(
     if sorted(own.values()) != list(range(len(own))):  # special tokens in tokenizer.json alone, at lower ids
         own = backend.get_vocab()
     lines = "".join(f"{line}\n" for line in vocabulary_lines(own))
-    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
-    (folder / "vocab.txt").write_bytes(lines.encode())
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_file(folder / "tokenizer.json", backend.to_str(pretty=True))
+    write_file(folder / "vocab.txt", lines)
+    write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def require_working(backend: tokenizers.Tokenizer) -> None:

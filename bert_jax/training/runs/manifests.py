@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from bert_jax.files import write_file
+
 CHECKPOINTS = "checkpoints"  # a run's folder of checkpoints
 MANIFEST = "manifest.json"  # in the folder of each
 _BLOCK = 1 << 20  # bytes read at a time
@@ -25,7 +27,7 @@ def write_manifest(folder: Path) -> None:
     found = {
         str(path.relative_to(folder)): [path.stat().st_size, _crc(path, sync=True)] for path in checkpoint_files(folder)
     }
-    (folder / MANIFEST).write_text(json.dumps({"files": found, "crc": crc_of_list(found)}), encoding="utf-8")
+    write_file(folder / MANIFEST, json.dumps({"files": found, "crc": crc_of_list(found)}))
 
 
 def check_manifest(folder: Path) -> None:

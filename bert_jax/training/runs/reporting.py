@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bert_jax.files import replaced
 from bert_jax.training.devices.processes import is_first
 from bert_jax.training.runs.events import EventFile
 from bert_jax.training.runs.metrics import MetricsFile, read_evaluations, read_metrics
@@ -197,5 +198,6 @@ def _draw_curves(run: str | Path, panels: Panels) -> Path:
         if not index and axes.lines:
             axes.legend()
     path = Path(run) / "curves.png"
-    figure.savefig(path, dpi=110)
+    with replaced(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     return path
