@@ -515,8 +515,9 @@ def test_evaluations_are_read_by_step_if_they_hold_every_seed(tmp_path):
 
 def test_sync_syncs_the_file_and_its_folder(tmp_path, monkeypatch):
     synced = []
+    file = MetricsFile(tmp_path / "metrics.jsonl")
     monkeypatch.setattr(os, "fsync", lambda opened: synced.append(os.path.realpath(f"/proc/self/fd/{opened}")))
-    MetricsFile(tmp_path / "metrics.jsonl").sync()
+    file.sync()
     assert synced == [str(tmp_path.resolve() / "metrics.jsonl"), str(tmp_path.resolve())]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.training.runs.folder import write_whole
+from bert_jax.files import sync, write_file
 
+METRICS = "metrics.jsonl"
+DAMAGED_ROWS = "metrics.damaged.jsonl"  # lines of metrics.jsonl that are no rows, such as NULs after a loss of power
 Row = dict[str, float]
 
 
@@ -64,9 +65,16 @@ class MetricsFile:
         self.cut(after_step)
 
     def cut(self, after_step: int) -> None:
-        """Drops the rows of later steps, and a last line that a killed run did not finish."""
-        kept = [row for row in read_metrics(self.path) if row["step"] <= after_step] if self.path.exists() else []
-        write_whole(self.path, "".join(map(as_line, kept)))
+        """Drops the rows of later steps, and a last line that a killed run did not finish; moves damaged lines away."""
+        rows, damaged = _read_lines(self.path) if self.path.exists() else ([], {})
+        if damaged:
+            aside = self.path.with_name(DAMAGED_ROWS)
+            with aside.open("ab") as file:
+                file.writelines(line + b"\n" for line in damaged.values())
+            sync(aside)
+            first = f"{len(damaged):,} line(s) are no rows of metrics, the first is line {min(damaged)}"
+            print(f"{self.path}: warning: {first}; moved to {aside}")
+        write_file(self.path, "".join(as_line(row) for row in rows if row["step"] <= after_step))
 
     def write(self, *rows: Mapping[str, Any]) -> None:
         """Appends rows."""
@@ -75,12 +83,8 @@ class MetricsFile:
 
     def sync(self) -> None:
         """Returns once the rows, and the file's name in its folder, would survive a loss of power."""
-        for path in (self.path, self.path.parent):
-            opened = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(opened)
-            finally:
-                os.close(opened)
+        sync(self.path)
+        sync(self.path.parent)
 
     def close(self) -> None:
         """Does nothing: the file is open only while a row is written."""
@@ -98,18 +102,37 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line is not a row; the message names it.
     """
+    rows, damaged = _read_lines(Path(path))
+    if damaged:
+        raise ValueError(f"{path}:{min(damaged)}: not a row of metrics")
+    return rows
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+    """Returns the rows of a metrics.jsonl, and by line number the lines that are no rows; no unfinished last line."""
     rows = []
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n")[:-1], 1):
+    damaged = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
+            if type(row["step"]) is not int:
+                raise TypeError
             rows.append({"step": row["step"], **row})
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{path}:{number}: not a row of metrics") from None
-    return rows
+            damaged[number] = line
+    return rows, damaged
+
+
+def last_step(path: Path) -> int:
+    """Returns the last step in a metrics.jsonl; 0 if it has no row or does not exist."""
+    rows = _read_lines(path)[0] if path.exists() else []
+    return max((row["step"] for row in rows), default=0)
 
 
 def read_evaluations(path: str | Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Returns the evaluations in a metrics.jsonl by step: `step`, and each `eval_` metric as an array [K].
+
+    Lines that are no rows are left out: `MetricsFile.cut` moves them away.
 
     Args:
         seeds: the K seeds of the run. A step that lacks one of them, because the run was killed meanwhile, is left out.
@@ -118,7 +141,7 @@ def read_evaluations(path: str | Path, seeds: Sequence[int]) -> list[dict[str, A
         return []
     keys = tuple(seeds) if len(seeds) > 1 else (None,)  # rows of a single seed do not name it
     by_step: dict[int, dict[int | None, dict[str, Any]]] = {}
-    for row in read_metrics(path):
+    for row in _read_lines(Path(path))[0]:
         metrics = {name: value for name, value in row.items() if name.startswith("eval_")}
         if metrics:
             by_step.setdefault(row["step"], {})[row.get("seed")] = metrics
