@@ -101,7 +101,7 @@ class SingleLabel(Problem):
     def report(self, folder: Path, split: Split, found: np.ndarray, names: Names, mistakes: int) -> list[str]:
         labels = split.labels
         counts = confusion(found.argmax(axis=1), labels, len(names))
-        draw_confusion(folder / f"{split.file_prefix}confusion.png", counts, names)
+        lines = draw_confusion(folder / f"{split.file_prefix}confusion.png", counts, names)
         rows = [
             (
                 f"{wrong.probability:.3f}",
@@ -111,7 +111,7 @@ class SingleLabel(Problem):
             )
             for wrong in worst_mistakes(found, labels, mistakes)
         ]
-        return list_mistakes(
+        return lines + list_mistakes(
             folder / f"{split.file_prefix}mistakes.md",
             ("probability", "predicted", "label", "text", "where"),
             rows,

@@ -1,18 +1,20 @@
 """Reports for people: pictures of confusions and scores, tables of mistakes, and notes about the data that was read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bert_jax.files import replaced, write_file
 from bert_jax.text.tokenizer import valid_text
 
 TABLE_WIDTH = 200  # characters of a cell in a Markdown table
 SCREEN_WIDTH = 60  # the same on the screen
 SCREEN_ROWS = 3  # mistakes on the screen
 MOST_CLASSES = 30  # in a picture of the confusion matrix: more names and counts than this cannot be read
+OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 NAME_WIDTH = 24  # characters of a class name in a picture
 ESCAPED_BAR = "\\|"  # `|` inside a cell of a Markdown table
 
@@ -20,10 +22,11 @@ ESCAPED_BAR = "\\|"  # `|` inside a cell of a Markdown table
 # Pictures
 
 
-def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Draws a confusion matrix with class names and counts.
+def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Draws a confusion matrix with class names and counts; returns lines for the screen.
 
-    Of more than `MOST_CLASSES` classes it shows those with the most mistakes, counted as label and as prediction.
+    Of more than `MOST_CLASSES` classes it shows those with the most mistakes, counted as label and as prediction. A
+    class whose name no installed font has is shown by its number, and a line tells the name.
 
     Args:
         counts: int [C, C]; rows are labels, columns are predictions.
@@ -41,13 +44,46 @@ def draw_confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> None
                 color = "white" if fractions[label, prediction] > 0.5 else "black"
                 text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    ticks = [_shorten(names[int(label)], NAME_WIDTH) for label in shown]
-    axes.set_xticks(range(len(ticks)), ticks, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(ticks)), ticks, parse_math=False)
+    labels = {int(label): _shorten(names[int(label)], NAME_WIDTH) for label in shown}
+    fonts, missing = _fonts_for(labels.values())
+    by_number = {label: name for label, name in labels.items() if missing & set(name)}
+    ticks = [f"#{label}" if label in by_number else name for label, name in labels.items()]
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90, parse_math=False, fontfamily=fonts)
+    axes.set_yticks(range(len(ticks)), ticks, parse_math=False, fontfamily=fonts)
     axes.set(xlabel="predicted", ylabel="label")
     if len(shown) < len(names):
         axes.set_title(f"the {len(shown)} of {len(names):,} classes with the most mistakes")
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+    if not by_number:
+        return []
+    listed = ", ".join(f"#{label} = {name}" for label, name in by_number.items())
+    return [f"{path} shows classes whose names no installed font has by their numbers: {listed}"]
+
+
+def _fonts_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Returns installed fonts that have the characters of texts, matplotlib's own first, and characters that none has.
+
+    The other fonts are only looked at if matplotlib's own lacks a character, as it does for Chinese.
+    """
+    from matplotlib import font_manager
+
+    fonts = [OWN_FONT]
+    missing = set().union(*texts) - _characters(font_manager.findfont(OWN_FONT))
+    for font in font_manager.fontManager.ttflist if missing else ():
+        regular = font.style == "normal" and font.weight in (400, "normal", "regular")
+        if regular and "last resort" not in font.name.lower().replace("lastresort", "last resort"):
+            found = missing & _characters(font.fname)
+            if found:
+                fonts.append(font.name)
+                missing -= found
+    return fonts, missing
+
+
+def _characters(font: str) -> set[str]:
+    """Returns the characters that a font file has."""
+    from matplotlib.font_manager import get_font
+
+    return set(map(chr, get_font(font).get_charmap()))
 
 
 def most_confused(counts: np.ndarray, limit: int) -> np.ndarray:
@@ -68,7 +104,12 @@ def draw_scores(path: Path, labels: np.ndarray, predicted: np.ndarray) -> None:
     axes.plot(ends, ends, color="grey", linewidth=1)
     axes.set(xlabel="label", ylabel="predicted")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replaced(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def _new_figure(size: float) -> tuple[Any, Any]:
@@ -103,7 +144,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Writes rows as a Markdown table; returns lines for the screen: the summary, and the first rows with a header."""
     rule = f"|{'---|' * len(columns)}\n"
     table = _table_line(columns) + rule + "".join(map(_table_line, rows))
-    path.write_text(table, encoding="utf-8")
+    write_file(path, table)
     shown = [[_shorten(cell, SCREEN_WIDTH) for cell in row] for row in (columns, *rows[:SCREEN_ROWS])]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = [f"  {'  '.join(map(str.ljust, row, widths)).rstrip()}" for row in shown]

@@ -261,8 +261,8 @@ class Tagging(Task):
         guesses, gold = self._counted(split, decoded)
         # Confusion is counted per word, F1 per entity: both tags of a wrong two-word entity are mistakes here.
         matrix = confusion(self._ids(guesses), self._ids(gold), len(self.names))
-        draw_confusion(folder / f"{split.file_prefix}confusion.png", matrix, self.names)
-        lines = [f"{'entities':>20}  precision  recall      f1      gold"]
+        lines = draw_confusion(folder / f"{split.file_prefix}confusion.png", matrix, self.names)
+        lines += [f"{'entities':>20}  precision  recall      f1      gold"]
         for kind, count in count_entities(guesses, gold, self.scheme).items():
             lines.append(f"{kind:>20}  {count.precision:9.3f}  {count.recall:6.3f}  {count.f1:6.3f}  {count.gold:8,}")
         return lines + list_mistakes(

@@ -4,10 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.image import imread
 
 from bert_jax.tasks.base import TaskData
-from bert_jax.tasks.reports import MOST_CLASSES, draw_confusion, list_mistakes, most_confused, note_labels
+from bert_jax.tasks.reports import (
+    MOST_CLASSES,
+    _characters,
+    _fonts_for,
+    draw_confusion,
+    list_mistakes,
+    most_confused,
+    note_labels,
+)
 
 
 @pytest.mark.parametrize("count", [3, MOST_CLASSES + 40])
@@ -15,6 +24,33 @@ def test_confusions_of_many_classes_are_pictures_of_a_bounded_size(tmp_path, cou
     names = ["$\\nothing$", *map(str, range(1, count))]
     draw_confusion(tmp_path / "confusion.png", np.eye(count, dtype=np.int64) * 7, names)
     assert 300 < max(imread(tmp_path / "confusion.png").shape) < 4_000
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Makes matplotlib find only its own fonts, and returns the characters that DejaVu Sans has."""
+    own = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    return _characters(font_manager.findfont("DejaVu Sans"))
+
+
+def test_classes_whose_names_no_font_has_are_shown_by_number(tmp_path, installed):
+    """Chinese, Japanese, Devanagari; Arabic and Hebrew are in matplotlib's own font. A missing glyph is a warning."""
+    names = ["体育", "رياضة", "日本語", "שלום", "हिन्दी", "sport"]
+    counts = np.eye(len(names), dtype=np.int64)
+    (line,) = draw_confusion(tmp_path / "confusion.png", counts, names)
+    assert line.endswith("no installed font has by their numbers: #0 = 体育, #2 = 日本語, #4 = हिन्दी")
+    assert draw_confusion(tmp_path / "confusion.png", np.eye(3, dtype=np.int64), ["رياضة", "שלום", "Größe"]) == []
+
+
+def test_another_installed_font_is_used_for_what_the_first_one_lacks(installed):
+    """STIX, which comes with matplotlib, has mathematical signs that DejaVu Sans lacks."""
+    stix = next(font for font in font_manager.fontManager.ttflist if font.name == "STIXGeneral")
+    sign = min(_characters(stix.fname) - installed - set(map(chr, range(32))))
+    fonts, missing = _fonts_for(["a体", sign])
+    assert fonts[0] == "DejaVu Sans"
+    assert len(fonts) == 2
+    assert missing == {"体"}
 
 
 def test_the_classes_with_the_most_mistakes_are_shown():
