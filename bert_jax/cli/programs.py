@@ -140,7 +140,7 @@ def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> 
     folder = chosen.output or finetuning_settings.Run(model="").output
     recorded = recorded_settings(folder) if chosen.resume else None
     if chosen.resume and recorded is None and chosen.model is None:  # or tyro would only say that --model is missing
-        check_run(folder, {}, resume=True, begin=chosen.begin, overwrite=False, may_change=(), defaults={})
+        check_run(folder, {}, resume=True, begin=chosen.begin, overwrite=False, may_change=(), contents={}, defaults={})
     commands = []
     for task in TASKS:
         kind = finetuning_settings.settings_type(task)

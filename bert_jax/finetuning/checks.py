@@ -8,11 +8,13 @@ from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.interop.heads import architecture
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
+from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.settings import require_at_least, require_fraction, require_positive
 
 SEED_LIMIT = 2**32  # keys are made of 32 bits
 SWEPT = ("learning_rate", "batch_size", "epochs")
 SWEEP_FIELDS = ("sweep_learning_rates", "sweep_batch_sizes", "sweep_epochs")
+INPUT_FIELDS = ("train", "dev", "glue_folder")  # files and folders of any task
 INFERENCE_FIELDS = {"batch_size", "pack", "dtype", "attention", "fsdp", "tensor"}  # also used without training
 
 
@@ -37,6 +39,7 @@ def check(settings: Settings) -> None:
     settings.data.check(run.do)
     _check_unused(settings)
     settings.data.check_files(run.do)
+    require_outside(run.output, **{name: (getattr(settings.data, name, None),) for name in INPUT_FIELDS})
 
 
 def _check_combinations(settings: Settings) -> None:

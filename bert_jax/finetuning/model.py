@@ -1,5 +1,6 @@
 """The model that is fine-tuned: its config and initial parameters, its optimizer, and the best model of each seed."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,16 +13,18 @@ import numpy as np
 import optax
 
 from bert_jax.config import BertConfig
+from bert_jax.files import write_file
 from bert_jax.finetuning.settings import Settings, Training
 from bert_jax.functional import lora
 from bert_jax.interop import huggingface
+from bert_jax.interop.formats.weights import read_json
 from bert_jax.interop.heads import TRUNK, init_parts
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.interop.names import flatten
 from bert_jax.models import Bert
 from bert_jax.tasks.base import Task
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.optimizers import Depth, Schedule, make_optimizer, make_schedule
-from bert_jax.training.runs.folder import write_whole
 from bert_jax.training.runs.metrics import read_evaluations
 from bert_jax.training.seeds import SeedEnsemble, Selection
 
@@ -57,6 +60,16 @@ def _frozen_parts(training: Training, config: BertConfig) -> set[str]:
     if training.lora_rank or training.freeze == config.num_hidden_layers:
         return set(TRUNK)
     return set() if training.freeze is None else {"embeddings"}
+
+
+def fingerprint(bert: LoadedBert) -> str:
+    """Returns a hash of the parameters that were loaded, not of newly initialized ones."""
+    digest = hashlib.sha256()
+    for part in sorted(set(bert.params) - bert.new_parts):
+        for path, leaf in flatten(bert.params[part], part):
+            digest.update(path.encode())
+            digest.update(np.ascontiguousarray(jax.device_get(leaf)).data)
+    return digest.hexdigest()[:16]
 
 
 def make_ensemble(settings: Settings, bert: LoadedBert) -> SeedEnsemble:
@@ -161,14 +174,28 @@ class BestModel:
         for row in read_evaluations(self.run / "metrics.jsonl", self.seeds):
             if row["step"] <= last_step:
                 self.selection.improved(row["step"], row)
-        path = self.run / BEST_STEPS
-        saved = json.loads(path.read_text()) if path.exists() else {}
-        steps = np.array([saved.get(str(seed), 0) for seed in self.seeds])
+        steps = self._saved_steps()
         is_saved = steps == self.selection.step
         for index in np.flatnonzero(~is_saved):
             best = f"seed {self.seeds[index]}: the best evaluation is of step {self.selection.step[index]}"
             print(f"{best}, but {BEST_STEPS} names step {steps[index]}: the next evaluation replaces the saved model")
         self.selection.best = np.where(is_saved, self.selection.best, -np.inf)
+
+    def _saved_steps(self) -> np.ndarray:
+        """Returns the step of each seed's saved model, int [K]; 0 if none is saved.
+
+        Raises:
+            ValueError: best.json is damaged.
+        """
+        path = self.run / BEST_STEPS
+        if not path.exists():
+            return np.zeros(len(self.seeds), int)
+        try:
+            saved = read_json(path)
+            return np.array([int(saved.get(str(seed), 0)) for seed in self.seeds])
+        except (ValueError, TypeError):
+            remedy = "delete it: the next evaluation then replaces the saved models"
+            raise ValueError(f"{path}: damaged, expected a step for each seed; {remedy}") from None
 
     def update(self, step: int, row: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> None:
         """Saves the models of the seeds for which an evaluation is the best so far.
@@ -180,7 +207,7 @@ class BestModel:
         better = np.flatnonzero(self.selection.improved(step, row)).tolist()
         if better:  # before the models, so that a saved model is never newer than what is recorded
             steps = dict(zip(map(str, self.seeds), self.selection.step.tolist(), strict=True))
-            write_whole(self.run / BEST_STEPS, json.dumps(steps) + "\n")
+            write_file(self.run / BEST_STEPS, json.dumps(steps) + "\n")
         for index in better:
             tuned = self.task.tuned_config({name: float(values[index]) for name, values in row.items()})
             params_of_seed = self.ensemble.select(params, index)

@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 
+from bert_jax.files import replaced, write_file
 from bert_jax.finetuning.checks import check, check_model, check_pairs
-from bert_jax.finetuning.model import BestModel, dropout_rates
-from bert_jax.finetuning.settings import MAY_CHANGE_ON_RESUME, Settings
+from bert_jax.finetuning.model import BestModel, dropout_rates, fingerprint
+from bert_jax.finetuning.settings import CONTENTS, MAY_CHANGE_ON_RESUME, Settings
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.finetuning.trainer import Trainer, choose_rows, evaluation_layout, make_evaluator
 from bert_jax.interop.loading import LoadedBert, TrainedRun, load
@@ -21,6 +22,7 @@ from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
 from bert_jax.training.runs.checkpoints import newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
+from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.settings import defaults_of
@@ -39,6 +41,7 @@ def finetune(settings: Settings) -> TrainedRun:
         ValueError: settings, data or a model that do not fit together. Nothing has been written then, but if a run is
             resumed, a damaged checkpoint may have been moved away.
         OSError: files that are missing or cannot be written, a folder that holds another run.
+        RunInUse: another process writes to the folder.
         NotFinite: a loss or a gradient became NaN or infinite.
         Interrupted: a signal asked the run to end. It has saved a checkpoint; `resume=True` continues.
     """
@@ -53,12 +56,21 @@ def finetune(settings: Settings) -> TrainedRun:
         "begin": run.begin,
         "overwrite": run.overwrite,
         "may_change": MAY_CHANGE_ON_RESUME,
+        "contents": CONTENTS,
         "defaults": defaults_of(type(settings)),
     }
     check_run(run.output, settings.as_record(), **options)
-    if run.resume:
-        newest_whole_step(Path(run.output) / CHECKPOINTS)  # moves a damaged newer one away, and says so
+    with lock_run(run.output) as lock:
+        if run.resume:
+            newest_whole_step(Path(run.output) / CHECKPOINTS)  # moves a damaged newer one away, and says so
+        # Another process had the lock in the meantime, or all checkpoints are damaged.
+        check_run(run.output, settings.as_record(), **options)
+        return _finetune(settings, layout, options, lock)
 
+
+def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, Any], lock: RunLock | None) -> TrainedRun:
+    """Reads the model and the data, begins or resumes the run, and does it; `options` are those of `check_run`."""
+    run = settings.run
     source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
     settings = settings.with_length(source.trained_length)
     check_model(settings, source)
@@ -68,11 +80,12 @@ def finetune(settings: Settings) -> TrainedRun:
         data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(settings.training)
     )
     # Made before the folder, because the settings may name an attention kernel that cannot be used here.
-    first = Trainer(combinations(settings)[0], data, bert, layout) if run.do == "train" else None
+    first = Trainer(combinations(settings)[0], data, bert, layout, lock) if run.do == "train" else None
 
     # A resumed run must find the same data: its position in the data means nothing in other data.
-    contents = {f"contents of the {name}": fingerprint for name, fingerprint in data.fingerprints.items()}
-    folder = begin_run(run.output, settings.as_record() | {"data read": contents}, **options)
+    hashes = {f"contents of the {name}": value for name, value in data.fingerprints.items()}
+    hashes[CONTENTS["model"]] = fingerprint(bert)
+    folder = begin_run(run.output, settings.as_record() | {"data read": hashes}, **options)
     if first is not None:
         _train(settings, first, folder)
         print("\nThe best model on the held-out data:")
@@ -92,7 +105,11 @@ def _train(settings: Settings, first: Trainer, folder: Path) -> None:
 
     def train(candidate: Settings, run: Path) -> BestModel:
         # The others are made when it is their turn, so that their messages and memory are those of one training.
-        one = first if candidate == first.settings else Trainer(candidate, first.data, first.bert, first.layout)
+        one = (
+            first
+            if candidate == first.settings
+            else Trainer(candidate, first.data, first.bert, first.layout, first.lock)
+        )
         return one.train(run)
 
     sweep(combinations(settings), train, folder, metric)
@@ -122,7 +139,7 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
             metrics |= {f"{split.file_prefix}{name}": value for name, value in computed.items()}
         lines += data.task.report(folder, split, decoded, mistakes=settings.reports.mistakes)
     if metrics:
-        (folder / "scores.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_file(folder / "scores.json", json.dumps(metrics, indent=2) + "\n")
     for line in lines:
         print(line)
     for name, value in metrics.items():
@@ -132,5 +149,6 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
 
 def _write_lines(path: Path, rows: Any) -> None:
     """Writes rows as one JSON object per line."""
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:  # escapes lone surrogates as JSON does
+    # `backslashreplace` escapes lone surrogates as JSON does.
+    with replaced(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

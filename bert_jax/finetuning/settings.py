@@ -155,3 +155,13 @@ def make_settings(task: str, *, model: str, **changes: Any) -> Settings:
 
 
 MAY_CHANGE_ON_RESUME = (*shared.MAY_CHANGE_ON_RESUME, "mistakes")
+# What the settings that name files name: the contents decide whether a run may be resumed.
+CONTENTS = {
+    "model": "contents of the model",
+    "train": "contents of the training data",
+    "train_split": "contents of the training data",
+    "dev": "contents of the held-out data",
+    "dev_split": "contents of the held-out data",
+    "encoding": "contents of the training data",
+    "glue_folder": "contents of the training data",
+}

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.files import write_file
 from bert_jax.finetuning.model import BestModel
 from bert_jax.finetuning.settings import Settings
 from bert_jax.training.loop import NotFinite
+from bert_jax.training.runs.checkpoints import SAVED
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import as_line, read_evaluations
 
@@ -80,7 +82,7 @@ def sweep(candidates: Sequence[Settings], train: Callable[[Settings, Path], Best
         size = candidate.training.batch_size
         epochs = candidate.training.epochs
         folder = run / "sweep" / f"{rate:g}-{size}-{epochs}"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         print(f"\n{number} of {len(candidates)}: learning rate {rate:g}, batch size {size}, epochs {epochs}")
         row: dict[str, Any] = {"mean": NO_SCORE, "deviation": math.nan, "best": NO_SCORE, "collapsed": 0}
         row |= {"learning_rate": rate, "batch_size": size, "epochs": epochs}
@@ -94,6 +96,7 @@ def sweep(candidates: Sequence[Settings], train: Callable[[Settings, Path], Best
         except NotFinite as error:
             print(f"{error}: ranked last")
         shutil.rmtree(folder / CHECKPOINTS)  # a sweep cannot be resumed
+        (folder / SAVED).unlink(missing_ok=True)
         table.append(row | {"folder": str(folder.relative_to(run))})
         table.sort(key=lambda row: -row["mean"])
         for loser in table[1:]:  # at most one model is on the disk at any time
@@ -101,7 +104,7 @@ def sweep(candidates: Sequence[Settings], train: Callable[[Settings, Path], Best
     _print_ranking(table, metric, candidates[0].run.seeds)
     if table[0]["mean"] == NO_SCORE:
         raise NotFinite("no combination of the sweep has a finite score: try lower learning rates")
-    (run / "sweep.jsonl").write_text("".join(map(as_line, table)), encoding="utf-8")
+    write_file(run / "sweep.jsonl", "".join(map(as_line, table)))
     shutil.copytree(run / table[0]["folder"], run, dirs_exist_ok=True)
 
 

@@ -33,6 +33,7 @@ from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInput
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.interruption import receive_signals
+from bert_jax.training.runs.lock import RunLock
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.seeds import SeedEnsemble
@@ -50,18 +51,22 @@ class Trainer:
         data: the task and its splits, the training split among them.
         bert: the model to start from.
         layout: the devices of a training step.
+        lock: the lock on the run's folder; None if this process does not hold it.
 
     Raises:
         ValueError: the attention kernel that the settings name cannot be used.
     """
 
-    def __init__(self, settings: Settings, data: PreparedData, bert: LoadedBert, layout: parallel.Layout) -> None:
+    def __init__(
+        self, settings: Settings, data: PreparedData, bert: LoadedBert, layout: parallel.Layout, lock: RunLock | None
+    ) -> None:
         assert data.train is not None
         training = settings.training
         self.settings = settings
         self.data = data
         self.bert = bert
         self.layout = layout
+        self.lock = lock
         self.task = data.task
         self.features = data.train.features
         self.ensemble = make_ensemble(settings, bert)
@@ -87,7 +92,7 @@ class Trainer:
         evaluator = self._evaluator(model, state)
         best = BestModel(run, self.settings, model, self.bert.tokenizer, self.task, self.ensemble)
 
-        with Checkpoints(run / CHECKPOINTS, keep=2) as checkpoints:
+        with Checkpoints(run / CHECKPOINTS, keep=2, lock=self.lock) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
             self._print_sizes(state)
             reporter = self._reporter(run, first)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bert_jax.files import write_file
 from bert_jax.interop.formats.weights import JSON_LIMIT, name_file_in_errors, read_json
 
 MODULES = "modules.json"
@@ -75,7 +76,7 @@ class SentenceFiles:
             return
         for name, content in self.contents.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
+            write_file(folder / name, content)
 
     def unsupported(self) -> str | None:
         """Returns what is not supported, or None."""

@@ -12,13 +12,22 @@ import jax
 from bert_jax.interop.loading import TrainedRun, save_config
 from bert_jax.pretraining.corpus import Corpus
 from bert_jax.pretraining.model import Computation, model_config
-from bert_jax.pretraining.settings import MAY_CHANGE_ON_RESUME, Settings, check
+from bert_jax.pretraining.settings import (
+    CONTENTS,
+    CORPUS_HASH,
+    MAY_CHANGE_ON_RESUME,
+    TOKENIZER_HASH,
+    Settings,
+    check,
+)
 from bert_jax.pretraining.summary import Baseline, describe, final_metrics, summarize
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints, newest_whole_step
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import receive_signals, until_requested
+from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
@@ -49,6 +58,7 @@ def pretrain(settings: Settings) -> TrainedRun:
 
     Raises:
         ValueError, OSError: settings that cannot be trained, text that cannot be read, or a folder that cannot be used.
+        RunInUse: another process writes to the folder.
         NotFinite: a loss or a gradient became NaN or infinite.
         Interrupted: a signal ended the run; the last step is saved.
     """
@@ -62,11 +72,20 @@ def pretrain(settings: Settings) -> TrainedRun:
         "begin": settings.run.begin,
         "overwrite": settings.run.overwrite,
         "may_change": MAY_CHANGE_ON_RESUME,
+        "contents": CONTENTS,
         "defaults": defaults_of(Settings),
     }
     check_run(folder, as_record(settings), **options)
-    _check_steps(settings, folder)
+    with lock_run(folder) as lock:
+        _check_steps(settings, folder)
+        check_run(folder, as_record(settings), **options)  # another process had the lock, or checkpoints are damaged
+        return _pretrain(settings, layout, folder, options, lock)
 
+
+def _pretrain(
+    settings: Settings, layout: parallel.Layout, folder: Path, options: dict[str, Any], lock: RunLock | None
+) -> TrainedRun:
+    """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
     corpus = Corpus.read(settings)
     print(corpus.describe())
     with corpus.held_out_batches() as batches:
@@ -74,13 +93,11 @@ def pretrain(settings: Settings) -> TrainedRun:
         baseline = Baseline.of(chain([first_batch], batches))
     config = model_config(settings, corpus.tokenizer)
     computation = Computation.make(settings, config, first_batch["attention_mask"], layout)
-    # A resumed run must find the text it began with: its position in the data means nothing in another text.
-    record = as_record(settings) | {"text read": {"contents of the corpus": corpus.train.fingerprint[:16]}}
     if processes.is_first():
-        begin_run(folder, record, **options)
+        begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
     processes.barrier("the run has begun")
 
-    _train(settings, corpus, computation, layout, folder, baseline)
+    _train(settings, corpus, computation, layout, folder, baseline, lock)
     processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))
     if processes.is_first():
@@ -95,6 +112,17 @@ def join_processes(settings: Settings) -> None:
     cluster = settings.processes
     if cluster.distributed:
         processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
+
+
+def _hashes(settings: Settings, corpus: Corpus) -> dict[str, str]:
+    """Returns hashes of the text and of the vocabulary that is given, if one is, by their names in training.json.
+
+    A resumed run must find the text it began with: its position in the data means nothing in another text.
+    """
+    hashes = {CORPUS_HASH: corpus.train.fingerprint[:16]}
+    if settings.text.tokenizer and Path(settings.text.tokenizer).exists():
+        hashes[TOKENIZER_HASH] = Tokenizer.load(settings.text.tokenizer).fingerprint[:16]
+    return hashes
 
 
 def make_layout(settings: Settings) -> parallel.Layout:
@@ -123,6 +151,7 @@ def _train(
     layout: parallel.Layout,
     folder: Path,
     baseline: Baseline,
+    lock: RunLock | None,
 ) -> None:
     """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`."""
     training = settings.training
@@ -131,19 +160,19 @@ def _train(
     shard = parallel.slice_to_read(layout)
     evaluation_step = layout.compile_evaluation(computation.evaluation_step(), state.params)
 
-    with Checkpoints(folder / CHECKPOINTS, keep=reports.keep_checkpoints, keep_best=reports.keep_best) as checkpoints:
+    keep = reports.keep_checkpoints
+    with Checkpoints(folder / CHECKPOINTS, keep=keep, keep_best=reports.keep_best, lock=lock) as checkpoints:
         position: dict[str, Any] = {"row": 0}
         if checkpoints.latest is not None:
             state, position = checkpoints.restore(state)
             print(f"resuming from step {int(state.step):,} of {training.steps:,}")
-        else:
-            if settings.run.resume:
-                print(f"no checkpoint in {folder} to resume from: starting at step 0")
-            # `bert_jax.load` needs config.json and the tokenizer; they are saved before the first checkpoint, so that
-            # an unfinished run can be loaded.
-            if processes.is_first():
-                save_config(folder, computation.model)
-                corpus.tokenizer.save(folder)
+        elif settings.run.resume:
+            print(f"no checkpoint in {folder} to resume from: starting at step 0")
+        # `bert_jax.load` needs config.json and the tokenizer; they are saved before the first checkpoint, so that an
+        # unfinished run can be loaded. A resumed run saves them again: they may have been damaged.
+        if processes.is_first():
+            save_config(folder, computation.model)
+            corpus.tokenizer.save(folder)
         first_step = int(state.step)
         # The seed fixes the order of the rows, so the position in the data is the index of the next row.
         batches = corpus.training_batches(start_row=position["row"], shard=shard)

@@ -15,6 +15,7 @@ from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
 from bert_jax.training import settings as shared
+from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.folder import settings_to_resume
 from bert_jax.training.settings import (
     LONGEST_ROW,
@@ -35,6 +36,13 @@ MAY_CHANGE_ON_RESUME = (
     *shared.MAY_CHANGE_ON_RESUME, "steps", "plan", "num_workers", "cache_dir", "eval_every", "eval_rows",
     "checkpoint_every", "keep_checkpoints", "keep_best", "fill_mask",
 )  # fmt: skip
+
+# What the settings that name the text name: its contents decide whether a run may be resumed.
+CORPUS_HASH = "contents of the corpus"
+TOKENIZER_HASH = "contents of the tokenizer"
+CONTENTS = {
+    "corpus": CORPUS_HASH, "text_column": CORPUS_HASH, "encoding": CORPUS_HASH, "tokenizer": TOKENIZER_HASH,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
     require_at_least(0, settings.reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
     settings.run.check()
-    _check_text(settings.text, settings.model)
+    _check_text(settings)
     _check_schedule(settings)
     _check_model(settings)
     _check_processes(settings)
@@ -225,14 +233,18 @@ def check(settings: Settings) -> None:
             raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
 
 
-def _check_text(text: Text, model: BertConfig) -> None:
+def _check_text(settings: Settings) -> None:
+    text = settings.text
+    model = settings.model
     require_at_least(0, text, "min_frequency")
     if not 0 < text.held_out < 1:
         raise ValueError(f"`held_out` must be between 0 and 1, got {text.held_out}")
     if model.vocab_size <= len(SPECIAL_TOKENS):
         raise ValueError(f"`vocab_size={model.vocab_size}` leaves no room beside {len(SPECIAL_TOKENS)} special tokens")
-    if text.tokenizer is not None and not os.path.exists(text.tokenizer):
+    # A resumed run has a copy of its vocabulary.
+    if text.tokenizer is not None and not settings.run.resume and not os.path.exists(text.tokenizer):
         raise ValueError(f"`tokenizer`: {text.tokenizer} does not exist")
+    require_outside(settings.run.output, corpus=text.corpus, tokenizer=(text.tokenizer,), cache_dir=(text.cache_dir,))
 
 
 def _check_schedule(settings: Settings) -> None:

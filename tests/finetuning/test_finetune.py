@@ -17,8 +17,11 @@ import bert_jax
 from bert_jax import finetuning
 from bert_jax.metrics.entities import find_entities
 from bert_jax.pipelines import MultipleChoice, QuestionAnswerer, TextClassifier, TokenClassifier
+from bert_jax.tasks.source import ModelSource
 from bert_jax.training.loop import Milestones
+from bert_jax.training.runs.contents import clear_run
 from bert_jax.training.runs.interruption import Interrupted
+from bert_jax.training.runs.lock import RunInUse
 from bert_jax.training.runs.reporting import Reporter
 
 pytestmark = pytest.mark.slow
@@ -237,6 +240,48 @@ def test_a_run_resumes_only_with_its_own_settings_and_data(twins, place):
             finetune("classification", twins, "--resume")
     finally:
         (place / "dev.tsv").write_text(data)
+
+
+def test_a_run_resumes_with_the_same_model_and_data_under_other_names(twins, place, tmp_path, monkeypatch):
+    for name in ("train.tsv", "dev.tsv"):
+        shutil.copy(place / name, tmp_path)
+    shutil.copytree(place / "model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    files = ["--train", "train.tsv", "--dev", tmp_path / "dev.tsv", "--model", "model"]
+    finetune("classification", twins, "--resume", *files)
+    changed = {name: tensor * 2 for name, tensor in tensors(tmp_path / "model").items()}
+    small.save(tmp_path / "model", changed)
+    with pytest.raises(ValueError, match="began with contents of the model"):
+        finetune("classification", twins, "--resume", *files)
+
+
+def test_a_second_process_is_refused_before_any_work(run, place, monkeypatch):
+    def find(name, **_):
+        with pytest.raises(RunInUse, match=r"used is in use by process \d+ on .* choose another --output"):
+            run("classification", "used")
+        raise ValueError("the first process ends")
+
+    monkeypatch.setattr(ModelSource, "find", find)
+    for flags in ([], ["--do", "predict"]):
+        with pytest.raises(ValueError, match="the first process ends"):
+            run("classification", "used", *flags)
+    assert not (place / "used").exists()
+
+
+def test_overwriting_removes_all_that_a_run_left(reviewed, twins, place, tmp_path):
+    """Also that of the runs of other tests that are there already."""
+    for number, record in enumerate(sorted(place.glob("*/training.json"))):
+        copied = shutil.copytree(record.parent, tmp_path / str(number))
+        clear_run(copied)
+        assert [path.name for path in copied.iterdir()] == ["training.json"], record.parent
+
+
+def test_no_input_may_be_in_the_folder_of_the_run(reviewed, run, place):
+    (reviewed / "more.tsv").write_bytes((place / "dev.tsv").read_bytes())
+    with pytest.raises(ValueError, match=r"--train: .*more\.tsv is in --output, the folder of the run"):
+        run("classification", "reviewed", *SHORT, "--overwrite", "--train", reviewed / "more.tsv")
+    (reviewed / "more.tsv").unlink()
+    assert (reviewed / "model.safetensors").exists()
 
 
 def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, run):

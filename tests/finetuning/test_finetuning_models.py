@@ -265,6 +265,18 @@ def test_a_model_newer_than_the_checkpoint_is_replaced_after_resuming(folder, so
     np.testing.assert_array_equal(third, 3 * bert.params["pooler"]["kernel"])
 
 
+@pytest.mark.parametrize("content", ["", '{"5": 1', "[]", '{"5": [1]}', '{"5": "x"}', "\0" * 12])
+def test_a_damaged_record_of_the_best_models_is_named(folder, source, tmp_path, content):
+    bert = load_for(source, classes(*NAMES))
+    chosen = settings(folder, seed=5)
+    best = BestModel(tmp_path, chosen, bert.model, bert.tokenizer, classes(*NAMES), make_ensemble(chosen, bert))
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(ValueError, match=r"best\.json: damaged, expected a step for each seed; delete it: the next"):
+        best.resume(2)
+    (tmp_path / "best.json").unlink()
+    best.resume(2)
+
+
 def test_from_scratch_draws_all_parameters(folder, source):
     bert = load_for(source, classes(*NAMES))
     chosen = settings(folder, from_scratch=True)

@@ -99,7 +99,7 @@ def test_each_training_is_made_when_its_turn_comes(tmp_path, monkeypatch):
 
     class FakeTrainer:
         task = SimpleNamespace(metric="accuracy")
-        data = bert = layout = None
+        data = bert = layout = lock = None
 
         def __init__(self, settings, *_):
             self.settings = settings

@@ -15,9 +15,12 @@ import train as script
 from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.corpus import Corpus
 from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import Milestones, NotFinite
+from bert_jax.training.runs.contents import clear_run
 from bert_jax.training.runs.interruption import Interrupted
+from bert_jax.training.runs.lock import RunInUse, lock_run
 
 pytestmark = pytest.mark.slow
 
@@ -262,13 +265,66 @@ def test_documents_of_one_sentence_are_enough(pretrain, tmp_path, capsys):
     assert "NSP ranking accuracy" not in capsys.readouterr().out
 
 
-def test_a_run_is_not_resumed_on_a_corpus_that_changed(corpus, pretrain, tmp_path):
+def test_a_run_is_resumed_on_the_same_corpus_and_not_on_one_that_changed(corpus, pretrain, stopped, tmp_path):
+    """Whatever the names of the files, and if the vocabulary it began with is not there any more."""
     text = tmp_path / "films.txt"
+    vocabulary = tmp_path / "vocab.txt"
     text.write_text(corpus.read_text())
-    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
+    vocabulary.write_bytes((stopped[0] / "vocab.txt").read_bytes())
+    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1", "--tokenizer", str(vocabulary))
+    with pytest.raises(ValueError, match="began with contents of the tokenizer"):
+        pretrain(tmp_path / "run", "--steps", "2", "--resume", "--tokenizer", str(write_vocabulary(tmp_path)))
+    vocabulary.unlink()
+    (tmp_path / "run" / "config.json").write_text("{")  # cut off
+    pretrain(tmp_path / "run", "--corpus", str(corpus), "--steps", "1", "--resume")
     text.write_text(corpus.read_text().replace("film", "play"))
     with pytest.raises(ValueError, match="began with contents of the corpus"):
         pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+
+
+def write_vocabulary(folder):
+    """Writes the special tokens and two letters."""
+    path = folder / "other.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a"]))
+    return path
+
+
+def test_a_second_process_is_refused_before_any_work(pretrain, tmp_path, monkeypatch):
+    def read(settings):
+        with pytest.raises(
+            RunInUse, match=r"run is in use by process \d+ on .*: wait until it ends, or choose another --out"
+        ):
+            pretrain(tmp_path / "run")
+        raise ValueError("the first process ends")
+
+    monkeypatch.setattr(Corpus, "read", read)
+    with pytest.raises(ValueError, match="the first process ends"):
+        pretrain(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_use_can_be_read(stopped):
+    with lock_run(stopped[0]):
+        assert bert_jax.load(stopped[0]).config.hidden_size == 16
+        assert final_metrics(stopped[0])["step"] == 6
+
+
+def test_overwriting_removes_all_that_a_run_left(stopped, tmp_path):
+    for run in stopped[:2]:
+        copied = shutil.copytree(run, tmp_path / run.name)
+        clear_run(copied)
+        assert [path.name for path in copied.iterdir()] == ["training.json"]
+
+
+def test_no_input_may_be_in_the_folder_of_the_run(corpus, pretrain, tmp_path):
+    run = tmp_path / "run"
+    for name, flags in (
+        ("corpus", ["--corpus", str(run / "films.txt")]),
+        ("cache-dir", ["--cache-dir", str(run / "a")]),
+    ):
+        with pytest.raises(ValueError, match=f"--{name}: .* is in --output, the folder of the run"):
+            pretrain(run, *flags)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corpus_that_was_deleted_is_named(corpus, pretrain, tmp_path):

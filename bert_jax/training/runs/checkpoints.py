@@ -9,6 +9,7 @@ References: Orbax, https://orbax.readthedocs.io.
 
 import asyncio
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,12 +23,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from bert_jax.files import write_file
 from bert_jax.messages import first_line
+from bert_jax.training.devices.processes import is_first
+from bert_jax.training.runs.lock import RunLock
 from bert_jax.training.runs.manifests import Damaged, check_manifest, write_manifest
 from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
 from bert_jax.training.state import TrainState
 
-DAMAGED = "damaged"  # beside CHECKPOINTS: checkpoints that were changed after they were written
+# Beside CHECKPOINTS, or in it if it is on another disk: checkpoints that were changed after they were written.
+DAMAGED = "damaged"
+SAVED = "saved.json"  # beside it: says that a checkpoint is complete, so that a disk that is not mounted is noticed
 ITEMS = ("state", "data")
 
 
@@ -51,14 +57,17 @@ class Checkpoints:
         folder: RUN/checkpoints; made if missing.
         keep: number of newest checkpoints to keep.
         keep_best: number of checkpoints to keep in addition, those with the lowest scores.
+        lock: the lock on the run's folder, which is checked before each save; None if there is none.
 
     Attributes:
         scores: {step: score} of the checkpoints that have one.
         pending: the newest step, if its evaluation comes later: one more checkpoint is kept, in case it is discarded.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0) -> None:
+    def __init__(self, folder: str | Path, *, keep: int = 3, keep_best: int = 0, lock: RunLock | None = None) -> None:
         self.folder = Path(folder).resolve()
+        self.note = Path(folder).parent / SAVED
+        self.lock = lock
         self.keep = keep
         self.keep_best = keep_best
         filter_orbax_logs()
@@ -78,6 +87,8 @@ class Checkpoints:
             with suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
                 saved = self.read_data(step)["scores"]
                 self.scores |= {int(other): float(score) for other, score in saved.items() if int(other) in steps}
+        self.is_noted = not is_first() or self.note.exists()
+        self._note_saved()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -92,6 +103,7 @@ class Checkpoints:
         else:
             with suppress(Exception):
                 self.manager.close()
+        self._note_saved()
 
     @property
     def latest(self) -> int | None:
@@ -123,10 +135,13 @@ class Checkpoints:
 
         Raises:
             NotSaved: this checkpoint, or the one before it, could not be written.
+            RunInUse: another process has taken over the lock on the run's folder.
         """
         step = int(state.step)
         if step == self.latest:
             return
+        if self.lock is not None:
+            self.lock.check()
         if score is not None:
             self.scores[step] = score
         self.pending = step if pending else None
@@ -156,6 +171,9 @@ class Checkpoints:
         self.pending = None
         self.wait()
         self.manager.delete(step)
+        if is_first() and self.latest is None:
+            self.note.unlink(missing_ok=True)
+            self.is_noted = False
 
     def steps_to_keep(self, steps: Sequence[int]) -> set[int]:
         """Returns which of the saved steps to keep: the newest and the best ones."""
@@ -168,6 +186,8 @@ class Checkpoints:
         """Raises NotSaved if the save in the background has failed."""
         with self._one_line_errors():
             self.manager.check_for_errors()
+        if not self.is_noted and self.latest is not None and not self.manager.is_saving_in_progress():
+            self._note_saved()
 
     def wait(self) -> None:
         """Waits for the save in the background; raises NotSaved if it fails."""
@@ -190,6 +210,13 @@ class Checkpoints:
     def read_data(self, step: int | None) -> dict[str, Any]:
         """Returns what is saved beside the state: the data position, and the scores by step."""
         return self.manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
+
+    def _note_saved(self) -> None:
+        """Writes RUN/saved.json once a checkpoint is complete."""
+        if not self.is_noted and newest_step(self.folder) is not None:
+            with suppress(OSError):  # it is only a precaution; a full disk is reported by what needs the space
+                write_file(self.note, json.dumps({"checkpoints": str(self.folder)}) + "\n")
+                self.is_noted = True
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
@@ -248,8 +275,24 @@ def newest_whole_step(folder: str | Path, log: Callable[[str], None] = print) ->
 
 
 def _move_to_damaged(checkpoint: Path) -> Path:
-    """Moves RUN/checkpoints/STEP to RUN/damaged/STEP, or STEP-2, STEP-3, ... if that exists; returns the new path."""
-    folder = checkpoint.parents[1] / DAMAGED
+    """Moves RUN/checkpoints/STEP to RUN/damaged/, if that is on the same disk, or to RUN/checkpoints/damaged/.
+
+    Returns:
+        The new path.
+    """
+    beside = checkpoint.parents[1] / DAMAGED
+    try:
+        return _move_to(beside, checkpoint)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    with suppress(OSError):  # not empty
+        beside.rmdir()
+    return _move_to(checkpoint.parent / DAMAGED, checkpoint)
+
+
+def _move_to(folder: Path, checkpoint: Path) -> Path:
+    """Moves a checkpoint to a folder, as STEP, or STEP-2, STEP-3, ... if that exists; returns the new path."""
     folder.mkdir(exist_ok=True)
     target = folder / checkpoint.name
     number = 1

@@ -1,9 +1,11 @@
 """A saved state is restored to the bit, on any devices, and only complete checkpoints are seen."""
 
 import errno
+import os
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,8 @@ from pretraining_batches import CONFIG
 from bert_jax.models import Bert
 from bert_jax.training.devices import parallel
 from bert_jax.training.optimizers import make_optimizer
-from bert_jax.training.runs.checkpoints import Checkpoints, NotSaved, as_arrays, newest_whole_step
+from bert_jax.training.runs.checkpoints import SAVED, Checkpoints, NotSaved, as_arrays, newest_whole_step
+from bert_jax.training.runs.lock import LOCK, RunInUse, RunLock
 from bert_jax.training.state import TrainState
 
 OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)
@@ -130,6 +133,76 @@ def test_a_damaged_checkpoint_is_moved_away_and_the_one_before_it_used(tmp_path,
     with Checkpoints(folder) as checkpoints:
         state, data = checkpoints.restore(whole)
     assert (int(state.step), data) == (1, {"row": 1})
+
+
+def rename_within(disk):
+    """Returns an `os.rename` that fails, as between two disks, if only one of the names is on `disk`."""
+    rename = os.rename
+
+    def rename_on_a_disk(one, two):
+        inside = [Path(name).parent.resolve().is_relative_to(disk.resolve()) for name in (one, two)]
+        if inside[0] != inside[1]:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(one, two)
+
+    return rename_on_a_disk
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["link", "mount point"])
+def test_damaged_checkpoints_on_another_disk_stay_on_it(tmp_path, three, whole, monkeypatch, linked):
+    run = tmp_path / "run"
+    disk = tmp_path / "disk" / "checkpoints" if linked else run / "checkpoints"
+    run.mkdir()
+    shutil.copytree(three, disk)
+    if linked:
+        (run / "checkpoints").symlink_to(disk)
+    for step in (2, 3):
+        truncate(largest_file(disk / str(step) / "state"))
+    monkeypatch.setattr(os, "rename", rename_within(disk))
+    lines = []
+    assert newest_whole_step(run / "checkpoints", lines.append) == 1
+    assert [line.rpartition("; ")[2] for line in lines] == [
+        f"moved to {run}/checkpoints/damaged/{step}" for step in (3, 2)
+    ]
+    assert not (run / "damaged").exists()
+    with Checkpoints(run / "checkpoints", keep=1) as checkpoints:
+        state, _ = checkpoints.restore(whole)
+        assert int(state.step) == 1
+        checkpoints.save(at(whole, 4), {"row": 4})
+    assert sorted(path.name for path in disk.iterdir()) == ["4", "damaged"]
+
+
+def test_a_complete_checkpoint_is_noted_beside_its_folder(tmp_path, whole):
+    """Of a folder that is a link, on this side of it: if the disk is missing, the note is not."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "disk")
+    note = tmp_path / "run" / SAVED
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.check()
+        assert not note.exists()
+        checkpoints.save(at(whole, 1), {"row": 1})
+        checkpoints.wait()
+        checkpoints.check()
+        assert note.exists()
+    note.unlink()  # as a version that did not write it
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        assert note.exists()
+        checkpoints.discard(1)  # there is none any more
+        assert not note.exists()
+        checkpoints.save(at(whole, 2), {"row": 2})
+        checkpoints.__exit__(KeyError, KeyError(), None)
+        assert note.exists()
+
+
+def test_nothing_is_saved_without_the_lock(tmp_path, whole):
+    lock = RunLock(tmp_path)
+    (tmp_path / LOCK).write_text("of another process")
+    with Checkpoints(tmp_path / "checkpoints", lock=lock) as checkpoints:
+        with pytest.raises(RunInUse, match="did not touch its lock in time"):
+            checkpoints.save(at(whole, 1), {"row": 1})
+        assert checkpoints.latest is None
+    lock.release()
 
 
 def test_a_checkpoint_moved_away_before_is_not_overwritten(tmp_path, three):

@@ -13,6 +13,7 @@ CHOICES = {
     "begin": False,
     "overwrite": False,
     "may_change": ("steps",),
+    "contents": {"corpus": "contents of the corpus"},
     "defaults": {"training": {"beta": 0.9}},
 }
 
@@ -66,10 +67,20 @@ def test_a_run_to_resume_must_exist_unless_it_may_begin(tmp_path):
     check_run(tmp_path / "runn", SETTINGS, **resuming | {"begin": True})
 
 
-def test_overwriting_empties_the_folder(run):
-    (run / "old").write_text("x")
+def test_overwriting_removes_the_old_run_and_keeps_files_of_others(run, capsys):
+    for name in ("metrics.jsonl", "thesis.tex"):
+        (run / name).write_text("x")
     begin_run(run, SETTINGS, **CHOICES | {"overwrite": True})
-    assert not (run / "old").exists()
+    assert {path.name for path in run.iterdir()} == {"training.json", "thesis.tex"}
+    assert "not removed, as no run writes it: thesis.tex" in capsys.readouterr().out
+
+
+def test_a_folder_with_a_lock_alone_holds_no_run(tmp_path):
+    for name in (".lock", ".lock.1f.new", "..lock.1f.new.part"):
+        (tmp_path / name).touch()
+    check_run(tmp_path, SETTINGS, **CHOICES)
+    with pytest.raises(FileNotFoundError, match="no run in"):
+        check_run(tmp_path, SETTINGS, **CHOICES | {"resume": True})
 
 
 def test_a_run_killed_while_its_folder_was_made_can_start_again(tmp_path, monkeypatch):
@@ -90,7 +101,13 @@ def test_a_run_killed_while_its_folder_was_made_can_start_again(tmp_path, monkey
 @pytest.mark.parametrize("killed_at", range(10))
 def test_a_run_killed_while_it_was_overwritten_can_still_be_overwritten(run, monkeypatch, killed_at):
     """Whichever file or folder was being removed."""
-    for name in ("config.json", "metrics.jsonl", "checkpoints/30/state", "damaged/20/state", "tensorboard/events"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints/30/state",
+        "damaged/20/state",
+        "tensorboard/events.out.tfevents.1",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("x")
     gone = []
@@ -142,8 +159,82 @@ def test_a_setting_missing_in_an_old_record_has_its_default(run):
     check_run(run, changed(beta=0.9), **resuming)
     with pytest.raises(ValueError, match=r"began with beta 0\.9, now beta is 0\.8"):
         check_run(run, changed(beta=0.8), **resuming)
-    with pytest.raises(ValueError, match="began with contents of the text None, now contents of the text is '3f'"):
-        check_run(run, SETTINGS | {"text read": {"contents of the text": "3f"}}, **resuming)
+
+
+def test_a_setting_without_default_that_an_old_record_does_not_have_is_the_same(run):
+    """Such as a hash, or the names of columns, of a version that did not record them."""
+    (run / "checkpoints" / "30").mkdir(parents=True)
+    resuming = CHOICES | {"resume": True}
+    for group in ({"contents of the text": "3f"}, {"columns": ["a", "b"]}, {"columns": None}):
+        check_run(run, SETTINGS | {"text read": group}, **resuming)
+    begin_run(run, SETTINGS | {"text read": {"contents of the text": "3f"}}, **resuming)
+    with pytest.raises(ValueError, match="began with contents of the text '3f', now contents of the text is '4a'"):
+        check_run(run, SETTINGS | {"text read": {"contents of the text": "4a"}}, **resuming)
+
+
+def test_the_contents_of_files_decide_and_not_their_names(tmp_path):
+    def settings(corpus, contents=None):
+        read = {} if contents is None else {"text read": {"contents of the corpus": contents}}
+        return SETTINGS | {"text": {"corpus": corpus, "encoding": "utf-8"}} | read
+
+    run = begin_run(tmp_path / "run", settings(["a.txt"], "3f"), **CHOICES)
+    (run / "checkpoints" / "30").mkdir(parents=True)
+    resuming = CHOICES | {"resume": True}
+    check_run(run, settings(["/home/a.txt"]), **resuming)  # the text has not been read yet
+    with pytest.raises(ValueError, match="began with contents of the corpus '3f', now contents of the corpus is '4a'"):
+        begin_run(run, settings(["a.txt"], "4a"), **resuming)
+    begin_run(run, settings(["/home/a.txt"], "3f"), **resuming)
+    assert recorded_settings(run)["text"]["corpus"] == ["/home/a.txt"]
+    with pytest.raises(ValueError, match="began with encoding 'utf-8'"):
+        check_run(run, SETTINGS | {"text": {"corpus": ["a.txt"], "encoding": "latin-1"}}, **resuming)
+
+
+def test_without_a_hash_in_the_record_the_names_decide(tmp_path):
+    run = begin_run(tmp_path / "run", SETTINGS | {"text": {"corpus": ["a.txt"]}}, **CHOICES)
+    (run / "checkpoints" / "30").mkdir(parents=True)
+    with pytest.raises(ValueError, match="began with corpus"):
+        check_run(run, SETTINGS | {"text": {"corpus": ["b.txt"]}}, **CHOICES | {"resume": True})
+
+
+@pytest.mark.parametrize("begin", [False, True])
+@pytest.mark.parametrize("checkpoints", ["missing", "dangling link", "empty", "moved away"])
+def test_a_run_whose_checkpoints_are_missing_is_not_begun_again(run, checkpoints, begin):
+    """As if the disk of the checkpoints was not mounted: its mount point is an empty folder, or is missing."""
+    (run / "metrics.jsonl").write_text('{"step": 20, "loss": 2.5}\n')
+    (run / "saved.json").write_text("{}")
+    if checkpoints == "dangling link":
+        (run / "checkpoints").symlink_to(run / "disk" / "checkpoints")
+    elif checkpoints != "missing":
+        (run / "checkpoints").mkdir()
+    if checkpoints == "moved away":
+        (run / "damaged").mkdir()
+    before = sorted(run.iterdir())
+    why = "the damaged ones are moved away" if checkpoints == "moved away" else r"is its disk mounted\?"
+    for _ in range(2):
+        with pytest.raises(
+            FileNotFoundError, match=rf"checkpoints has no checkpoint, but the run is at step 20 \({why}\)"
+        ):
+            begin_run(run, SETTINGS, **CHOICES | {"resume": True, "begin": begin})
+        assert sorted(run.iterdir()) == before
+        if checkpoints in ("missing", "dangling link"):  # of a version that did not write saved.json
+            (run / "saved.json").unlink(missing_ok=True)
+            before = sorted(run.iterdir())
+    begin_run(run, SETTINGS, **CHOICES | {"overwrite": True})
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(run):
+    (run / "metrics.jsonl").write_text('{"step": 20, "loss": 2.5}\n')
+    (run / "checkpoints").mkdir()
+    begin_run(run, SETTINGS, **CHOICES | {"resume": True})
+
+
+def test_checkpoints_without_a_record_of_settings_are_not_touched(run):
+    (run / "checkpoints" / "30").mkdir(parents=True)
+    (run / "training.json").unlink()
+    for choices in ({"resume": True, "begin": True}, {"overwrite": True}, {}):
+        with pytest.raises(FileExistsError, match=r"exists and holds no run \(no training\.json\)"):
+            begin_run(run, SETTINGS, **CHOICES | choices)
+    assert [path.name for path in run.iterdir()] == ["checkpoints"]
 
 
 def test_a_run_without_a_checkpoint_may_start_again_with_other_settings(run):
@@ -151,8 +242,8 @@ def test_a_run_without_a_checkpoint_may_start_again_with_other_settings(run):
     assert recorded_settings(run) == changed(learning_rate=0.2)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', '{"settings": {"training": 3}}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"settings": []}', '{"settings": {"training": 3}}', '{"settin', "\0" * 9])
 def test_a_broken_record_is_an_error_that_names_the_file(run, text):
     (run / "training.json").write_text(text)
-    with pytest.raises(ValueError, match=r"training\.json: not the settings of a run"):
+    with pytest.raises(ValueError, match=r"training\.json: not the settings of a run .* restore it from a copy"):
         recorded_settings(run)

@@ -1,0 +1,256 @@
+"""The lock on the folder of a run: one process at a time writes to it. Readers ignore it.
+
+RUN/.lock names its owner: host, process, and since when. It is written under another name and then linked, because
+link(2) is atomic on local disks and on NFS, where flock(2) is not reliable. The owner touches it every few seconds.
+
+A lock whose owner has ended is taken over. On the same machine the owner's process id and start time decide: a process
+id alone may be used again. On another machine, the age of the lock decides. Ages are differences of two times of the
+same file system, so the clocks of the machines may differ.
+
+References: open(2), O_EXCL: the advice for NFS.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import uuid4
+
+from bert_jax.files import write_file
+from bert_jax.training.devices.processes import is_first
+
+LOCK = ".lock"
+HEARTBEAT = 10.0  # seconds between two touches of the lock
+STALE_AFTER = 120.0  # seconds without a touch after which the owner on another machine has ended
+_ATTEMPTS = 100  # each fails only if the lock was released, or taken over, between two system calls
+
+
+class RunInUse(OSError):
+    """Another process writes to the folder of the run; the message names it."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a lock.
+
+    Attributes:
+        machine: identifies the boot of a machine and the process namespace (container) on it; empty if unknown. Within
+            it, `process` and `started` identify one process.
+        started: when the process started, in clock ticks since the boot.
+        since: when it took the lock.
+        token: identifies this lock.
+    """
+
+    host: str
+    machine: str
+    process: int
+    started: int
+    since: str
+    token: str
+
+    @classmethod
+    def this_process(cls) -> "Owner":
+        """Returns this process as the owner of a new lock."""
+        process = os.getpid()
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        return cls(socket.gethostname(), _machine(), process, _start_time(process) or 0, since, uuid4().hex)
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+    def is_alive(self) -> bool | None:
+        """Returns whether the process still runs; None if this machine cannot know."""
+        if not self.machine or self.machine != _machine():
+            return None
+        started = _start_time(self.process)
+        return started is not None and started in (self.started, 0)
+
+
+class RunLock:
+    """A lock that this process holds.
+
+    Attributes:
+        previous: the owner that has ended, if its lock was taken over.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self.owner = Owner.this_process()
+        self.previous = self._take()
+        self._released = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="lock of the run", daemon=True)
+        self._heart.start()
+
+    def check(self) -> None:
+        """Raises RunInUse if another process has taken the lock over, because this one was suspended for too long."""
+        found = _read(self.path)
+        if found is None:  # deleted by hand
+            self._take()
+        elif found[0] != self.owner:
+            writer = found[0] or "an unknown process"
+            raise RunInUse(f"{self.path.parent}: this process did not touch its lock in time; now {writer} writes here")
+
+    def release(self) -> None:
+        """Removes the lock, unless another process has taken it over."""
+        self._released.set()
+        self._heart.join()
+        if self._is_mine():
+            self.path.unlink(missing_ok=True)
+
+    def _take(self) -> Owner | None:
+        part = self.path.with_name(f"{LOCK}.{self.owner.token}.new")
+        write_file(part, json.dumps(asdict(self.owner)) + "\n")
+        try:
+            return _take(self.path, part)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _is_mine(self) -> bool:
+        found = _read(self.path)
+        return found is not None and found[0] == self.owner
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT):
+            with suppress(OSError):  # the network is down: the next touch may succeed
+                if self._is_mine():
+                    os.utime(self.path)
+
+
+@contextmanager
+def lock_run(folder: str | Path) -> Iterator[RunLock | None]:
+    """Holds the lock on a run's folder while the block runs; makes the folder, and removes it if it stays empty.
+
+    Of several processes of a distributed run the first one takes the lock, and the others get None.
+
+    Raises:
+        RunInUse: another process holds it.
+    """
+    if not is_first():
+        yield None
+        return
+    folder = Path(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = RunLock(folder)
+        if lock.previous is not None:
+            print(f"{folder}: the lock of {lock.previous} is taken over, because that process has ended")
+        try:
+            yield lock
+        finally:
+            lock.release()
+    finally:
+        with suppress(OSError):  # not empty
+            for path in made:
+                path.rmdir()
+
+
+def is_lock(name: str) -> bool:
+    """Returns whether a file of this name in a run's folder is its lock, or one that is being taken."""
+    return name == LOCK or name.startswith((f"{LOCK}.", f".{LOCK}."))
+
+
+def _take(path: Path, part: Path) -> Owner | None:
+    """Makes `path` a lock with the content of `part`; returns the owner that it was taken over from, or None.
+
+    Of several processes that find the same stale lock one may replace it: the one that creates a second lock, which is
+    named after the stale one. That process looks at the lock again before it replaces it, because another process may
+    have done all this in the meantime.
+
+    Raises:
+        RunInUse: the owner of the lock is alive.
+    """
+    for _ in range(_ATTEMPTS):
+        if _create(path, part):
+            return None
+        os.utime(part)  # now, by the clock of the file system
+        found = _read(path)
+        if found is None:
+            continue  # released meanwhile
+        owner, touched = found
+        _require_stale(path, owner, part.stat().st_mtime - touched)
+        second = path.with_name(f"{path.name}.{owner.token if owner else 'unreadable'}")
+        _take(second, part)
+        again = _read(path)
+        if again is not None and again[0] == owner:
+            second.replace(path)
+            return owner
+        second.unlink()
+    raise RunInUse(f"{path.parent}: several processes try to take {path}")
+
+
+def _create(path: Path, part: Path) -> bool:
+    """Creates a lock with the content of `part`; returns whether there was none."""
+    try:
+        os.link(part, path)
+        return True
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            return os.path.samefile(part, path)  # NFS repeats a request whose reply is lost
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            with path.open("xb") as file:
+                file.write(part.read_bytes())
+            return True
+        except FileExistsError:
+            return False
+
+
+def _require_stale(path: Path, owner: Owner | None, age: float) -> None:
+    """Raises RunInUse unless the owner of a lock that was touched `age` seconds ago has ended."""
+    folder = path.parent
+    alive = None if owner is None else owner.is_alive()
+    if alive:
+        raise RunInUse(f"{folder} is in use by {owner}: wait until it ends, or choose another `output`")
+    if alive is None and age <= STALE_AFTER:
+        raise RunInUse(
+            f"{folder} is in use by {owner or 'an unknown process'}, last active {max(age, 0):.0f} s ago: wait until "
+            f"it ends. If it was killed, its lock is free {STALE_AFTER:.0f} s later, or delete {folder / LOCK}"
+        )
+
+
+def _read(path: Path) -> tuple[Owner | None, float] | None:
+    """Returns the owner of a lock, None if the file is damaged, and when it was touched; None if there is no lock."""
+    try:
+        with path.open("rb") as file:
+            touched = os.fstat(file.fileno()).st_mtime
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    try:
+        owner = Owner(**json.loads(content))
+        valid = type(owner.process) is int and 0 < owner.process < 2**31 and str(owner.token).isalnum()
+        return (owner if valid else None), touched
+    except (ValueError, TypeError, RecursionError):
+        return None, touched
+
+
+def _machine() -> str:
+    """Returns what identifies the boot of this machine and the process namespace; empty if the system has neither."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start_time(process: int) -> int | None:
+    """Returns when a process started, in clock ticks since the boot; 0 if that is hidden, None if it has ended."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else int(fields[18])  # fields 3 and 22 of proc(5)
+    except OSError:
+        if os.name != "posix":
+            return 0
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # the process of another user
+        pass
+    return 0
