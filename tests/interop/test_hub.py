@@ -165,3 +165,19 @@ def test_name_resolution_without_an_answer_is_given_up_after_the_timeout(silent_
         assert time.monotonic() - start < GIVE_UP
     finally:
         released.set()
+
+
+def test_settings_of_the_tokenizer_and_of_sentence_vectors_are_downloaded(network, folder):
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode": "cls"}')
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    (folder / "modules.json").write_text(
+        json.dumps([{"path": path, "type": f"x.{kind}"} for path, kind in kinds.items()])
+    )
+    for name in ("added_tokens.json", "special_tokens_map.json", "sentence_bert_config.json"):
+        (folder / name).write_text('{"max_seq_length": 9}' if "bert" in name else "{}")
+    (folder / "tokenizer_config.json").write_text("{}")
+    loaded = bert_jax.load("owner/owl")
+    assert loaded.sentence is not None
+    assert (loaded.sentence.settings().mode, loaded.sentence.settings().max_length) == ("cls", 9)
+    assert {"added_tokens.json", "special_tokens_map.json"} <= {*Hub.downloads}
