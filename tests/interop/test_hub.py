@@ -81,7 +81,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_response(200 if exists else 404)
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("X-Error-Code", "EntryNotFound" if owner == "owner/owl" else "RepoNotFound")
-        self.send_header("ETag", f'"{path.name}"')
+        self.send_header("ETag", f'"{file.partition("/")[2].replace("/", "-")}"')
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command == "GET":
