@@ -122,7 +122,9 @@ def read_tag_scheme(tags: Iterable[str]) -> TagScheme:
                 first = next(iter(parts))
                 raise ValueError(f"tag {name!r} fits no scheme together with {first!r}: no B, I or the like")
         return _scheme(names, parts)
-    return TagScheme(None, {name: Tag(OUTSIDE, "") if name in ("O", "o") else Tag("I", name) for name in names})
+    letters = [name for name in names if len(name) == 1]
+    outside = {OUTSIDE, *(["o"] if letters == ["o"] else [])}  # among n, v and a, o is a part of speech
+    return TagScheme(None, {name: Tag(OUTSIDE, "") if name in outside else Tag("I", name) for name in names})
 
 
 def _is_evidence(pattern: re.Pattern[str], parts: Mapping[str, Mapping[str, str]], *, complete: bool) -> bool:

@@ -107,9 +107,9 @@ class TaggingData(TaskData):
             declared: the names in `label_names` or in the dataset's features.
         """
         if do != "train":
-            # A model whose labels have no names was trained on the numbers.
-            unnamed = self.given_names and source.config.label_names is None
-            names = self.given_names if unnamed and self.given_names else source.label_names
+            names = source.label_names
+            if self.given_names and source.config.label_names is None:
+                names = self.given_names  # the model was trained on the numbers
             if do == "evaluate":
                 require_named_tags(examples[""], names)
             return names

@@ -105,6 +105,11 @@ def test_names_that_only_look_like_tags_of_a_scheme_are_kinds(tags):
     assert scheme.outside == ["O"]
 
 
+def test_a_small_o_among_letters_is_a_kind():
+    assert read_tag_scheme(["n", "o", "v"]).kinds == ["n", "o", "v"]
+    assert read_tag_scheme(["o", "per"]).kinds == ["per"]
+
+
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
