@@ -6,6 +6,7 @@
     bert-jax answer MODEL "who wrote it?" < article.txt
     bert-jax convert RUN FOLDER
     bert-jax pretrain --corpus texts.txt --output RUN
+    bert-jax --version
 
 Texts are arguments, the lines of --file, or the lines of standard input. Each gives one line of output, in order, with
 tabs between its fields, or with --json a line of JSON. An invalid line ends the command with exit code 1, after the
