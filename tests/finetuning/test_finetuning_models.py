@@ -143,6 +143,25 @@ def test_single_texts_and_pairs_are_not_confused(folder, source, write):
     assert pairs.data.prepare(trained_on(source, text="text"), "predict").splits[0].examples[0].text == "c"
 
 
+def test_choices_are_read_from_the_columns_that_the_model_was_trained_on(source, write, capsys):
+    path = write("a.csv", "question,text,ending0,ending1,x,y,label\nq,t,a,b,c,d,0\nr,u,a,b,e,f,nan\n")
+    named = {"text_column": "text", "choice_columns": ("x", "y")}
+    given = {"model": str(source.folder), "max_length": 9}
+    read = make_settings("multiple-choice", train=path, dev=path, **named, **given)
+    data = read.data.prepare(source, "train")
+    assert [len(split.examples) for split in data.splits] == [1, 1]
+    assert f"{path}: skipped 1 of 2 rows: rows without a label (first: {path}:3)" in capsys.readouterr().out
+    columns = data.task.config_changes["data_columns"]
+    assert columns == (("text", "text"), ("choice 1", "x"), ("choice 2", "y"), ("label", "label"))
+    trained = replace(source, config=replace(source.config, data_columns=columns))
+    predict = make_settings("multiple-choice", do="predict", dev=path, **given)
+    [split] = predict.data.prepare(trained, "predict").splits
+    assert [(example.text, example.choices) for example in split.examples] == [("t", ("c", "d")), ("u", ("e", "f"))]
+    other = write("b.csv", "question,ending0,ending1\nq,a,b\n")
+    predict.replace(dev=other).data.prepare(trained, "predict")
+    assert f"{other}: the model was trained on 'text', 'x', 'y'" in capsys.readouterr().out
+
+
 def test_columns_are_kept_with_the_model(folder, source, write, tmp_path):
     path = write("train.csv", "Review,stars\na,neutral\nb,entailment\n")
     read = settings(folder, train=path, dev=path, max_length=9, text_column="Review", label_column="stars")
