@@ -202,7 +202,7 @@ def _namer(feature: Any) -> Callable[[Any], Any] | None:
     """Returns a function from class ids, or lists of them, to names; None for a feature without classes."""
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
-        return lambda value: names[value] if value >= 0 else None
+        return lambda value: None if value is None or value < 0 else names[value]
     of_one = _namer(feature.feature) if isinstance(feature, datasets.List) else None
     return (lambda values: [of_one(value) for value in values]) if of_one else None
 

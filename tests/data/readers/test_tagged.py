@@ -162,7 +162,7 @@ def test_the_features_of_a_dataset_name_its_tags_in_order(write, monkeypatch):
         "tokens": datasets.List(datasets.Value("string")),
         "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-x", "I-x"])),
     })  # fmt: skip
-    rows = {"tokens": [["a", "b", "c"], ["d"]], "ner_tags": [[1, -1, 2], None]}
+    rows = {"tokens": [["a", "b", "c", "d"], ["e"]], "ner_tags": [[1, -1, 2, None], None]}
     hub = datasets.Dataset.from_dict(rows, features=features)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: hub)
     hub.to_parquet(path := write("a.parquet", b""))
@@ -170,7 +170,7 @@ def test_the_features_of_a_dataset_name_its_tags_in_order(write, monkeypatch):
         report = ReadReport(source)
         examples, columns = read_tagged(source, report=report)
         assert columns.classes == NAMES
-        assert [example.tags for example in examples] == [("B-x", "-100", "I-x"), None]
+        assert [example.tags for example in examples] == [("B-x", "-100", "I-x", "-100"), None]
         assert (report.unit, report.rows, report.used) == ("sentences", 2, 2)
 
 
