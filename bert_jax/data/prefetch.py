@@ -29,7 +29,7 @@ class Batches:
     """Iterates over the batches make(0), make(1), ... Close it, or use it in a `with` statement.
 
     Args:
-        make: a pure function of the batch's number; picklable if there are workers.
+        make: a pure function of the batch's number. With workers it is pickled, in less than 64 KiB: see `Vocabulary`.
         count: number of batches.
         position: maps the number of batches returned so far to the result of `state`.
         num_workers: processes that make batches; with 0 a thread does. The batches are the same.
@@ -88,6 +88,13 @@ def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None])
         while batch is not None:
             yield batch
             batch = next(iterator, None)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise RuntimeError(
+            "a worker process that makes batches has died: memory ran out, or the script has no "
+            '`if __name__ == "__main__":` (`num_workers=0` starts no process)'
+        ) from None
     finally:
         iterator.close()
         del iterator

@@ -87,7 +87,8 @@ def _pretrain(
 ) -> TrainedRun:
     """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
     corpus = Corpus.read(settings)
-    print(corpus.describe())
+    for line in corpus.lines():
+        print(line)
     with corpus.held_out_batches() as batches:
         first_batch = next(batches)
         baseline = Baseline.of(chain([first_batch], batches))

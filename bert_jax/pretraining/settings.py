@@ -68,6 +68,8 @@ class Text:
     """Column of the text in csv, jsonl, parquet and datasets."""
     encoding: str = "utf-8"
     """Encoding of text files."""
+    document: Literal["paragraphs", "line"] = "paragraphs"
+    """What a document of a text file is: the paragraphs between two blank lines, or a line."""
     language: str = "en"
     """Language (ISO 639-1) whose rules split text into sentences; unknown ones get general rules."""
     held_out: float = 0.02
@@ -79,7 +81,7 @@ class Text:
     lowercase: bool = True
     """Lower-case the text."""
     strip_accents: bool | None = None
-    """Strip accents; None = if the text is lower-cased, as BERT does."""
+    """Strip accents; None = in lower-cased English, as BERT does. In other languages the marks belong to the words."""
     cache_dir: str = CACHE_DIR
     """Folder for tokenized corpora."""
 

@@ -8,6 +8,7 @@ frequency.
 References: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,15 @@ def train_wordpiece(
     counts = _counts(texts, wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents))
     pieces.sort(key=lambda piece: (-counts[piece], piece))
     return wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents)
+
+
+def default_strip_accents(language: str) -> bool | None:
+    """Returns `strip_accents` for a vocabulary of a language: None, BERT's own rule, for English; else False.
+
+    Elsewhere the marks belong to the words: the vowel signs of Hindi and Thai, the voicing marks of Japanese, the ü of
+    German. Unicode counts all of them as accents.
+    """
+    return None if re.split("[-_]", language.lower())[0] == "en" else False
 
 
 def wordpiece(

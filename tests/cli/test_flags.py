@@ -13,8 +13,8 @@ from bert_jax.training.settings import Devices
 NAMES = {"batch_size", "plan", "packing", "steps"}
 PRETRAINING = """
     accumulate attention attention_probs_dropout_prob batch_size begin beta1 beta2 cache_dir checkpoint_every
-    clip_norm coordinator corpus decay_steps distributed dtype encoding eval_every eval_rows fill_mask fsdp held_out
-    hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size keep_best keep_checkpoints
+    clip_norm coordinator corpus decay_steps distributed document dtype encoding eval_every eval_rows fill_mask fsdp
+    held_out hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size keep_best keep_checkpoints
     language learning_rate log_every lowercase masked_share max_length max_position_embeddings max_predictions
     min_frequency num_attention_heads num_hidden_layers num_processes num_workers on_nan optimizer output overwrite
     packing parallel plan position_embedding_type preset process_id quiet random_bits remat resume save_on_signal

@@ -51,6 +51,12 @@ class Vocabulary:
         """Copies the attributes of a tokenizer."""
         return cls(**{field.name: getattr(tokenizer, field.name) for field in fields(cls)})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # One bit for each token. Sending more than a pipe holds (64 KiB) to a worker that dies at its start would block
+        # this process for ever, because it holds the pipe open itself.
+        ids = (self.vocab_size, self.pad_id, self.cls_id, self.sep_id, self.mask_id)
+        return _unpack, (ids, np.asarray(self.special_ids), np.packbits(self.continuation))
+
     @cached_property
     def special(self) -> np.ndarray:
         """Bool [V], the special tokens."""
@@ -60,6 +66,10 @@ class Vocabulary:
     def ordinary_ids(self) -> np.ndarray:
         """Int32, the ids of all other tokens."""
         return np.flatnonzero(~self.special).astype(np.int32)
+
+
+def _unpack(ids: tuple[int, ...], special_ids: np.ndarray, bits: np.ndarray) -> Vocabulary:
+    return Vocabulary(*ids, special_ids, np.unpackbits(bits, count=ids[0]).astype(bool))
 
 
 def predictions_per_row(max_length: int, masked_share: float, slots: int = 1) -> int:

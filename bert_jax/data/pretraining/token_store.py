@@ -5,6 +5,7 @@ cores, and memory-mapped afterwards. For two documents of two and one sentences 
     ids.arrow             [i i i i i i i i i]   the ids of all tokens
     sentence_offsets.npy  [0 3 5 9]             tokens before each sentence
     document_offsets.npy  [0 2 3]               sentences before each document
+    counts.json           {"unknown_tokens": 1, "split_sentences": 0}
 A corpus may be larger than memory: processes that read it share it, and the process that writes it holds a few
 megabytes at a time.
 """
@@ -12,6 +13,7 @@ megabytes at a time.
 import hashlib
 import json
 import os
+import tempfile
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -33,7 +35,7 @@ from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import text_batches
 
-FORMAT = 1  # part of the fingerprint; increase it when the same corpus gives other sentences
+FORMAT = 2  # part of the fingerprint; increase it when the same corpus gives other sentences
 MIN_BYTES_FOR_PROCESSES = 1 << 25  # of text; one process tokenizes less before others have started
 
 
@@ -47,6 +49,8 @@ class TokenStore:
         sentence_offsets: int64 [sentences + 1], tokens before each sentence.
         document_offsets: int64 [documents + 1], sentences before each document.
         fingerprint: identifies the content; equal for equal documents, tokenizer and language.
+        unknown_tokens: number of [UNK] among the tokens.
+        split_sentences: number of sentences that were split, because they were longer than a row.
     """
 
     def __init__(
@@ -55,42 +59,54 @@ class TokenStore:
         sentence_offsets: np.ndarray,
         document_offsets: np.ndarray,
         fingerprint: str,
-        folder: Path | None = None,
+        folders: tuple[Path, Path] | None = None,
+        unknown_tokens: int = 0,
+        split_sentences: int = 0,
     ) -> None:
         """Wraps arrays; `chunks` hold the ids of consecutive tokens, and no document is in two chunks."""
         self._chunks = list(chunks)
         self._starts = np.cumsum([0, *map(len, chunks)])[:-1].tolist()
-        self._folder = folder
+        self._folders = folders  # of the ids and of the offsets
         self.sentence_offsets = sentence_offsets
         self.document_offsets = document_offsets
         self.fingerprint = fingerprint
+        self.unknown_tokens = unknown_tokens
+        self.split_sentences = split_sentences
 
     @classmethod
-    def open(cls, folder: Path) -> "TokenStore":
-        """Memory-maps a folder that `tokenize_corpus` has written.
+    def open(cls, folder: Path, offsets: Path | None = None) -> "TokenStore":
+        """Memory-maps a folder that `tokenize_corpus` has written; the offsets may be in another folder.
 
         Raises:
             ValueError: the folder holds something else, or its files do not match.
         """
+        offsets = offsets or folder
         try:
             with pa.memory_map(str(folder / "ids.arrow")) as file:
                 chunks = [chunk.to_numpy() for chunk in pa.ipc.open_stream(file).read_all()["ids"].chunks]
+            content = json.loads((offsets / "counts.json").read_text(encoding="utf-8"))
+            counts = [int(content[name]) for name in ("unknown_tokens", "split_sentences")]
             sentences, documents = (
-                np.load(folder / f"{name}_offsets.npy", mmap_mode="r", allow_pickle=False)
+                np.load(offsets / f"{name}_offsets.npy", mmap_mode="r", allow_pickle=False)
                 for name in ("sentence", "document")
             )
-        except (pa.ArrowException, KeyError, ValueError, EOFError, OSError) as error:
+        except (pa.ArrowException, KeyError, TypeError, ValueError, EOFError, OSError) as error:
             raise ValueError(f"{folder}: not a tokenized corpus ({error!r:.200}); delete it") from None
-        for offsets, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
-            whole = offsets.ndim == 1 and offsets.dtype == np.int64 and len(offsets) > 1
-            if not (whole and offsets[0] == 0 and offsets[-1] == end):
+        for array, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
+            whole = array.ndim == 1 and array.dtype == np.int64 and len(array) > 1
+            if not (whole and array[0] == 0 and array[-1] == end):
                 raise ValueError(f"{folder}: the files of this tokenized corpus do not match; delete it")
-        return cls(chunks, sentences, documents, folder.name, folder)
+        return cls(chunks, sentences, documents, offsets.name, (folder, offsets), *counts)
+
+    def with_offsets(self, offsets: Path) -> "TokenStore":
+        """Returns the same tokens with the sentences of another folder, which `write_offsets` has filled."""
+        assert self._folders is not None
+        return TokenStore.open(self._folders[0], offsets)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process maps the files again: the corpus itself is not sent.
-        if self._folder is not None:
-            return TokenStore.open, (self._folder,)
+        if self._folders is not None:
+            return TokenStore.open, self._folders
         return TokenStore, (self._chunks, self.sentence_offsets, self.document_offsets, self.fingerprint)
 
     def span(self, start: int, length: int) -> np.ndarray:
@@ -148,7 +164,13 @@ def tokenize_corpus(
     return TokenStore.open(folder)
 
 
-EncodedDocuments = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids, tokens per sentence, sentences per document
+class EncodedDocuments(NamedTuple):
+    """Documents of a batch: token ids, tokens per sentence, sentences per document, and the number of [UNK]."""
+
+    ids: np.ndarray
+    sentences: np.ndarray
+    documents: np.ndarray
+    unknown_tokens: int
 
 
 def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> EncodedDocuments:
@@ -157,7 +179,8 @@ def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> 
     ids, lengths = tokenizer.encode_flat(sentence for sentences in split for sentence in sentences)
     document = np.repeat(np.arange(len(split)), [len(sentences) for sentences in split])
     sentences = np.bincount(document[lengths > 0], minlength=len(split))
-    return ids.astype(_id_type(tokenizer)), lengths[lengths > 0], sentences[sentences > 0]
+    unknown = int(np.count_nonzero(ids == tokenizer.unk_id))
+    return EncodedDocuments(ids.astype(_id_type(tokenizer)), lengths[lengths > 0], sentences[sentences > 0], unknown)
 
 
 def _id_type(tokenizer: Tokenizer) -> type[np.generic]:
@@ -174,8 +197,19 @@ def _encode_all(
     if num_proc == 1:
         yield from map(encode, batches)
         return
+    # Workers get the name of a file. If one died while it is sent a vocabulary, which is larger than a pipe (64 KiB),
+    # this process would wait for ever, because it holds the pipe open itself.
+    with tempfile.TemporaryDirectory(prefix="bert_jax_") as private:
+        file = Path(private) / "tokenizer.json"
+        file.write_text(tokenizer.backend.to_str(), encoding="utf-8")
+        pool = ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (file, language))
+        yield from _encode_in(pool, batches, num_proc)
+
+
+def _encode_in(pool: ProcessPoolExecutor, batches: Iterable[list[str]], num_proc: int) -> Iterator[EncodedDocuments]:
+    """Yields the encoded batches in their order, and ends the processes."""
     waiting = deque()
-    with ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (encode,)) as pool:
+    with pool:
         try:
             for batch in batches:
                 waiting.append(pool.submit(_work, batch))
@@ -194,9 +228,10 @@ def _encode_all(
 _encode_here: list[partial[EncodedDocuments]] = []  # in a worker: the function, sent once and not with every batch
 
 
-def _start_worker(encode: partial[EncodedDocuments]) -> None:
+def _start_worker(tokenizer: Path, language: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
-    _encode_here[:] = [encode]
+    loaded = Tokenizer.of(tokenizer.read_bytes())
+    _encode_here[:] = [partial(_encode_documents, tokenizer=loaded, language=language)]
 
 
 def _work(texts: list[str]) -> EncodedDocuments:
@@ -214,19 +249,37 @@ def _process_count(documents: datasets.Dataset) -> int:
 
 def _write(folder: Path, batches: Iterable[EncodedDocuments], tokenizer: Tokenizer) -> None:
     schema = pa.schema({"ids": pa.from_numpy_dtype(_id_type(tokenizer))})
+    counts = {"unknown_tokens": 0, "split_sentences": 0}
     with (
         pa.OSFile(str(folder / "ids.arrow"), "wb") as file,
         pa.ipc.new_stream(file, schema) as ids_file,
         _OffsetsFile(folder / "sentence_offsets.npy") as sentence_offsets,
         _OffsetsFile(folder / "document_offsets.npy") as document_offsets,
     ):
-        for ids, sentence_lengths, document_lengths in batches:
-            if len(ids):
-                ids_file.write_batch(pa.record_batch([pa.array(ids)], schema))
-                sentence_offsets.append(sentence_lengths)
-                document_offsets.append(document_lengths)
+        for batch in batches:
+            if len(batch.ids):
+                ids_file.write_batch(pa.record_batch([pa.array(batch.ids)], schema))
+                sentence_offsets.append(batch.sentences)
+                document_offsets.append(batch.documents)
+                counts["unknown_tokens"] += batch.unknown_tokens
         if not document_offsets.last:
             raise ValueError("the corpus has no token")
+    _write_counts(folder, counts)
+
+
+def write_offsets(
+    folder: Path, sentences: Iterable[np.ndarray], documents: Iterable[np.ndarray], counts: dict[str, int]
+) -> None:
+    """Writes offsets from blocks of lengths, tokens of sentences and sentences of documents, for `with_offsets`."""
+    for name, blocks in (("sentence", sentences), ("document", documents)):
+        with _OffsetsFile(folder / f"{name}_offsets.npy") as offsets:
+            for lengths in blocks:
+                offsets.append(lengths)
+    _write_counts(folder, counts)
+
+
+def _write_counts(folder: Path, counts: dict[str, int]) -> None:
+    (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 class _OffsetsFile:

@@ -3,23 +3,33 @@
 Data computed from a corpus is cached in a folder named after a hash of its inputs. The folder is filled under a
 temporary name and then renamed: a folder that exists is complete, even if a process was killed. Of two processes that
 compute the same data, the later one finds the folder of the first and deletes its own.
+
+The temporary name says which process fills the folder. The next process that fills one deletes those of processes that
+are gone. What runs on another machine, or in another container, is unknown here: such folders stay.
 """
 
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bert_jax")
+# .NAME@MACHINE@PID@START@RANDOM
+_UNFINISHED = re.compile(r"\..+@(?P<machine>[^@]+)@(?P<pid>\d+)@(?P<start>\d*)@[0-9a-f]+")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; it is renamed to `folder` if the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    for abandoned in abandoned_folders(folder.parent):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    pid = os.getpid()
+    unfinished = folder.with_name(f".{folder.name}@{_machine()}@{pid}@{_start(pid)}@{uuid4().hex[:8]}")
     unfinished.mkdir()
     try:
         yield unfinished
@@ -30,3 +40,43 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def abandoned_folders(cache_dir: Path) -> list[Path]:
+    """Returns the unfinished folders of this machine's processes that are gone."""
+    found = []
+    for path in sorted(cache_dir.glob(".*@*")):
+        owner = _UNFINISHED.fullmatch(path.name)
+        if owner and owner["machine"] == _machine() and not _is_running(int(owner["pid"]), owner["start"]):
+            found.append(path)
+    return found
+
+
+def _machine() -> str:
+    """Returns the name of this machine and, on Linux, its space of process ids: a container has another one."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())[:64]
+    try:
+        return f"{host}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return host
+
+
+def _is_running(pid: int, start: str) -> bool:
+    """Returns whether a process runs; another process may have its id since, with another start."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's process
+    return _start(pid) in ("", start)
+
+
+def _start(pid: int) -> str:
+    """Returns when a process started, in clock ticks since the machine did; empty where that is unknown."""
+    try:
+        # The second field, the name of the program, may hold spaces and parentheses.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "ended" if state in "ZX" else fields[18]  # a zombie has ended

@@ -19,7 +19,7 @@ from datasets.table import MemoryMappedTable
 from tqdm import tqdm
 
 from bert_jax.data.readers.cache import new_folder
-from bert_jax.data.readers.sources import Texts, codec, find_origins, read_documents
+from bert_jax.data.readers.sources import DocumentUnit, Texts, codec, find_origins, read_documents
 from bert_jax.text.vocabulary import text_batches
 
 FORMAT = 1  # part of the fingerprint; increase it when the same files give other documents
@@ -31,6 +31,7 @@ def read_corpus(
     text_column: str = "text",
     encoding: str = "utf-8",
     split: str = "train",
+    document: DocumentUnit = "paragraphs",
     cache_dir: str | os.PathLike[str],
 ) -> datasets.Dataset:
     """Reads documents, or opens them in `cache_dir` if they were read before.
@@ -38,10 +39,11 @@ def read_corpus(
     Args:
         sources: files, patterns of files ("wiki/**/*.txt"), datasets on the hub ("org/name", "name:config"), or
             several of these. The suffix decides the format: .csv; .tsv (without quoting); .jsonl, .ndjson or .json, one
-            object per line; .parquet; anything else is text, in which blank lines separate documents.
+            object per line; .parquet; anything else is text.
         text_column: the column of the text, for formats with columns. Empty texts are skipped.
         encoding: of the files; a byte order mark is skipped.
         split: of the datasets on the hub.
+        document: what a document of a text file is: the paragraphs between two blank lines, or a line.
 
     Raises:
         OSError, ValueError: no such source or column, or an invalid file; the message has file and line.
@@ -53,16 +55,16 @@ def read_corpus(
     def documents() -> Iterator[str]:
         found = False
         for origin in origins:
-            for text in read_documents(origin, text_column, encoding):
+            for text in read_documents(origin, text_column, encoding, document):
                 found = True
                 yield text
         if not found:
             raise ValueError(f"no document in {', '.join(sources)}")
 
-    folder = Path(cache_dir) / corpus_fingerprint(origins, text_column, encoding)
+    folder = Path(cache_dir) / corpus_fingerprint(origins, text_column, encoding, document)
     if not folder.is_dir():
         for origin in origins:  # finds a missing column in the last file before the first one is read
-            with closing(read_documents(origin, text_column, encoding)) as texts:
+            with closing(read_documents(origin, text_column, encoding, document)) as texts:
                 next(texts, None)
     return keep_documents(documents(), folder)
 
@@ -121,7 +123,12 @@ def _hash_of(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def corpus_fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: str, encoding: str) -> str:
+def corpus_fingerprint(
+    origins: Sequence[Path | datasets.Dataset],
+    text_column: str,
+    encoding: str,
+    document: DocumentUnit = "paragraphs",
+) -> str:
     """Returns a fingerprint of what `read_corpus` would read, without reading it.
 
     It is a hash of paths, sizes and modification times, so it also changes if a file is rewritten with the same
@@ -134,7 +141,7 @@ def corpus_fingerprint(origins: Sequence[Path | datasets.Dataset], text_column: 
             described.append([str(origin.absolute()), entry.st_size, entry.st_mtime_ns])
         else:
             described.append(origin._fingerprint)
-    return _hash_of([FORMAT, described, text_column, encoding])
+    return _hash_of([FORMAT, described, text_column, encoding, document])
 
 
 def _write(path: Path, texts: Iterable[str]) -> str:

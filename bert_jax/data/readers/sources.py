@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import datasets.config
@@ -24,6 +24,7 @@ from bert_jax.data.readers.tables import TABLES, Origin, read_rows, text_of
 from bert_jax.messages import first_line
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
+DocumentUnit = Literal["paragraphs", "line"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 _FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst|lz4)$")
 
@@ -105,19 +106,30 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
         datasets.config.HF_HUB_OFFLINE = was_offline
 
 
-def read_documents(origin: Origin, text_column: str, encoding: str) -> Generator[str, None, None]:
+def read_documents(
+    origin: Origin, text_column: str, encoding: str, document: DocumentUnit = "paragraphs"
+) -> Generator[str, None, None]:
     """Yields the texts of one file or dataset, without empty ones."""
     if isinstance(origin, datasets.Dataset) or format_of(origin) in TABLES:
         rows = read_rows(origin, [text_column], encoding=encoding)
         texts = (text_of(row, text_column, where) for where, row in rows)
     else:
-        texts = _read_text(origin, encoding)
+        read = _read_lines if document == "line" else _read_paragraphs
+        texts = read(origin, encoding)
     for text in texts:
         if text and not text.isspace():
             yield text
 
 
-def _read_text(path: Path, encoding: str) -> Iterator[str]:
+def _read_lines(path: Path, encoding: str) -> Iterator[str]:
+    with open_text(path, encoding) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_DOCUMENT + 1), ""), 1):
+            if len(line) > LONGEST_DOCUMENT:
+                raise ValueError(f"{path}:{number}: a line of more than {LONGEST_DOCUMENT} characters")
+            yield line.rstrip("\n")
+
+
+def _read_paragraphs(path: Path, encoding: str) -> Iterator[str]:
     with open_text(path, encoding) as file:
         number = 1
         for blank, group in groupby(file, key=str.isspace):
@@ -132,7 +144,7 @@ def _read_text(path: Path, encoding: str) -> Iterator[str]:
                 if size > LONGEST_DOCUMENT:
                     raise ValueError(
                         f"{path}:{first}: a document of more than {LONGEST_DOCUMENT} characters; "
-                        "blank lines separate documents"
+                        "blank lines separate documents, or set `document=line` if each line is one"
                     )
             yield "".join(lines).rstrip("\n")
 

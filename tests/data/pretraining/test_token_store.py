@@ -223,6 +223,7 @@ def test_a_killed_process_leaves_no_store_that_looks_complete(documents, tokeniz
     left = list((tmp_path / "cache").iterdir())
     assert [path.name[0] for path in left] == ["."]
     whole = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "cache")
+    assert not left[0].exists()
     assert content(whole) == content(tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "other"))
 
 

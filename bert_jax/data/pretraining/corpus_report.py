@@ -1,0 +1,101 @@
+"""What a tokenized corpus holds, in numbers that show whether BERT can learn from it, before it trains."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bert_jax.data.pretraining.loader import BatchSettings
+from bert_jax.data.pretraining.pair_planning import BLOCK_DOCUMENTS, plan_pairs
+from bert_jax.data.pretraining.token_store import TokenStore
+
+MOST_UNKNOWN = 0.02  # fraction of [UNK] above which the vocabulary does not fit the text
+MOST_RANDOM = 0.9  # fraction of random second sentences; half of them in long documents, more in short ones
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """The numbers of one side, training or held out.
+
+    Attributes:
+        unknown_tokens: number of [UNK] among the tokens.
+        one_sentence_documents: number of documents whose second sentences are always random.
+        split_sentences: number of sentences that were longer than a row.
+        random_pairs: fraction of the pairs of the first pass whose second sentence is random.
+        shown_tokens: fraction of the tokens that the first pass shows in their own place; pairs that are longer than a
+            row are cut, at random places. Both fractions are those of the first documents of a large corpus.
+    """
+
+    documents: int
+    sentences: int
+    tokens: int
+    unknown_tokens: int
+    one_sentence_documents: int
+    split_sentences: int
+    random_pairs: float
+    shown_tokens: float
+
+    @classmethod
+    def of(cls, store: TokenStore, settings: BatchSettings) -> "CorpusReport":
+        pairs = next(
+            plan_pairs(
+                store,
+                max_length=settings.max_length,
+                short_probability=settings.short_probability,
+                seed=settings.seed,
+                pass_number=0,
+            )
+        )
+        documents = np.asarray(store.document_offsets)
+        planned = documents[: BLOCK_DOCUMENTS + 1][-1]
+        follows = pairs["label"] == 0
+        shown = pairs["a_length"].sum(dtype=np.int64) + pairs["b_length"][follows].sum(dtype=np.int64)
+        return cls(
+            documents=store.num_documents,
+            sentences=store.num_sentences,
+            tokens=store.num_tokens,
+            unknown_tokens=store.unknown_tokens,
+            one_sentence_documents=int(np.count_nonzero(np.diff(documents) == 1)),
+            split_sentences=store.split_sentences,
+            random_pairs=1 - float(follows.mean()),
+            shown_tokens=float(shown / store.sentence_offsets[planned]),
+        )
+
+    @property
+    def unknown(self) -> float:
+        """The fraction of [UNK] among the tokens."""
+        return self.unknown_tokens / self.tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
+    """Returns lines about both sides, warnings last.
+
+    Raises:
+        ValueError: nothing can be learned, because every token is [UNK].
+    """
+    unknown = f"{train.unknown:.2%} of the tokens are [UNK] (held out: {held_out.unknown:.2%})"
+    one_sentence = train.one_sentence_documents / train.documents
+    lines = [
+        f"corpus: {train.documents:,} documents, {train.sentences:,} sentences, {train.tokens:,} tokens; "
+        f"held out: {held_out.documents:,} documents",
+        f"corpus: {unknown}; {one_sentence:.1%} of the documents have one sentence",
+        f"corpus: {train.split_sentences:,} sentences longer than a row were split; the first pass shows at least "
+        f"{train.shown_tokens:.1%} of the tokens, other passes other tokens",
+    ]
+    advice = (
+        "the vocabulary does not fit the text. Check its language, letter case and accents; words of more than 100 "
+        "characters, as in text without spaces between words, are [UNK] too"
+    )
+    if train.unknown == 1:
+        raise ValueError(f"all tokens of the corpus are [UNK]: {advice}")
+    if max(train.unknown, held_out.unknown) > MOST_UNKNOWN:
+        lines.append(f"warning: {unknown}: {advice}")
+    if train.random_pairs > MOST_RANDOM:
+        lines.append(
+            f"warning: {train.random_pairs:.0%} of the second sentences are random, because {one_sentence:.0%} of the "
+            "documents have one sentence: next-sentence prediction learns little or nothing"
+        )
+    return lines
