@@ -251,6 +251,10 @@ def make_evaluator(
     """
     layout = evaluation_layout(settings)
     features = data.held_out[0].features
+    rows = row_format.expected_rows((data.train or data.held_out[0]).features, settings.training.batch_size)
+    # Not more than a micro-batch of training, and a number that the devices divide.
+    unit = layout.shards * features.group
+    num_rows = -(-rows // (settings.devices.accumulate * unit)) * unit
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
     kernel = _attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
@@ -261,7 +265,7 @@ def make_evaluator(
         params,
         ensemble,
         row_format,
-        num_rows=row_format.expected_rows((data.train or data.held_out[0]).features, settings.training.batch_size),
+        num_rows=num_rows,
         layout=layout,
     )
 

@@ -18,7 +18,7 @@ from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
-from bert_jax.training.steps import evaluation_step, train_step
+from bert_jax.training.steps import evaluation_step, ranking_step, train_step
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Computation:
     def evaluation_step(self) -> Callable:
         """Returns the pure (params, batch, axis) -> {name: (sum, weight)}."""
         return partial(evaluation_step, objective=pretraining(self.model))
+
+    def ranking_step(self) -> Callable:
+        """Returns the pure (params, batch, axis) -> the NSP scores of all pairs, see `ranking_step`."""
+        return partial(ranking_step, objective=pretraining(self.model))
 
 
 def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, Schedule]:

@@ -17,6 +17,7 @@ from bert_jax.pretraining.settings import Settings, check
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.cost import (
     Memory,
+    bytes_per_device,
     expected_efficiency,
     largest_batch,
     matrix_flop,
@@ -24,6 +25,7 @@ from bert_jax.training.devices.cost import (
     memory_limit,
     memory_of,
     parallel_devices,
+    program_bytes,
 )
 from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.state import TrainState
@@ -38,18 +40,22 @@ class RunSpec:
 
     Attributes:
         step: model -> the pure (state, batch, axis) -> (state, metrics).
+        evaluation: the pure (params, batch, axis) -> metrics.
         state: shapes of the state.
         batch: number of rows -> a batch of zeros.
         rows: of the batch that the settings ask for.
+        accumulate: the number of parts in which a batch is computed, in training and in an evaluation.
         unit: the number of rows of any batch is a multiple of it.
         steps: of the whole run.
     """
 
     model: Bert
     step: Callable[[Bert], Callable]
+    evaluation: Callable
     state: TrainState
     batch: Callable[[int], dict[str, np.ndarray]]
     rows: int
+    accumulate: int
     unit: int
     steps: int
 
@@ -64,9 +70,11 @@ class RunSpec:
         return cls(
             computation.model,
             step=computation.step,
+            evaluation=computation.evaluation_step(),
             state=jax.eval_shape(computation.state, jax.random.key(0)),
             batch=settings.batches.blank,
             rows=settings.training.batch_size,
+            accumulate=settings.devices.accumulate,
             unit=layout.shards * settings.devices.accumulate,
             steps=settings.training.steps,
         )
@@ -107,9 +115,16 @@ def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
         step: Any = layout.compile_step(run.step(run.model), run.state)
         return memory_of(step.lower(run.state, layout.shapes(run.batch(rows))).compile(), run.state, layout)
 
+    @cache
+    def of_evaluation(rows: int) -> int:
+        """Returns the bytes while an evaluation runs, during which the optimizer's state stays."""
+        step: Any = layout.compile_evaluation(run.evaluation, run.state.params)
+        program = step.lower(run.state.params, layout.shapes(run.batch(rows // run.accumulate))).compile()
+        return program_bytes(program) + bytes_per_device(run.state.optimizer_state, layout)
+
     def needed(rows: int) -> float:
         try:
-            return memory(rows).total
+            return max(memory(rows).total, of_evaluation(rows))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -122,6 +137,7 @@ def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
             f"  memory per device parameters {amount(own.parameters, 'B')}, optimizer {amount(own.optimizer, 'B')}, "
             f"activations and gradients {amount(own.working, 'B')}: {amount(own.total, 'B')} of {amount(limit, 'B')}"
         )
+        yield f"  evaluation        {amount(of_evaluation(run.rows), 'B')} per device, optimizer included"
     else:
         yield f"  memory per device more than the available {amount(limit, 'B')}"
     fits = "fits" if needed(run.rows) <= limit else "DOES NOT FIT"

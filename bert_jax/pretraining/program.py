@@ -3,12 +3,14 @@
 References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 """
 
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from bert_jax.data.prefetch import Batch
 from bert_jax.interop.loading import TrainedRun, save_config
 from bert_jax.pretraining.corpus import Corpus
 from bert_jax.pretraining.model import Computation, model_config
@@ -20,7 +22,7 @@ from bert_jax.pretraining.settings import (
     Settings,
     check,
 )
-from bert_jax.pretraining.summary import Baseline, describe, final_metrics, summarize
+from bert_jax.pretraining.summary import Baseline, describe, final_metrics, nsp_ranking_accuracy, summarize
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
@@ -98,12 +100,11 @@ def _pretrain(
         begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
     processes.barrier("the run has begun")
 
-    _train(settings, corpus, computation, layout, folder, baseline, lock)
+    ranking = _train(settings, corpus, computation, layout, folder, baseline, lock)
     processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))
     if processes.is_first():
-        with corpus.held_out_batches() as batches:
-            summarize(settings, trained, baseline, batches)
+        summarize(settings, trained, baseline, ranking)
     processes.barrier("the summary is printed")
     return trained
 
@@ -145,6 +146,12 @@ def _check_steps(settings: Settings, folder: Path) -> None:
         raise ValueError(f"{folder} is at step {reached} already, beyond `steps={settings.training.steps}`")
 
 
+def _evaluation_batches(settings: Settings, layout: parallel.Layout, batches: Iterable[Batch]) -> Iterator[Any]:
+    """Yields held-out rows on the devices, at most as many at a time as a micro-batch of training has."""
+    for batch in batches:
+        yield from map(layout.device_put, parallel.micro_batches(batch, settings.devices.accumulate))
+
+
 def _train(
     settings: Settings,
     corpus: Corpus,
@@ -153,8 +160,12 @@ def _train(
     folder: Path,
     baseline: Baseline,
     lock: RunLock | None,
-) -> None:
-    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`."""
+) -> float:
+    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`.
+
+    Returns:
+        The NSP ranking accuracy of the last state on the held-out rows.
+    """
     training = settings.training
     reports = settings.reports
     state = layout.create(computation.state, jax.random.key(settings.batches.seed))
@@ -192,10 +203,10 @@ def _train(
             # The same rows with the same masks each time, so that evaluations can be compared.
             def evaluate_held_out(state) -> dict[str, float]:
                 with corpus.held_out_batches(shard) as held_out:
-                    batches = until_requested(map(layout.device_put, held_out), interruption)
+                    batches = until_requested(_evaluation_batches(settings, layout, held_out), interruption)
                     return evaluate(evaluation_step, state.params, batches)
 
-            train(
+            state = train(
                 state,
                 batches,
                 step=layout.compile_step(computation.step(), state),
@@ -207,3 +218,7 @@ def _train(
                 rewind=training.on_nan == "rewind",
             )
             reporter.draw()
+        with corpus.held_out_batches(shard) as held_out:
+            batches = _evaluation_batches(settings, layout, held_out)
+            ranking_step = layout.compile_evaluation(computation.ranking_step(), state.params)
+            return nsp_ranking_accuracy(ranking_step, state.params, batches)

@@ -1,7 +1,7 @@
 """Messages of a pretraining run: model size before training, training summary at the end."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bert_jax.data.prefetch import Batch
-from bert_jax.interop.loading import TrainedRun, load
+from bert_jax.interop.loading import TrainedRun
 from bert_jax.pipelines import FillMask
 from bert_jax.pretraining.settings import Settings
 from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
@@ -74,9 +74,9 @@ def final_metrics(run: Path) -> dict[str, float]:
     return evaluations[-1]
 
 
-def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, batches: Iterable[Batch]) -> None:
+def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, ranking: float) -> None:
     """Prints the final metrics next to the baseline, fills some masks, and prints how to load the model."""
-    _print_metrics(trained.metrics, baseline, _ranking_accuracy(trained.folder, batches))
+    _print_metrics(trained.metrics, baseline, ranking)
     if settings.reports.fill_mask:
         fill = FillMask(trained.model)
         print("  most likely words for each [MASK]:")
@@ -86,19 +86,20 @@ def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, batch
     print(f"\nThe model is in {trained.folder}: bert_jax.load({str(trained.folder)!r})")
 
 
-def _ranking_accuracy(run: Path, batches: Iterable[Batch]) -> float:
-    """Returns how often the model scores a true next sentence above a random one, over all pairs of the two kinds."""
-    bert = load(run, head="BertForNextSentencePrediction")
+def nsp_ranking_accuracy(step: Callable, params: Any, batches: Iterable[Any]) -> float:
+    """Returns how often the model scores a true next sentence above a random one, over all pairs of the two kinds.
+
+    Args:
+        step: (params, batch) -> `scores`, `labels` and `weights` of all its pairs; compiled.
+        batches: on the devices.
+    """
     scores = []
     labels = []
     for batch in batches:
-        names = ("attention_mask", "token_type_ids", "position_ids", "cls_positions")
-        inputs: dict[str, Any] = {name: batch[name] for name in names}
-        logits = np.asarray(bert(batch["input_ids"], **inputs).seq_relationship_logits)  # [B, S, 2]
-        real = batch["next_sentence_weights"] > 0  # [B, S]: the other slots hold no pair
-        # Label 1 is a random second sentence, so this score ranks pairs from true to random.
-        scores.append((logits[..., 1] - logits[..., 0])[real])
-        labels.append(batch["next_sentence_labels"][real])
+        pairs = jax.device_get(step(params, batch))
+        real = pairs["weights"] > 0  # the other slots hold no pair
+        scores.append(pairs["scores"][real])
+        labels.append(pairs["labels"][real])
     return ranking_accuracy(np.concatenate(scores), np.concatenate(labels))
 
 

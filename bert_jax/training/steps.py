@@ -89,6 +89,22 @@ def prediction_step(
     return logits, _sum_over(objective.compute_metrics(outputs, batch), axis)
 
 
+def ranking_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> dict[str, Array]:
+    """Returns the next-sentence scores of the global batch on every device, without dropout.
+
+    Returns:
+        Arrays [B, S]: `scores`, the logit of label 1 (a random sentence) above that of label 0; `labels`; `weights`, 0
+        where a row has no pair.
+    """
+    logits = objective.apply(params, batch, None).seq_relationship_logits.astype(jnp.float32)  # [B, S, 2]
+    pairs = {
+        "scores": logits[..., 1] - logits[..., 0],
+        "labels": batch["next_sentence_labels"],
+        "weights": batch["next_sentence_weights"],
+    }
+    return pairs if axis is None else jax.lax.all_gather(pairs, axis, tiled=True)
+
+
 def means(pairs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns sum / weight of each pair; 0 if the weight is 0."""
     return {name: total / _divisor(weight) for name, (total, weight) in pairs.items()}

@@ -14,7 +14,7 @@ several processes; each process brings its own rows.
 References: Xu et al., GSPMD, 2021. Rajbhandari et al., ZeRO, 2020 (fsdp). Shoeybi et al., Megatron-LM, 2019 (tensor).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -245,6 +245,15 @@ def check_batch(rows: int, layout: Layout, accumulate: int = 1) -> None:
     if rows % (layout.shards * accumulate):
         parts = f"{layout.shards} groups of devices x {accumulate} micro-batches"
         raise ValueError(f"a batch of {rows} rows cannot be divided over {parts}")
+
+
+def micro_batches(batch: Mapping[str, np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields a process's rows of a batch in `count` parts, each of which needs the memory of a micro-batch.
+
+    Example: 6 rows in 2 parts are the rows 0, 2, 4 and 1, 3, 5.
+    """
+    for first in range(count):
+        yield {name: array[first::count] for name, array in batch.items()}
 
 
 def slice_to_read(layout: Layout) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.state import TrainState, run_key
-from bert_jax.training.steps import evaluation_step, train_step
+from bert_jax.training.steps import evaluation_step, ranking_step, train_step
 
 pytestmark = pytest.mark.slow
 
@@ -153,12 +153,48 @@ def test_evaluation_gives_the_metrics_of_one_device(name):
         np.testing.assert_allclose(got[figure], value, rtol=SAME_PARAMETERS, err_msg=figure)
 
 
-def evaluation_row(layout):
+def test_an_evaluation_in_micro_batches_has_the_metrics_of_whole_batches():
+    got, wanted = evaluation_row(parallel.make_layout(), parts=3), evaluation_row(one_device())
+    for metric, value in wanted.items():
+        np.testing.assert_allclose(got[metric], value, rtol=SAME_PARAMETERS, err_msg=metric)
+
+
+@pytest.mark.parametrize("name", ["pmap", "data 2 x fsdp 2 x tensor 2"])
+def test_next_sentence_scores_use_all_devices_and_are_those_of_one(name):
+    layout = parallel.make_layout("pmap") if name == "pmap" else parallel.make_layout(**LAYOUTS[name])
+    batch = packed_batch(ROWS)
+    got, wanted = (next_sentence_scores(one, batch) for one in (layout, one_device()))
+    assert got["scores"].size == wanted["scores"].size
+    for pairs in (got, wanted):
+        real = pairs["weights"] > 0
+        pairs["pairs"] = np.array(sorted(zip(pairs["labels"][real], pairs["scores"][real], strict=True)))
+    np.testing.assert_allclose(got["pairs"], wanted["pairs"], atol=SAME_PARAMETERS)
+
+
+def next_sentence_scores(layout, batch):
+    """Returns the flat scores, labels and weights; no device holds more than its share of the rows."""
+    params = layout.create(create, jax.random.key(3)).params
+    step = layout.compile_evaluation(partial(ranking_step, objective=pretraining(STILL)), params)
+    arrays = layout.device_put(batch)
+    held = {shard.data.size for shard in arrays["input_ids"].addressable_shards}
+    assert held == {batch["input_ids"].size // layout.shards}
+    return {name: np.asarray(values).reshape(-1) for name, values in step(params, arrays).items()}
+
+
+def test_micro_batches_hold_each_row_once():
+    rows = np.arange(12).reshape(6, 2)
+    parts = [part["rows"] for part in parallel.micro_batches({"rows": rows}, 3)]
+    assert [part.tolist() for part in parts] == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10, 11]]]
+    assert [len(part["rows"]) for part in parallel.micro_batches({"rows": rows}, 1)] == [6]
+
+
+def evaluation_row(layout, parts=1):
     """The second batch is filled up with rows that count for nothing."""
     params = layout.create(create, jax.random.key(3)).params
     step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(DROPPING)), params)
     short = {name: np.concatenate([x[:3], np.zeros_like(x[3:])]) for name, x in packed_batch(ROWS, seed=1).items()}
-    return evaluate(step, params, map(layout.device_put, (packed_batch(ROWS), short)))
+    batches = [part for batch in (packed_batch(ROWS), short) for part in parallel.micro_batches(batch, parts)]
+    return evaluate(step, params, map(layout.device_put, batches))
 
 
 def test_with_fsdp_each_device_holds_a_shard_of_the_state():
