@@ -124,7 +124,9 @@ def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
 
     def needed(rows: int) -> float:
         try:
-            return max(memory(rows).total, of_evaluation(rows))
+            total = memory(rows).total
+            # Other batches are not compiled twice: without gradients, the same rows need less memory than in training.
+            return max(total, of_evaluation(rows)) if rows == run.rows else total
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
