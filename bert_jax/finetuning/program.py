@@ -18,9 +18,11 @@ from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.finetuning.trainer import Trainer, choose_rows, evaluation_layout, make_evaluator
 from bert_jax.interop.loading import LoadedBert, TrainedRun, load
 from bert_jax.tasks.base import PreparedData
+from bert_jax.tasks.data_report import describe_data, describe_splits
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
 from bert_jax.training.runs.checkpoints import newest_whole_step
+from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
@@ -76,6 +78,9 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
     check_model(settings, source)
     data = settings.data.prepare(source, run.do)
     check_pairs(source, data.splits)
+    facts = describe_data(data, source.tokenizer)
+    for line in describe_splits(facts):
+        print(line)
     bert = source.load(
         data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(settings.training)
     )
@@ -86,6 +91,7 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
     hashes = {f"contents of the {name}": value for name, value in data.fingerprints.items()}
     hashes[CONTENTS["model"]] = fingerprint(bert)
     folder = begin_run(run.output, settings.as_record() | {"data read": hashes}, **options)
+    write_file(folder / DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     if first is not None:
         _train(settings, first, folder)
         print("\nThe best model on the held-out data:")

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from bert_jax.data.finetuning.batches import Features
+from bert_jax.data.finetuning.sequences import Truncation
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.models import Bert
 from bert_jax.tasks.source import ModelSource
@@ -28,7 +29,8 @@ from bert_jax.training.settings import LONGEST_ROW, require_at_least, require_at
 Do = Literal["train", "evaluate", "predict"]
 Logits = Mapping[str, np.ndarray]  # {"logits": [n, ...]}, per sequence or per token, in the order of the features
 TRAIN = "train"  # the name of the training split
-LISTED_LABELS = 20  # label names on the screen
+TRUNCATED = "truncated_sequences"  # keys of `Split.lost`
+NEVER_SEEN = "tokens_never_seen"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +42,14 @@ class Split:
         examples: as they were read.
         features: the same examples as sequences, with targets if there are labels.
         labelled: whether labels are known.
+        lost: how many sequences or tokens the encoding cut or left out, as {"truncated_sequences": 3}.
     """
 
     name: str
     examples: Sequence[Any]
     features: Features
     labelled: bool = True
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -61,6 +65,17 @@ class Split:
     def labels(self) -> np.ndarray:
         """The encoded labels, one per example."""
         return self.features.of_sequences["labels"][:: self.features.group]
+
+
+def list_first(names: Iterable[str], most: int = 20) -> str:
+    """Returns the first names for the screen, and dots if there are more."""
+    names = list(names)
+    return f"{', '.join(names[:most])}{', ...' if len(names) > most else ''}"
+
+
+def lost_by(cut: Truncation) -> dict[str, int]:
+    """Returns the `lost` of a split whose sequences were truncated."""
+    return {TRUNCATED: cut.sequences, NEVER_SEEN: cut.tokens}
 
 
 class Task(ABC):
@@ -238,8 +253,7 @@ class TaskData:
             print("the evaluation data is the training data: the metrics measure memorization")
         names = data.task.config_changes.get("label_names")
         if names:
-            more = ", ..." if len(names) > LISTED_LABELS else ""
-            print(f"{len(names):,} labels: {', '.join(names[:LISTED_LABELS])}{more}")
+            print(f"{len(names):,} labels: {list_first(names)}")
         return data
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:

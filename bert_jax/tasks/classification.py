@@ -22,7 +22,7 @@ from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import TextColumns, read_texts
 from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, Unused
+from bert_jax.tasks.base import TRAIN, TRUNCATED, Do, Logits, PreparedData, Split, Task, TaskData, Unused, lost_by
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
 from bert_jax.tasks.reports import note_first, note_labels, note_truncated
 from bert_jax.tasks.source import ModelSource
@@ -124,7 +124,7 @@ class ClassificationData(TaskData):
         splits = []
         for (name, read), report in zip(examples.items(), reports, strict=True):
             some = self._clean(read, task, report, do)
-            split, cut = task.encode(
+            split = task.encode(
                 name,
                 some,
                 source.tokenizer,
@@ -134,7 +134,7 @@ class ClassificationData(TaskData):
             )
             for line in report.lines():
                 print(line)
-            note_truncated(cut, len(some), f"examples of {split.title}", self.max_length)
+            note_truncated(split.lost[TRUNCATED], len(some), f"examples of {split.title}", self.max_length)
             empty = [example.where for example in some if not example.text.strip()]
             note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
             splits.append(split)
@@ -323,8 +323,8 @@ class Classification(Task):
         max_length: int,
         labelled: bool = True,
         balanced: bool = False,
-    ) -> tuple[Split, int]:
-        """Encodes a split; also returns the number of truncated examples.
+    ) -> Split:
+        """Encodes a split.
 
         Args:
             labelled: whether labels are known; otherwise every weight is 0.
@@ -343,7 +343,8 @@ class Classification(Task):
             counts = np.bincount(labels, minlength=len(self.names))
             present = np.count_nonzero(counts)
             weights = (len(labels) / (np.maximum(counts, 1) * present))[labels].astype(np.float32)
-        return Split(name, examples, Features(sequences, {"labels": labels, "weights": weights}), labelled), cut
+        features = Features(sequences, {"labels": labels, "weights": weights})
+        return Split(name, examples, features, labelled, lost_by(cut))
 
     def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         smoothing = self.smoothing if training else 0.0

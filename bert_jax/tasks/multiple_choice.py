@@ -20,7 +20,7 @@ from bert_jax.data.readers.labels import UNLABELLED, no_label
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.metrics.classification import collapsed, softmax, worst_mistakes
 from bert_jax.models import Bert, BertForMultipleChoice
-from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
+from bert_jax.tasks.base import TRAIN, TRUNCATED, Do, Logits, PreparedData, Split, Task, TaskData, lost_by
 from bert_jax.tasks.problems import SINGLE_LABEL
 from bert_jax.tasks.reports import list_mistakes, note_truncated
 from bert_jax.tasks.source import ModelSource
@@ -56,13 +56,13 @@ class MultipleChoiceData(TaskData):
             if name == TRAIN:
                 trained_on = report.columns
                 task = MultipleChoice(tuple(trained_on.items()))
-            encoded, cut = task.encode(
+            encoded = task.encode(
                 name, examples, source.tokenizer, max_length=self.max_length, labelled=do != "predict"
             )
             for line in report.lines():
                 print(line)
             choices = len(examples) * encoded.features.group
-            note_truncated(cut, choices, f"choices of {encoded.title}", self.max_length)
+            note_truncated(encoded.lost[TRUNCATED], choices, f"choices of {encoded.title}", self.max_length)
             splits.append(encoded)
             reports.append(report)
         if len({split.features.group for split in splits}) > 1:
@@ -135,8 +135,8 @@ class MultipleChoice(Task):
         *,
         max_length: int,
         labelled: bool = True,
-    ) -> tuple[Split, int]:
-        """Encodes a split; also returns the number of truncated sequences.
+    ) -> Split:
+        """Encodes a split.
 
         Raises:
             ValueError: an example without a label, although labels are known.
@@ -151,7 +151,7 @@ class MultipleChoice(Task):
         labels = np.repeat(np.array([example.label or 0 for example in examples], np.int32), choices)
         weights = np.full(len(labels), float(labelled), np.float32)
         features = Features(sequences, {"labels": labels, "weights": weights}, group=choices)
-        return Split(name, examples, features, labelled), cut
+        return Split(name, examples, features, labelled, lost_by(cut))
 
     def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         return objectives.classification(model, problem_type=SINGLE_LABEL.name)

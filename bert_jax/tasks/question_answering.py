@@ -6,7 +6,7 @@ References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; Rajpurkar et al., S
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -95,23 +95,32 @@ class QuestionAnsweringData(TaskData):
                 labelled=do != "predict",
                 trainable_only=name == TRAIN,
             )
-            self._note_lost(asked, windows, split)
-            splits.append(split)
+            splits.append(replace(split, lost=self._note_lost(asked, windows, split)))
         return PreparedData(task, splits, reports)
 
-    def _note_lost(self, questions: Sequence[Question], windows: QuestionSequences, split: Split) -> None:
-        """Prints how many questions cannot be trained on, or are not read in full."""
+    def _note_lost(self, questions: Sequence[Question], windows: QuestionSequences, split: Split) -> dict[str, int]:
+        """Prints, and returns by reason, how many questions cannot be trained on, or are not read in full."""
         answered = np.array([bool(question.answers) for question in questions])
         not_trained = " and are not trained on" if split.name == TRAIN else ""
-        for flags, description in (
-            (answered & ~windows.found, f"have an answer that matches no tokens{not_trained}"),
-            (answered & windows.found & ~windows.whole, f"have an answer longer than a window{not_trained}"),
-            (windows.cut, f"were cut to {self.max_question_length} tokens"),
-            (windows.no_overlap, f"leave windows of less than the stride ({self.stride} tokens), which do not overlap"),
+        lost = {}
+        for reason, flags, description in (
+            ("unmatched_answers", answered & ~windows.found, f"have an answer that matches no tokens{not_trained}"),
+            (
+                "answers_longer_than_a_window",
+                answered & windows.found & ~windows.whole,
+                f"have an answer longer than a window{not_trained}",
+            ),
+            ("truncated_questions", windows.cut, f"were cut to {self.max_question_length} tokens"),
+            (
+                "contexts_without_overlap",
+                windows.no_overlap,
+                f"leave windows of less than the stride ({self.stride} tokens), which do not overlap",
+            ),
         ):
-            count = int(np.sum(flags))
-            if count:
-                print(f"{count:,} of {len(questions):,} questions of {split.title} {description}")
+            lost[reason] = int(np.sum(flags))
+            if lost[reason]:
+                print(f"{lost[reason]:,} of {len(questions):,} questions of {split.title} {description}")
+        return lost
 
 
 class Answers(NamedTuple):

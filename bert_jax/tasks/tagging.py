@@ -29,6 +29,7 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
 from bert_jax.training.settings import require_at_least, require_fraction
 
+WITHOUT_TOKEN = "words_without_token"  # a key of `Split.lost`
 LONG_SENTENCE = 200  # words: a file with one sentence longer than this is probably not in the CoNLL format
 
 
@@ -81,7 +82,7 @@ class TaggingData(TaskData):
             raise ValueError(f"{self.train if do == 'train' else source.folder}: {error}") from None
         splits = []
         for name, sentences in examples.items():
-            split, lost = task.encode(
+            split = task.encode(
                 name,
                 sentences,
                 source.tokenizer,
@@ -89,8 +90,8 @@ class TaggingData(TaskData):
                 overlap=self.overlap,
                 labelled=do != "predict",
             )
-            if lost:
-                print(f"{lost:,} words of {split.title} have no token and are not trained on")
+            if split.lost[WITHOUT_TOKEN]:
+                print(f"{split.lost[WITHOUT_TOKEN]:,} words of {split.title} have no token and are not trained on")
             splits.append(split)
         return PreparedData(task, splits, reports)
 
@@ -194,8 +195,8 @@ class Tagging(Task):
         max_length: int,
         overlap: int,
         labelled: bool = True,
-    ) -> tuple[Split, int]:
-        """Encodes a split; also returns the number of words without a token, which are not trained on.
+    ) -> Split:
+        """Encodes a split; words without a token are not trained on.
 
         Args:
             labelled: whether tags must be known; otherwise they are ignored.
@@ -211,7 +212,8 @@ class Tagging(Task):
         # Only the first token of a word has a label; the others are ignored: "playing" -> play ##ing -> [3, IGNORED].
         known = sequences.labels != IGNORED
         targets = {"labels": np.where(known, sequences.labels, 0), "weights": known.astype(np.float32)}
-        return Split(name, examples, Features(sequences, of_tokens=targets), labelled), sequences.words_without_token
+        lost = {WITHOUT_TOKEN: sequences.words_without_token}
+        return Split(name, examples, Features(sequences, of_tokens=targets), labelled, lost)
 
     def objective(self, model: Bert, *, training: bool = True) -> objectives.Objective:
         return objectives.tagging(model, smoothing=self.smoothing if training else 0.0)

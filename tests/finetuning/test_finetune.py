@@ -77,6 +77,7 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
     assert names >= {
         "config.json", "model.safetensors", "training.json", "tokenizer.json", "vocab.txt", "metrics.jsonl",
         "tensorboard", "curves.png", "confusion.png", "mistakes.md", "predictions.jsonl", "scores.json", "checkpoints",
+        "data.json",
     }  # fmt: skip
     assert json.loads((reviewed / "config.json").read_text())["id2label"] == {"0": "0", "1": "1"}
     assert json.loads((reviewed / "tokenizer_config.json").read_text())["model_max_length"] == 32
@@ -510,6 +511,12 @@ def test_notes_about_few_long_and_empty_examples(place, tmp_path, capsys):
     assert "text in 'text', label in 'label'" in said
     assert f"no checkpoint in {tmp_path / 'run'} to resume from: starting at step 0" in said
     assert "2 labels: no, yes" in said
+    assert "train: 14 tokens, 0.00% of them [UNK]; labels: yes 3, no 2" in said
+    assert "train: 8 tokens (36.4%) are cut off and never seen" in said
+    facts = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert facts["splits"]["train"]["labels"] == {"yes": 3, "no": 2}
+    assert facts["sources"][0]["read"] == 5
+    assert facts["sources"][0]["columns"] == {"text": "text", "label": "label"}
     assert "compiled for rows x tokens: training 32 x 6; evaluation 32 x 6" in said
     assert [one["text"] for one in small.predictions(tmp_path / "run")] == texts
 

@@ -32,7 +32,7 @@ class WordData(TaskData):
             lines = Path(path).read_text().splitlines()
             labels = ["present" if self.word in line.split() else "absent" for line in lines]
             examples = [TextExample(line, None, label, path) for line, label in zip(lines, labels, strict=True)]
-            splits.append(task.encode(name, examples, source.tokenizer, max_length=self.max_length)[0])
+            splits.append(task.encode(name, examples, source.tokenizer, max_length=self.max_length))
         return PreparedData(task, splits)
 
 

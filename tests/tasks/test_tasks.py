@@ -45,7 +45,7 @@ def logits(*rows):
 
 def test_classes_are_scored_predicted_and_listed(words, tmp_path):
     task = Classification("single_label_classification", ("bad", "fair", "good"))
-    split, _ = task.encode("", texts("good", "bad", "fair", "bad"), words, max_length=9)
+    split = task.encode("", texts("good", "bad", "fair", "bad"), words, max_length=9)
     answers = logits([0, 0, 2], [0, 4, 0], [0, 1, 0], [0, 0, 3])
     assert task.compute_metrics(split, answers)["accuracy"] == 0.5
     assert task.compute_metrics(split, answers)["collapsed"] == 0.0
@@ -68,7 +68,7 @@ def test_classes_are_scored_predicted_and_listed(words, tmp_path):
 def test_a_text_may_have_several_labels(words, tmp_path):
     task = Classification("multi_label_classification", ("dull", "loud", "long"))
     examples = texts(("loud",), (), ("dull", "long"))
-    split, _ = task.encode("other", examples, words, max_length=9)
+    split = task.encode("other", examples, words, max_length=9)
     answers = logits([-1, 2, -3], [-1, -1, 5], [1, -1, 1])
     assert [row["labels"] for row in task.predictions(split, answers)] == [["loud"], ["long"], ["dull", "long"]]
     scores = task.compute_metrics(split, answers)
@@ -85,7 +85,7 @@ def test_regression_predicts_one_score_or_several(words, tmp_path, values):
     labels = np.array([[0.5, 2.0], [1.5, -1.0], [4.0, 0.0]], np.float32)[:, :values]
     task = Classification("regression", values=values)
     given = [float(row[0]) if values == 1 else tuple(map(float, row)) for row in labels]
-    split, _ = task.encode("", texts(*given), words, max_length=9)
+    split = task.encode("", texts(*given), words, max_length=9)
     assert task.config_changes == {
             "problem_type": "regression", "num_labels": values, "label_names": None, "data_columns": None,
         }  # fmt: skip
@@ -106,7 +106,7 @@ def test_regression_predicts_one_score_or_several(words, tmp_path, values):
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
 def test_unlabelled_texts_are_predicted_and_have_no_weight(words, tmp_path, problem):
     task = Classification(problem, () if problem == "regression" else ("a", "b"))
-    split, _ = task.encode("", texts(None, None), words, max_length=9, labelled=False)
+    split = task.encode("", texts(None, None), words, max_length=9, labelled=False)
     assert not split.features.of_sequences["weights"].any()
     answers = logits(*[[1.0] if problem == "regression" else [1.0, 2.0]] * 2)
     rows = list(task.predictions(split, answers))
@@ -118,7 +118,7 @@ def test_unlabelled_texts_are_predicted_and_have_no_weight(words, tmp_path, prob
 
 def test_balanced_classes_have_the_same_total_weight(words):
     task = Classification("single_label_classification", ("a", "b", "c"))
-    split, _ = task.encode("train", texts("a", "b", "a", "a", "b", "c"), words, max_length=9, balanced=True)
+    split = task.encode("train", texts("a", "b", "a", "a", "b", "c"), words, max_length=9, balanced=True)
     weights, labels = split.features.of_sequences["weights"], split.features.of_sequences["labels"]
     assert [weights[labels == label].sum() for label in range(3)] == pytest.approx([2, 2, 2])
 
@@ -168,8 +168,8 @@ def test_tags_are_scored_by_entity_and_predicted_by_word(words, tmp_path):
         TaggedExample(("plot",), ("O",), "c:6"),
         TaggedExample(("it", "was"), ("B-x", "I-x"), "c:8"),
     ]
-    split, lost = task.encode("", examples, words, max_length=5, overlap=1)
-    assert lost == 0
+    split = task.encode("", examples, words, max_length=5, overlap=1)
+    assert split.lost == {"words_without_token": 0}
     found = task.decode(split, tag_logits(split, 0, 2, 2, 2, 2, 0, 1))  # the last entity and the first are right
     scores = task.compute_metrics(split, found)
     assert scores == pytest.approx({"f1": 0.8, "precision": 1.0, "recall": 2 / 3, "accuracy": 6 / 7, "collapsed": 0})
@@ -192,7 +192,7 @@ def test_words_are_tagged_with_and_without_known_tags(words, tmp_path):
     examples = [TaggedExample(("film", "was"), ("B-city", "O"), "c:1"), TaggedExample(("plot",), None, "c:4")]
     with pytest.raises(ValueError, match="c:4: no tags"):
         task.encode("", examples, words, max_length=9, overlap=1)
-    split, _ = task.encode("", examples, words, max_length=9, overlap=1, labelled=False)
+    split = task.encode("", examples, words, max_length=9, overlap=1, labelled=False)
     assert not split.features.of_tokens["weights"].any()
     found = task.decode(split, tag_logits(split, 0, 1, 1))
     rows = list(task.predictions(split, found))
@@ -206,7 +206,7 @@ def test_ignored_words_have_no_loss_and_no_score(words, tmp_path):
         TaggedExample(("film", "was", "very", "film"), ("B-x", "-100", "-100", "O"), "c:1"),
         TaggedExample(("plot",), ("-100",), "c:6"),
     ]
-    split, _ = task.encode("", examples, words, max_length=9, overlap=1)
+    split = task.encode("", examples, words, max_length=9, overlap=1)
     assert split.features.of_tokens["weights"].sum() == 2
     found = task.decode(split, tag_logits(split, 0, 2, 0, 2, 0))
     assert task.compute_metrics(split, found) == pytest.approx(
@@ -380,7 +380,7 @@ def test_choices_are_scored_predicted_and_listed(words, tmp_path):
         ChoiceExample(f"it was {i}", ("lovely", "great", "long"), label, f"c:{i}") for i, label in enumerate((2, 0))
     ]
     task = MultipleChoice()
-    split, _ = task.encode("", examples, words, max_length=12)
+    split = task.encode("", examples, words, max_length=12)
     answers = task.decode(split, {"logits": logits([0, 0, 3], [0, 5, 0])})
     assert task.compute_metrics(split, answers) == {"accuracy": 0.5, "collapsed": 0}
     first = task.decode(split, {"logits": logits([3, 0, 1], [5, 0, 1])})

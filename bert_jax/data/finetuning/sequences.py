@@ -77,7 +77,16 @@ class Runs(NamedTuple):
         return self._replace(lengths=np.minimum(self.lengths, lengths))
 
 
-def encode_texts(examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_length: int) -> tuple[Sequences, int]:
+class Truncation(NamedTuple):
+    """What was cut off to fit a maximum length: from how many sequences, and how many tokens in total."""
+
+    sequences: int
+    tokens: int
+
+
+def encode_texts(
+    examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_length: int
+) -> tuple[Sequences, Truncation]:
     """Encodes texts and pairs of texts: `[CLS] text [SEP]`, `[CLS] text [SEP] pair [SEP]`.
 
     Long examples are truncated as `Tokenizer` does it: the longer of two texts first, at its end.
@@ -86,7 +95,7 @@ def encode_texts(examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_l
         max_length: maximum number of tokens of a sequence with its special tokens.
 
     Returns:
-        A sequence per example, and how many of them were truncated.
+        A sequence per example, and what was cut off.
 
     Raises:
         ValueError: `max_length` has no room for a token of each text.
@@ -99,14 +108,14 @@ def encode_texts(examples: Sequence[TextExample], tokenizer: Tokenizer, *, max_l
 
 def encode_choices(
     examples: Sequence[ChoiceExample], tokenizer: Tokenizer, *, max_length: int
-) -> tuple[Sequences, int]:
+) -> tuple[Sequences, Truncation]:
     """Encodes texts with each of their C continuations: `[CLS] text [SEP] choice [SEP]`.
 
     Args:
         max_length: maximum number of tokens of a sequence with its special tokens; truncated like `encode_texts`.
 
     Returns:
-        n * C sequences, those of an example next to each other, and how many of them were truncated.
+        n * C sequences, those of an example next to each other, and what was cut off.
 
     Raises:
         ValueError: examples with different numbers of choices, with the place of the first that differs; `max_length`
@@ -143,7 +152,7 @@ def encode_runs(
 
 def join_cut(
     first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer, max_length: int
-) -> tuple[Sequences, int]:
+) -> tuple[Sequences, Truncation]:
     """Joins runs that are truncated to fit; see `join`. The shorter text keeps up to half of the room.
 
     In a room of 10 tokens: lengths 4 and 9 become 4 and 6, lengths 7 and 9 become 5 and 5.
@@ -161,7 +170,8 @@ def join_cut(
     fits = (both <= room) | ~paired
     first = first.cut(np.where(fits, room, np.where(is_shorter, shorter, longer)))
     second = second.cut(np.where(fits, room, np.where(is_shorter, longer, shorter)))
-    return join(first, second, paired, tokenizer), int((both > room).sum())
+    excess = np.maximum(both - room, 0)
+    return join(first, second, paired, tokenizer), Truncation(int((excess > 0).sum()), int(excess.sum()))
 
 
 def join(first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer) -> Sequences:

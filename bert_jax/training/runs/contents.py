@@ -18,6 +18,7 @@ from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import DAMAGED_ROWS, METRICS
 
 SETTINGS = "training.json"
+DATA = "data.json"  # what was read: counts, labels, [UNK]
 FILE = "a file"
 FOLDER = "a folder that is removed as a whole"
 LISTED = 5  # files of others that are named on the screen
@@ -34,7 +35,7 @@ _REPORTS = (
     r"mistakes\.md",
 )  # fmt: skip
 _FILES = (
-    SETTINGS, METRICS, DAMAGED_ROWS, SAVED, "best.json", "curves.png", "data.json", "scores.json", "sweep.jsonl",
+    SETTINGS, DATA, METRICS, DAMAGED_ROWS, SAVED, "best.json", "curves.png", "scores.json", "sweep.jsonl",
 )  # fmt: skip
 _TRAINING: Contents = {
     **_MODEL,
