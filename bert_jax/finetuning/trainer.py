@@ -78,7 +78,12 @@ class Trainer:
         self.steps = training.epochs * self.steps_per_epoch
         self.config = training_config(training, bert.config)
         self.kernel = _attention_kernel(
-            settings.devices.attention, self.config, self.row_format, self.features, layout, seeds=settings.run.seeds
+            settings.devices.attention,
+            self.config,
+            self.row_format,
+            self.features,
+            random_bits=settings.devices.random_bits,
+            seeds=settings.run.seeds,
         )
 
     def train(self, run: Path) -> BestModel:
@@ -244,7 +249,7 @@ def make_evaluator(
 ) -> Evaluator:
     """Returns the evaluator of the held-out splits, on a mesh of all devices.
 
-    Its attention kernel is chosen separately from that of training: there is no dropout, and the layout may differ.
+    Its attention kernel is chosen separately from that of training, because there is no dropout.
 
     Args:
         params: the parameter tree of the ensemble, or its shapes.
@@ -257,7 +262,7 @@ def make_evaluator(
     num_rows = -(-rows // (settings.devices.accumulate * unit)) * unit
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
-    kernel = _attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
+    kernel = _attention_kernel(attention, config, row_format, features, seeds=len(ensemble))
     return Evaluator(
         data.task,
         data.held_out,
@@ -280,8 +285,8 @@ def _attention_kernel(
     config: BertConfig,
     row_format: RowFormat,
     features: Features,
-    layout: parallel.Layout,
     *,
+    random_bits: str = "hashed",
     seeds: int,
 ) -> str | None:
     """Returns the attention kernel to use for these rows, or None for plain matrix products.
@@ -290,9 +295,7 @@ def _attention_kernel(
         ValueError: `attention` names a kernel that cannot be used here.
     """
     mask = row_format.sample(features, CHECKED_ROWS)["attention_mask"]
-    inputs = AttentionInputs(
-        mask, row_format.slots > 1, layout.devices_in_a_program, seeds=seeds, other_lengths=row_format.lengths
-    )
+    inputs = AttentionInputs(mask, row_format.slots > 1, random_bits, seeds, other_lengths=row_format.lengths)
     kernel, why = choose_kernel(attention, config, inputs)
     if jax.default_backend() == "gpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")

@@ -59,15 +59,22 @@ def attention(
         stores them.
 
     Raises:
-        ValueError: a kernel together with dropout of the attention weights, which kernels do not implement.
+        ValueError: dropout of the attention weights, and a kernel that does not implement it.
     """
     q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))  # [B, T, D] each
-    if kernel is not None:
-        if key is not None and dropout_rate:
-            raise ValueError(f"kernel {kernel} has no dropout of attention weights, got a rate of {dropout_rate}")
-        B, T, D = x.shape
-        q, k, v = (y.reshape(B, T, num_heads, D // num_heads) for y in (q, k, v))  # [B, T, N, H]
-        return dense(params["output"], KERNELS[kernel](q, k, v, mask).reshape(B, T, D)), None
+    options = {"num_heads": num_heads, "dropout_rate": dropout_rate, "key": key}
+    if kernel is None:
+        context, weights = plain_attention(q, k, v, mask, **options)
+    else:
+        context, weights = KERNELS[kernel](q, k, v, mask, **options), None
+    return dense(params["output"], context), weights
+
+
+def plain_attention(
+    q: Array, k: Array, v: Array, mask: Array, *, num_heads: int, dropout_rate: float, key: Array | None
+) -> tuple[Array, Array]:
+    """Returns the heads' outputs [B, T, D] for q, k, v [B, T, D] and mask [B, 1, T, S], and the attention weights."""
+    dtype = q.dtype
     q, k, v = (_split_heads(y, num_heads) for y in (q, k, v))  # [B, N, T, H]
     # A query that may attend to nothing is replaced by zero, so that no gradient flows back into it.
     q = jnp.where(mask.any(axis=-1, keepdims=True), q, 0.0)
@@ -78,9 +85,8 @@ def attention(
     # with v, on [B, N, T, H] and not on [B, N, T, S]: one pass less over the largest array.
     exp_scores = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = exp_scores.sum(axis=-1, keepdims=True)  # [B, N, T, 1]
-    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(exp_scores.astype(x.dtype), rate=dropout_rate, key=key), v)
-    output = dense(params["output"], _merge_heads((context / total).astype(x.dtype)))  # [B, T, D]
-    return output, (exp_scores / total).astype(x.dtype)
+    context = jnp.einsum("BNTS,BNSH->BNTH", dropout(exp_scores.astype(dtype), rate=dropout_rate, key=key), v)
+    return _merge_heads((context / total).astype(dtype)), (exp_scores / total).astype(dtype)
 
 
 def _split_heads(x: Array, num_heads: int) -> Array:

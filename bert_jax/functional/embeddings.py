@@ -9,6 +9,7 @@ from jax import Array
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.layers import dropout, layer_norm
+from bert_jax.functional.lookup import lookup
 
 
 def embeddings(
@@ -20,11 +21,11 @@ def embeddings(
     is out of range.
     """
     # The sum is in the parameters' dtype; only the normalized result is cast to the compute dtype.
-    x = params["word"]["embedding"][input_ids] + params["token_type"]["embedding"][token_type_ids]  # [B, T, D]
+    x = lookup(params["word"]["embedding"], input_ids) + lookup(params["token_type"]["embedding"], token_type_ids)
     if config.position_embedding_type == "sinusoidal":
         x = x + sinusoidal_positions(position_ids, config.hidden_size, x.dtype)
     else:
-        x = x + params["position"]["embedding"][position_ids]
+        x = x + lookup(params["position"]["embedding"], position_ids)  # [B, T, D]
     x = layer_norm(params["norm"], x.astype(config.dtype), eps=config.layer_norm_eps)
     return dropout(x, rate=config.hidden_dropout_prob, key=key)
 

@@ -7,24 +7,39 @@ References: Vaswani et al., Attention Is All You Need, 2017, section 3.1. Chen e
 Memory Cost, 2016 (rematerialization).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.attention import attention
+from bert_jax.functional.fused_attention import SAVED_NAMES
 from bert_jax.functional.layers import activation, dense, dropout, layer_norm
 
-# What the backward pass recomputes. `prevent_cse=False` is safe, and faster, inside a scan.
-REMAT = {
-    "none": lambda layer: layer,
-    "dots": lambda layer: jax.checkpoint(
-        layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable, prevent_cse=False
-    ),
-    "full": lambda layer: jax.checkpoint(layer, prevent_cse=False),
-    # The backend is known only when the layer is traced, not when this module is imported.
-    "auto": lambda layer: REMAT["dots" if jax.default_backend() == "cpu" else "none"](layer),  # noqa: PLW0108
-}
+REMAT = ("auto", "none", "dots", "full")
+# Matrix products and what the attention kernel computes.
+DOTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(*SAVED_NAMES),
+)
+
+
+def rematerialize(layer: Callable, remat: str, *, unrolled: bool) -> Callable:
+    """Returns the layer such that its backward pass recomputes what `remat` says, see `encoder`.
+
+    Args:
+        unrolled: whether the layers are not in a loop. In a loop, the forward and the backward pass are apart, and XLA
+            cannot replace the recomputation by stored results. Elsewhere it would (common subexpressions), and
+            `prevent_cse` forbids that.
+    """
+    if remat == "auto":
+        # A loop stores what it keeps in arrays of all layers, at the cost of copies; without one nothing is copied.
+        remat = "none" if unrolled else "dots"
+    if remat == "none":
+        return layer
+    return jax.checkpoint(layer, policy=DOTS if remat == "dots" else None, prevent_cse=unrolled)
 
 
 def feed_forward(params, x: Array, *, hidden_act: str) -> Array:
@@ -80,8 +95,8 @@ def encoder(
     Args:
         params: the `encoder` subtree; every leaf has a leading axis L.
         mask: bool [B, 1, T, S] from `make_attention_mask`; with a kernel the sequence numbers, int [B, T].
-        remat: what the backward pass recomputes: `none`, `dots` (everything but matrix products), `full` (the whole
-            layer), or `auto` (`dots` on CPUs, where recomputing is cheaper than memory traffic, otherwise `none`).
+        remat: what the backward pass recomputes: `none`, `dots` (everything but matrix products and the results of the
+            attention kernel), `full` (the whole layer), or `auto` (`none` if all layers are unrolled, else `dots`).
         unroll: number of layers per iteration of the compiled loop.
         frozen_layers: number of layers, from the bottom, that receive no gradient; their backward pass is not run.
         kernel: one of `attention_kernels.KERNELS`, or None for plain matrix products.
@@ -102,7 +117,8 @@ def encoder(
     def run(x, first: int, last: int):
         indexed = (jnp.arange(config.num_hidden_layers), params)
         layers = jax.tree.map(lambda leaf: leaf[first:last], indexed)
-        return jax.lax.scan(REMAT[remat](layer), x, layers, unroll=unroll)
+        step = rematerialize(layer, remat, unrolled=unroll >= last - first)
+        return jax.lax.scan(step, x, layers, unroll=unroll)
 
     if not frozen_layers:
         x, (hidden_states, attentions) = run(x, 0, config.num_hidden_layers)

@@ -69,11 +69,16 @@ def dropout(x: Array, *, rate: float, key: Array | None) -> Array:
     """
     if key is None or rate == 0.0:
         return x
-    # 16 random bits per element cost half as much as a uniform float32. The rate is rounded to multiples of 2^-16
-    # (0.1 becomes 6554 / 65536 = 0.100006), and the scale uses the rounded rate, so that the mean is exact.
-    threshold = min(round(rate * 2**16), 2**16 - 1)
+    # 16 random bits per element cost half as much as a uniform float32. The scale uses the rounded rate, so that the
+    # mean is exact.
+    threshold = dropout_threshold(rate)
     keep = jax.random.bits(key, x.shape, jnp.uint16) >= threshold
     return jnp.where(keep, x / (1.0 - threshold / 2**16), jnp.zeros_like(x))
+
+
+def dropout_threshold(rate: float) -> int:
+    """Returns t: elements are dropped whose 16 random bits are below t. 0.1 gives 6554 of 65536, a rate of 0.100006."""
+    return min(round(rate * 2**16), 2**16 - 1)
 
 
 def at_least_float32(x: Array) -> Array:

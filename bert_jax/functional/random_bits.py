@@ -28,6 +28,11 @@ def hash_uint32(x: Array) -> Array:
     return x ^ (x >> 15)
 
 
+def hash_index(index: Array, word: Array, other_word: Array) -> Array:
+    """Returns the random bits, uint32, of the elements with these indices, uint32, for a key of two words."""
+    return hash_uint32(hash_uint32(index + word) + other_word)
+
+
 def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     """Returns random unsigned integers of `bit_width` bits in an array of `shape`; `key` is two uint32 words."""
     # The index of each element in row-major order, modulo 2^32. For shape (2, 3) the strides are (3, 1), and the
@@ -36,7 +41,7 @@ def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     index = jnp.zeros(shape, jnp.uint32)
     for axis, stride in enumerate(strides):
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-    bits = hash_uint32(hash_uint32(index + key[0]) + key[1])
+    bits = hash_index(index, key[0], key[1])
     if bit_width == 64:
         return bits.astype(jnp.uint64) << 32 | hash_uint32(bits + key[0]).astype(jnp.uint64)
     return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")

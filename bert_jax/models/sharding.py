@@ -15,7 +15,7 @@ import jax
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-ROWS = ("data", "fsdp")  # the mesh axes that shard rows
+from bert_jax.functional.fused_attention import ROWS
 
 
 def replicate(tree) -> Any:

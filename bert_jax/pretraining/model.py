@@ -14,7 +14,6 @@ from bert_jax.models import Bert, BertForPreTraining
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
-from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
@@ -35,14 +34,14 @@ class Computation:
     schedule: Schedule
 
     @classmethod
-    def make(cls, settings: Settings, config: BertConfig, mask: np.ndarray, layout: Layout) -> "Computation":
+    def make(cls, settings: Settings, config: BertConfig, mask: np.ndarray) -> "Computation":
         """Makes model and optimizer.
 
         Args:
             config: of the model, with the vocabulary of the run.
             mask: int [B, T], the attention mask of a batch, on which a kernel must be correct.
         """
-        inputs = AttentionInputs(mask, settings.batches.packing, layout.devices_in_a_program)
+        inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
         kernel, reason = choose_kernel(settings.devices.attention, config, inputs)
         if jax.default_backend() == "gpu":
             print(f"attention: {kernel or 'plain matrix products'} ({reason})")

@@ -66,7 +66,7 @@ class RunSpec:
         if settings.text.tokenizer:
             config = replace(config, vocab_size=Tokenizer.load(settings.text.tokenizer).vocab_size)
         mask = np.ones((1, settings.batches.max_length), np.int32)
-        computation = Computation.make(settings, config, mask, layout)
+        computation = Computation.make(settings, config, mask)
         return cls(
             computation.model,
             step=computation.step,

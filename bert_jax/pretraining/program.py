@@ -95,7 +95,7 @@ def _pretrain(
         first_batch = next(batches)
         baseline = Baseline.of(chain([first_batch], batches))
     config = model_config(settings, corpus.tokenizer)
-    computation = Computation.make(settings, config, first_batch["attention_mask"], layout)
+    computation = Computation.make(settings, config, first_batch["attention_mask"])
     if processes.is_first():
         begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
     processes.barrier("the run has begun")

@@ -86,10 +86,10 @@ class Devices:
     differ. May change on --resume."""
     remat: Literal["auto", "none", "dots", "full"] = "auto"
     """What the backward pass recomputes instead of storing: nothing, everything except matrix products (dots), or whole
-    layers (full). auto: dots on CPUs, where memory is slower than arithmetic, none elsewhere."""
+    layers (full). auto: none if all layers are unrolled, else dots."""
     attention: Literal["auto", "plain", "cudnn", "pallas"] = "auto"
     """Attention implementation: plain matrix products, a kernel, or (auto) the first kernel that is correct on this
-    machine. Kernels do not support dropout of attention weights."""
+    machine. cudnn does not support dropout of attention weights or packed rows."""
     random_bits: Literal["hashed", "threefry2x32", "rbg"] = "hashed"
     """Random number generator of dropout: a hash of each element's position; JAX's default, which is slower; or the
     hardware's, whose masks depend on the number of devices and of seeds trained together."""

@@ -122,7 +122,9 @@ def test_sequences_of_a_packed_row_do_not_leak(forward, params):
     assert np.abs(one[0, 4:] - two[0, 4:]).min(axis=-1).max() > 0
 
 
-@pytest.mark.parametrize("options", [{"unroll": small.L}, {"remat": "dots"}, {"remat": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"unroll": small.L}, {"remat": "dots"}, {"unroll": small.L, "remat": "full"}], ids=str
+)
 def test_remat_and_unroll_change_nothing(params, batch, dropped, options):
     """Scanned or unrolled, rematerialized or stored: same loss, gradients and dropout masks."""
     other = loss_and_gradients(models.BertForPreTraining(CONFIG, **options), params, batch, jax.random.key(5))
@@ -142,7 +144,17 @@ def test_remat_recomputes_matrix_products(params, batch):
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
 
     assert products("full") > products("dots") > products("none")
-    assert products("auto") == products("dots")  # tests run on CPUs
+    assert products("auto") == products("dots")
+
+
+@pytest.mark.parametrize(("unroll", "barriers"), [(1, False), (small.L, True)])
+def test_recomputation_is_kept_where_xla_could_replace_it_by_stored_results(params, batch, unroll, barriers):
+    model = models.BertForPreTraining(CONFIG, remat="full", unroll=unroll)
+
+    def loss(params):
+        return pretraining(model).loss_and_metrics(params, batch, None)["masked_lm_loss"][0]
+
+    assert ("optimization_barrier" in jax.jit(jax.grad(loss)).lower(params).as_text()) == barriers
 
 
 def test_masked_positions_select_from_the_logits_of_all_tokens(forward, params, batch):

@@ -1,13 +1,12 @@
 """Chooses the attention kernel of a run: the first that supports its inputs and passes a test on its device.
 
 What a kernel does not support is known: dropout, dtypes, row lengths. Whether it is correct is tested before the run
-starts, on arrays with the run's shapes: outputs and gradients against plain matrix products, on the device itself. In
-doubt a run uses plain matrix products.
+starts, on arrays with the run's shapes: outputs and gradients, with the run's dropout, against plain matrix products,
+on the device itself. In doubt a run uses plain matrix products.
 
-Axes: B batch, T query position, S key position, N heads, H head size.
+Axes: B batch, T position, N heads, H head size, D = N H.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,12 +16,13 @@ import numpy as np
 from jax import Array
 
 from bert_jax.config import BertConfig
-from bert_jax.functional.attention import make_attention_mask
-from bert_jax.functional.attention_kernels import BLOCK, KERNELS
-from bert_jax.functional.precision import product
+from bert_jax.functional.attention import make_attention_mask, plain_attention
+from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.messages import first_line
+from bert_jax.training.state import run_key
 
 CHOICES = ("auto", "plain", *KERNELS)
+BLOCK = 64  # tokens; rows of a multiple of it fit the blocks of the Pallas kernel
 TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # relative to the largest value; matrix units also round float32
 CHECKED_ROWS = 4
 
@@ -34,14 +34,14 @@ class AttentionInputs:
     Attributes:
         attention_mask: int [B, T], of one batch.
         packed: whether a row may hold several sequences.
-        devices: number of devices that one compiled program runs on.
+        random_bits: the generator of dropout masks, see `training.state.run_key`.
         seeds: number of seeds trained together, by a step that is mapped over them.
         other_lengths: T of other batches, if it varies.
     """
 
     attention_mask: np.ndarray
     packed: bool
-    devices: int
+    random_bits: str = "hashed"
     seeds: int = 1
     other_lengths: tuple[int, ...] = ()
 
@@ -76,19 +76,19 @@ def unsupported(name: str, config: BertConfig, inputs: AttentionInputs, *, autom
     Args:
         automatic: the kernel was not named. Pallas kernels also run on CPUs, but slowly, for tests.
     """
-    dropout = config.attention_probs_dropout_prob
-    if dropout > 0:
-        return f"has no dropout of attention weights, and its probability is {dropout}"
     if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
         return f"needs a GPU, this is a {jax.default_backend()}"
+    dropout = config.attention_probs_dropout_prob
     if name == "cudnn":
+        if dropout > 0:
+            return f"has no dropout of attention weights, and its probability is {dropout}"
         if config.dtype != "bfloat16":
             return f"needs bfloat16, got {config.dtype}"
         if inputs.seeds > 1:
             return f"supports one seed, got {inputs.seeds}"
         return "supports one sequence per row, and rows are packed" if inputs.packed else None
-    if inputs.devices > 1:
-        return f"runs on one device per program, got {inputs.devices} (pmap has one program per device)"
+    if dropout > 0 and inputs.random_bits != "hashed":
+        return f"has dropout from `random_bits=hashed` only, got {inputs.random_bits}"
     H = config.hidden_size // config.num_attention_heads
     for T in (inputs.attention_mask.shape[1], *inputs.other_lengths):
         if T % min(BLOCK, T) or H & (H - 1):
@@ -113,23 +113,28 @@ def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInpu
     many rows would need a lot of memory.
     """
     mask = jnp.asarray(_test_mask(inputs, T))  # [B, T]
-    if inputs.seeds > 1:
-        mask = jnp.stack([mask, mask])  # [2, B, T]: two of the K seeds
+    key = run_key(jax.random.key(1))
+    if inputs.seeds > 1:  # two of the K seeds
+        mask = jnp.stack([mask, mask])
+        key = jax.random.split(key)
     map_seeds = jax.vmap if inputs.seeds > 1 else lambda f: f
-    N = config.num_attention_heads
-    H = config.hidden_size // N
+    options = {"num_heads": config.num_attention_heads, "dropout_rate": config.attention_probs_dropout_prob}
+    kernel = map_seeds(lambda q, k, v, mask, key: KERNELS[name](q, k, v, mask, key=key, **options))
+    plain = map_seeds(
+        lambda q, k, v, mask, key: plain_attention(q, k, v, make_attention_mask(mask), key=key, **options)[0]
+    )
     keys = jax.random.split(jax.random.key(0), 4)
-    q, k, v, cotangent = (jax.random.normal(key, (*mask.shape, N, H), config.dtype) for key in keys)
+    q, k, v, cotangent = (jax.random.normal(each, (*mask.shape, config.hidden_size), config.dtype) for each in keys)
     # Sequences 1, 3, 5, ... keep their values, and their neighbours 2, 4, ... and the padding get others: a kernel that
     # keeps sequences apart gives the same bits for 1, 3, 5, ...
-    kept = (mask % 2 == 1)[..., None, None]
+    kept = (mask % 2 == 1)[..., None]
     changed = (jnp.where(kept, x, 1 - x) for x in (q, k, v))
-    forward = jax.jit(map_seeds(KERNELS[name]))
+    forward = jax.jit(kernel)
     try:
-        raw, *got = jax.device_get(_with_gradients(map_seeds(KERNELS[name]), q, k, v, mask, cotangent))
-        _, *expected = jax.device_get(_with_gradients(map_seeds(_plain_attention), q, k, v, mask, cotangent))
-        before = forward(q, k, v, mask)
-        after = forward(*changed, mask)
+        raw, *got = jax.device_get(_with_gradients(kernel, q, k, v, mask, key, cotangent))
+        _, *expected = jax.device_get(_with_gradients(plain, q, k, v, mask, key, cotangent))
+        before = forward(q, k, v, mask, key)
+        after = forward(*changed, mask, key)
         separate = bool(jnp.where(kept, before == after, True).all())
     except Exception as error:  # kernels fail in as many ways as there are drivers
         return f"fails on this device ({first_line(error):.200})"
@@ -158,21 +163,14 @@ def _test_mask(inputs: AttentionInputs, T: int) -> np.ndarray:
     return np.concatenate([rows, [padded, 0 * padded]]).astype(rows.dtype)
 
 
-@jax.jit
-def _plain_attention(q: Array, k: Array, v: Array, attention_mask: Array) -> Array:
-    """Attention by plain matrix products, with the axes of the kernels: [B, T, N, H]."""
-    scores = product("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])
-    mask = make_attention_mask(attention_mask)
-    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
-    return jnp.einsum("BNTS,BSNH->BTNH", weights.astype(q.dtype), v)
-
-
-def _with_gradients(f: Callable, q: Array, k: Array, v: Array, mask: Array, cotangent: Array) -> tuple[Array, ...]:
+def _with_gradients(
+    f: Callable, q: Array, k: Array, v: Array, mask: Array, key: Array, cotangent: Array
+) -> tuple[Array, ...]:
     """Returns f's output, the same with zeros at padding, and the gradients of (the latter · cotangent)."""
-    is_token = (mask != 0)[..., None, None]
+    is_token = (mask != 0)[..., None]
 
     def scalar(q, k, v):
-        raw = f(q, k, v, mask)
+        raw = f(q, k, v, mask, key)
         out = jnp.where(is_token, raw, 0)
         return (out * cotangent).astype(jnp.float32).sum(), (raw, out)
 

@@ -83,11 +83,6 @@ class MeshLayout:
         """The number of shards that the rows are split into."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
-    @property
-    def devices_in_a_program(self) -> int:
-        """The number of devices that one compiled program runs on."""
-        return self.mesh.size
-
     def shardings(self, tree) -> Any:
         """Returns the shardings of parameters or a state, or of their shapes: each device holds a shard."""
         return tree_shardings(tree, self.mesh)
@@ -154,11 +149,6 @@ class PmapLayout:
     def shards(self) -> int:
         """The number of shards that the rows are split into."""
         return self.mesh.size
-
-    @property
-    def devices_in_a_program(self) -> int:
-        """The number of devices that one compiled program runs on: each device has its own."""
-        return 1
 
     def shardings(self, tree) -> Any:
         """Returns the shardings of parameters or a state, or of their shapes: replicated on every device."""

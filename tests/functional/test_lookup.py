@@ -1,0 +1,64 @@
+"""The gradient of a table is the sum over the tokens with each id, in a fixed order."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.functional import lookup as lookups
+from bert_jax.functional.lookup import lookup, sum_by_id
+from bert_jax.training.devices.parallel import make_mesh
+
+SAME_IN_FLOAT32 = 1e-5
+V, D = 11, 5
+
+
+def rows_and_sums(ids, seed: int = 0):
+    rows = np.random.default_rng(seed).standard_normal((*np.shape(ids), D)).astype(np.float32)
+    sums = np.zeros((V, D))
+    np.add.at(sums, np.ravel(ids), rows.reshape(-1, D))
+    return jnp.asarray(rows), sums
+
+
+@pytest.mark.parametrize("ids", [
+    [2, 2, 5, 5, 5, 5, 5, 7, 7],  # an id that continues in two chunks
+    [0] * 14 + [10],  # an id of several whole chunks, and padding after it
+    [5, 2, 7, 5, 5, 2, 5, 7, 5, 0],
+    [4],
+])  # fmt: skip
+def test_rows_are_summed_by_id(ids, monkeypatch):
+    monkeypatch.setattr(lookups, "CHUNK", 3)
+    rows, sums = rows_and_sums(ids)
+    np.testing.assert_allclose(sum_by_id(jnp.array(ids), rows, V), sums, atol=SAME_IN_FLOAT32)
+
+
+def test_long_rows_of_random_ids_are_summed_by_id():
+    ids = np.random.default_rng(1).geometric(0.3, 1013).clip(max=V) - 1
+    rows, sums = rows_and_sums(ids)
+    np.testing.assert_allclose(sum_by_id(jnp.asarray(ids), rows, V), sums, atol=10 * SAME_IN_FLOAT32)
+
+
+def test_the_gradient_is_that_of_indexing():
+    ids = np.random.default_rng(2).integers(0, V, (3, 7))
+    weights, sums = rows_and_sums(ids)
+    table = jnp.ones((V, D))
+    gradient = jax.grad(lambda table: (lookup(table, jnp.asarray(ids)) * weights).sum())(table)
+    np.testing.assert_array_equal(gradient, jax.grad(lambda table: (table[ids] * weights).sum())(table))
+    np.testing.assert_allclose(gradient, sums, atol=SAME_IN_FLOAT32)
+
+
+def test_devices_of_a_mesh_sum_their_own_rows(monkeypatch):
+    monkeypatch.setattr(lookups, "CHUNK", 4)
+    ids = np.random.default_rng(3).integers(0, V, (8, 7))
+    rows, sums = rows_and_sums(ids)
+    mesh = make_mesh(fsdp=2, tensor=2)
+
+    def on_mesh(ids, rows):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return partial(lookups._summed, V)(ids, rows)
+
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
+    summed = jax.jit(on_mesh, in_shardings=sharding)(ids, rows)
+    np.testing.assert_allclose(summed, sums, atol=SAME_IN_FLOAT32)
