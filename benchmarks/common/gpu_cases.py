@@ -69,13 +69,13 @@ SMOKE_INFERENCE_CASES = (Case("tiny", 64, False, 2, dropout=0.0, task="inference
 
 
 def random_batch(case: Case, vocab_size: int) -> dict[str, np.ndarray]:
-    """Returns the rows of a case; its masked positions are different ones, as in real data."""
+    """Returns the rows of a case. Cuts and masked positions of a row are different ones, as in real data."""
     random = np.random.default_rng(0)
     B = case.rows
     T = case.length
     P = round(MASKED_FRACTION * T)
     S = max(1, T // TOKENS_PER_SEQUENCE) if case.packed else 1
-    cuts = np.sort(random.integers(1, T, (B, S - 1)), axis=1)
+    cuts = np.sort(random.permuted(np.tile(np.arange(1, T), (B, 1)), axis=1)[:, : S - 1], axis=1)
     sequence_numbers = 1 + (np.arange(T)[None, :, None] >= cuts[:, None, :]).sum(axis=2)  # [B, T]
     starts = np.concatenate([np.zeros((B, 1), int), cuts], axis=1)  # [B, S]
     position_ids = np.arange(T)[None] - np.take_along_axis(starts, sequence_numbers - 1, axis=1)

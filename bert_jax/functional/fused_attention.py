@@ -49,7 +49,7 @@ NO_SEQUENCE = np.iinfo(np.int32).max
 # The fastest of those tried on an H100, with rows of 512 tokens and heads of 64.
 FORWARD = Tuning(queries=64, keys=32, warps=4, stages=3)
 BACKWARD_QUERIES = Tuning(queries=64, keys=32, warps=4, stages=3)
-BACKWARD_KEYS = Tuning(queries=32, keys=64, warps=4, stages=2)
+BACKWARD_KEYS = Tuning(queries=32, keys=64, warps=4, stages=3)
 
 
 def fused_attention(

@@ -13,11 +13,6 @@ from bert_jax.functional.layers import activation, dense, layer_norm
 from bert_jax.functional.precision import product
 
 
-def select(x: Array, positions: Array) -> Array:
-    """Returns x [B, T, D] at `positions`, int [B, P], as [B, P, D]."""
-    return jnp.take_along_axis(x, positions[..., None], axis=1)
-
-
 def logits(params, x: Array) -> Array:
     """Returns x @ kernel + bias [..., C] for x [..., D]; in float32 if x is bfloat16, for the softmax that follows."""
     kernel = params["kernel"].astype(x.dtype)  # [D, C]

@@ -1,10 +1,10 @@
-"""Rows of a table by id, with a gradient that is the same to the bit in every run.
+"""Rows of a table by id and tokens by position, with gradients that are the same to the bit in every run.
 
 The gradient of a table sums the gradients of all tokens with one id. A GPU adds them in the order in which its threads
 arrive, and a sum of floating-point numbers depends on the order. Here the tokens are sorted by id and summed in a fixed
 order. On CPUs XLA adds one after another already.
 
-Axes: V ids, M tokens, D hidden, C tokens of a chunk.
+Axes: B batch, T position, P selected positions, D hidden, V ids, M tokens, C tokens of a chunk.
 """
 
 from functools import partial
@@ -18,6 +18,38 @@ from jax.sharding import PartitionSpec as P
 from bert_jax.functional.fused_attention import ROWS
 
 CHUNK = 128  # tokens
+
+
+def select(x: Array, positions: Array) -> Array:
+    """Returns x [B, T, D] at `positions`, int [B, P], as [B, P, D]."""
+    return _select(x.shape[1], x, positions)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _select(length: int, x: Array, positions: Array) -> Array:
+    return jnp.take_along_axis(x, positions[..., None], axis=1)
+
+
+def _select_forward(length: int, x: Array, positions: Array) -> tuple[Array, Array]:
+    return _select(length, x, positions), positions
+
+
+def _select_backward(length: int, positions: Array, gradient: Array):
+    def added(positions: Array, gradient: Array) -> Array:
+        zeros = jnp.zeros((len(gradient), length, gradient.shape[-1]), gradient.dtype)
+        return zeros.at[jnp.arange(len(gradient))[:, None], positions].add(gradient)
+
+    x_gradient = jax.lax.platform_dependent(positions, gradient, cpu=added, default=partial(_spread, length))
+    return x_gradient, np.zeros(positions.shape, jax.dtypes.float0)  # integers have no gradient
+
+
+def _spread(length: int, positions: Array, gradient: Array) -> Array:
+    """Returns zeros [B, T, D] with each row of `gradient` [B, P, D] added at its position, by a matrix product."""
+    one_hot = jax.nn.one_hot(positions, length, dtype=gradient.dtype)  # [B, P, T]
+    return jnp.einsum("BPT,BPD->BTD", one_hot, gradient, precision=jax.lax.Precision.HIGHEST)
+
+
+_select.defvjp(_select_forward, _select_backward)
 
 
 def lookup(table: Array, ids: Array) -> Array:

@@ -43,9 +43,11 @@ class Computation:
         """
         inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
         kernel, reason = choose_kernel(settings.devices.attention, config, inputs)
-        if jax.default_backend() == "gpu":
+        on_gpu = jax.default_backend() == "gpu"
+        if on_gpu:
             print(f"attention: {kernel or 'plain matrix products'} ({reason})")
-        model = BertForPreTraining(config, remat=settings.devices.remat, unroll=settings.training.unroll, kernel=kernel)
+        unroll = settings.training.unroll or (config.num_hidden_layers if on_gpu else 1)
+        model = BertForPreTraining(config, remat=settings.devices.remat, unroll=unroll, kernel=kernel)
         return cls(settings, model, *_make_optimizer(settings))
 
     def state(self, key: jax.Array) -> TrainState:

@@ -96,8 +96,9 @@ class Training:
     """Rows per update, over all devices."""
     num_workers: int = 0
     """Worker processes that make batches; 0 = one thread, enough on most machines. The batches are the same."""
-    unroll: int = 1
-    """Layers per iteration of the compiled loop over layers; all of them is fastest for few and small layers."""
+    unroll: int = 0
+    """Layers per iteration of the compiled loop over layers; 0 = all of them on GPUs, where that is fastest, and one on
+    other devices."""
     on_nan: Literal["stop", "skip", "rewind"] = "stop"
     """On a loss or gradient that is not finite: stop; skip the update; or rewind to the last checkpoint and continue
     with the next data."""
@@ -215,8 +216,8 @@ def make_settings(preset: str = "demo", **changes: Any) -> Settings:
 def check(settings: Settings) -> None:
     """Raises ValueError, before any work, for settings that cannot be trained; the message names the setting."""
     optimizer = settings.optimizer
-    require_at_least(1, settings.training, "steps", "batch_size", "unroll")
-    require_at_least(0, settings.training, "num_workers")
+    require_at_least(1, settings.training, "steps", "batch_size")
+    require_at_least(0, settings.training, "num_workers", "unroll")
     require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
     require_at_least(1, optimizer, "decay_steps")
     require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bert_jax.functional import lookup as lookups
-from bert_jax.functional.lookup import lookup, sum_by_id
+from bert_jax.functional.lookup import lookup, select, sum_by_id
 from bert_jax.training.devices.parallel import make_mesh
 
 SAME_IN_FLOAT32 = 1e-5
@@ -47,6 +47,19 @@ def test_the_gradient_is_that_of_indexing():
     gradient = jax.grad(lambda table: (lookup(table, jnp.asarray(ids)) * weights).sum())(table)
     np.testing.assert_array_equal(gradient, jax.grad(lambda table: (table[ids] * weights).sum())(table))
     np.testing.assert_allclose(gradient, sums, atol=SAME_IN_FLOAT32)
+
+
+def test_selected_positions_may_repeat():
+    """The gradient on CPUs and the one on other devices are both the sum over the places of each position."""
+    positions = jnp.array([[0, 2, 2, 2], [6, 1, 0, 6]])
+    x, weights = (jax.random.normal(jax.random.key(seed), (2, size, D)) for seed, size in ((0, 7), (1, 4)))
+    gradient = jax.grad(lambda x: (select(x, positions) * weights).sum())(x)
+    np.testing.assert_array_equal(select(x, positions), jnp.stack([x[0][positions[0]], x[1][positions[1]]]))
+    expected = np.zeros((2, 7, D))
+    for row in range(2):
+        np.add.at(expected[row], positions[row], weights[row])
+    np.testing.assert_allclose(gradient, expected, atol=SAME_IN_FLOAT32)
+    np.testing.assert_allclose(lookups._spread(7, positions, weights), expected, atol=SAME_IN_FLOAT32)
 
 
 def test_devices_of_a_mesh_sum_their_own_rows(monkeypatch):
