@@ -162,11 +162,11 @@ def backward_keys_kernel(
 
 
 def _span(block: Array, size: int) -> pl.Slice:
-    return pl.ds(block * size, size)
+    return pl.Slice(block * size, size)
 
 
 def _positions(span: pl.Slice) -> Array:
-    return (span.start + jax.lax.iota(jnp.int32, span.size)).astype(jnp.uint32)
+    return (span.start + jax.lax.iota(jnp.int32, int(span.size))).astype(jnp.uint32)
 
 
 def _same_sequence(queries: Array, keys: Array) -> Array:

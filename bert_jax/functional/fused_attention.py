@@ -67,11 +67,12 @@ def fused_attention(
     Raises:
         ValueError: dropout with a key of another kind.
     """
-    threshold = 0 if key is None else dropout_threshold(dropout_rate)
+    threshold = 0
     seed = jnp.zeros(4, jnp.uint32)  # the key's two words, the first row and the first head
-    if threshold:
+    if key is not None and dropout_rate:
         if jax.random.key_impl(key) != HASHED:
             raise ValueError(f"kernel pallas has dropout from hashed random bits only, got {jax.random.key_impl(key)}")
+        threshold = dropout_threshold(dropout_rate)
         seed = seed.at[:2].set(jax.random.key_data(key))
     head_size = q.shape[-1] // num_heads
 
