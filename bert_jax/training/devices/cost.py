@@ -19,7 +19,7 @@ from jax.extend import core
 from bert_jax.training.devices.parallel import Layout
 from bert_jax.training.state import TrainState
 
-# Speed of a training step relative to a single matrix product: measured on CPUs, typical on accelerators.
+# Speed of a training step relative to a single matrix product: on CPUs, and on an H100 (0.39 for base, 0.48 for large).
 CPU_EFFICIENCY = 0.75
 ACCELERATOR_EFFICIENCY = 0.4
 
