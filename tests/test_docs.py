@@ -243,7 +243,7 @@ def known_flags() -> set[str]:
 
     flags = {"--help"}
     helps = [["pretrain"], *(["finetune", task] for task in ("classification", "tokens", "squad", "multiple-choice"))]
-    helps += [[name] for name in ("fill-mask", "classify", "tag", "answer", "embed", "convert", "inspect")]
+    helps += [[name] for name in ("fill-mask", "classify", "tag", "answer", "embed", "convert", "inspect", "doctor")]
     for arguments in helps:
         flags |= set(re.findall(r"--[a-z][\w-]*", shown_help(command.main, [*arguments, "--help"])))
     for script in (ROOT / "benchmarks").glob("*.py"):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "config": 0, "files": 0, "messages": 0, "reference": 0, "functional": 0.5, "models": 1, "text": 1, "metrics": 1,
     "data": 2, "training": 2, "interop": 3, "tasks": 3.5, "pipelines": 3.5, "pretraining": 4, "finetuning": 4,
-    "cli": 5, "": 5.5,
+    "doctor": 4, "cli": 5, "": 5.5,
 }  # fmt: skip
 MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"text", "data"}
 

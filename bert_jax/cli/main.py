@@ -25,6 +25,7 @@ from tyro.conf import FlagCreatePairsOff, subcommand
 
 from bert_jax.cli import process
 from bert_jax.cli.commands import Answer, Classify, Convert, Embed, FillMask, Inspect, Tag
+from bert_jax.cli.doctor import Doctor
 from bert_jax.cli.flags import flags_in_messages, require_command
 
 # Nothing above imports JAX, and nothing below does until there is work to do, so that --help is quick.
@@ -48,6 +49,7 @@ COMMANDS: dict[str, type] = {
     "embed": Embed,
     "convert": Convert,
     "inspect": Inspect,
+    "doctor": Doctor,
     "pretrain": Pretrain,
     "finetune": Finetune,
 }

@@ -3,6 +3,7 @@
 References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 
 from bert_jax.data.prefetch import Batch
+from bert_jax.files import write_file
 from bert_jax.interop.loading import TrainedRun, save_config
 from bert_jax.pretraining.corpus import Corpus
 from bert_jax.pretraining.model import Computation, model_config
@@ -27,6 +29,7 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints, newest_whole_step
+from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import receive_signals, until_requested
 from bert_jax.training.runs.lock import RunLock, lock_run
@@ -98,6 +101,7 @@ def _pretrain(
     computation = Computation.make(settings, config, first_batch["attention_mask"])
     if processes.is_first():
         begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
+        write_file(folder / DATA, json.dumps(corpus.report(), indent=2, ensure_ascii=False) + "\n")
     processes.barrier("the run has begun")
 
     ranking = _train(settings, corpus, computation, layout, folder, baseline, lock)

@@ -65,7 +65,7 @@ def without_clock(row):
 def test_a_run_leaves_what_the_design_lists(stopped):
     assert set(stopped[2]) >= {
         "config.json", "training.json", "tokenizer.json", "vocab.txt", "metrics.jsonl", "tensorboard", "curves.png",
-        "checkpoints",
+        "checkpoints", "data.json",
     }  # fmt: skip
     run = stopped[1]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["3", "6"]

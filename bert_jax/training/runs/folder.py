@@ -140,7 +140,7 @@ def begin_run(folder: str | Path, settings: Settings, *, resume: bool, overwrite
     if overwrite and not resume and folder.exists():
         clear_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / SETTINGS, json.dumps({"settings": settings, "versions": _versions()}, indent=2) + "\n")
+    write_file(folder / SETTINGS, json.dumps({"settings": settings, "versions": package_versions()}, indent=2) + "\n")
     return folder
 
 
@@ -184,5 +184,6 @@ def _differences(
                 yield name, old_values[name], value
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a run computes."""
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}

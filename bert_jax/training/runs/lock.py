@@ -150,6 +150,12 @@ def lock_run(folder: str | Path) -> Iterator[RunLock | None]:
                 path.rmdir()
 
 
+def holder(folder: str | Path) -> Owner | None:
+    """Returns the process that writes to the folder of a run; None if none does, as far as this machine knows."""
+    found = _read(Path(folder) / LOCK)
+    return found[0] if found and found[0] and found[0].is_alive() is not False else None
+
+
 def is_lock(name: str) -> bool:
     """Returns whether a file of this name in a run's folder is its lock, or one that is being taken."""
     return name == LOCK or name.startswith((f"{LOCK}.", f".{LOCK}."))

@@ -1,0 +1,114 @@
+"""Examines a run or a model: its files, its checkpoints, its vocabulary and its labels."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from bert_jax.config import BertConfig
+from bert_jax.doctor.findings import Finding, fact, problem, warning
+from bert_jax.doctor.labels import suspicious_names
+from bert_jax.interop import huggingface
+from bert_jax.interop.loading import CHECKPOINTS, load, locate, read_vocabulary
+from bert_jax.training.runs.folder import recorded_settings
+from bert_jax.training.runs.lock import holder
+from bert_jax.training.runs.manifests import check_manifest
+from bert_jax.training.runs.metrics import read_metrics
+
+METRICS = "metrics.jsonl"
+MODEL_FILES = ("config.json", "training.json", CHECKPOINTS)
+
+
+def is_model(source: str | Path) -> bool:
+    """Returns whether this is the folder of a run or of a model, or the name of a model on the hub."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.is_dir() and any((path / name).exists() for name in MODEL_FILES)
+    try:
+        return locate(source).is_dir()
+    except OSError:
+        return False
+
+
+def examine_model(source: str | Path) -> Iterator[Finding]:
+    """Yields what was found in the folder of a run or of a model, or in a model on the hub. All weights are read."""
+    try:
+        folder = locate(source)
+        config, architecture = huggingface.read_config(folder)
+    except (OSError, ValueError) as error:
+        yield problem(str(error))
+        return
+    yield fact(f"{architecture or 'no architecture'} in {folder}")
+    yield from _tokenizer(folder, config)
+    yield from _labels(config)
+    if (folder / CHECKPOINTS).is_dir():
+        yield from _run(folder)
+    yield from _weights(folder)
+
+
+def _tokenizer(folder: Path, config: BertConfig) -> Iterator[Finding]:
+    """Yields whether the vocabulary fits the embedding and the positions."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            tokenizer = read_vocabulary(folder, config)
+        except (OSError, ValueError) as error:
+            yield problem(str(error))
+            return
+    yield from (warning(str(one.message)) for one in caught)
+    if tokenizer is None:
+        yield warning(f"{folder}: no tokenizer.json or vocab.txt: texts cannot be encoded")
+        return
+    yield fact(f"vocabulary of {tokenizer.vocab_size:,} tokens; the embedding has {config.vocab_size:,} rows")
+    longest = tokenizer.max_length
+    if longest is not None and longest > config.max_position_embeddings:
+        rows = config.max_position_embeddings
+        yield warning(f"model_max_length is {longest:,}, but the position table has {rows:,} rows")
+
+
+def _labels(config: BertConfig) -> Iterator[Finding]:
+    """Yields the labels of a classifier, and those that look like a mistake."""
+    names = config.label_names
+    if not names:
+        return
+    yield fact(f"{len(names):,} labels: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
+    yield from map(warning, suspicious_names(names))
+
+
+def _run(folder: Path) -> Iterator[Finding]:
+    """Yields what is wrong with the files of a run."""
+    try:
+        if recorded_settings(folder) is None:
+            yield warning(f"{folder}: no training.json: this run cannot be resumed")
+    except (OSError, ValueError) as error:
+        yield problem(str(error))
+    writer = holder(folder)
+    if writer is not None:
+        yield fact(f"in use by {writer}")
+    steps = sorted(int(path.name) for path in (folder / CHECKPOINTS).iterdir() if path.name.isdigit())
+    yield (fact if steps else warning)(f"checkpoints: {', '.join(map(str, steps)) or 'none'}")
+    for step in steps:
+        try:
+            check_manifest(folder / CHECKPOINTS / str(step))
+        except (OSError, ValueError) as error:
+            yield problem(str(error))
+    if (folder / METRICS).is_file():
+        try:
+            yield fact(f"{METRICS}: {len(read_metrics(folder / METRICS)):,} rows")
+        except (OSError, ValueError) as error:
+            yield problem(str(error))
+
+
+def _weights(folder: Path) -> Iterator[Finding]:
+    """Yields whether the weights can be loaded, and whether each is a finite number."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            bert = load(folder)
+        except (OSError, ValueError) as error:
+            yield problem(str(error))
+            return
+    yield from (warning(str(one.message)) for one in caught)
+    count = sum(leaf.size for leaf in jax.tree.leaves(bert.params))
+    yield fact(f"{type(bert.model).__name__} loads, {count:,} parameters")
