@@ -36,8 +36,10 @@ def _select_forward(length: int, x: Array, positions: Array) -> tuple[Array, Arr
 
 def _select_backward(length: int, positions: Array, gradient: Array):
     def added(positions: Array, gradient: Array) -> Array:
+        # JAX's own gradient: its scatter knows that rows are independent, so a mesh does not gather them.
         zeros = jnp.zeros((len(gradient), length, gradient.shape[-1]), gradient.dtype)
-        return zeros.at[jnp.arange(len(gradient))[:, None], positions].add(gradient)
+        _, pull_back = jax.vjp(lambda x: jnp.take_along_axis(x, positions[..., None], axis=1), zeros)
+        return pull_back(gradient)[0]
 
     x_gradient = jax.lax.platform_dependent(positions, gradient, cpu=added, default=partial(_spread, length))
     return x_gradient, np.zeros(positions.shape, jax.dtypes.float0)  # integers have no gradient

@@ -155,8 +155,12 @@ def _count(jaxpr: core.Jaxpr) -> float:
             product = _shape(equation.outvars[0])
             total += 2.0 * math.prod(product) * math.prod(left[axis] for axis in contracted)
         inner = [x for x in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr) if _is_jaxpr(x)]
+        counts = [_count(getattr(x, "jaxpr", x)) for x in inner]
+        if equation.primitive.name == "cond":  # one implementation per platform: the mathematics are those of the least
+            total += min(counts)
+            continue
         times = equation.params["length"] if equation.primitive.name == "scan" else 1  # layers, micro-batches
-        total += times * sum(_count(getattr(x, "jaxpr", x)) for x in inner)
+        total += times * sum(counts)
     return total
 
 
