@@ -99,7 +99,7 @@ def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
     if isinstance(origin, datasets.Dataset):
         features = origin.features
     elif format_of(origin) == ".parquet":
-        features = _declared_features(_open_parquet(origin).schema_arrow)
+        features = _declared_features(origin, _open_parquet(origin).schema_arrow)
     else:
         return None
     feature = features.get(column)
@@ -173,7 +173,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[s
         schema = file.schema_arrow
         require_columns(path, columns or (), schema.names)
         batches = file.iter_batches(ROWS_AT_ONCE, columns=None if columns is None else list(columns))
-        yield from _named_rows(path, batches, _declared_features(schema))
+        yield from _named_rows(path, batches, _declared_features(path, schema))
 
 
 def _read_dataset(dataset: datasets.Dataset, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
@@ -194,7 +194,10 @@ def _named_rows(
             number += 1
             for column, namer in namers.items():
                 if row.get(column) is not None:
-                    row[column] = namer(row[column])
+                    try:
+                        row[column] = namer(row[column])
+                    except IndexError:
+                        raise ValueError(f"{name}:{number}: {column!r} has no name for {row[column]!r:.60}") from None
             yield f"{name}:{number}", row
 
 
@@ -216,8 +219,13 @@ def _open_parquet(path: Path) -> parquet.ParquetFile:
         raise ValueError(f"{path}: not a parquet file ({reason})") from None
 
 
-def _declared_features(schema: pa.Schema) -> datasets.Features:
+def _declared_features(path: Path, schema: pa.Schema) -> datasets.Features:
     """Returns the features of a parquet file written by `datasets`; none for other files."""
-    if b"huggingface" in (schema.metadata or {}):
+    if b"huggingface" not in (schema.metadata or {}):
+        return datasets.Features()
+    try:
         return datasets.Features.from_arrow_schema(schema)
-    return datasets.Features()
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: the features that `datasets` stored in it are not valid ({first_line(error)})"
+        ) from None

@@ -114,6 +114,26 @@ def test_classes_have_their_names_in_datasets_and_in_parquet_files_made_of_them(
     assert class_names(save_as("parquet", tmp_path), "label") is None
 
 
+@pytest.mark.parametrize("ids", [[0, 7], [[0], [1, 2]]])
+def test_an_id_without_a_name_is_an_error_with_its_row(tmp_path, ids):
+    path = tmp_path / "rows.parquet"
+    feature = datasets.List(SENTIMENT) if isinstance(ids[0], list) else SENTIMENT
+    features = datasets.Features({"label": feature})
+    parquet.write_table(pa.table({"label": ids}, schema=features.arrow_schema), path)
+    with pytest.raises(ValueError, match=r"rows\.parquet:2: 'label' has no name for (7|\[1, 2\])$"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    "stored", [b"{", b'{"info": {"features": {"text": {"_type": "Strange"}}}}', b'{"info": {"features": 1}}']
+)
+def test_invalid_features_of_a_parquet_file_are_an_error_with_its_name(tmp_path, stored):
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.table({"text": ["a"]}).replace_schema_metadata({b"huggingface": stored}), path)
+    with pytest.raises(ValueError, match=r"rows\.parquet: the features that `datasets` stored in it are not valid"):
+        list(read_rows(path))
+
+
 def test_a_split_of_a_dataset_is_named():
     dataset = datasets.Dataset.from_dict({"text": ["a"]}, split=datasets.Split.TEST)
     dataset.info.dataset_name = "reviews"
