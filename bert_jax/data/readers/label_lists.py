@@ -18,15 +18,17 @@ _OFF = frozenset({"0", "false"})
 def are_multi_hot(lists: Sequence[tuple[str, ...]], names: Sequence[str]) -> bool:
     """Returns whether lists hold a zero or a one for each label, rather than the names of labels.
 
-    They do if they are of one length of at least two. If `names` are known and include "0" and "1", that length must
-    also be their number: with the labels 0, 1 and 2 the list [0, 1] is the set of two labels.
+    Empty lists say nothing about that. The others do if they have one length of at least two, or if one of them repeats
+    a value, which a set of labels does not. If `names` are known and include "0" and "1", the length must also be their
+    number: with the labels 0, 1 and 2 the list [0, 1] is the set of two labels.
     """
-    lengths = {len(one) for one in lists}
-    if len(lengths) != 1 or max(lengths) < 2:
+    filled = [tuple(map(canonical, one)) for one in lists if one]
+    if not filled or not all(name in _ON | _OFF for one in filled for name in one):
         return False
-    if {"0", "1"} <= set(names) and lengths != {len(names)}:
-        return False
-    return all(canonical(name) in _ON | _OFF for one in lists for name in one)
+    if any(len(set(one)) < len(one) for one in filled):
+        return True
+    lengths = set(map(len, filled))
+    return len(lengths) == 1 and max(lengths) > 1 and (not {"0", "1"} <= set(names) or lengths == {len(names)})
 
 
 def names_of_ones(values: Sequence[str], names: Sequence[str], where: str) -> tuple[str, ...]:

@@ -189,14 +189,16 @@ def _name_sets(
     sets: Any = [tuple(map(str, one)) for one in lists]
     multi_hot = not columns.flags and columns.classes is None and are_multi_hot(sets, names)
     if multi_hot:
-        names = tuple(names) or tuple(f"LABEL_{index}" for index in range(len(sets[0])))
+        names = tuple(names) or tuple(f"LABEL_{index}" for index in range(max(map(len, sets))))
         columns = replace(columns, classes=tuple(names))
     named = []
     for example in examples:
         label: Any = example.label
-        if label is not None and multi_hot:
+        if multi_hot and label:
             report.change("lists of zeros and ones, one for each label", example.where)
             label = names_of_ones(label, names, f"{example.where}: {columns.label!r}")
+        elif multi_hot:
+            label = None  # neither zeros nor ones: the labels are not known
         named.append(replace(example, label=None if label is None else tuple(dict.fromkeys(label))))
     return named, columns
 

@@ -126,6 +126,8 @@ def test_texts_that_look_like_lists_are_lists(write):
         ([[1.0, 0.0, 0.0], None, [0.0, 0.0, 1.0]], [("x",), None, ("z",)]),
         ([[True, False, True], [False, True, False]], [("x", "z"), ("y",)]),
         (["1,1,0", "0,0,1"], [("x", "y"), ("z",)]),
+        (["[1, 1, 0]", "", "[0 0 1]"], [("x", "y"), None, ("z",)]),
+        ([[1, 1, 0], [0, 0, 1], []], [("x", "y"), ("z",), None]),
     ],
 )
 def test_lists_of_zeros_and_ones_hold_one_value_for_each_label(write, values, expected):
@@ -140,7 +142,14 @@ def test_lists_of_zeros_and_ones_hold_one_value_for_each_label(write, values, ex
         read(path, label_names=("x", "y"), **MULTI)
 
 
-@pytest.mark.parametrize("values", [[[0, 1], [1]], [[0], [1]], [[0, 2], [1, 0]], [[0, 1], [1, 0]]])
+@pytest.mark.parametrize("values", [[[1, 1, 0], [0, 0]], ["[1 1 0]", "0"], [[1, 0], [0, 0, 1]]])
+def test_lists_that_lack_zeros_and_ones_are_refused(write, values):
+    path = write("a.jsonl", lines(*({"text": "a", "label": value} for value in values)))
+    with pytest.raises(ValueError, match=r"a\.jsonl:[12]: 'label': [12] zeros and ones for 3 labels"):
+        read(path, **MULTI)
+
+
+@pytest.mark.parametrize("values", [[[0, 1], [1], []], [[0, 1], [1]], [[0], [1]], [[0, 2], [1, 0]], [[0, 1], [1, 0]]])
 def test_lists_of_ids_are_sets(write, values):
     path = write("a.jsonl", lines(*({"text": "a", "label": value} for value in values)))
     names = ("0", "1", "2")
