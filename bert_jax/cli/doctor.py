@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from bert_jax.cli.flags import as_flags
 from bert_jax.cli.lines import as_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ class Doctor:
     """Folder of a run or of a model, a data file, or a name on the Hugging Face hub."""
     task: Literal["classification", "tokens", "squad", "multiple-choice", "corpus"] | None = None
     """What the data are for. Default: guessed from the columns or the first lines."""
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
+        "single_label_classification"
+    )
+    """Of data for classification: one class per text, any number of labels per text, or scores."""
     model: str | None = None
     """Model or tokenizer folder that is to read the data: counts its tokens and [UNK]."""
     split: str = "train"
@@ -45,7 +50,9 @@ class Doctor:
         problems = 0
         for finding in self.findings():
             problems += finding.severity == "problem"
-            print(as_json(asdict(finding)) if self.json else f"{MARKS[finding.severity]}{finding.text}")
+            text = as_flags(finding.text, self.__dataclass_fields__)
+            line = as_json({"severity": finding.severity, "text": text})
+            print(line if self.json else f"{MARKS[finding.severity]}{text}")
         if problems:
             raise ValueError(f"{problems} problem(s) found")
 
@@ -61,7 +68,12 @@ class Doctor:
             yield from doctor.examine_model(self.source)
         else:
             yield from doctor.examine_data(
-                self.source, kind=self.task, model=self.model, split=self.split, encoding=self.encoding
+                self.source,
+                kind=self.task,
+                problem_type=self.problem_type,
+                model=self.model,
+                split=self.split,
+                encoding=self.encoding,
             )
 
     def remove(self) -> None:

@@ -6,6 +6,7 @@ The readers of the tasks read it, so that the examination and a run understand a
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,35 +14,40 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 
-from bert_jax.data.readers.choices import read_choices
+from bert_jax.data.readers.choices import find_choices, read_choices
+from bert_jax.data.readers.examples import Label
+from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.labels import clean_labels
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins, read_documents
-from bert_jax.data.readers.tables import TABLES, Origin, column_names, open_text
-from bert_jax.data.readers.tagged import WORDS, read_tagged
+from bert_jax.data.readers.tables import TABLES, Origin, column_names
+from bert_jax.data.readers.tagged import WORDS, read_tagged, require_named_tags, without_ignored
 from bert_jax.data.readers.texts import LABELS, read_texts
 from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop.loading import locate
+from bert_jax.metrics.tag_schemes import read_tag_scheme
+from bert_jax.tasks.data_report import MANY_UNKNOWN
 from bert_jax.text.tokenizer import Tokenizer
 
 KINDS = ("classification", "tokens", "squad", "multiple-choice", "corpus")
 RARE = 5  # examples of a class
-MANY_UNKNOWN = 0.02
 SAMPLE_LINES = 200
 
 
 class Sample(NamedTuple):
-    """An example: its texts, and its labels."""
+    """An example: its texts, and its labels or scores."""
 
     texts: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[str | float, ...]
 
 
 def examine_data(
     source: str,
     *,
     kind: str | None = None,
+    problem_type: str = "single_label_classification",
     model: str | None = None,
     split: str = "train",
     encoding: str = "utf-8",
@@ -50,6 +56,7 @@ def examine_data(
 
     Args:
         kind: one of `KINDS`; None guesses it from the columns or the first lines.
+        problem_type: of data for classification, one of Hugging Face's.
         model: the folder or hub name of a model, whose tokenizer counts tokens and [UNK]; None counts words.
         split: of a dataset on the hub.
         encoding: of the files.
@@ -59,7 +66,8 @@ def examine_data(
         tokenizer = None if model is None else Tokenizer.load(locate(model))
         kind = kind or guess_kind(find_origins([source], split)[0], codec(encoding))
         yield fact(f"{source} is read as {'a corpus' if kind == 'corpus' else f'data for {kind}'}")
-        samples = list(_READERS[kind](source, split, encoding, report))
+        read = partial(_read_texts, problem_type=problem_type) if kind == "classification" else _READERS[kind]
+        samples = list(read(source, split, encoding, report))
     except (OSError, ValueError) as error:
         yield problem(str(error))
         return
@@ -70,9 +78,9 @@ def examine_data(
 
 def guess_kind(origin: Origin, encoding: str) -> str:
     """Returns the kind of data in a file or dataset."""
-    if isinstance(origin, datasets.Dataset) or origin.suffix.lower() in TABLES - {".json"}:
+    if isinstance(origin, datasets.Dataset) or format_of(origin) in TABLES - {".json"}:
         return _kind_of_table(column_names(origin, encoding=encoding))
-    if origin.suffix.lower() == ".json":
+    if format_of(origin) == ".json":
         try:
             return _kind_of_table(column_names(origin, encoding=encoding))
         except ValueError:
@@ -85,7 +93,7 @@ def _kind_of_table(names: Sequence[str]) -> str:
         return "squad"
     if set(WORDS) & set(names):
         return "tokens"
-    if "ending0" in names or "choices" in names:
+    if find_choices(names):
         return "multiple-choice"
     return "classification" if {name.lower() for name in names} & set(LABELS) else "corpus"
 
@@ -98,16 +106,18 @@ def _looks_like_conll(path: Path, encoding: str) -> bool:
     return len(widths) == 1 and next(iter(widths)) in range(2, 15)
 
 
-def _read_texts(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
-    examples, _ = read_texts(source, split=split, encoding=encoding, report=report)
-    for example in examples:
+def _read_texts(source: str, split: str, encoding: str, report: ReadReport, *, problem_type: str) -> Iterator[Sample]:
+    examples, columns = read_texts(source, problem_type=problem_type, split=split, encoding=encoding, report=report)
+    for example in clean_labels(examples, columns.classes, report, drop=False):
         texts = (example.text,) if example.pair is None else (example.text, example.pair)
-        yield Sample(texts, _as_names(example.label))
+        yield Sample(texts, _labels(example.label))
 
 
 def _read_tagged(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
-    for sentence in read_tagged(source, split=split, encoding=encoding, report=report)[0]:
-        yield Sample((" ".join(sentence.words),), sentence.tags or ())
+    sentences, _ = read_tagged(source, split=split, encoding=encoding, report=report)
+    require_named_tags(sentences)
+    for sentence in sentences:
+        yield Sample((" ".join(sentence.words),), without_ignored(sentence).tags or ())
 
 
 def _read_questions(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
@@ -118,7 +128,7 @@ def _read_questions(source: str, split: str, encoding: str, report: ReadReport) 
 
 def _read_choices(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
     for example in read_choices(source, split=split, encoding=encoding, report=report)[0]:
-        yield Sample((example.text, *example.choices), _as_names(example.label))
+        yield Sample((example.text, *example.choices), () if example.label is None else (str(example.label),))
 
 
 def _read_corpus(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
@@ -128,7 +138,6 @@ def _read_corpus(source: str, split: str, encoding: str, report: ReadReport) -> 
 
 
 _READERS: dict[str, Callable[[str, str, str, ReadReport], Iterator[Sample]]] = {
-    "classification": _read_texts,
     "tokens": _read_tagged,
     "squad": _read_questions,
     "multiple-choice": _read_choices,
@@ -136,21 +145,26 @@ _READERS: dict[str, Callable[[str, str, str, ReadReport], Iterator[Sample]]] = {
 }
 
 
-def _as_names(label: object) -> tuple[str, ...]:
-    """Returns the names in a label: none, one or several."""
+def _labels(label: Label | None) -> tuple[str | float, ...]:
+    """Returns the names or scores in a label: none, one or several."""
     if label is None:
         return ()
-    return tuple(map(str, label)) if isinstance(label, tuple) else (str(label),)
+    return label if isinstance(label, tuple) else (label,)
 
 
 def _describe(samples: Sequence[Sample], kind: str) -> Iterator[Finding]:
     """Yields counts, labels, empty texts and duplicates."""
     yield fact(f"{len(samples):,} {'documents' if kind == 'corpus' else 'examples'}")
-    counts = Counter(name for sample in samples for name in sample.labels)
-    if counts:
+    counts = Counter(name for sample in samples for name in sample.labels if isinstance(name, str))
+    scores = [score for sample in samples for score in sample.labels if isinstance(score, float)]
+    if scores:
+        yield fact(f"scores from {min(scores):g} to {max(scores):g}, {np.mean(scores):g} on average")
+    elif counts:
         most = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(20))
         yield fact(f"{len(counts):,} labels: {most}{', ...' if len(counts) > 20 else ''}")
         yield from map(warning, suspicious_names(sorted(counts)))
+        if kind == "tokens":
+            yield _scheme(counts)
         rare = [name for name, count in counts.items() if count < RARE]
         if rare and kind != "squad":
             yield warning(f"{len(rare):,} labels of fewer than {RARE} examples, such as {rare[0]!r}")
@@ -165,9 +179,17 @@ def _describe(samples: Sequence[Sample], kind: str) -> Iterator[Finding]:
     yield from _duplicates(samples)
 
 
+def _scheme(tags: Iterable[str]) -> Finding:
+    """Returns the scheme of tags, or the tag that fits none."""
+    try:
+        return fact(str(read_tag_scheme(tags)))
+    except ValueError as error:
+        return problem(str(error))
+
+
 def _duplicates(samples: Iterable[Sample]) -> Iterator[Finding]:
     """Yields how many examples repeat an earlier one, and how many of these have other labels."""
-    seen: dict[bytes, tuple[str, ...]] = {}
+    seen: dict[bytes, tuple[str | float, ...]] = {}
     repeated = 0
     contradicting = 0
     for texts, labels in samples:

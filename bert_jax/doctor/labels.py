@@ -4,7 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "?"})  # what programs write for no value
+from bert_jax.data.readers.cells import WORDS_FOR_MISSING, is_missing
+
+_NO_CLASS = frozenset({"?", "-"})  # what annotators write without a decision
 _LIST = re.compile(r"[\[({].*[\])}]?|.*[\])}]", re.DOTALL)
 _DEFAULT = re.compile(r"LABEL_\d+")
 
@@ -15,7 +17,7 @@ def suspicious_names(names: Sequence[str]) -> Iterator[str]:
     The kinds are: a missing value read as a class, a piece of a list, names that differ in case or spaces only, and the
     names that a config.json without names gives.
     """
-    missing = [name for name in names if name.strip().casefold() in MISSING]
+    missing = [name for name in names if is_missing(name) or name.strip().lower() in WORDS_FOR_MISSING | _NO_CLASS]
     if missing:
         yield f"a label that looks like a missing value: {_quoted(missing)}"
     lists = [name for name in names if _LIST.fullmatch(name.strip())]

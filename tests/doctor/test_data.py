@@ -1,5 +1,6 @@
 """The examination of data guesses what they are for, and names duplicates, contradictions, [UNK] and odd labels."""
 
+import gzip
 import json
 
 import pytest
@@ -26,6 +27,9 @@ def found(source, *severities, **options):
         ("b.jsonl", '{"tokens": ["an"], "ner_tags": ["O"]}\n', "data for tokens"),
         ("dev.json", json.dumps(SQUAD), "data for squad"),
         ("c.jsonl", CHOICES, "data for multiple-choice"),
+        ("c.csv", "text,option1,option2,label\nan owl,flew,sat,0\n", "data for multiple-choice"),
+        ("d.csv.gz", gzip.compress(b"text,label\nan owl,x\nit flew,y\n"), "data for classification"),
+        ("e.JSON", '[{"text": "an owl", "label": 1}]', "data for classification"),
         ("b.txt", "An owl flew over the house.\nIt was dark.\n\nA film.\n", "a corpus"),
         ("d.jsonl", '{"text": "an owl"}\n', "a corpus"),
     ],
@@ -50,6 +54,42 @@ def test_labels_are_counted_and_odd_ones_named(write):
     path = write("a.csv", f"text,label\n{rows}")
     assert "2 labels: good 6, Good 6" in found(path, "fact")
     assert any("differ in case or spaces only" in text for text in found(path, "warning"))
+
+
+def test_labels_are_those_that_a_run_would_have(write):
+    path = write("a.csv", "text,label\nan owl,1.0\nit flew,1\nit sat,NA\nit slept,0\nit hooted,\n")
+    assert "2 labels: 1 2, 0 1" in found(path, "fact")
+    assert "2 examples without a label" in found(path, "warning")
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem_type", "expected"),
+    [
+        (([1, 1, 0], [0, 1, 0]), "multi_label_classification", "2 labels: LABEL_1 2, LABEL_0 1"),
+        ((["x", "y"], ["y"]), "multi_label_classification", "2 labels: y 2, x 1"),
+        ((0.5, 4), "regression", "scores from 0.5 to 4, 2.25 on average"),
+    ],
+)
+def test_several_labels_and_scores_are_examined(write, cells, problem_type, expected):
+    rows = ({"text": f"an owl {cell}", "label": cell} for cell in cells)
+    path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert expected in found(path, "fact", problem_type=problem_type)
+    if isinstance(cells[0], list):
+        assert any("`problem_type=multi_label_classification`" in text for text in found(path, "problem"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "severity", "expected"),
+    [
+        ('["B-per", "I-per", "O"]', "fact", "tags in the IOB scheme; entity kinds: per"),
+        ('["O", -100, "B-per"]', "fact", "2 labels: O 1, B-per 1"),
+        ('["B-per", "per", "O"]', "problem", "tag 'per' fits no scheme"),
+        ("[0, 1, -100]", "problem", "the tags are numbers, such as 0"),
+    ],
+)
+def test_tags_are_understood_as_in_a_run(write, tags, severity, expected):
+    path = write("a.jsonl", f'{{"tokens": ["an", "owl", "flew"], "ner_tags": {tags}}}\n')
+    assert any(expected in text for text in found(path, severity))
 
 
 def test_rows_that_a_reader_skips_are_warnings(write):

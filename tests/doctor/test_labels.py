@@ -11,6 +11,7 @@ from bert_jax.doctor.labels import suspicious_names
         (["nan", "pos"], "missing value: 'nan'"),
         (["", "pos"], "missing value: ''"),
         (["<NA>", "N/A", "x"], "missing value: '<NA>', 'N/A'"),
+        (["#N/A", "-", "x"], "missing value: '#N/A', '-'"),
         (["['a'", "'b']", "c"], "pieces of a list: \"['a'\", \"'b']\""),
         (["[1, 0]", "c"], "pieces of a list: '[1, 0]'"),
         (["Good", "good ", "bad"], "case or spaces only: 'Good', 'good '"),

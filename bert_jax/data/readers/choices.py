@@ -145,7 +145,7 @@ def _find_columns(origin: Origin, names: Sequence[str], named: ChoiceColumns, gu
         text = "sent1"
         lead = lead or "sent2"
     text = text or next((name for name in TEXTS if name in names), None)
-    choices = named.choices or _find_choices(names)
+    choices = named.choices or find_choices(names)
     for found, description, argument in (
         (choices, "continuations (ending0, ending1, ...)", "choice_columns"),
         (text, "text", "text_column"),
@@ -157,7 +157,7 @@ def _find_columns(origin: Origin, names: Sequence[str], named: ChoiceColumns, gu
     return ChoiceColumns(text, lead, choices, named.label or guessed_label)
 
 
-def _find_choices(names: Sequence[str]) -> tuple[str, ...]:
+def find_choices(names: Sequence[str]) -> tuple[str, ...]:
     """Returns numbered columns, of several series the longest, or the one that holds lists."""
     numbered: dict[str, list[tuple[int, str]]] = {}
     for name in names:
