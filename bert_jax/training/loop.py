@@ -114,8 +114,13 @@ def train(
     recovery = Recovery(session, MAX_REWINDS if rewind else 0)
     if rewind and checkpoints.latest is None:
         checkpoints.save(state, batches.state())
+    try:
+        last = milestones.resume(state, int(state.step))
+    except NotFinite as error:
+        state = recovery.rewind(state, error)
+        last = False
     number = int(state.step)
-    last = milestones.resume(state, number) or number >= steps
+    last = last or number >= steps
     while not last:
         number += 1
         batch = device_put(next(batches))
@@ -240,17 +245,19 @@ class Milestones:
         An evaluation is pending if it is due and metrics.jsonl does not hold it: the run ended before or during it. If
         metrics.jsonl holds it, the checkpoint still lacks its score, because it was saved before the evaluation.
         """
-        if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
-            return False
-        metrics = _recorded_evaluation(self.session.reporter, step)
+        checkpoints = self.session.checkpoints
+        metrics = _recorded_evaluation(self.session.reporter, step) if step else None
         if metrics is None:
+            if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
+                return False
             try:
                 metrics = self._evaluate(state, step)
-            except NotFinite as error:
-                raise _stopped(error, self.session.checkpoints) from None
             except StopRequested:
                 return True
-        self.session.checkpoints.confirm(step, None if self.score is None else self.score(metrics))
+            except NotFinite:
+                checkpoints.discard(step)
+                raise
+        checkpoints.confirm(step, None if self.score is None else self.score(metrics))
         return self.stop is not None and self.stop(metrics)
 
     def reach(self, state: TrainState, step: int) -> bool:
@@ -258,21 +265,22 @@ class Milestones:
         session = self.session
         interrupted = session.interruption is not None and session.interruption.requested()
         last = interrupted or step == self.steps
-        evaluating = is_due(step, session.cadence.evaluate, self.steps) and not interrupted
+        due = is_due(step, session.cadence.evaluate, self.steps)
+        evaluating = due and not interrupted
         saving = last or is_due(step, session.cadence.checkpoint, self.steps)
         if not (evaluating or saving):
             return False
         self.logger.flush()
         # The checkpoint comes before the evaluation, which may take longer than the time until a process is killed.
         if saving:
-            self._save(state, pending=evaluating)
+            self._save(state, pending=due)
         if not evaluating:
             return last
         try:
             metrics = self._evaluate(state, step)
         except StopRequested:
             if not saving:
-                self._save(state)
+                self._save(state, pending=True)
             return True
         except NotFinite:
             if saving:
@@ -313,7 +321,7 @@ class Recovery:
         The data position is not restored, so the batches that caused the error are skipped.
         """
         checkpoints = self.session.checkpoints
-        if not self.max_rewinds:
+        if not self.max_rewinds or checkpoints.latest is None:
             raise _stopped(error, checkpoints) from None
         checkpoints.wait()
         restored, _ = checkpoints.restore(state)

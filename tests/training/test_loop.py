@@ -59,13 +59,14 @@ class Saved(dict):
             self.scores[state.step] = score
 
     def confirm(self, step, score):
-        assert step == self.pending or not self
+        assert self.pending in (step, None)
         self.pending = None
         if score is not None:
             self.scores[step] = score
 
     def discard(self, step):
-        assert step == self.pending
+        assert self.pending in (step, None)
+        assert step == self.latest
         del self[step]
 
     def is_best(self, score):
@@ -354,12 +355,55 @@ def test_no_evaluation_is_pending_where_none_is_due(first):
     assert [row["step"] for row in written if "eval_loss" in row] == [4, 5]
 
 
-@pytest.mark.parametrize("rewind", [False, True])
-def test_a_pending_evaluation_that_is_not_finite_stops_the_run(rewind):
-    """Also with rewind: the state that is evaluated is the last one that there is."""
+def test_a_resumed_run_knows_the_score_of_a_last_step_that_is_not_the_last_any_more():
+    written = Written([])
+    scoring = {"cadence": Cadence(2, 0, 0), "score": lambda metrics: metrics["eval_loss"]}
+    run(4, written=written, **scoring)
+    saved, _, _ = run(7, state=SimpleNamespace(step=4, params=4.0), written=written, **scoring)
+    assert saved.scores == {4: 4.0, 7: 7.0}
+
+
+def saved_at(*steps):
+    """Checkpoints of a run that is resumed."""
+    saved = Saved([])
+    saved.update({step: {"row": step} for step in steps})
+    return saved
+
+
+@pytest.mark.parametrize("before", [(), (2,)])
+def test_a_state_whose_pending_evaluation_is_not_finite_is_not_kept(before):
     state = SimpleNamespace(step=4, params=float("nan"))
-    _, _, message = run(8, state=state, rewind=rewind)
-    assert message.startswith("step 4: held-out loss nan: stopped; ")
+    saved, _, message = run(8, state=state, saved=saved_at(*before, 4))
+    left = "the last good checkpoint is of step 2" if before else "no checkpoint was saved"
+    assert message.startswith(f"step 4: held-out loss nan: stopped; {left}")
+    assert tuple(saved) == before
+
+
+def test_a_pending_evaluation_that_is_not_finite_is_rewound():
+    saved, written, message = run(
+        8,
+        state=SimpleNamespace(step=4, params=float("nan")),
+        saved=saved_at(2, 4),
+        cadence=Cadence(9, 4, 2),
+        rewind=True,
+    )
+    assert message is None
+    assert written.lines == ["step 4: held-out loss nan: rewound to step 2, continuing with the next data"]
+    assert saved == {2: {"row": 2}, 4: {"row": 6}, 6: {"row": 8}, 8: {"row": 10}}
+
+
+def test_a_run_without_an_earlier_checkpoint_cannot_be_rewound():
+    state = SimpleNamespace(step=4, params=float("nan"))
+    _, _, message = run(8, state=state, saved=saved_at(4), rewind=True)
+    assert message.startswith("step 4: held-out loss nan: stopped; no checkpoint was saved")
+
+
+@pytest.mark.parametrize("cadence", [Cadence(9, 4, 4), Cadence(9, 4, 0), Cadence(9, 4, 3)], ids=str)
+def test_the_checkpoint_of_an_interrupted_run_is_pending_if_its_evaluation_is(cadence):
+    saved = Saved([])
+    with pytest.raises(Interrupted):
+        run(8, interruption=InterruptedAt(4), saved=saved, cadence=cadence)
+    assert saved.pending == 4
 
 
 def test_a_rewound_run_continues_with_the_next_data():

@@ -158,8 +158,6 @@ class Checkpoints:
         """Records that a saved step was evaluated, and deletes the checkpoints that need not be kept any more."""
         if score is not None:
             self.scores[step] = score
-        if self.pending is None:
-            return
         self.pending = None
         self.wait()
         steps = self.manager.all_steps()

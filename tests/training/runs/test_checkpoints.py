@@ -275,6 +275,17 @@ def test_the_checkpoint_before_is_kept_until_the_newest_one_is_evaluated(tmp_pat
         assert checkpoints.latest == 2
 
 
+def test_a_resumed_run_deletes_the_checkpoint_before_once_the_newest_one_is_evaluated(tmp_path, whole):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=1) as checkpoints:
+        checkpoints.save(at(whole, 1), {"row": 1})
+        checkpoints.save(at(whole, 2), {"row": 2}, pending=True)
+    with Checkpoints(folder, keep=1) as checkpoints:
+        assert checkpoints.latest == 2
+        checkpoints.confirm(2, None)
+    assert [path.name for path in folder.iterdir()] == ["2"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set by setrlimit")
 @pytest.mark.parametrize("meanwhile", [None, OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")])
 def test_a_failed_save_is_an_error_of_one_line_and_leaves_the_one_before_complete(tmp_path, whole, caplog, meanwhile):
