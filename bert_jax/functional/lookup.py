@@ -2,7 +2,8 @@
 
 The gradient of a table sums the gradients of all tokens with one id. A GPU adds them in the order in which its threads
 arrive, and a sum of floating-point numbers depends on the order. Here the tokens are sorted by id and summed in a fixed
-order. On CPUs XLA adds one after another already.
+order. On CPUs XLA adds one after another already. A gradient has derivatives in both modes; the functions themselves
+have none in forward mode.
 
 Axes: B batch, T position, P selected positions, D hidden, V ids, M tokens, C tokens of a chunk.
 """
@@ -31,7 +32,8 @@ def _select(length: int, x: Array, positions: Array) -> Array:
 
 
 def _select_forward(length: int, x: Array, positions: Array) -> tuple[Array, Array]:
-    return _select(length, x, positions), positions
+    # Not `_select`, which has no derivative in forward mode: Hessian-vector products need one of this.
+    return jnp.take_along_axis(x, positions[..., None], axis=1), positions
 
 
 def _select_backward(length: int, positions: Array, gradient: Array):

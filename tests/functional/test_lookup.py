@@ -62,6 +62,23 @@ def test_selected_positions_may_repeat():
     np.testing.assert_allclose(lookups._spread(7, positions, weights), expected, atol=SAME_IN_FLOAT32)
 
 
+@pytest.mark.parametrize(
+    "take", [lookup, lambda table, ids: select(table[None], ids[None])[0]], ids=["lookup", "select"]
+)
+def test_gradients_have_derivatives_in_both_modes(take):
+    """Hessian-vector products, forward over reverse as in `jax.hessian`, and reverse over reverse."""
+    ids = jnp.array([2, 0, 2])
+    table, direction = jax.random.normal(jax.random.key(0), (2, V, D))
+
+    def product(take):
+        gradient = jax.grad(lambda table: jnp.sin(take(table, ids)).sum())
+        forward = jax.jvp(gradient, (table,), (direction,))[1]
+        reverse = jax.grad(lambda table: jnp.vdot(gradient(table), direction))(table)
+        return forward, reverse
+
+    np.testing.assert_array_equal(product(take), product(lambda table, ids: table[ids]))
+
+
 def test_devices_of_a_mesh_sum_their_own_rows(monkeypatch):
     monkeypatch.setattr(lookups, "CHUNK", 4)
     ids = np.random.default_rng(3).integers(0, V, (8, 7))
