@@ -109,7 +109,7 @@ def train(
     """
     checkpoints = session.checkpoints
     counted_step = CompilationCounter(step)
-    logger = MetricLogger(session, steps)
+    logger = MetricLogger(session.reporter, steps, session.cadence.log, session.watch)
     milestones = Milestones(session, logger, batches, steps, evaluate, score, stop)
     recovery = Recovery(session, MAX_REWINDS if rewind else 0)
     if rewind and checkpoints.latest is None:
@@ -170,12 +170,17 @@ class MetricLogger:
     """Fetches the metrics of each step one step late, checks them, and logs them at the cadence.
 
     Attributes:
+        steps: the last step, which is logged too.
+        every: steps between two logged ones.
+        watch: see `Session`.
         pending: (step, metrics) that were not fetched yet, or None.
         consecutive_skips: number of updates skipped in a row; [K] with K seeds.
     """
 
-    session: Session
+    reporter: Reporter
     steps: int
+    every: int
+    watch: Callable[[Mapping[str, Any]], str | None] | None = None
     clock: Clock = field(default_factory=Clock)
     pending: tuple[int, dict[str, Any]] | None = None
     consecutive_skips: int | np.ndarray = 0
@@ -193,36 +198,36 @@ class MetricLogger:
         else:
             _require_finite(step, checked)
         self.clock.tokens += float(np.sum(metrics.pop("tokens")))
-        self.session.reporter.advance()
+        self.reporter.advance()
         row = {"step": step, "loss": metrics["loss"], **metrics}
         self._watch(row)
-        if is_due(step, self.session.cadence.log, self.steps):
-            self.session.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
+        if is_due(step, self.every, self.steps):
+            self.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
 
     def log_evaluation(self, step: int, metrics: Metrics) -> Metrics:
         """Checks and logs the metrics of an evaluation, and returns them on the host."""
         metrics = {name: _to_host(value) for name, value in metrics.items()}
         if "eval_loss" in metrics:
             _require_finite(step, {"held-out loss": metrics["eval_loss"]})
-        self.session.reporter.write({"step": step, **metrics})
+        self.reporter.write({"step": step, **metrics})
         self._watch({"step": step, **metrics})
         return metrics
 
     def warn(self, step: int, warning: str | None) -> None:
         """Prints a warning, if there is one."""
         if warning is not None:
-            self.session.reporter.log(f"step {step}: warning: {warning}")
+            self.reporter.log(f"step {step}: warning: {warning}")
 
     def _watch(self, row: Mapping[str, Any]) -> None:
-        if self.session.watch is not None:
-            self.warn(row["step"], self.session.watch(row))
+        if self.watch is not None:
+            self.warn(row["step"], self.watch(row))
 
     def _count_skips(self, step: int, metrics: Metrics) -> None:
         """Logs a skipped update; raises NotFinite after MAX_SKIPPED consecutive skips in every seed."""
         skipped = ~np.all([np.isfinite(value) for value in metrics.values()], axis=0)
         self.consecutive_skips = np.where(skipped, self.consecutive_skips + 1, 0)
         if skipped.any():
-            self.session.reporter.log(f"step {step}: {_listed(metrics)}: its update was skipped")
+            self.reporter.log(f"step {step}: {_listed(metrics)}: its update was skipped")
         if np.min(self.consecutive_skips) >= MAX_SKIPPED:
             raise NotFinite(f"step {step}: {MAX_SKIPPED} consecutive updates were skipped")
 
