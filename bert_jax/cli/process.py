@@ -93,7 +93,7 @@ def _exit_code_of_run(error: Exception, name: str, not_resumable: Collection[str
     import jax
 
     from bert_jax.training.devices.processes import is_first
-    from bert_jax.training.loop import NotFinite
+    from bert_jax.training.metric_logger import NotFinite
     from bert_jax.training.runs.interruption import Interrupted
 
     if isinstance(error, Interrupted):

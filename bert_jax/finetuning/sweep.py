@@ -16,7 +16,7 @@ import numpy as np
 from bert_jax.files import write_file
 from bert_jax.finetuning.model import BestModel
 from bert_jax.finetuning.settings import Settings
-from bert_jax.training.loop import NotFinite
+from bert_jax.training.metric_logger import NotFinite
 from bert_jax.training.runs.checkpoints import SAVED
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import as_line, read_evaluations

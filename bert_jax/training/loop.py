@@ -2,40 +2,28 @@
 
 The loop does not wait for the device. While the device computes step n, the host fetches the metrics of step n - 1 and
 prepares batch n + 1. Checkpoints are the exception: a state is saved only after its metrics are known to be finite.
-
-Several seeds can be trained together by a step that is mapped over them; each metric is then an array [K].
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 import optax
 
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.processes import broadcast_from_first
+from bert_jax.training.metric_logger import MetricLogger, Metrics, NotFinite, is_due, require_finite
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.interruption import Interrupted, Interruption, StopRequested
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.state import TrainState
 
-Metric = float | np.ndarray  # a number, or one for each of K seeds: [K]
-Metrics = Mapping[str, Metric]
-
-MAX_SKIPPED = 100  # consecutive steps
 MAX_REWINDS = 3  # to the same checkpoint
 ADVICE = "Try a lower learning rate or a longer warm-up"
 
 _norm = jax.jit(optax.tree.norm)
-
-
-class NotFinite(RuntimeError):
-    """A loss or a gradient became NaN or infinite; the message names the step."""
 
 
 class Batches(Protocol):
@@ -140,98 +128,6 @@ def train(
     return state
 
 
-class Clock:
-    """Measures tokens per second, without the time of evaluations and checkpoints."""
-
-    def __init__(self) -> None:
-        self.tokens = 0.0
-        self.start = time.perf_counter()
-
-    def tokens_per_second(self) -> float:
-        """Returns the rate since the last call."""
-        now = time.perf_counter()
-        rate = self.tokens / max(now - self.start, 1e-9)
-        self.tokens = 0.0
-        self.start = now
-        return round(rate, 1)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Does not count the time that the block takes."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.start += time.perf_counter() - start
-
-
-@dataclass
-class MetricLogger:
-    """Fetches the metrics of each step one step late, checks them, and logs them at the cadence.
-
-    Attributes:
-        steps: the last step, which is logged too.
-        every: steps between two logged ones.
-        watch: see `Session`.
-        pending: (step, metrics) that were not fetched yet, or None.
-        consecutive_skips: number of updates skipped in a row; [K] with K seeds.
-    """
-
-    reporter: Reporter
-    steps: int
-    every: int
-    watch: Callable[[Mapping[str, Any]], str | None] | None = None
-    clock: Clock = field(default_factory=Clock)
-    pending: tuple[int, dict[str, Any]] | None = None
-    consecutive_skips: int | np.ndarray = 0
-
-    def flush(self) -> None:
-        """Fetches the pending metrics, checks that they are finite, and logs them if the cadence says so."""
-        if self.pending is None:
-            return
-        step, metrics = self.pending
-        self.pending = None
-        metrics = {name: _to_host(value) for name, value in jax.device_get(metrics).items()}
-        checked = {"loss": metrics["loss"], "gradient norm": metrics["gradient_norm"]}
-        if "skipped" in metrics:
-            self._count_skips(step, checked)
-        else:
-            _require_finite(step, checked)
-        self.clock.tokens += float(np.sum(metrics.pop("tokens")))
-        self.reporter.advance()
-        row = {"step": step, "loss": metrics["loss"], **metrics}
-        self._watch(row)
-        if is_due(step, self.every, self.steps):
-            self.reporter.write(row | {"tokens_per_second": self.clock.tokens_per_second()})
-
-    def log_evaluation(self, step: int, metrics: Metrics) -> Metrics:
-        """Checks and logs the metrics of an evaluation, and returns them on the host."""
-        metrics = {name: _to_host(value) for name, value in metrics.items()}
-        if "eval_loss" in metrics:
-            _require_finite(step, {"held-out loss": metrics["eval_loss"]})
-        self.reporter.write({"step": step, **metrics})
-        self._watch({"step": step, **metrics})
-        return metrics
-
-    def warn(self, step: int, warning: str | None) -> None:
-        """Prints a warning, if there is one."""
-        if warning is not None:
-            self.reporter.log(f"step {step}: warning: {warning}")
-
-    def _watch(self, row: Mapping[str, Any]) -> None:
-        if self.watch is not None:
-            self.warn(row["step"], self.watch(row))
-
-    def _count_skips(self, step: int, metrics: Metrics) -> None:
-        """Logs a skipped update; raises NotFinite after MAX_SKIPPED consecutive skips in every seed."""
-        skipped = ~np.all([np.isfinite(value) for value in metrics.values()], axis=0)
-        self.consecutive_skips = np.where(skipped, self.consecutive_skips + 1, 0)
-        if skipped.any():
-            self.reporter.log(f"step {step}: {_listed(metrics)}: its update was skipped")
-        if np.min(self.consecutive_skips) >= MAX_SKIPPED:
-            raise NotFinite(f"step {step}: {MAX_SKIPPED} consecutive updates were skipped")
-
-
 @dataclass
 class Milestones:
     """Evaluates and saves at the steps where this is due; arguments as those of `train`."""
@@ -302,7 +198,7 @@ class Milestones:
     def _save(self, state: TrainState, score: float | None = None, *, pending: bool = False) -> None:
         """Saves a state whose parameters are finite; `pending` = its evaluation comes later."""
         with self.logger.clock.paused():
-            _require_finite(int(state.step), {"norm of the parameters": float(_norm(state.params))})
+            require_finite(int(state.step), {"norm of the parameters": float(_norm(state.params))})
             self.session.reporter.sync()  # after a loss of power, no checkpoint is newer than metrics.jsonl
             self.session.checkpoints.save(state, self.batches.state(), score, pending=pending)
 
@@ -340,11 +236,6 @@ class Recovery:
         return restored
 
 
-def is_due(step: int, every: int, last: int) -> bool:
-    """Returns whether something that happens every `every` steps (0: never), and at the last, happens at `step`."""
-    return step == last or (every > 0 and step % every == 0)
-
-
 def _recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
     """Returns the metrics of an evaluation that metrics.jsonl holds, or None; the same in every process."""
     if jax.process_count() == 1:
@@ -354,22 +245,8 @@ def _recorded_evaluation(reporter: Reporter, step: int) -> Metrics | None:
     )
 
 
-def _require_finite(step: int, metrics: Metrics) -> None:
-    """Raises NotFinite unless all metrics are finite."""
-    if not all(np.isfinite(value).all() for value in metrics.values()):
-        raise NotFinite(f"step {step}: {_listed(metrics)}")
-
-
 def _stopped(error: NotFinite, checkpoints: Checkpoints) -> NotFinite:
     """Returns an error that also says what the stopped run has saved and what to try."""
     saved = checkpoints.latest
     left = "no checkpoint was saved" if saved is None else f"the last good checkpoint is of step {saved}"
     return NotFinite(f"{error}: stopped; {left}. {ADVICE}")
-
-
-def _to_host(value: Any) -> Metric:
-    return float(value) if np.ndim(value) == 0 else np.asarray(value)
-
-
-def _listed(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {value}" for name, value in metrics.items())

@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax.finetuning import make_settings, program
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
-from bert_jax.training.loop import NotFinite
+from bert_jax.training.metric_logger import NotFinite
 from bert_jax.training.seeds import Selection
 
 SEEDS = (4, 5, 6)

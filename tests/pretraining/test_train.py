@@ -17,7 +17,8 @@ from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
 from bert_jax.pretraining.corpus import Corpus
 from bert_jax.pretraining.summary import final_metrics
-from bert_jax.training.loop import Milestones, NotFinite
+from bert_jax.training.loop import Milestones
+from bert_jax.training.metric_logger import NotFinite
 from bert_jax.training.runs.contents import clear_run
 from bert_jax.training.runs.interruption import Interrupted
 from bert_jax.training.runs.lock import RunInUse, lock_run

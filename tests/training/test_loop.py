@@ -3,14 +3,14 @@
 import json
 import os
 import signal
-import time
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from bert_jax.training.loop import Cadence, Clock, NotFinite, Session, is_due, train
+from bert_jax.training.loop import Cadence, Session, train
+from bert_jax.training.metric_logger import NotFinite
 from bert_jax.training.runs.interruption import Interrupted, Interruption, until_requested
 from bert_jax.training.runs.metrics import (
     MetricsFile,
@@ -501,21 +501,6 @@ def test_an_unexpected_compilation_is_logged():
     (line,) = run(4, **options)[1].lines
     assert line.startswith("step 3: warning: the step was compiled again (2 compilations so far)")
     assert run(4, **options, varied_shapes=True)[1].lines == []
-
-
-def test_the_clock_does_not_count_a_pause_that_ends_with_an_error(monkeypatch):
-    now = iter([0.0, 10.0, 14.0, 15.0])  # start of the clock, of the pause, end of the pause, call
-    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
-    clock = Clock()
-    clock.tokens = 22.0
-    with pytest.raises(NotFinite), clock.paused():
-        raise NotFinite
-    assert clock.tokens_per_second() == 2.0  # 22 tokens in 11 seconds
-
-
-def test_due_at_the_cadence_and_at_the_last_step():
-    assert [step for step in range(1, 8) if is_due(step, 3, 7)] == [3, 6, 7]
-    assert [step for step in range(1, 8) if is_due(step, 0, 7)] == [7]
 
 
 def test_an_evaluation_divides_summed_losses_by_summed_weights():
