@@ -21,11 +21,11 @@ from bert_jax.tasks.base import PreparedData
 from bert_jax.tasks.data_report import describe_data, describe_splits
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
-from bert_jax.training.runs.checkpoints import newest_whole_step
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.settings import defaults_of
 

@@ -12,9 +12,9 @@ import orbax.checkpoint as ocp
 
 from bert_jax.interop.assembly import require_finite
 from bert_jax.interop.names import flatten, unflatten
-from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.manifests import check_manifest, checkpoint_files
 from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
+from bert_jax.training.runs.saved_steps import newest_step
 
 ATTEMPTS = 10  # to read the newest checkpoint of a run that is saving
 MAX_EXPANSION = 100  # bytes of memory per byte of file; trained parameters hardly compress, zeros do

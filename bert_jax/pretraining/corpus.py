@@ -24,8 +24,8 @@ from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import default_strip_accents
 from bert_jax.training.devices import processes
-from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_step
 
 VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
 FEWEST_DOCUMENTS = 4  # two to train on and two held out: a random next sentence comes from another document

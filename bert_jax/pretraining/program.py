@@ -28,7 +28,7 @@ from bert_jax.pretraining.summary import Baseline, describe, final_metrics, nsp_
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
-from bert_jax.training.runs.checkpoints import Checkpoints, newest_whole_step
+from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.interruption import receive_signals, until_requested
@@ -36,6 +36,7 @@ from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.settings import as_record, defaults_of
 from bert_jax.training.watch import Watch
 

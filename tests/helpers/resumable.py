@@ -31,10 +31,11 @@ import train as script
 from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import processes
 from bert_jax.training.loop import Cadence, Session, train
-from bert_jax.training.runs.checkpoints import Checkpoints, as_arrays, newest_whole_step
+from bert_jax.training.runs.checkpoints import Checkpoints, as_arrays
 from bert_jax.training.runs.interruption import Interruption, second_interrupt_exits
 from bert_jax.training.runs.manifests import CHECKPOINTS, check_manifest
 from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 

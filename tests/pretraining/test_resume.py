@@ -12,7 +12,7 @@ from resumable import NO_DISK, kill, pretrain, pretrain_on_disk, rows, saving, s
 from small_runs import SMALL, write_corpus
 
 import bert_jax
-from bert_jax.training.runs.checkpoints import newest_step
+from bert_jax.training.runs.saved_steps import newest_step
 
 STEPS = 40
 MANY_STEPS = 150  # more than a run takes between two kills

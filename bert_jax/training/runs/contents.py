@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.files import unfinished_name
-from bert_jax.training.runs.checkpoints import DAMAGED, SAVED
+from bert_jax.training.runs.checkpoints import SAVED
 from bert_jax.training.runs.lock import is_lock
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import DAMAGED_ROWS, METRICS
+from bert_jax.training.runs.saved_steps import DAMAGED
 
 SETTINGS = "training.json"
 DATA = "data.json"  # what was read: counts, labels, [UNK]

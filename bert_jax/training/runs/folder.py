@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bert_jax.files import unfinished_name, write_file
-from bert_jax.training.runs.checkpoints import DAMAGED, SAVED, newest_step
+from bert_jax.training.runs.checkpoints import SAVED
 from bert_jax.training.runs.contents import SETTINGS, clear_run
 from bert_jax.training.runs.lock import is_lock
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import METRICS, last_step
+from bert_jax.training.runs.saved_steps import DAMAGED, newest_step
 from bert_jax.training.settings import GroupedSettings, from_record
 
 G = TypeVar("G", bound=GroupedSettings)

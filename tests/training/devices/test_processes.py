@@ -19,8 +19,8 @@ from small_runs import SMALL, write_corpus
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pretraining.settings import check
 from bert_jax.training.devices import parallel, processes
-from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_step
 from bert_jax.training.settings import as_record
 
 SAME_LOSSES = 1e-5

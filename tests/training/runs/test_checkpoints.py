@@ -16,8 +16,9 @@ from pretraining_batches import CONFIG
 from bert_jax.models import Bert
 from bert_jax.training.devices import parallel
 from bert_jax.training.optimizers import make_optimizer
-from bert_jax.training.runs.checkpoints import SAVED, Checkpoints, NotSaved, as_arrays, newest_whole_step
+from bert_jax.training.runs.checkpoints import SAVED, Checkpoints, NotSaved, as_arrays
 from bert_jax.training.runs.lock import LOCK, RunInUse, RunLock
+from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.state import TrainState
 
 OPTIMIZER = make_optimizer("bert_adamw", lambda step: 0.1)

@@ -25,8 +25,8 @@ from resumable import (
 
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pretraining.settings import make_settings
-from bert_jax.training.runs.checkpoints import newest_step
 from bert_jax.training.runs.interruption import STOPPING, Interrupted, Interruption
+from bert_jax.training.runs.saved_steps import newest_step
 
 KILLS = 20
 
