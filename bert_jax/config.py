@@ -168,7 +168,7 @@ class BertConfig:
         if function := _activation_fn(values):
             chosen["activation_fn"] = function
         if values.get("id2label"):
-            by_id = {int(index): name for index, name in values["id2label"].items()}  # {"10": "b", "2": "a"}
+            by_id = _by_id(values["id2label"])
             if sorted(by_id) != list(range(len(by_id))):
                 raise ValueError(f"id2label has {len(by_id)} labels, but not the ids 0 to {len(by_id) - 1}")
             names = (by_id[index] for index in sorted(by_id))  # sorted as numbers: a, b
@@ -209,6 +209,14 @@ class BertConfig:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _by_id(id2label: Any) -> dict[int, Any]:
+    """Returns the names by their ids, which are strings in JSON: {"10": "b", "2": "a"}."""
+    try:
+        return {int(index): name for index, name in id2label.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"id2label must be an object from ids to names, got {id2label!r:.60}") from None
 
 
 def _activation_fn(values: Mapping[str, Any]) -> str | None:

@@ -38,10 +38,10 @@ def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
         config = BertConfig.from_dict(values)
         if all(name == f"LABEL_{index}" for index, name in enumerate(config.label_names or ())):
             config = replace(config, label_names=None)  # transformers writes these where there are no names
-        architectures = values.get("architectures")
-        if architectures and not isinstance(architectures[0], str):
-            raise ValueError(f"there is no model {str(architectures[0])!r:.200}")
-        return config, architectures[0] if architectures else None
+        architectures = values.get("architectures") or [None]
+        if not isinstance(architectures, list) or not isinstance(architectures[0], str | None):
+            raise ValueError(f"architectures must be a list of names of classes, got {architectures!r:.60}")
+        return config, architectures[0]
 
 
 def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, dtype: str | None = None) -> None:

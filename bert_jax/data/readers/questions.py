@@ -19,7 +19,7 @@ from bert_jax.text.folding import find_folded
 WANTED = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
 WANTED_ROW = '{"question": ..., "context": ..., "answers": {"text": [...], "answer_start": [...]}}'
 
-
+KINDS = {str: "a text", int: "a whole number", list: "a list"}
 MOVED = "answers that are not at their answer_start and were moved to the nearest occurrence"
 MISSING = "answers that the context does not contain"
 WITHOUT_ID = "questions without an id, named after their place"
@@ -140,9 +140,8 @@ def _member(value: Any, name: str, kind: type, where: str, wanted: str = WANTED)
 
 
 def _checked(value: Any, name: str, kind: type, where: str, wanted: str) -> Any:
-    if not isinstance(value, kind):
-        found = type(value).__name__
-        raise ValueError(f"{where}: not SQuAD: {name!r} is not a {kind.__name__} but a {found}; wanted {wanted}")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: not SQuAD: {name!r} is not {KINDS[kind]} but {value!r:.60}; wanted {wanted}")
     return value
 
 
