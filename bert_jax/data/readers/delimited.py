@@ -51,17 +51,19 @@ def read_delimited(
         if not header and first[1]:
             yield f"{path}:{first[0]}", {name: first[1][place] for name, place in places}
         blank: list[int] = []
+        width = len(names)
         for line, fields in lines:
             if not fields:
                 blank.append(line)
                 continue
-            if columns and len(names) == 1:  # in a table of one column a blank line is an empty field
-                yield from ((f"{path}:{number}", dict.fromkeys(columns, "")) for number in blank)
-            blank.clear()
-            if len(fields) == len(names):
+            if blank:
+                if columns and width == 1:  # in a table of one column a blank line is an empty field
+                    yield from ((f"{path}:{number}", dict.fromkeys(columns, "")) for number in blank)
+                blank.clear()
+            if len(fields) == width:
                 yield f"{path}:{line}", {name: fields[place] for name, place in places}
                 continue
-            columns_of_first = f"the {'header' if header else 'first row'} has {len(names)}"
+            columns_of_first = f"the {'header' if header else 'first row'} has {width}"
             if report is None:
                 raise ValueError(f"{path}:{line}: {len(fields)} columns, {columns_of_first}")
             report.rows += 1
@@ -131,12 +133,10 @@ def _reader(lines: Iterable[str], dialect: Dialect, *, strict: bool) -> Any:
 def _split_lines(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the fields of each row; a blank line has no fields."""
     rows = _reader(itertools.islice(lines, dialect.lines_before, None), dialect, strict=True)
-    while True:
-        line = dialect.lines_before + rows.line_num + 1
-        try:
-            fields = next(rows, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}:{line}: {error}") from None
-        if fields is None:
-            return
-        yield line, fields
+    line = dialect.lines_before + 1
+    try:
+        for fields in rows:
+            yield line, fields
+            line = dialect.lines_before + rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}:{line}: {error}") from None

@@ -1,7 +1,7 @@
 """Reads texts and pairs of texts, with their labels, from tables."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
@@ -124,9 +124,9 @@ def read_texts(
     names = column_names(origins[0], encoding=encoding, header=header)
     named = _prefer((text_column, pair_column, label_column), trained_on, names, guess_label)
     columns = _find_columns(origins[0], names, named, header, guess_label and not label_columns)
-    flags = tuple(label_columns)
-    require_columns(name_of(origins[0]), flags, names)
+    require_columns(name_of(origins[0]), label_columns, names)
     several = problem_type == "multi_label_classification"
+    flags = tuple(label_columns)
     if several and guess_label and not flags and columns.label is None:
         known = label_names and set(label_names) <= set(names)
         flags = tuple(label_names) if known else _find_flags(origins[0], columns, encoding, header)
@@ -135,18 +135,29 @@ def read_texts(
     if on_columns is not None:
         on_columns(columns)
     report.columns = columns.by_role
-    examples = []
+    label_in = _label_reader(columns, problem_type, label_separator)
+    examples: list[TextExample] = []
     for origin in origins:
         note_separator(origin, report, encoding=encoding, header=header)
-        for where, row in read_rows(origin, columns.names, encoding=encoding, header=header):
-            report.rows += 1
-            text = require_text(row, columns.text, where)
-            pair = require_text(row, columns.pair, where) if columns.pair is not None else None
-            label = _label_in(row, columns, problem_type, label_separator, where)
-            examples.append(TextExample(text, pair, label, where))
+        rows = read_rows(origin, columns.names, encoding=encoding, header=header)
+        examples += _examples(rows, columns, label_in, report)
     if not examples:
         raise no_rows(source)
     return _name_sets(examples, columns, label_names, report) if several else (examples, columns)
+
+
+def _examples(
+    rows: Iterable[tuple[str, Row]],
+    columns: TextColumns,
+    label_in: Callable[[Row, str], Label | None],
+    report: ReadReport,
+) -> Iterator[TextExample]:
+    """Yields the examples in rows, given what returns the label of a row."""
+    for where, row in rows:
+        report.rows += 1
+        text = require_text(row, columns.text, where)
+        pair = None if columns.pair is None else require_text(row, columns.pair, where)
+        yield TextExample(text, pair, label_in(row, where), where)
 
 
 def _prefer(
@@ -163,22 +174,36 @@ def _prefer(
     return text, pair, label_column
 
 
-def _label_in(row: Row, columns: TextColumns, problem_type: str, separator: str, where: str) -> Label | None:
-    if columns.flags and problem_type == "regression":
-        scores = [parse_label(row[column], problem_type, separator, f"{where}: {column!r}") for column in columns.flags]
+def _label_reader(columns: TextColumns, problem_type: str, separator: str) -> Callable[[Row, str], Label | None]:
+    """Returns a function from a row and its place to its label."""
+    column = columns.label
+    if column is None:
+        return lambda row, where: _label_of_flags(row, columns.flags, problem_type, where) if columns.flags else None
+    parsed: dict[str, Label | None] = {}  # of cells with texts, most of which repeat
+
+    def label_in(row: Row, where: str) -> Label | None:
+        cell = row[column]
+        if isinstance(cell, str) and cell in parsed:
+            return parsed[cell]
+        label = parse_label(cell, problem_type, separator, f"{where}: {column!r}")
+        if isinstance(cell, str):
+            parsed[cell] = label
+        return label
+
+    return label_in
+
+
+def _label_of_flags(row: Row, flags: Sequence[str], problem_type: str, where: str) -> Label | None:
+    """Returns the label in columns of zeros and ones, or of scores."""
+    if problem_type == "regression":
+        scores = [parse_label(row[column], problem_type, "", f"{where}: {column!r}") for column in flags]
         return None if None in scores else tuple(score(one, where) for one in scores)
-    if columns.flags:
-        ones = read_flags(row, columns.flags, where)
-        if ones is None or problem_type == "multi_label_classification":
-            return ones
-        if len(ones) != 1:
-            raise ValueError(f"{where}: {len(ones)} of the label columns are 1; a single label needs exactly one")
-        return ones[0]
-    return (
-        parse_label(row[columns.label], problem_type, separator, f"{where}: {columns.label!r}")
-        if columns.label
-        else None
-    )
+    ones = read_flags(row, flags, where)
+    if ones is None or problem_type == "multi_label_classification":
+        return ones
+    if len(ones) != 1:
+        raise ValueError(f"{where}: {len(ones)} of the label columns are 1; a single label needs exactly one")
+    return ones[0]
 
 
 def _name_sets(
