@@ -47,8 +47,8 @@ class BertConfig:
             exceeds the best span's by more than this.
         activation_fn: for one label, the function that makes a score of the logit: `Sigmoid`, or `Identity`;
             sentence-transformers' cross-encoders name it. None: sigmoid, or none for regression.
-        data_columns: the columns of the table that the model was fine-tuned on, as pairs of a role (text, pair, label)
-            and a name; an object in `config.json`.
+        data_columns: the columns of the table that the model was fine-tuned on, as pairs of a role (text, pair, label,
+            words, ...) and a name; an object in `config.json`.
         lora_rank: rank of the LoRA adapters on the encoder's kernels, see `functional.lora`; 0 = no adapters.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
 

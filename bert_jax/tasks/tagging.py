@@ -69,13 +69,16 @@ class TaggingData(TaskData):
         examples: dict[str, list[TaggedExample]] = {}
         reports = []
         declared = self.given_names
+        trained_on: Mapping[str, str] = {} if do == "train" else source.columns
+        kept: dict[str, str] = {}
         for name, path, split in self.sources(do):
             report = ReadReport(path)
-            examples[name], columns = self.read(path, split, report)
+            examples[name], columns = self.read(path, split, report, trained_on)
             declared = declared or columns.classes
+            kept = kept or self._columns_to_keep(columns)
             reports.append(report)
         names = self._names(examples, source, do, declared)
-        task = Tagging(names, self.label_smoothing)
+        task = Tagging(names, self.label_smoothing, tuple(kept.items()) or None)
         try:
             print(task.scheme)
         except ValueError as error:
@@ -122,11 +125,24 @@ class TaggingData(TaskData):
             used |= {None} if example.tags is None else set(example.tags)
         return label_names(known, source.reusable_labels(self.model, used) or declared)
 
-    def read(self, path: str, split: str, report: ReadReport) -> tuple[list[TaggedExample], TagColumns]:
+    def _columns_to_keep(self, found: TagColumns) -> dict[str, str]:
+        """Returns the columns to keep with a model: not the usual ones of a CoNLL file, which depend on the file."""
+        kept = {}
+        if self.word_column or not found.words.isdecimal():
+            kept["words"] = found.words
+        if found.tags and (self.tag_column or not found.tags.isdecimal()):
+            kept["tags"] = found.tags
+        return kept
+
+    def read(
+        self, path: str, split: str, report: ReadReport, trained_on: Mapping[str, str]
+    ) -> tuple[list[TaggedExample], TagColumns]:
         """Reads the sentences of a file or of a split of a hub dataset; prints what was found and skipped."""
 
         def print_columns(found: TagColumns) -> None:
             print(f"{path}: words in {found.words!r}, " + (f"tags in {found.tags!r}" if found.tags else "no tags"))
+            if trained_on.get("words", found.words) != found.words:
+                print(f"{path}: the model was trained on words in {trained_on['words']!r}")
 
         examples, columns = read_tagged(
             path,
@@ -135,6 +151,7 @@ class TaggingData(TaskData):
             label_names=self.given_names,
             split=split,
             encoding=self.encoding,
+            trained_on=trained_on,
             on_columns=print_columns,
             report=report,
         )
@@ -159,10 +176,12 @@ class Tagging(Task):
     Attributes:
         names: of the tags, in the order of their ids.
         smoothing: of labels, see `bert_jax.functional.losses.cross_entropy`.
+        columns: to keep with the model, pairs of a role and a name; None if there are none.
     """
 
     names: tuple[str, ...]
     smoothing: float = 0.0
+    columns: tuple[tuple[str, str], ...] | None = None
 
     model: ClassVar[type[Bert]] = BertForTokenClassification
     per_token: ClassVar[bool] = True
@@ -173,7 +192,7 @@ class Tagging(Task):
 
     @property
     def config_changes(self) -> dict[str, Any]:
-        return {"label_names": self.names}
+        return {"label_names": self.names, "data_columns": self.columns}
 
     @cached_property
     def scheme(self) -> TagScheme:

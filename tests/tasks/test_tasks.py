@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,10 @@ def test_tags_that_are_numbers_are_refused_or_named_before_training(write, words
     with pytest.raises(ValueError, match=r"a\.jsonl:1: the tags are numbers, such as 0; give their names with `label_"):
         TaggingData(**data).prepare(source, "train")
     prepared = TaggingData(**data, label_names="O, B-x,I-x, B-y").prepare(source, "train")
-    assert prepared.task.config_changes == {"label_names": ("O", "B-x", "I-x", "B-y")}
+    assert prepared.task.config_changes == {
+        "label_names": ("O", "B-x", "I-x", "B-y"),
+        "data_columns": (("words", "tokens"), ("tags", "ner_tags")),
+    }
     assert prepared.splits[0].features.of_tokens["labels"].tolist()[1:4] == [1, 2, 0]
     assert "tags in the IOB scheme; entity kinds: x, y\n" in capsys.readouterr().out
     assert [report.as_dict()["used"] for report in prepared.reports] == [2, 2]
@@ -260,6 +264,47 @@ def test_a_model_evaluates_numbers_by_given_names(write, words):
     assert TaggingData(**data).prepare(named, "predict").splits[0].labelled is False
 
 
+def trained_on(source, columns):
+    """The source, as a model that was trained on these columns."""
+    return replace(source, config=replace(source.config, data_columns=columns))
+
+
+def test_words_are_read_from_the_column_that_the_model_was_trained_on(write, words, capsys):
+    train = write("a.conll", "1 film X O\n2 plot X B-x\n\n7 was X O\n")
+    given = {"train": train, "dev": train, "max_length": 9}
+    task = TaggingData(**given, word_column="2").prepare(tagging_source(words), "train").task
+    assert task.config_changes["data_columns"] == (("words", "2"),)
+    trained = trained_on(tagging_source(words, label_names=task.names, num_labels=2), task.columns)
+    [split] = TaggingData(**given).prepare(trained, "evaluate").splits
+    assert [example.words for example in split.examples] == [("film", "plot"), ("was",)]
+    assert "was trained on" not in capsys.readouterr().out
+    other = write("b.txt", "film\nplot\n")
+    [split] = TaggingData(dev=other, max_length=9).prepare(trained, "predict").splits
+    assert split.examples[0].words == ("film", "plot")
+    assert f"{other}: the model was trained on words in '2'" in capsys.readouterr().out
+
+
+def test_the_usual_columns_of_a_conll_file_depend_on_the_file(write, words):
+    train = write("a.conll", "film B-x\nplot O\n")
+    task = TaggingData(train=train, dev=train, max_length=9).prepare(tagging_source(words), "train").task
+    assert task.columns is None
+    trained = trained_on(tagging_source(words, label_names=task.names, num_labels=2), task.columns)
+    [split] = TaggingData(dev=write("b.conll", "film X O\n"), max_length=9).prepare(trained, "evaluate").splits
+    assert split.examples[0].tags == ("O",)
+
+
+def test_lists_are_read_from_the_columns_that_the_model_was_trained_on(write, words):
+    row = {"tokens": ["film"], "lemmas": ["plot"], "tags": ["O"], "kinds": ["B-x"]}
+    path = write("a.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"kinds": ["O"]}) + "\n")
+    given = {"train": path, "dev": path, "max_length": 9}
+    task = TaggingData(**given, word_column="lemmas", tag_column="kinds").prepare(tagging_source(words), "train").task
+    trained = trained_on(tagging_source(words, label_names=task.names, num_labels=2), task.columns)
+    [split] = TaggingData(**given).prepare(trained, "evaluate").splits
+    assert (split.examples[0].words, split.examples[0].tags) == (("plot",), ("B-x",))
+    [split] = TaggingData(**given, word_column="tokens").prepare(trained, "predict").splits
+    assert split.examples[0].words == ("film",)
+
+
 def test_tags_of_no_scheme_are_refused_with_their_file(write, words):
     path = write("a.conll", "film B-x\nplot I-x\nwas X-y\n")
     with pytest.raises(ValueError, match=r"a\.conll: tag 'X-y' fits no scheme together with 'B-x'"):
@@ -270,7 +315,7 @@ def test_a_file_without_empty_lines_is_noted(write, capsys):
     lines = [f"word{number}\tNN" for number in range(300)]
     for name, separator in (("lines.tsv", "\n"), ("conll.tsv", "\n\n")):
         path = write(name, separator.join(lines) + "\n")
-        TaggingData().read(path, "train", ReadReport(path))
+        TaggingData().read(path, "train", ReadReport(path), {})
     notes = capsys.readouterr().out
     assert "lines.tsv: one sentence of 300 words; an empty line ends a sentence" in notes
     assert notes.count("one sentence") == 1

@@ -13,7 +13,7 @@ Dependencies v2 (the CoNLL-U format), 2020.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +70,11 @@ class _Layout:
         """Returns the fields of a line."""
         return line.split("\t") if self.separator else _BLANKS.split(line.strip(" \t"))
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns: numbers from 1."""
+        return [str(number + 1) for number in range(self.width)]
+
     def columns(self, words: str | None, tags: str | None) -> TagColumns:
         """Returns the columns that are named, and the usual ones for the others."""
         usual = CONLLU_TAGS if self.numbered and self.width == CONLLU_WIDTH else str(self.width)
@@ -81,6 +86,7 @@ def read_conll(
     *,
     word_column: str | None,
     tag_column: str | None,
+    trained_on: Mapping[str, str],
     encoding: str,
     on_columns: Callable[[TagColumns], None],
     report: ReadReport,
@@ -97,7 +103,8 @@ def read_conll(
     layout = _find_layout(path, encoding)
     if layout is None:
         return []
-    columns = layout.columns(word_column, tag_column)
+    named = prefer_trained(word_column, tag_column, trained_on, layout.names)
+    columns = layout.columns(*named)
     on_columns(columns)
     word_index = _field_index(path, columns.words, layout.width)
     tag_index = _field_index(path, columns.tags, layout.width) if columns.tags else None
@@ -105,6 +112,14 @@ def read_conll(
     examples = list(_sentences(path, words, word_index, tag_index))
     _require_words(path, examples)
     return examples
+
+
+def prefer_trained(
+    words: str | None, tags: str | None, trained_on: Mapping[str, str], names: Collection[str]
+) -> tuple[str | None, str | None]:
+    """Returns the columns that are named, else those among `names` that a model was trained on."""
+    known = {role: name for role, name in trained_on.items() if name in names}
+    return words or known.get("words"), tags or known.get("tags")
 
 
 def _read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:

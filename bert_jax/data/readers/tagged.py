@@ -1,13 +1,14 @@
 """Reads sentences of words with a tag each: CoNLL files, and tables with lists of words and tags."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bert_jax.data.readers.cells import class_name
-from bert_jax.data.readers.conll import TAGS, WORDS, TagColumns, read_conll
+from bert_jax.data.readers.conll import TAGS, WORDS, TagColumns, prefer_trained, read_conll
 from bert_jax.data.readers.examples import IGNORED_TAG, TaggedExample
 from bert_jax.data.readers.files import format_of
 from bert_jax.data.readers.report import ReadReport
@@ -34,6 +35,7 @@ def read_tagged(
     label_names: Sequence[str] | None = None,
     split: str = "train",
     encoding: str = "utf-8",
+    trained_on: Mapping[str, str] = MappingProxyType({}),
     on_columns: Callable[[TagColumns], object] | None = None,
     report: ReadReport | None = None,
 ) -> tuple[list[TaggedExample], TagColumns]:
@@ -50,6 +52,7 @@ def read_tagged(
         label_names: the names of tags that are numbers: a tag 2 has the third name.
         split: of a dataset on the hub.
         encoding: of the files.
+        trained_on: columns that a model was trained on, {"words": name, "tags": name}; preferred to the default.
         on_columns: called with the columns of the first file before its rows are read, so that an error in a row can
             be understood.
         report: counts the rows (of CoNLL files: the lines that are not blank) and those that are skipped.
@@ -80,13 +83,14 @@ def read_tagged(
                 origin,
                 word_column=word_column,
                 tag_column=tag_column,
+                trained_on=trained_on,
                 encoding=encoding,
                 on_columns=keep_columns,
                 report=report,
             )
         else:
             report.unit = "sentences"
-            found = _find_columns(origin, word_column, tag_column, encoding)
+            found = _find_columns(origin, word_column, tag_column, trained_on, encoding)
             keep_columns(found)
             examples += _read_lists(origin, found, encoding, report)
     if not examples or columns is None:
@@ -121,9 +125,12 @@ def without_ignored(example: TaggedExample) -> TaggedExample:
     return replace(example, words=tuple(word for word, _ in pairs), tags=tuple(tag for _, tag in pairs))
 
 
-def _find_columns(origin: Origin, word_column: str | None, tag_column: str | None, encoding: str) -> TagColumns:
+def _find_columns(
+    origin: Origin, word_column: str | None, tag_column: str | None, trained_on: Mapping[str, str], encoding: str
+) -> TagColumns:
     names = column_names(origin, encoding=encoding)
     require_columns(name_of(origin), [name for name in (word_column, tag_column) if name], names)
+    word_column, tag_column = prefer_trained(word_column, tag_column, trained_on, names)
     words = word_column or next((name for name in WORDS if name in names), None)
     if words is None:
         remedy = f"There are {', '.join(names)}; name it with `word_column`"
@@ -150,7 +157,7 @@ def _read_lists(origin: Origin, columns: TagColumns, encoding: str, report: Read
 
 def _list_in(row: dict[str, Any], column: str, where: str) -> list[Any]:
     if not isinstance(row[column], list):
-        raise ValueError(f"{where}: {column!r} is not a list but a {type(row[column]).__name__}")
+        raise ValueError(f"{where}: {column!r} is not a list but {row[column]!r:.60}")
     return row[column]
 
 
