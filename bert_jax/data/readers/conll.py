@@ -53,6 +53,20 @@ class TagColumns(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ChosenColumns:
+    """The columns of words and tags that are named, and those that a model was trained on, by role."""
+
+    words: str | None
+    tags: str | None
+    trained_on: Mapping[str, str]
+
+    def among(self, names: Collection[str]) -> tuple[str | None, str | None]:
+        """Returns the columns that are named, else those among `names` that the model was trained on, else None."""
+        known = {role: name for role, name in self.trained_on.items() if name in names}
+        return self.words or known.get("words"), self.tags or known.get("tags")
+
+
+@dataclass(frozen=True)
 class _Layout:
     """How the lines of a file are read.
 
@@ -83,10 +97,8 @@ class _Layout:
 
 def read_conll(
     path: Path,
+    chosen: ChosenColumns,
     *,
-    word_column: str | None,
-    tag_column: str | None,
-    trained_on: Mapping[str, str],
     encoding: str,
     on_columns: Callable[[TagColumns], None],
     report: ReadReport,
@@ -100,11 +112,11 @@ def read_conll(
     """
     if format_of(path) == ".csv":
         raise ValueError(f"{path}: tagged words are read from CoNLL, JSON and parquet files, not from .csv")
+    report.unit = "lines"
     layout = _find_layout(path, encoding)
     if layout is None:
         return []
-    named = prefer_trained(word_column, tag_column, trained_on, layout.names)
-    columns = layout.columns(*named)
+    columns = layout.columns(*chosen.among(layout.names))
     on_columns(columns)
     word_index = _field_index(path, columns.words, layout.width)
     tag_index = _field_index(path, columns.tags, layout.width) if columns.tags else None
@@ -112,14 +124,6 @@ def read_conll(
     examples = list(_sentences(path, words, word_index, tag_index))
     _require_words(path, examples)
     return examples
-
-
-def prefer_trained(
-    words: str | None, tags: str | None, trained_on: Mapping[str, str], names: Collection[str]
-) -> tuple[str | None, str | None]:
-    """Returns the columns that are named, else those among `names` that a model was trained on."""
-    known = {role: name for role, name in trained_on.items() if name in names}
-    return words or known.get("words"), tags or known.get("tags")
 
 
 def _read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bert_jax.data.readers.cells import class_name
-from bert_jax.data.readers.conll import TAGS, WORDS, TagColumns, prefer_trained, read_conll
+from bert_jax.data.readers.conll import TAGS, WORDS, ChosenColumns, TagColumns, read_conll
 from bert_jax.data.readers.examples import IGNORED_TAG, TaggedExample
 from bert_jax.data.readers.files import format_of
 from bert_jax.data.readers.report import ReadReport
@@ -43,8 +43,7 @@ def read_tagged(
 
     Args:
         source: a file, a pattern of files, or a dataset on the hub. JSON and parquet files have one sentence per row;
-            any other file is CoNLL (`conll.py`), with columns separated by tabs if its first word's line has one,
-            otherwise by blanks.
+            any other file is CoNLL (`conll.py`).
         word_column: the column of words: a name (default: `tokens` or `words`), or in CoNLL a number (default: 1, or 2
             if the first column numbers the words).
         tag_column: the column of tags: a name (default: `ner_tags`, `tags`, ...), or in CoNLL a number (default: the
@@ -67,6 +66,7 @@ def read_tagged(
     """
     encoding = codec(encoding)
     report = report or ReadReport(source)
+    chosen = ChosenColumns(word_column, tag_column, trained_on)
     examples: list[TaggedExample] = []
     columns: TagColumns | None = None
 
@@ -77,22 +77,11 @@ def read_tagged(
         columns = columns or found
 
     for origin in find_origins([source], split):
+        options: Any = {"encoding": encoding, "on_columns": keep_columns, "report": report}
         if isinstance(origin, Path) and format_of(origin) not in TABLES_WITH_LISTS:
-            report.unit = "lines"
-            examples += read_conll(
-                origin,
-                word_column=word_column,
-                tag_column=tag_column,
-                trained_on=trained_on,
-                encoding=encoding,
-                on_columns=keep_columns,
-                report=report,
-            )
+            examples += read_conll(origin, chosen, **options)
         else:
-            report.unit = "sentences"
-            found = _find_columns(origin, word_column, tag_column, trained_on, encoding)
-            keep_columns(found)
-            examples += _read_lists(origin, found, encoding, report)
+            examples += _read_lists(origin, chosen, **options)
     if not examples or columns is None:
         raise no_rows(source)
     report.columns = {"words": columns.words} | ({"tags": columns.tags} if columns.tags else {})
@@ -125,12 +114,10 @@ def without_ignored(example: TaggedExample) -> TaggedExample:
     return replace(example, words=tuple(word for word, _ in pairs), tags=tuple(tag for _, tag in pairs))
 
 
-def _find_columns(
-    origin: Origin, word_column: str | None, tag_column: str | None, trained_on: Mapping[str, str], encoding: str
-) -> TagColumns:
+def _find_columns(origin: Origin, chosen: ChosenColumns, encoding: str) -> TagColumns:
     names = column_names(origin, encoding=encoding)
-    require_columns(name_of(origin), [name for name in (word_column, tag_column) if name], names)
-    word_column, tag_column = prefer_trained(word_column, tag_column, trained_on, names)
+    require_columns(name_of(origin), [name for name in (chosen.words, chosen.tags) if name], names)
+    word_column, tag_column = chosen.among(names)
     words = word_column or next((name for name in WORDS if name in names), None)
     if words is None:
         remedy = f"There are {', '.join(names)}; name it with `word_column`"
@@ -139,7 +126,17 @@ def _find_columns(
     return TagColumns(words, tags, class_names(origin, tags) if tags else None)
 
 
-def _read_lists(origin: Origin, columns: TagColumns, encoding: str, report: ReadReport) -> Iterator[TaggedExample]:
+def _read_lists(
+    origin: Origin,
+    chosen: ChosenColumns,
+    *,
+    encoding: str,
+    on_columns: Callable[[TagColumns], None],
+    report: ReadReport,
+) -> Iterator[TaggedExample]:
+    report.unit = "sentences"
+    columns = _find_columns(origin, chosen, encoding)
+    on_columns(columns)
     wanted = [name for name in (columns.words, columns.tags) if name]
     for where, row in read_rows(origin, wanted, encoding=encoding):
         report.rows += 1
