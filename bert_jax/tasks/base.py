@@ -73,6 +73,20 @@ def list_first(names: Iterable[str], most: int = 20) -> str:
     return f"{', '.join(names[:most])}{', ...' if len(names) > most else ''}"
 
 
+def parse_names(label_names: str | None) -> tuple[str, ...]:
+    """Returns the names in the setting `label_names`, `O,B-per,I-per`; none if it is None.
+
+    Raises:
+        ValueError: one name only, an empty one, or one name twice.
+    """
+    if label_names is None:
+        return ()
+    names = tuple(name.strip() for name in label_names.split(","))
+    if not all(names) or len(set(names)) < len(names) or len(names) == 1:
+        raise ValueError(f"`label_names` must be different names separated by commas, got {label_names!r}")
+    return names
+
+
 def lost_by(cut: Truncation) -> dict[str, int]:
     """Returns the `lost` of a split whose sequences were truncated."""
     return {TRUNCATED: cut.sequences, NEVER_SEEN: cut.tokens}

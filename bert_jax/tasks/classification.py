@@ -22,7 +22,19 @@ from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import TextColumns, read_texts
 from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Bert, BertForSequenceClassification
-from bert_jax.tasks.base import TRAIN, TRUNCATED, Do, Logits, PreparedData, Split, Task, TaskData, Unused, lost_by
+from bert_jax.tasks.base import (
+    TRAIN,
+    TRUNCATED,
+    Do,
+    Logits,
+    PreparedData,
+    Split,
+    Task,
+    TaskData,
+    Unused,
+    lost_by,
+    parse_names,
+)
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
 from bert_jax.tasks.reports import note_first, note_labels, note_truncated
 from bert_jax.tasks.source import ModelSource
@@ -79,14 +91,7 @@ class ClassificationData(TaskData):
             raise ValueError("`label_separator` must not be empty")
         if self.label_column is not None and self.label_columns:
             raise ValueError("`label_column` cannot be combined with `label_columns`")
-        names = self.given_names
-        if not all(names) or len(set(names)) < len(names) or len(names) == 1:
-            raise ValueError(f"`label_names` must be different names separated by commas, got {self.label_names!r}")
-
-    @property
-    def given_names(self) -> tuple[str, ...]:
-        """The names in `label_names`."""
-        return () if self.label_names is None else tuple(name.strip() for name in self.label_names.split(","))
+        parse_names(self.label_names)
 
     @property
     def problem(self) -> Problem:
@@ -117,13 +122,14 @@ class ClassificationData(TaskData):
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
         reports: list[ReadReport] = []
         examples, task = (self._read_glue if self.glue else self._read_files)(source, do, reports)
-        if do == "train":
-            labelled = self._clean(examples[TRAIN], task, ReadReport(""), do)
-            task = task.with_labels_of(labelled, source)
-            note_labels(task.names, len(labelled))
         splits = []
         for (name, read), report in zip(examples.items(), reports, strict=True):
-            some = self._clean(read, task, report, do)
+            some = clean_labels(
+                read, task.names or None, report, numbered=self.label_names is not None, drop=do != "predict"
+            )
+            if name == TRAIN:  # the first split; its labels are those of the others
+                task = task.with_labels_of(some, source)
+                note_labels(task.names, len(some))
             split = task.encode(
                 name,
                 some,
@@ -139,13 +145,6 @@ class ClassificationData(TaskData):
             note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
             splits.append(split)
         return PreparedData(task, splits, reports)
-
-    def _clean(
-        self, examples: list[TextExample], task: "Classification", report: ReadReport, do: Do
-    ) -> list[TextExample]:
-        """Returns the examples with a label, or all of them to predict, with the spelling of the task's names."""
-        names = task.names or None
-        return clean_labels(examples, names, report, numbered=bool(self.given_names), drop=do != "predict")
 
     def _read_glue(self, source: ModelSource, do: Do, reports: list[ReadReport]) -> tuple[Examples, "Classification"]:
         """Reads a GLUE task: the examples of each split, and the task."""
@@ -173,7 +172,7 @@ class ClassificationData(TaskData):
 
     def _read_files(self, source: ModelSource, do: Do, reports: list[ReadReport]) -> tuple[Examples, "Classification"]:
         """Reads `train` and `dev`, or the film reviews: the examples of each split, and the task."""
-        names = self.given_names if do == "train" else self._names_of(source)
+        names = parse_names(self.label_names) if do == "train" else self._names_of(source)
         if self.dev is None:
             train, held_out = labelled_reviews()
             reports += [ReadReport("film reviews", rows=len(train))] if do == "train" else []
@@ -246,11 +245,12 @@ class ClassificationData(TaskData):
         """
         names = source.label_names
         unnamed = all(name in (f"LABEL_{number}", str(number)) for number, name in enumerate(names))
-        if not self.given_names or self.given_names == names:
+        given = parse_names(self.label_names)
+        if not given or given == names:
             return names
-        if not unnamed or len(names) != len(self.given_names):
+        if not unnamed or len(names) != len(given):
             raise ValueError(f"`label_names={self.label_names}`: the labels of {source.folder} are {', '.join(names)}")
-        return self.given_names
+        return given
 
     def _problem_of(self, source: ModelSource) -> Problem:
         """Returns the problem that a trained model solves."""

@@ -22,7 +22,7 @@ from bert_jax.metrics.classification import collapsed, confusion, softmax
 from bert_jax.metrics.entities import count_entities, total
 from bert_jax.metrics.tag_schemes import OUTSIDE, TagScheme, read_tag_scheme
 from bert_jax.models import Bert, BertForTokenClassification
-from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData
+from bert_jax.tasks.base import TRAIN, Do, Logits, PreparedData, Split, Task, TaskData, parse_names
 from bert_jax.tasks.reports import draw_confusion, list_mistakes
 from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
@@ -56,19 +56,12 @@ class TaggingData(TaskData):
         super().check(do)
         require_at_least(0, self, "overlap")
         require_fraction(self, "label_smoothing")
-        names = self.given_names or ("O",)
-        if not all(names) or len(set(names)) < len(names):
-            raise ValueError(f"`label_names` must be different names separated by commas, got {self.label_names!r}")
-
-    @property
-    def given_names(self) -> tuple[str, ...] | None:
-        """The names in `label_names`; None if there are none."""
-        return None if self.label_names is None else tuple(name.strip() for name in self.label_names.split(","))
+        parse_names(self.label_names)
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:
         examples: dict[str, list[TaggedExample]] = {}
         reports = []
-        declared = self.given_names
+        declared: tuple[str, ...] | None = parse_names(self.label_names) or None
         trained_on: Mapping[str, str] = {} if do == "train" else source.columns
         kept: dict[str, str] = {}
         for name, path, split in self.sources(do):
@@ -112,8 +105,8 @@ class TaggingData(TaskData):
         """
         if do != "train":
             names = source.label_names
-            if self.given_names and source.config.label_names is None:
-                names = self.given_names  # the model was trained on the numbers
+            if source.config.label_names is None:  # the model was trained on the numbers
+                names = parse_names(self.label_names) or names
             if do == "evaluate":
                 require_named_tags(examples[""], names)
             return names
@@ -148,7 +141,7 @@ class TaggingData(TaskData):
             path,
             word_column=self.word_column,
             tag_column=self.tag_column,
-            label_names=self.given_names,
+            label_names=parse_names(self.label_names) or None,
             split=split,
             encoding=self.encoding,
             trained_on=trained_on,
