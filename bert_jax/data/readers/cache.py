@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from bert_jax.process_start import is_running, start_time
+
 CACHE_DIR = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bert_jax")
 # .NAME@MACHINE@PID@START@RANDOM
-_UNFINISHED = re.compile(r"\..+@(?P<machine>[^@]+)@(?P<pid>\d+)@(?P<start>\d*)@[0-9a-f]+")
+_UNFINISHED = re.compile(r"\..+@(?P<machine>[^@]+)@(?P<pid>\d+)@(?P<start>\d+)@[0-9a-f]+")
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     for abandoned in abandoned_folders(folder.parent):
         shutil.rmtree(abandoned, ignore_errors=True)
     pid = os.getpid()
-    unfinished = folder.with_name(f".{folder.name}@{_machine()}@{pid}@{_start(pid)}@{uuid4().hex[:8]}")
+    unfinished = folder.with_name(f".{folder.name}@{_machine()}@{pid}@{start_time(pid)}@{uuid4().hex[:8]}")
     unfinished.mkdir()
     try:
         yield unfinished
@@ -47,7 +49,7 @@ def abandoned_folders(cache_dir: Path) -> list[Path]:
     found = []
     for path in sorted(cache_dir.glob(".*@*")):
         owner = _UNFINISHED.fullmatch(path.name)
-        if owner and owner["machine"] == _machine() and not _is_running(int(owner["pid"]), owner["start"]):
+        if owner and owner["machine"] == _machine() and not is_running(int(owner["pid"]), int(owner["start"])):
             found.append(path)
     return found
 
@@ -59,24 +61,3 @@ def _machine() -> str:
         return f"{host}-{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return host
-
-
-def _is_running(pid: int, start: str) -> bool:
-    """Returns whether a process runs; another process may have its id since, with another start."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's process
-    return _start(pid) in ("", start)
-
-
-def _start(pid: int) -> str:
-    """Returns when a process started, in clock ticks since the machine did; empty where that is unknown."""
-    try:
-        # The second field, the name of the program, may hold spaces and parentheses.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "ended" if state in "ZX" else fields[18]  # a zombie has ended

@@ -22,6 +22,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from bert_jax.files import write_file
+from bert_jax.process_start import is_running, start_time
 from bert_jax.training.devices.processes import is_first
 
 LOCK = ".lock"
@@ -58,7 +59,7 @@ class Owner:
         """Returns this process as the owner of a new lock."""
         process = os.getpid()
         since = datetime.now().astimezone().isoformat(" ", "seconds")
-        return cls(socket.gethostname(), _machine(), process, _start_time(process) or 0, since, uuid4().hex)
+        return cls(socket.gethostname(), _machine(), process, start_time(process) or 0, since, uuid4().hex)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
@@ -67,8 +68,7 @@ class Owner:
         """Returns whether the process still runs; None if this machine cannot know."""
         if not self.machine or self.machine != _machine():
             return None
-        started = _start_time(self.process)
-        return started is not None and started in (self.started, 0)
+        return is_running(self.process, self.started)
 
 
 class RunLock:
@@ -243,20 +243,3 @@ def _machine() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
-
-
-def _start_time(process: int) -> int | None:
-    """Returns when a process started, in clock ticks since the boot; 0 if that is hidden, None if it has ended."""
-    try:
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return None if state in "ZX" else int(fields[18])  # fields 3 and 22 of proc(5)
-    except OSError:
-        if os.name != "posix":
-            return 0
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return None
-    except PermissionError:  # the process of another user
-        pass
-    return 0

@@ -8,12 +8,13 @@ import pytest
 
 from bert_jax.data.readers import cache
 from bert_jax.data.readers.cache import abandoned_folders, new_folder
+from bert_jax.process_start import start_time
 
 
 def leave(folder, *, pid=None, start=None, machine=None):
     """Leaves an unfinished folder with a file, like a killed process, of this process unless told otherwise."""
     pid = os.getpid() if pid is None else pid
-    path = folder / f".abc@{machine or cache._machine()}@{pid}@{cache._start(pid) if start is None else start}@0a1b"
+    path = folder / f".abc@{machine or cache._machine()}@{pid}@{start_time(pid) if start is None else start}@0a1b"
     path.mkdir()
     (path / "ids.arrow").write_bytes(b"x")
     return path
@@ -34,7 +35,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["abc"]
 
 
-@pytest.mark.skipif(not cache._start(os.getpid()), reason="the start of a process is unknown")
+@pytest.mark.skipif(not start_time(os.getpid()), reason="the start of a process is unknown")
 def test_a_process_id_that_was_given_again_is_no_owner(tmp_path):
     left = leave(tmp_path, start="17")
     assert abandoned_folders(tmp_path) == [left]
@@ -63,11 +64,3 @@ def test_other_names_stay(tmp_path):
     with new_folder(tmp_path / "abc"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "abc"])
-
-
-def test_a_process_of_another_user_runs(monkeypatch):
-    def refuse(pid, signal):
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", refuse)
-    assert cache._is_running(os.getpid(), cache._start(os.getpid()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_jax.process_start import start_time
 from bert_jax.training.runs import lock as module
 from bert_jax.training.runs.lock import LOCK, STALE_AFTER, Owner, RunInUse, RunLock, lock_run
 
@@ -82,7 +83,7 @@ def test_the_lock_of_a_process_that_has_ended_is_taken_over(tmp_path, capsys, ch
 
 def test_a_process_that_waits_for_its_parent_has_ended():
     process = subprocess.Popen(["true"])
-    owner = replace(Owner.this_process(), process=process.pid, started=module._start_time(process.pid) or 7)
+    owner = replace(Owner.this_process(), process=process.pid, started=start_time(process.pid) or 7)
     while not Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].startswith(" Z"):
         time.sleep(0.001)
     assert owner.is_alive() is False
