@@ -128,6 +128,17 @@ def test_a_model_reads_the_columns_that_it_was_trained_on(folder, source, write,
     assert "the model was trained on texts in 'absent'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_model_reads_one_column_for_each_label_again(folder, source, write, problem):
+    path = write("a.csv", "text,label,x,y\na,7,1,0\nb,8,0,1\n")
+    given = {"max_length": 9, "dev": path, "problem_type": problem}
+    task = settings(folder, **given, train=path, label_columns=("x", "y")).data.prepare(source, "train").task
+    config = replace(source.config, **{"num_labels": 2, **task.config_changes})
+    [split] = settings(folder, **given, do="evaluate").data.prepare(replace(source, config=config), "evaluate").splits
+    labels = [example.label for example in split.examples]
+    assert labels == {"r": [(1, 0), (0, 1)], "m": [("x",), ("y",)], "s": ["x", "y"]}[problem[0]]
+
+
 def test_single_texts_and_pairs_are_not_confused(folder, source, write):
     single = settings(folder, do="predict", max_length=9, dev=write("one.csv", "text,other\na,b\n"))
     of_pairs = trained_on(source, text="premise", pair="hypothesis")

@@ -39,6 +39,7 @@ ROW_NUMBERS = frozenset(
     {"", "id", "idx", "index", "unnamed: 0"}
 )  # columns of row numbers, which may begin with 0 and 1
 LABELS = ("label", "labels", "score", "gold_label", "class", "category", "target", "sentiment", "is_duplicate")
+_BETWEEN_FLAGS = ", "
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TextColumns:
     @property
     def by_role(self) -> dict[str, str]:
         """The columns of the texts and the label: {"text": "review", "label": "stars"}."""
-        roles = {"text": self.text, "pair": self.pair, "label": ", ".join(self.flags) or self.label}
+        roles = {"text": self.text, "pair": self.pair, "label": _BETWEEN_FLAGS.join(self.flags) or self.label}
         return {role: name for role, name in roles.items() if name is not None}
 
 
@@ -123,6 +124,8 @@ def read_texts(
     encoding = codec(encoding)
     names = column_names(origins[0], encoding=encoding, header=header)
     named = _prefer((text_column, pair_column, label_column), trained_on, names, guess_label)
+    if guess_label and not label_column and not label_columns:
+        label_columns = _trained_flags(trained_on, names)
     columns = _find_columns(origins[0], names, named, header, guess_label and not label_columns)
     require_columns(name_of(origins[0]), label_columns, names)
     several = problem_type == "multi_label_classification"
@@ -172,6 +175,12 @@ def _prefer(
     if label_column is None and label and trained_on.get("label") in names:
         label_column = trained_on["label"]
     return text, pair, label_column
+
+
+def _trained_flags(trained_on: Mapping[str, str], names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns, one for each label, that a model was trained on, if the table has them; see `by_role`."""
+    flags = tuple(trained_on.get("label", "").split(_BETWEEN_FLAGS))
+    return flags if len(flags) > 1 and set(flags) <= set(names) else ()
 
 
 def _label_reader(columns: TextColumns, problem_type: str, separator: str) -> Callable[[Row, str], Label | None]:
