@@ -28,7 +28,7 @@ def found(source, *severities, **options):
         ("dev.json", json.dumps(SQUAD), "data for squad"),
         ("c.jsonl", CHOICES, "data for multiple-choice"),
         ("c.csv", "text,option1,option2,label\nan owl,flew,sat,0\n", "data for multiple-choice"),
-        ("d.csv.gz", gzip.compress(b"text,label\nan owl,x\nit flew,y\n"), "data for classification"),
+        ("d.csv.gz", gzip.compress(b"text,label\nan owl,x\nit flew,y\n", mtime=0), "data for classification"),
         ("e.JSON", '[{"text": "an owl", "label": 1}]', "data for classification"),
         ("b.txt", "An owl flew over the house.\nIt was dark.\n\nA film.\n", "a corpus"),
         ("d.jsonl", '{"text": "an owl"}\n', "a corpus"),
