@@ -36,7 +36,7 @@ from bert_jax.tasks.base import (
     parse_names,
 )
 from bert_jax.tasks.problems import MULTI_LABEL, PROBLEMS, REGRESSION, SINGLE_LABEL, Problem
-from bert_jax.tasks.reports import note_first, note_labels, note_truncated
+from bert_jax.tasks.reports import note_labels, note_truncated
 from bert_jax.tasks.source import ModelSource
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import objectives
@@ -127,6 +127,9 @@ class ClassificationData(TaskData):
             some = clean_labels(
                 read, task.names or None, report, numbered=self.label_names is not None, drop=do != "predict"
             )
+            for example in some:
+                if not example.text.strip() or (example.pair is not None and not example.pair.strip()):
+                    report.change("rows with an empty text", example.where)
             if name == TRAIN:  # the first split; its labels are those of the others
                 task = task.with_labels_of(some, source)
                 note_labels(task.names, len(some))
@@ -141,8 +144,6 @@ class ClassificationData(TaskData):
             for line in report.lines():
                 print(line)
             note_truncated(split.lost[TRUNCATED], len(some), f"examples of {split.title}", self.max_length)
-            empty = [example.where for example in some if not example.text.strip()]
-            note_first(empty, f"of {len(some):,} examples of {split.title} have an empty text")
             splits.append(split)
         return PreparedData(task, splits, reports)
 

@@ -165,12 +165,6 @@ def _shorten(text: str, length: int) -> str:
 # Notes about the data
 
 
-def note_first(notes: Sequence[Any], description: str) -> None:
-    """Prints the number of notes, with the first as an example; nothing if there are none."""
-    if notes:
-        print(f"{len(notes):,} {description}, such as {notes[0]}")
-
-
 def note_truncated(cut: int, count: int, description: str, max_length: int) -> None:
     """Prints how many examples were truncated, if any."""
     if cut:

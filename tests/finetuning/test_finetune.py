@@ -505,7 +505,7 @@ def test_notes_about_few_long_and_empty_examples(place, tmp_path, capsys):
              tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack", "--resume",
              "--begin")  # fmt: skip
     said = capsys.readouterr().out
-    assert f"1 of 5 examples of train have an empty text, such as {tmp_path / 'few.jsonl'}:5" in said
+    assert f"{tmp_path / 'few.jsonl'}: 1 rows with an empty text (first: {tmp_path / 'few.jsonl'}:5)" in said
     assert "the evaluation data is the training data" in said
     assert "2 of 5 examples of train are longer than 6 tokens and were cut" in said
     assert "text in 'text', label in 'label'" in said

@@ -139,6 +139,15 @@ def test_a_model_reads_one_column_for_each_label_again(folder, source, write, pr
     assert labels == {"r": [(1, 0), (0, 1)], "m": [("x",), ("y",)], "s": ["x", "y"]}[problem[0]]
 
 
+@pytest.mark.parametrize("do", ["train", "predict"])
+def test_empty_texts_are_counted_also_in_pairs(folder, source, write, do):
+    path = write("a.csv", 'sentence1,sentence2,label\na,,x\n" ",b,y\na,b,y\n')
+    data = settings(folder, train=path, dev=path, max_length=9).data.prepare(source, do)
+    assert len(data.splits[-1].examples) == 3
+    for report in data.reports:
+        assert report.as_dict()["changed"] == {"rows with an empty text": {"count": 2, "first": f"{path}:2"}}
+
+
 def test_single_texts_and_pairs_are_not_confused(folder, source, write):
     single = settings(folder, do="predict", max_length=9, dev=write("one.csv", "text,other\na,b\n"))
     of_pairs = trained_on(source, text="premise", pair="hypothesis")
