@@ -38,6 +38,7 @@ from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.settings import as_record, defaults_of
+from bert_jax.training.state import TrainState
 from bert_jax.training.watch import Watch
 
 # What curves.png shows: (title, key of metrics.jsonl).
@@ -105,7 +106,8 @@ def _pretrain(
         write_file(folder / DATA, json.dumps(corpus.report(), indent=2, ensure_ascii=False) + "\n")
     processes.barrier("the run has begun")
 
-    ranking = _train(settings, corpus, computation, layout, folder, baseline, lock)
+    state = _train(settings, corpus, computation, layout, folder, baseline, lock)
+    ranking = _ranking_accuracy(settings, corpus, computation, layout, state)
     processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))
     if processes.is_first():
@@ -165,12 +167,8 @@ def _train(
     folder: Path,
     baseline: Baseline,
     lock: RunLock | None,
-) -> float:
-    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`.
-
-    Returns:
-        The NSP ranking accuracy of the last state on the held-out rows.
-    """
+) -> TrainState:
+    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`."""
     training = settings.training
     reports = settings.reports
     state = layout.create(computation.state, jax.random.key(settings.batches.seed))
@@ -190,20 +188,12 @@ def _train(
         if processes.is_first():
             save_config(folder, computation.model)
             corpus.tokenizer.save(folder)
-        first_step = int(state.step)
         # The seed fixes the order of the rows, so the position in the data is the index of the next row.
         batches = corpus.training_batches(start_row=position["row"], shard=shard)
         cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
         watch = Watch(baseline=baseline.entropy, warmup_steps=settings.optimizer.warmup_steps)
         describe(settings, state, batches.rows_per_pass)
-        reporter = Reporter(  # opens files, which the `with` closes
-            folder,
-            first_step=first_step,
-            last_step=training.steps,
-            panels=PANELS,
-            headline=HEADLINE,
-            quiet=reports.quiet,
-        )
+        reporter = _reporter(settings, folder, int(state.step))  # opens files, which the `with` closes
         with batches, reporter, receive_signals(settings.run.save_on_signal) as interruption:
             # The same rows with the same masks each time, so that evaluations can be compared.
             def evaluate_held_out(state) -> dict[str, float]:
@@ -223,7 +213,25 @@ def _train(
                 rewind=training.on_nan == "rewind",
             )
             reporter.draw()
-        with corpus.held_out_batches(shard) as held_out:
-            batches = _evaluation_batches(settings, layout, held_out)
-            ranking_step = layout.compile_evaluation(computation.ranking_step(), state.params)
-            return nsp_ranking_accuracy(ranking_step, state.params, batches)
+    return state
+
+
+def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
+    """Returns the reporter that writes metrics to files and to the screen."""
+    return Reporter(
+        folder,
+        first_step=first_step,
+        last_step=settings.training.steps,
+        panels=PANELS,
+        headline=HEADLINE,
+        quiet=settings.reports.quiet,
+    )
+
+
+def _ranking_accuracy(
+    settings: Settings, corpus: Corpus, computation: Computation, layout: parallel.Layout, state: TrainState
+) -> float:
+    """Returns the NSP ranking accuracy of a state on the held-out rows."""
+    step = layout.compile_evaluation(computation.ranking_step(), state.params)
+    with corpus.held_out_batches(parallel.slice_to_read(layout)) as held_out:
+        return nsp_ranking_accuracy(step, state.params, _evaluation_batches(settings, layout, held_out))
