@@ -91,8 +91,7 @@ def train(
 
     Raises:
         NotFinite: a loss or a gradient is NaN or infinite. No later checkpoint is written.
-        Interrupted: a signal asked the run to end; the last step is saved. An evaluation that is due there, or was not
-            finished, is left to the resumed run: it may take longer than the time until the process is killed.
+        Interrupted: a signal asked the run to end; the last step is saved. Its evaluation is left to the resumed run.
         NotSaved: a checkpoint could not be written.
     """
     checkpoints = session.checkpoints
@@ -108,7 +107,6 @@ def train(
         state = recovery.rewind(state, error)
         last = False
     number = int(state.step)
-    last = last or number >= steps
     while not last:
         number += 1
         batch = device_put(next(batches))
@@ -147,10 +145,11 @@ class Milestones:
         metrics.jsonl holds it, the checkpoint still lacks its score, because it was saved before the evaluation.
         """
         checkpoints = self.session.checkpoints
+        last = step >= self.steps
         metrics = _recorded_evaluation(self.session.reporter, step) if step else None
         if metrics is None:
             if step == 0 or not is_due(step, self.session.cadence.evaluate, self.steps):
-                return False
+                return last
             try:
                 metrics = self._evaluate(state, step)
             except StopRequested:
@@ -159,7 +158,7 @@ class Milestones:
                 checkpoints.discard(step)
                 raise
         checkpoints.confirm(step, None if self.score is None else self.score(metrics))
-        return self.stop is not None and self.stop(metrics)
+        return (self.stop is not None and self.stop(metrics)) or last
 
     def reach(self, state: TrainState, step: int) -> bool:
         """Evaluates and saves what is due at a step; returns whether the step is the last."""
