@@ -61,7 +61,7 @@ class Shape:
         """The factor of the weights that are kept."""
         return 1.0 / (1.0 - self.threshold / 2**16)
 
-    def place(self, program: Array, blocks: int) -> tuple[Array, Array, Array]:
+    def coordinates(self, program: Array, blocks: int) -> tuple[Array, Array, Array]:
         """Returns row, head and block of a program; consecutive programs share a head, and so its keys."""
         head = jax.lax.div(program, jnp.int32(blocks))
         row = jax.lax.div(head, jnp.int32(self.heads))
@@ -70,7 +70,7 @@ class Shape:
 
 def forward_kernel(seed_ref, range_ref, q_ref, k_ref, v_ref, numbers_ref, out_ref, sums_ref, *, shape, tuning):
     """Computes the output of a block of queries, and log(sum of exp(scores)) of each."""
-    row, head, block = shape.place(pl.program_id(0), shape.length // tuning.queries)
+    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.queries)
     queries = _span(block, tuning.queries)
     q = q_ref[0]  # [Q, H]
 
@@ -101,7 +101,7 @@ def backward_queries_kernel(
     *, shape, tuning,
 ):  # fmt: skip
     """Computes the gradient of a block of queries, and sum(output * gradient) of each, which the keys need."""
-    row, head, block = shape.place(pl.program_id(0), shape.length // tuning.queries)
+    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.queries)
     queries = _span(block, tuning.queries)
     q = q_ref[0]  # [Q, H]
     gradient = gradient_ref[0]  # [Q, H]
@@ -131,7 +131,7 @@ def backward_keys_kernel(
     *, shape, tuning,
 ):  # fmt: skip
     """Computes the gradients of a block of keys and values; its arrays are transposed, [K, Q]."""
-    row, head, block = shape.place(pl.program_id(0), shape.length // tuning.keys)
+    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.keys)
     keys = _span(block, tuning.keys)
     k = k_ref[0]  # [K, H]
     v = v_ref[0]  # [K, H]

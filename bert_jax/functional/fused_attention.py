@@ -168,18 +168,18 @@ class _Specs:
 
     def __init__(self, shape: Shape, size: int) -> None:
         blocks = shape.length // size
-        place = partial(shape.place, blocks=blocks)
+        at = partial(shape.coordinates, blocks=blocks)
         self.shape = shape
         self.programs = shape.rows * shape.heads * blocks
         self.seed = pl.BlockSpec((4,), lambda p: (0,))  # of uint32 [4]
-        self.range = pl.BlockSpec((1, 1, 2), lambda p: (place(p)[0], place(p)[2], 0))  # of int32 [B, blocks, 2]
-        self.numbers = pl.BlockSpec((1, shape.length), lambda p: (place(p)[0], 0))  # of int32 [B, T]
+        self.range = pl.BlockSpec((1, 1, 2), lambda p: (at(p)[0], at(p)[2], 0))  # of int32 [B, blocks, 2]
+        self.numbers = pl.BlockSpec((1, shape.length), lambda p: (at(p)[0], 0))  # of int32 [B, T]
         # Of [B, T, D]: a block of one head, and all positions of one head.
-        self.block = pl.BlockSpec((1, size, shape.head_size), lambda p: (place(p)[0], place(p)[2], place(p)[1]))
-        self.row = pl.BlockSpec((1, shape.length, shape.head_size), lambda p: (place(p)[0], 0, place(p)[1]))
+        self.block = pl.BlockSpec((1, size, shape.head_size), lambda p: (at(p)[0], at(p)[2], at(p)[1]))
+        self.row = pl.BlockSpec((1, shape.length, shape.head_size), lambda p: (at(p)[0], 0, at(p)[1]))
         # Of float32 [B, N, T], likewise.
-        self.statistic = pl.BlockSpec((1, 1, size), place)
-        self.statistics = pl.BlockSpec((1, 1, shape.length), lambda p: (*place(p)[:2], 0))
+        self.statistic = pl.BlockSpec((1, 1, size), at)
+        self.statistics = pl.BlockSpec((1, 1, shape.length), lambda p: (*at(p)[:2], 0))
 
     def whole(self, spec: pl.BlockSpec, dtype: Any) -> jax.ShapeDtypeStruct:
         """Returns the array that an output's blocks form."""
