@@ -1,5 +1,6 @@
 """What a pretraining run computes: the model, the optimizer, the state before the first step, and the step."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from bert_jax.models import Bert, BertForPreTraining
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
+from bert_jax.training.devices.processes import broadcast_from_first
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
@@ -42,7 +44,12 @@ class Computation:
             mask: int [B, T], the attention mask of a batch, on which a kernel must be correct.
         """
         inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
-        kernel, reason = choose_kernel(settings.devices.attention, config, inputs)
+        # One process chooses for all: different machines might disagree, and all must run the same program.
+        chosen = broadcast_from_first(
+            "the attention kernel is chosen",
+            lambda: json.dumps(choose_kernel(settings.devices.attention, config, inputs)).encode(),
+        )
+        kernel, reason = json.loads(chosen)
         on_gpu = jax.default_backend() == "gpu"
         if on_gpu:
             print(f"attention: {kernel or 'plain matrix products'} ({reason})")

@@ -1,5 +1,7 @@
 """What a pretraining run computes depends on its device only where it says so."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -16,3 +18,17 @@ def test_all_layers_are_unrolled_on_gpus_unless_a_number_is_given(platform, unro
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     settings = make_settings(attention="plain", unroll=unroll)
     assert Computation.make(settings, CONFIG, np.ones((2, 8), np.int32)).model.unroll == layers
+
+
+def test_all_processes_use_the_kernel_that_the_first_one_chose(monkeypatch):
+    """Programs with different kernels would wait for each other for ever."""
+    here = []
+
+    def from_another_machine(name, make):
+        here.append(json.loads(make()))
+        return b'["pallas", "agrees"]'
+
+    monkeypatch.setattr("bert_jax.pretraining.model.broadcast_from_first", from_another_machine)
+    computation = Computation.make(make_settings(attention="plain"), CONFIG, np.ones((2, 8), np.int32))
+    assert computation.model.kernel == "pallas"
+    assert here == [[None, "as requested"]]
