@@ -10,11 +10,12 @@ from bert_jax.config import BertConfig
 from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop import huggingface
-from bert_jax.interop.loading import CHECKPOINTS, load, locate, read_vocabulary
+from bert_jax.interop.loading import CHECKPOINTS, WEIGHTS, load, locate, read_vocabulary
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.runs.lock import holder
 from bert_jax.training.runs.manifests import check_manifest
 from bert_jax.training.runs.metrics import read_metrics
+from bert_jax.training.runs.saved_steps import newest_step
 
 METRICS = "metrics.jsonl"
 MODEL_FILES = ("config.json", "training.json", CHECKPOINTS)
@@ -42,8 +43,12 @@ def examine_model(source: str | Path) -> Iterator[Finding]:
     yield fact(f"{architecture or 'no architecture'} in {folder}")
     yield from _tokenizer(folder, config)
     yield from _labels(config)
-    if (folder / CHECKPOINTS).is_dir():
+    is_run = (folder / CHECKPOINTS).is_dir()
+    if is_run:
         yield from _run(folder)
+    if is_run and newest_step(folder / CHECKPOINTS) is None and not (folder / WEIGHTS).is_file():
+        yield warning(f"{folder}: no checkpoint yet, so there are no weights to load")
+        return
     yield from _weights(folder)
 
 
@@ -87,7 +92,7 @@ def _run(folder: Path) -> Iterator[Finding]:
     if writer is not None:
         yield fact(f"in use by {writer}")
     steps = sorted(int(path.name) for path in (folder / CHECKPOINTS).iterdir() if path.name.isdigit())
-    yield (fact if steps else warning)(f"checkpoints: {', '.join(map(str, steps)) or 'none'}")
+    yield fact(f"checkpoints: {', '.join(map(str, steps)) or 'none'}")
     for step in steps:
         try:
             check_manifest(folder / CHECKPOINTS / str(step))

@@ -144,7 +144,8 @@ def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
     count = len(documents)
     if count < FEWEST_DOCUMENTS:
         wanted = "next-sentence prediction needs two documents to train on and two held out"
-        raise ValueError(f"{', '.join(text.corpus)}: {wanted}, found {count}")
+        remedy = "" if text.document == "line" else "; blank lines separate documents, or set `document=line`"
+        raise ValueError(f"{', '.join(text.corpus)}: {wanted}, found {count}{remedy}")
     return split_documents(documents, max(2, round(text.held_out * count)), settings.batches.seed)
 
 

@@ -1,6 +1,7 @@
 """A healthy model has no problem; each kind of damage is named."""
 
 import json
+import shutil
 
 import numpy as np
 from small_checkpoints import edit_config, edit_weights, make_run, model
@@ -23,6 +24,14 @@ def test_a_healthy_run_lists_its_checkpoints(tmp_path):
     make_run(tmp_path, BERT)
     assert not found(tmp_path, "problem")
     assert any(text.startswith("checkpoints: ") for text in found(tmp_path, "fact"))
+
+
+def test_a_run_without_a_checkpoint_is_one_warning_and_no_problem(tmp_path):
+    make_run(tmp_path, BERT)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").mkdir()
+    assert not found(tmp_path, "problem")
+    assert [text for text in found(tmp_path, "warning") if "no checkpoint yet" in text]
 
 
 def test_a_changed_file_of_a_checkpoint_is_a_problem(tmp_path):

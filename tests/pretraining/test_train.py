@@ -254,7 +254,8 @@ def test_a_corpus_of_one_document_is_an_error(pretrain, tmp_path):
     (tmp_path / "one.txt").write_text("One sentence. And another one.\n")
     with pytest.raises(
         ValueError,
-        match=r"one\.txt: next-sentence prediction needs two documents to train on and two held out, found 1",
+        match=r"one\.txt: next-sentence prediction needs two documents to train on and two held out, found 1; "
+        "blank lines separate documents, or set --document line",
     ):
         pretrain(tmp_path / "run", "--corpus", str(tmp_path / "one.txt"))
 
