@@ -39,7 +39,7 @@ LAYOUTS = {
     "fsdp 8": {"fsdp": 8},
     "data 2 x tensor 4": {"tensor": 4},
     "data 2 x fsdp 2 x tensor 2": {"fsdp": 2, "tensor": 2},
-    "pmap 8": {"name": "pmap"},
+    "pmap 8": {"parallel": "pmap"},
 }
 OBJECTIVES = {
     "classes": (

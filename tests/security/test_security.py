@@ -206,7 +206,7 @@ def test_a_config_of_impossible_sizes_is_refused_before_allocating(folder, name)
 
 def test_a_config_with_a_large_new_head_is_refused_before_allocating(folder):
     edit_config(folder, "id2label", "label2id", architectures=["BertForSequenceClassification"], num_labels=10**12)
-    assert "the config requires 13,000,000,000,000 new parameters" in refusal(folder)
+    assert "number of labels requires 13,000,000,000,000 new parameters" in refusal(folder)
 
 
 def test_no_source_file_of_the_package_can_run_code_from_data():

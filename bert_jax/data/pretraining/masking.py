@@ -68,7 +68,7 @@ class Vocabulary:
         return np.flatnonzero(~self.special).astype(np.int32)
 
 
-def _unpack(ids: tuple[int, ...], special_ids: np.ndarray, bits: np.ndarray) -> Vocabulary:
+def _unpack(ids: tuple[int, int, int, int, int], special_ids: np.ndarray, bits: np.ndarray) -> Vocabulary:
     return Vocabulary(*ids, special_ids, np.unpackbits(bits, count=ids[0]).astype(bool))
 
 
