@@ -28,8 +28,8 @@ from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop.loading import locate
 from bert_jax.metrics.tag_schemes import read_tag_scheme
-from bert_jax.tasks.data_report import MANY_UNKNOWN
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.vocabulary import MANY_UNKNOWN
 
 KINDS = ("classification", "tokens", "squad", "multiple-choice", "corpus")
 RARE = 5  # examples of a class

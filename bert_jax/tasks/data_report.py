@@ -8,8 +8,7 @@ import numpy as np
 from bert_jax.data.readers.examples import IGNORED_TAG, ChoiceExample, Question, TaggedExample, TextExample
 from bert_jax.tasks.base import NEVER_SEEN, PreparedData, Split, list_first
 from bert_jax.text.tokenizer import Tokenizer
-
-MANY_UNKNOWN = 0.02  # a fraction of [UNK] above which a text is probably of another language or casing
+from bert_jax.text.vocabulary import MANY_UNKNOWN
 
 
 def describe_data(data: PreparedData, tokenizer: Tokenizer) -> dict[str, Any]:

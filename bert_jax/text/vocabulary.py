@@ -19,6 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
+MANY_UNKNOWN = 0.02  # a fraction of [UNK] above which a text is probably of another language or casing
 # A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
 CHARACTER_COVERAGE = 0.99999
 COUNTED_CHARACTERS = 1 << 24  # sample size for sorting pieces by frequency

@@ -8,8 +8,8 @@ import numpy as np
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.pretraining.pair_planning import BLOCK_DOCUMENTS, plan_pairs
 from bert_jax.data.pretraining.token_store import TokenStore
+from bert_jax.text.vocabulary import MANY_UNKNOWN
 
-MOST_UNKNOWN = 0.02  # fraction of [UNK] above which the vocabulary does not fit the text
 MOST_RANDOM = 0.9  # fraction of random second sentences; half of them in long documents, more in short ones
 
 
@@ -91,7 +91,7 @@ def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
     )
     if train.unknown == 1:
         raise ValueError(f"all tokens of the corpus are [UNK]: {advice}")
-    if max(train.unknown, held_out.unknown) > MOST_UNKNOWN:
+    if max(train.unknown, held_out.unknown) > MANY_UNKNOWN:
         lines.append(f"warning: {unknown}: {advice}")
     if train.random_pairs > MOST_RANDOM:
         lines.append(

@@ -4,7 +4,6 @@ References: Rajpurkar et al., SQuAD: 100,000+ Questions for Machine Comprehensio
 Know: Unanswerable Questions for SQuAD, 2018.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from bert_jax.data.readers.examples import Answer, Question
 from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins
-from bert_jax.data.readers.tables import Origin, column_names, no_rows, read_rows
+from bert_jax.data.readers.tables import Origin, column_names, no_rows, parse_json, read_rows
 from bert_jax.text.folding import find_folded
 
 WANTED = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
@@ -78,15 +77,7 @@ def _read_origin(origin: Origin, encoding: str, report: ReadReport) -> Iterator[
 
 def _read_squad(path: Path, encoding: str, report: ReadReport) -> Iterator[Question]:
     with open_text(path, encoding) as file:
-        text = file.read()
-    try:
-        squad = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}); wanted SQuAD, {WANTED}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply; wanted SQuAD, {WANTED}") from None
-    except ValueError as error:  # a whole number of thousands of digits
-        raise ValueError(f"{path}: not JSON ({error}); wanted SQuAD, {WANTED}") from None
+        squad = parse_json(path, file.read(), hint=f"; wanted SQuAD, {WANTED}")
     for article_at, article in _members(squad, "data", str(path)):
         for paragraph_at, paragraph in _members(article, "paragraphs", article_at):
             context = _member(paragraph, "context", str, paragraph_at)

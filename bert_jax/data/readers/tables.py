@@ -150,22 +150,27 @@ def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
         blank += 1
         first = file.readline()
     if format_of(path) == ".json" and first.lstrip().startswith("["):
-        yield from enumerate(_parse_json(path, blank, first + file.read(), "not JSON"), 1)
+        yield from enumerate(parse_json(path, first + file.read(), lines_before=blank), 1)
         return
     for number, line in enumerate(itertools.chain([first], file), blank):
         if line and not line.isspace():
-            yield number + 1, _parse_json(path, number, line.rstrip(), "not a JSON object a line")
+            yield number + 1, parse_json(path, line.rstrip(), "not a JSON object a line", lines_before=number)
 
 
-def _parse_json(path: Path, lines_before: int, text: str, otherwise: str) -> Any:
+def parse_json(path: Path, text: str, otherwise: str = "not JSON", *, lines_before: int = 0, hint: str = "") -> Any:
+    """Returns the value of a JSON text that begins after `lines_before` lines of a file.
+
+    Raises:
+        ValueError: it is not JSON, with file, line, `otherwise` and `hint`.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{lines_before + error.lineno}: {otherwise} ({error.msg})") from None
+        raise ValueError(f"{path}:{lines_before + error.lineno}: {otherwise} ({error.msg}){hint}") from None
     except RecursionError:
-        raise ValueError(f"{path}:{lines_before + 1}: nested too deeply") from None
+        raise ValueError(f"{path}:{lines_before + 1}: nested too deeply{hint}") from None
     except ValueError as error:  # a whole number of thousands of digits
-        raise ValueError(f"{path}:{lines_before + 1}: {otherwise} ({error})") from None
+        raise ValueError(f"{path}:{lines_before + 1}: {otherwise} ({error}){hint}") from None
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
