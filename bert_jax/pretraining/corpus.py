@@ -1,13 +1,9 @@
-"""The text of a pretraining run as batches: documents, a vocabulary, token ids, rows of masked sentence pairs."""
+"""The text of a pretraining run as batches: documents, token ids, rows of masked sentence pairs."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import tokenizers
 from datasets import Dataset
 from tokenizers.normalizers import BertNormalizer
 
@@ -16,19 +12,28 @@ from bert_jax.data.pretraining.corpus_report import CorpusReport, describe_corpu
 from bert_jax.data.pretraining.loader import PretrainingBatches, evaluation_batches, training_batches
 from bert_jax.data.pretraining.long_sentences import split_long_sentences
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
-from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
-from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.vocabulary import default_strip_accents
 from bert_jax.training.devices import processes
-from bert_jax.training.runs.manifests import CHECKPOINTS
-from bert_jax.training.runs.saved_steps import newest_step
 
-VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
 FEWEST_DOCUMENTS = 4  # two to train on and two held out: a random next sentence comes from another document
+
+
+class Documents(NamedTuple):
+    """The documents to train on and those held out."""
+
+    train: Dataset
+    held_out: Dataset
+
+    @classmethod
+    def read(cls, settings: Settings) -> "Documents":
+        """Reads and splits the text; the first process does it, the others find its files."""
+        # Reading takes hours for a large text, and progress bars are only shown on a terminal.
+        print(f"reading {', '.join(settings.text.corpus) or 'the film reviews'}")
+        with processes.first_process_first("the text is read"):
+            return cls(*_read_documents(settings))
 
 
 @dataclass(frozen=True)
@@ -41,23 +46,18 @@ class Corpus:
     held_out: TokenStore
 
     @classmethod
-    def read(cls, settings: Settings) -> "Corpus":
-        """Reads, splits and tokenizes the text; the first process does it, the others find its files."""
-        # These take hours for a large text, and progress bars are only shown on a terminal.
-        print(f"reading {', '.join(settings.text.corpus) or 'the film reviews'}")
+    def of(cls, settings: Settings, documents: Documents, tokenizer: Tokenizer) -> "Corpus":
+        """Tokenizes the documents; the first process does it, the others find its files."""
+        print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
-        with processes.first_process_first("the text is read"):
-            train, held_out = _read_documents(settings)
-        tokenizer = _make_tokenizer(settings, train)
-        print(f"tokenizing {len(train) + len(held_out):,} documents")
         with processes.first_process_first("the text is tokenized"):
             stores = [
                 split_long_sentences(
-                    tokenize(documents, tokenizer),
+                    tokenize(side, tokenizer),
                     max_length=settings.batches.max_length,
                     cache_dir=settings.text.cache_dir,
                 )
-                for documents in (train, held_out)
+                for side in documents
             ]
         return cls(settings, tokenizer, *stores)
 
@@ -147,43 +147,3 @@ def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
         remedy = "" if text.document == "line" else "; blank lines separate documents, or set `document=line`"
         raise ValueError(f"{', '.join(text.corpus)}: {wanted}, found {count}{remedy}")
     return split_documents(documents, max(2, round(text.held_out * count)), settings.batches.seed)
-
-
-def _make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
-    """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
-    text = settings.text
-    run = Path(settings.run.output)
-    # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
-    if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
-        return Tokenizer.load(run)
-    if text.tokenizer:
-        return Tokenizer.load(text.tokenizer)
-
-    # Only the first process trains a vocabulary; the others, which may run on other machines, receive its bytes.
-    return Tokenizer.of(
-        processes.broadcast_from_first("the vocabulary is trained", partial(_train_vocabulary, settings, documents))
-    )
-
-
-def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
-    """Returns the tokenizer.json of a vocabulary trained on the documents; it is kept in the cache."""
-    text = settings.text
-    options = {
-        "vocab_size": settings.model.vocab_size,
-        "lowercase": text.lowercase,
-        "strip_accents": default_strip_accents(text.language) if text.strip_accents is None else text.strip_accents,
-        "min_frequency": text.min_frequency,
-    }
-    made_from = [VOCABULARY_FORMAT, tokenizers.__version__, documents._fingerprint, options]
-    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    folder = Path(text.cache_dir) / f"vocabulary-{digest}"
-    if not folder.is_dir():
-        print(f"training a vocabulary of {settings.model.vocab_size:,} tokens")
-        tokenizer = Tokenizer.train(Texts(documents), **options)
-        with new_folder(folder) as unfinished:
-            (unfinished / "tokenizer.json").write_text(tokenizer.backend.to_str(), encoding="utf-8")
-    try:
-        tokenizer = Tokenizer.load(folder)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{folder}: not a cached vocabulary ({error!r:.200}); delete it") from None
-    return tokenizer.backend.to_str().encode()

@@ -14,7 +14,7 @@ import jax
 from bert_jax.data.prefetch import Batch
 from bert_jax.files import write_file
 from bert_jax.interop.loading import TrainedRun, save_config
-from bert_jax.pretraining.corpus import Corpus
+from bert_jax.pretraining.corpus import Corpus, Documents
 from bert_jax.pretraining.model import Computation, model_config
 from bert_jax.pretraining.settings import (
     CONTENTS,
@@ -25,6 +25,7 @@ from bert_jax.pretraining.settings import (
     check,
 )
 from bert_jax.pretraining.summary import Baseline, describe, final_metrics, nsp_ranking_accuracy, summarize
+from bert_jax.pretraining.vocabulary import make_tokenizer
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.loop import Cadence, Session, train
@@ -93,7 +94,8 @@ def _pretrain(
     settings: Settings, layout: parallel.Layout, folder: Path, options: dict[str, Any], lock: RunLock | None
 ) -> TrainedRun:
     """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
-    corpus = Corpus.read(settings)
+    documents = Documents.read(settings)
+    corpus = Corpus.of(settings, documents, make_tokenizer(settings, documents.train))
     for line in corpus.lines():
         print(line)
     with corpus.held_out_batches() as batches:

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax.pretraining.corpus import Corpus, Documents
+from bert_jax.pretraining.settings import Settings
+from bert_jax.pretraining.vocabulary import make_tokenizer
+
 SMALL = [
     "--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2",
     "--intermediate-size", "32", "--max-length", "24", "--batch-size", "8", "--vocab-size", "150", "--steps", "6",
@@ -21,3 +25,9 @@ def write_corpus(path: Path) -> Path:
         documents.append("\n".join(sentence.capitalize() for sentence in sentences))
     path.write_text("\n\n".join(documents))
     return path
+
+
+def tokenized_corpus(settings: Settings) -> Corpus:
+    """Returns the corpus that a new run with these settings trains on."""
+    documents = Documents.read(settings)
+    return Corpus.of(settings, documents, make_tokenizer(settings, documents.train))

@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from small_runs import write_corpus
+from small_runs import tokenized_corpus, write_corpus
 
 from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining import corpus as module
@@ -31,7 +31,7 @@ def read(tmp_path):
             path = tmp_path / "text.txt"
             path.write_text(text, encoding="utf-8")
         options = {"vocab_size": 300, "max_length": 24, "cache_dir": str(tmp_path / "cache"), "held_out": 0.2}
-        return Corpus.read(make_settings("tiny", corpus=(str(path),), **options | changes))
+        return tokenized_corpus(make_settings("tiny", corpus=(str(path),), **options | changes))
 
     return read_text
 
@@ -149,7 +149,7 @@ def test_a_line_is_printed_before_each_long_step(tmp_path, monkeypatch, capsys):
     watch(module.Tokenizer, "train")
     watch(module, "tokenize_corpus")
     settings = make_settings("tiny", corpus=(str(tmp_path / "a.txt"),), vocab_size=37, cache_dir=str(tmp_path / "c"))
-    read = Corpus.read(settings)
+    read = tokenized_corpus(settings)
     assert printed == [
         f"reading {tmp_path / 'a.txt'}\n",
         "training a vocabulary of 37 tokens\n",

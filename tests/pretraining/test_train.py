@@ -15,7 +15,7 @@ import train as script
 from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
-from bert_jax.pretraining.corpus import Corpus
+from bert_jax.pretraining.corpus import Documents
 from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import Milestones
 from bert_jax.training.metric_logger import NotFinite
@@ -301,7 +301,7 @@ def test_a_second_process_is_refused_before_any_work(pretrain, tmp_path, monkeyp
             pretrain(tmp_path / "run")
         raise ValueError("the first process ends")
 
-    monkeypatch.setattr(Corpus, "read", read)
+    monkeypatch.setattr(Documents, "read", read)
     with pytest.raises(ValueError, match="the first process ends"):
         pretrain(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,60 @@
+"""The tokenizer of a pretraining run: its own when it is resumed, one that is given, or one trained on its text."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+import tokenizers
+from datasets import Dataset
+
+from bert_jax.data.readers.cache import new_folder
+from bert_jax.data.readers.sources import Texts
+from bert_jax.pretraining.settings import Settings
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.vocabulary import default_strip_accents
+from bert_jax.training.devices import processes
+from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_step
+
+VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
+
+
+def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
+    """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
+    text = settings.text
+    run = Path(settings.run.output)
+    # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
+    if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
+        return Tokenizer.load(run)
+    if text.tokenizer:
+        return Tokenizer.load(text.tokenizer)
+
+    # Only the first process trains a vocabulary; the others, which may run on other machines, receive its bytes.
+    return Tokenizer.of(
+        processes.broadcast_from_first("the vocabulary is trained", partial(_train_vocabulary, settings, documents))
+    )
+
+
+def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
+    """Returns the tokenizer.json of a vocabulary trained on the documents; it is kept in the cache."""
+    text = settings.text
+    options = {
+        "vocab_size": settings.model.vocab_size,
+        "lowercase": text.lowercase,
+        "strip_accents": default_strip_accents(text.language) if text.strip_accents is None else text.strip_accents,
+        "min_frequency": text.min_frequency,
+    }
+    made_from = [VOCABULARY_FORMAT, tokenizers.__version__, documents._fingerprint, options]
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    folder = Path(text.cache_dir) / f"vocabulary-{digest}"
+    if not folder.is_dir():
+        print(f"training a vocabulary of {settings.model.vocab_size:,} tokens")
+        tokenizer = Tokenizer.train(Texts(documents), **options)
+        with new_folder(folder) as unfinished:
+            (unfinished / "tokenizer.json").write_text(tokenizer.backend.to_str(), encoding="utf-8")
+    try:
+        tokenizer = Tokenizer.load(folder)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{folder}: not a cached vocabulary ({error!r:.200}); delete it") from None
+    return tokenizer.backend.to_str().encode()
