@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from bert_jax.files import unfinished_name, write_file
 from bert_jax.training.runs.checkpoints import SAVED
 from bert_jax.training.runs.contents import SETTINGS, clear_run
-from bert_jax.training.runs.lock import is_lock
+from bert_jax.training.runs.lock import is_lock, require_free
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import METRICS, last_step
 from bert_jax.training.runs.saved_steps import DAMAGED, newest_step
@@ -99,6 +99,7 @@ def check_run(
         FileNotFoundError: `resume` without `begin`, and there is no run.
         FileExistsError: the folder holds a run and neither `resume` nor `overwrite` is set, a training run that would
             be lost, or something that is not a run; or the checkpoints of the run to resume are missing.
+        RunInUse: the same, and another process writes to the run.
         PermissionError: the folder cannot be written.
         ValueError: the run has a checkpoint and started with another value of a setting.
     """
@@ -127,6 +128,7 @@ def check_run(
     elif resume:
         _require_no_checkpoint(folder)
     elif not overwrite:
+        require_free(folder)  # such a run is to be waited for, neither resumed nor replaced
         ways = "continue it (`resume=True`), replace it (`overwrite=True`) or choose another `output`"
         raise FileExistsError(f"{folder} holds a run already: {ways}")
 

@@ -1,11 +1,15 @@
 """A run is never overwritten unless the settings say so, and is resumed only with the settings it began with."""
 
+import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from bert_jax.process_start import start_time
 from bert_jax.training.runs.folder import begin_run, check_run, recorded_settings
+from bert_jax.training.runs.lock import LOCK, Owner, RunInUse
 
 SETTINGS = {"training": {"learning_rate": 0.1, "steps": 30}}
 CHOICES = {
@@ -33,6 +37,17 @@ def test_a_new_folder_holds_the_settings(run):
 
 def test_a_run_is_not_overwritten_by_default(run):
     with pytest.raises(FileExistsError, match="run holds a run already: continue it"):
+        check_run(run, SETTINGS, **CHOICES)
+
+
+def test_a_run_in_use_is_reported_as_such_rather_than_as_one_to_resume(run):
+    owner = Owner.this_process(run)
+    (run / LOCK).write_text(json.dumps(asdict(owner)))
+    with pytest.raises(FileExistsError, match="run holds a run already"):  # this process holds the lock
+        check_run(run, SETTINGS, **CHOICES)
+    parent = replace(owner, process=os.getppid(), started=start_time(os.getppid()))
+    (run / LOCK).write_text(json.dumps(asdict(parent)))
+    with pytest.raises(RunInUse, match=rf"run is in use by process {os.getppid()} on .*: wait until it ends"):
         check_run(run, SETTINGS, **CHOICES)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import threading
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from bert_jax.process_start import start_time
 from bert_jax.training.runs import lock as module
-from bert_jax.training.runs.lock import LOCK, STALE_AFTER, Owner, RunInUse, RunLock, lock_run
+from bert_jax.training.runs.lock import LOCK, STALE_AFTER, Owner, RunInUse, RunLock, holder, lock_run, require_free
 
 NO_PROCESS = 2**31 - 1  # above any process id
 CONTENDERS = 6
@@ -21,8 +23,8 @@ CONTENDERS = 6
 
 def leave_lock(folder: Path, *, age: float = 0.0, **changes) -> Owner:
     """Writes the lock of another owner, as if it was touched `age` seconds ago."""
-    owner = replace(Owner.this_process(), **{"host": "node7", **changes})
     folder.mkdir(exist_ok=True)
+    owner = replace(Owner.this_process(folder), **{"host": "node7", **changes})
     (folder / LOCK).write_text(json.dumps(asdict(owner)))
     touched = time.time() - age
     os.utime(folder / LOCK, (touched, touched))
@@ -81,9 +83,9 @@ def test_the_lock_of_a_process_that_has_ended_is_taken_over(tmp_path, capsys, ch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_waits_for_its_parent_has_ended():
+def test_a_process_that_waits_for_its_parent_has_ended(tmp_path):
     process = subprocess.Popen(["true"])
-    owner = replace(Owner.this_process(), process=process.pid, started=start_time(process.pid) or 7)
+    owner = replace(Owner.this_process(tmp_path), process=process.pid, started=start_time(process.pid) or 7)
     while not Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].startswith(" Z"):
         time.sleep(0.001)
     assert owner.is_alive() is False
@@ -95,12 +97,60 @@ def test_the_age_of_a_lock_of_another_machine_decides(tmp_path, machine):
     """Also that of this machine before it was restarted, or of another container on it."""
     owner = leave_lock(tmp_path, machine=machine, age=STALE_AFTER - 20)
     with pytest.raises(
-        RunInUse, match=r"process \d+ on node7, since .*, last active 1\d\d s ago: .* or delete .*\.lock"
+        RunInUse,
+        match=r"process \d+ on node7, since .*, last active 10\d s ago: .* again in (20|21) s, or delete .*\.lock",
     ):
         RunLock(tmp_path)
     assert json.loads((tmp_path / LOCK).read_text()) == asdict(owner)
     leave_lock(tmp_path, machine=machine, age=STALE_AFTER + 20)
     RunLock(tmp_path).release()
+
+
+def test_a_job_that_starts_again_elsewhere_waits_until_the_lock_is_stale(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "STALE_AFTER", 0.3)
+    monkeypatch.setattr(module, "POLL", 0.02)
+    owner = leave_lock(tmp_path, machine="another boot pid:[7]", age=0.1)
+    with lock_run(tmp_path) as lock:
+        assert lock is not None
+        assert lock.previous == owner
+        assert lock.path.stat().st_mtime - time.time() < 0.1
+        waited, taken = capsys.readouterr().out.splitlines()
+        assert re.search(rf"waiting until \d\d:\d\d:\d\d: process {owner.process} on node7, since", waited)
+        assert "is taken over, because that process has ended" in taken
+
+
+def test_a_job_that_finds_the_other_alive_is_refused_as_soon_as_it_knows(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.005)
+    leave_lock(tmp_path, machine="another boot pid:[7]", age=60)
+    touch = threading.Timer(0.05, os.utime, [tmp_path / LOCK])
+    touch.start()
+    with pytest.raises(RunInUse, match="last active 0 s ago"), lock_run(tmp_path):
+        pass
+    touch.join()
+
+
+@pytest.mark.parametrize("machine", [None, "another boot pid:[7]"], ids=["this machine", "another machine"])
+def test_a_lock_that_was_copied_with_its_folder_is_none(tmp_path, capsys, machine):
+    changes = {} if machine is None else {"machine": machine}
+    owner = leave_lock(tmp_path / "run", **changes)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert holder(tmp_path / "run") == owner
+    assert holder(tmp_path / "copy") is None
+    require_free(tmp_path / "copy")
+    with lock_run(tmp_path / "copy"):
+        assert f"is taken over, because it was copied from {tmp_path / 'run'}" in capsys.readouterr().out
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert holder(tmp_path / "moved") == owner
+    with pytest.raises(RunInUse):
+        RunLock(tmp_path / "moved")
+
+
+def test_a_lock_of_an_older_version_names_no_folder(tmp_path):
+    owner = leave_lock(tmp_path)
+    record = {name: value for name, value in asdict(owner).items() if name not in ("folder", "inode")}
+    (tmp_path / LOCK).write_text(json.dumps(record))
+    with pytest.raises(RunInUse, match="is in use by process"):
+        RunLock(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "\0" * 50, "{", "[]", '{"host": 3}', '{"process": "x"}'])
