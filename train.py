@@ -4,6 +4,8 @@ python train.py -- a small BERT on film reviews, in a few minutes on two cores.
 
 python train.py --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
 
+python train.py --model bert-base-uncased --corpus 'texts/*.txt' --output RUN -- continue from a model on your text.
+
 python train.py --output RUN --resume --steps 200000 -- resume the run in RUN.
 
 python train.py --preset base --plan -- memory, largest batch and speed of a run, without training.

@@ -136,7 +136,8 @@ def compile_step(flags: Sequence[str], mesh_sizes: dict[str, int], rows: int) ->
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program would not be dumped
     layout = parallel.make_layout("mesh", **mesh_sizes)
     devices = layout.mesh.size
-    run = RunSpec.of(parse_pretraining(flags), layout)
+    settings = parse_pretraining(flags)
+    run = RunSpec.of(settings, settings.phases[0], layout)
     batch = run.batch(rows * devices)
     pure_step = run.step(run.model)
     step: Any = layout.compile_step(pure_step, run.state)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bert_jax.cli.programs import parse_pretraining
-from bert_jax.pretraining.settings import check
+from bert_jax.pretraining.checks import check
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 SHELL = sorted(LAUNCH.glob("*.sh"))

@@ -145,3 +145,9 @@ def first_look(arguments: Sequence[str], *names: str) -> argparse.Namespace:
     for name in names:
         parser.add_argument(f"--{name}")
     return parser.parse_known_args(arguments)[0]
+
+
+def given_names(arguments: Sequence[str]) -> set[str]:
+    """Returns the names of the settings whose flags are on a command line."""
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return {flag.removeprefix("--").replace("-", "_") for flag in flags}

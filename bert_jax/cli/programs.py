@@ -14,6 +14,7 @@ from bert_jax.cli.flags import (
     Flags,
     first_look,
     flags_in_messages,
+    given_names,
     registry_of,
     require_command,
     setting_names,
@@ -26,8 +27,10 @@ from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import program as finetuning
 from bert_jax.finetuning import settings as finetuning_settings
 from bert_jax.pretraining import program as pretraining
+from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.plan import plan
-from bert_jax.pretraining.settings import Settings, check, make_settings
+from bert_jax.pretraining.presets import settings_of_preset, with_implied
+from bert_jax.pretraining.settings import Settings
 from bert_jax.tasks import TASKS
 from bert_jax.training.devices.compilation_cache import keep_compiled
 from bert_jax.training.runs.folder import check_run, recorded_settings, settings_to_resume
@@ -38,6 +41,8 @@ PRETRAINING = """Pretrain a BERT on text files. The run's folder can be loaded w
 {prog} -- a small BERT on film reviews, in a few minutes on two cores.
 
 {prog} --corpus 'texts/*.txt' --preset base --output RUN -- BERT's published settings on your own text.
+
+{prog} --model bert-base-uncased --corpus 'texts/*.txt' --output RUN -- continue from a model on your text.
 
 {prog} --output RUN --resume --steps 200000 -- resume the run in RUN.
 
@@ -103,10 +108,12 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
 
 def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
     """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
-    chosen = first_look(arguments, "preset", "output")
-    default = make_settings(chosen.preset or "demo")
+    chosen = first_look(arguments, "preset", "output", "model")
+    default = settings_of_preset(chosen.preset)
     if chosen.resume:
         default = settings_to_resume(default, chosen.output or default.run.output)
+    if chosen.model is not None and not default.run.resume:  # the model of a run that is resumed may be gone
+        default = settings_of_preset(chosen.preset, chosen.model)
     parsed = tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],
         args=arguments,
@@ -115,7 +122,7 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
         description=PRETRAINING.format(prog=prog),
         registry=registry_of(FLAGS),
     )
-    return with_fields(parsed, default)
+    return with_implied(with_fields(parsed, default), given_names(arguments))
 
 
 def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py") -> None:

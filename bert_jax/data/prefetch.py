@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, Self
 
 import grain
 import numpy as np
@@ -69,7 +69,7 @@ class Batches:
     def close(self) -> None:
         self._close()
 
-    def __enter__(self) -> "Batches":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -28,6 +28,7 @@ class LoadedBert:
         params: the parameter tree.
         vocabulary: the tokenizer, or None if the folder has none.
         new_parts: the parts of the model that were newly initialized.
+        unused_parts: the parts of the checkpoint that the model does not have.
         sentence: the other files of a sentence-transformers folder, or None.
     """
 
@@ -36,6 +37,7 @@ class LoadedBert:
     vocabulary: Tokenizer | None = None
     new_parts: frozenset[str] = frozenset()
     sentence: SentenceFiles | None = None
+    unused_parts: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         config = self.config

@@ -94,8 +94,11 @@ def load(
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype float64 needs jax_enable_x64")
     folder = locate(source, revision)
-    bert, params, new = _read_model(folder, head=model, new_head=new_head, dtype=dtype, seed=seed, step=step, **changes)
-    return LoadedBert(bert, params, read_vocabulary(folder, bert.config), new, SentenceFiles.read(folder))
+    bert, params, new, unused = _read_model(
+        folder, head=model, new_head=new_head, dtype=dtype, seed=seed, step=step, **changes
+    )
+    vocabulary = read_vocabulary(folder, bert.config)
+    return LoadedBert(bert, params, vocabulary, new, SentenceFiles.read(folder), unused)
 
 
 def locate(source: str | Path, revision: str | None = None) -> Path:
@@ -123,8 +126,8 @@ def _read_model(
     seed: int,
     step: int | None = None,
     **changes: Any,
-) -> tuple[Bert, dict[str, Any], frozenset[str]]:
-    """Returns the model, its parameters and its new parts; the arguments are those of `load`."""
+) -> tuple[Bert, dict[str, Any], frozenset[str], frozenset[str]]:
+    """Returns the model, its parameters, its new parts and the unused ones; the arguments are those of `load`."""
     config, named = huggingface.read_config(folder)
     # A fine-tuning run has its best model as model.safetensors, besides its checkpoints.
     is_run = (folder / CHECKPOINTS).is_dir() and not (folder / WEIGHTS).is_file()
@@ -156,7 +159,7 @@ def _read_model(
         warnings.warn(f"{folder}: {model.__name__} does not use the {list_names(unused)} in it", stacklevel=3)
     if missing := new - replaced:
         warnings.warn(f"{folder} has no {', '.join(sorted(missing))}: newly initialized", stacklevel=3)
-    return model(config), params | init_parts(config, new, param_dtype, seed), frozenset(new)
+    return model(config), params | init_parts(config, new, param_dtype, seed), frozenset(new), frozenset(unused)
 
 
 def _read_run(checkpoints: Path, step: int | None, read: Callable[[Any], Any]) -> Any:

@@ -5,7 +5,7 @@
 >>> run.metrics["eval_masked_lm_loss"]  # doctest: +SKIP
 """
 
+from bert_jax.pretraining.presets import make_settings
 from bert_jax.pretraining.program import pretrain
-from bert_jax.pretraining.settings import make_settings
 
 __all__ = ["make_settings", "pretrain"]

@@ -1,5 +1,6 @@
 """The text of a pretraining run as batches: documents, token ids, rows of masked sentence pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -38,10 +39,16 @@ class Documents(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokenized documents to train on and held-out ones, and the tokenizer."""
+    """Tokenized documents to train on and held-out ones, and the tokenizer.
+
+    Attributes:
+        whole: both before long sentences are split.
+        train, held_out: with sentences that fit the rows of the settings.
+    """
 
     settings: Settings
     tokenizer: Tokenizer
+    whole: Sequence[TokenStore]
     train: TokenStore
     held_out: TokenStore
 
@@ -51,15 +58,18 @@ class Corpus:
         print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
-            stores = [
-                split_long_sentences(
-                    tokenize(side, tokenizer),
-                    max_length=settings.batches.max_length,
-                    cache_dir=settings.text.cache_dir,
-                )
-                for side in documents
-            ]
-        return cls(settings, tokenizer, *stores)
+            whole = [tokenize(side, tokenizer) for side in documents]
+        return cls._split(settings, tokenizer, whole)
+
+    def with_settings(self, settings: Settings) -> "Corpus":
+        """Returns the same text in other rows, those of a phase of the run."""
+        return Corpus._split(settings, self.tokenizer, self.whole)
+
+    @classmethod
+    def _split(cls, settings: Settings, tokenizer: Tokenizer, whole: Sequence[TokenStore]) -> "Corpus":
+        split = partial(split_long_sentences, max_length=settings.batches.max_length, cache_dir=settings.text.cache_dir)
+        with processes.first_process_first("long sentences are split"):
+            return cls(settings, tokenizer, whole, *map(split, whole))
 
     def training_batches(self, *, start_row: int, shard: tuple[int, int]) -> PretrainingBatches:
         """Returns the endless batches of training from a row on; of each batch the `shard` (index, count)."""

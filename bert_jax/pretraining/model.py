@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +58,12 @@ class Computation:
         model = BertForPreTraining(config, remat=settings.devices.remat, unroll=unroll, kernel=kernel)
         return cls(settings, model, *_make_optimizer(settings))
 
-    def state(self, key: jax.Array) -> TrainState:
-        """Returns the state before the first step."""
+    def state(self, key: jax.Array, params: Any = None) -> TrainState:
+        """Returns the state before the first step, with new parameters or the given ones."""
         parameters_key, rest = jax.random.split(key)
-        # Parameters do not depend on the shape of a batch: the smallest one, [1, 2], is traced.
-        params = self.model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
+        if params is None:
+            # Parameters do not depend on the shape of a batch: the smallest one, [1, 2], is traced.
+            params = self.model.init(parameters_key, jnp.zeros((1, 2), jnp.int32))["params"]
         return TrainState.create(params, self.optimizer, key=run_key(rest, self.settings.devices.random_bits))
 
     def step(self, model: Bert | None = None) -> Callable:
@@ -105,5 +107,11 @@ def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, S
 
 
 def model_config(settings: Settings, tokenizer: Tokenizer) -> BertConfig:
-    """Returns the configuration of the model, with the vocabulary of a tokenizer."""
-    return replace(settings.model, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    """Returns the configuration of the model, with the vocabulary of a tokenizer.
+
+    The embedding of a model that training continues from may have more rows than its vocabulary has tokens.
+    """
+    rows = tokenizer.vocab_size
+    if settings.run.model is not None:
+        rows = max(rows, settings.model.vocab_size)
+    return replace(settings.model, vocab_size=rows, pad_token_id=tokenizer.pad_id)

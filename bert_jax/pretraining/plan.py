@@ -1,7 +1,7 @@
 """What a run would take on these devices, before it runs: memory, arithmetic, time (`train.py --plan`)."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,9 +11,11 @@ import numpy as np
 
 from bert_jax.data.readers.sources import find_files
 from bert_jax.models import Bert
+from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.model import Computation
+from bert_jax.pretraining.phases import Phase
 from bert_jax.pretraining.program import make_layout
-from bert_jax.pretraining.settings import Settings, check
+from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.cost import (
     Memory,
@@ -36,7 +38,7 @@ UNITS = (("years", 365 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes"
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run as shapes, from which its step is compiled.
+    """A phase of a run as shapes, from which its step is compiled.
 
     Attributes:
         step: model -> the pure (state, batch, axis) -> (state, metrics).
@@ -46,7 +48,7 @@ class RunSpec:
         rows: of the batch that the settings ask for.
         accumulate: the number of parts in which a batch is computed, in training and in an evaluation.
         unit: the number of rows of any batch is a multiple of it.
-        steps: of the whole run.
+        steps: of the phase of the run.
     """
 
     model: Bert
@@ -60,8 +62,9 @@ class RunSpec:
     steps: int
 
     @classmethod
-    def of(cls, settings: Settings, layout: Layout) -> "RunSpec":
-        """Makes the shapes of a run. Its text is not read: the vocabulary has the size that the settings ask for."""
+    def of(cls, settings: Settings, phase: Phase, layout: Layout) -> "RunSpec":
+        """Makes the shapes of a phase. Its text is not read: the vocabulary has the size that the settings ask for."""
+        settings = settings.of_phase(phase)
         config = settings.model
         if settings.text.tokenizer:
             config = replace(config, vocab_size=Tokenizer.load(settings.text.tokenizer).vocab_size)
@@ -76,7 +79,7 @@ class RunSpec:
             rows=settings.training.batch_size,
             accumulate=settings.devices.accumulate,
             unit=layout.shards * settings.devices.accumulate,
-            steps=settings.training.steps,
+            steps=phase.steps,
         )
 
     @property
@@ -96,17 +99,29 @@ def plan(settings: Settings) -> Iterator[str]:
     for source in settings.text.corpus:
         find_files(source)
     layout = make_layout(settings)
-    run = RunSpec.of(settings, layout)
-    config = run.model.config
-    count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
     shape = " x ".join(f"{name} {size}" for name, size in layout.mesh.shape.items())
-    yield (
-        f"plan: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
-        f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
-    )
-    yield "  compiling         the step for several numbers of rows; a large model takes minutes"
-    yield from _memory_lines(run, layout)
-    yield from _speed_lines(run, layout)
+    seconds = 0.0
+    for phase in settings.phases:
+        run = RunSpec.of(settings, phase, layout)
+        config = run.model.config
+        count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
+        name = "plan" if phase.count == 1 else f"phase {phase.number} of {phase.count}"
+        yield (
+            f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
+            f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
+        )
+        yield "  compiling         the step for several numbers of rows; a large model takes minutes"
+        yield from _memory_lines(run, layout)
+        expected = yield from _speed_lines(run, layout)
+        time = run.steps * run.rows * run.length / expected
+        yield _time_line(f"{run.steps:,} steps", time)
+        seconds += time
+    if len(settings.phases) > 1:
+        yield _time_line("all phases", seconds)
+
+
+def _time_line(what: str, seconds: float) -> str:
+    return f"  {what}".ljust(20) + f"about {span(seconds)} at that rate, without communication between devices"
 
 
 def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
@@ -146,7 +161,8 @@ def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
     yield f"  largest batch     {largest_batch(needed, limit, run.unit):,} rows; {run.rows:,} {fits}"
 
 
-def _speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
+def _speed_lines(run: RunSpec, layout: Layout) -> Generator[str, None, float]:
+    """Yields lines about arithmetic and speed; returns the expected tokens per second."""
     # The arithmetic of a kernel cannot be counted, so it is counted with plain matrix products.
     plain = run.step(run.model.clone(kernel=None))
     flop = matrix_flop(lambda state, batch: plain(state, batch, None), run.state, run.batch(run.rows))
@@ -161,10 +177,7 @@ def _speed_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
         f"  expected          about {expected:,.0f} tokens/s in full rows: "
         f"{expected_efficiency():.0%} of the speed of matrix products here, {amount(speed, 'FLOP/s')}"
     )
-    yield (
-        f"  {run.steps:,} steps".ljust(20)
-        + f"about {span(run.steps * tokens / expected)} at that rate, without communication between devices"
-    )
+    return expected
 
 
 def span(seconds: float) -> str:

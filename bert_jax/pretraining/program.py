@@ -4,43 +4,41 @@ References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from bert_jax.data.prefetch import Batch
 from bert_jax.files import write_file
+from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import TrainedRun, save_config
+from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.corpus import Corpus, Documents
 from bert_jax.pretraining.model import Computation, model_config
+from bert_jax.pretraining.phase_run import PhaseRun
 from bert_jax.pretraining.settings import (
     CONTENTS,
     CORPUS_HASH,
     MAY_CHANGE_ON_RESUME,
     TOKENIZER_HASH,
     Settings,
-    check,
 )
-from bert_jax.pretraining.summary import Baseline, describe, final_metrics, nsp_ranking_accuracy, summarize
+from bert_jax.pretraining.source import read_source
+from bert_jax.pretraining.summary import describe_model, final_metrics, summarize
 from bert_jax.pretraining.vocabulary import make_tokenizer
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
-from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
-from bert_jax.training.runs.interruption import receive_signals, until_requested
+from bert_jax.training.runs.interruption import receive_signals
 from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
-from bert_jax.training.runs.metrics import evaluate
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.settings import as_record, defaults_of
 from bert_jax.training.state import TrainState
-from bert_jax.training.watch import Watch
 
 # What curves.png shows: (title, key of metrics.jsonl).
 PANELS = (
@@ -94,28 +92,64 @@ def _pretrain(
     settings: Settings, layout: parallel.Layout, folder: Path, options: dict[str, Any], lock: RunLock | None
 ) -> TrainedRun:
     """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
+    source = read_source(settings)
     documents = Documents.read(settings)
-    corpus = Corpus.of(settings, documents, make_tokenizer(settings, documents.train))
+    tokenizer = make_tokenizer(settings, documents.train) if source is None else source.tokenizer
+    corpus = Corpus.of(settings.of_phase(settings.phases[0]), documents, tokenizer)
     for line in corpus.lines():
         print(line)
-    with corpus.held_out_batches() as batches:
-        first_batch = next(batches)
-        baseline = Baseline.of(chain([first_batch], batches))
-    config = model_config(settings, corpus.tokenizer)
-    computation = Computation.make(settings, config, first_batch["attention_mask"])
     if processes.is_first():
         begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
         write_file(folder / DATA, json.dumps(corpus.report(), indent=2, ensure_ascii=False) + "\n")
     processes.barrier("the run has begun")
 
-    state = _train(settings, corpus, computation, layout, folder, baseline, lock)
-    ranking = _ranking_accuracy(settings, corpus, computation, layout, state)
+    phase, state = _train(settings, corpus, source, layout, folder, lock)
+    ranking = phase.ranking_accuracy(state)
     processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))
     if processes.is_first():
-        summarize(settings, trained, baseline, ranking)
+        summarize(settings, trained, phase.baseline, ranking)
     processes.barrier("the summary is printed")
     return trained
+
+
+def _train(
+    settings: Settings,
+    corpus: Corpus,
+    source: LoadedBert | None,
+    layout: parallel.Layout,
+    folder: Path,
+    lock: RunLock | None,
+) -> tuple[PhaseRun, TrainState]:
+    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`.
+
+    Returns:
+        The last phase and the state after it.
+    """
+    config = model_config(settings, corpus.tokenizer)
+    reports = settings.reports
+    keep = reports.keep_checkpoints
+    with Checkpoints(folder / CHECKPOINTS, keep=keep, keep_best=reports.keep_best, lock=lock) as checkpoints:
+        # At the last step of a phase its evaluation may be pending, so that phase, and not the next one, is resumed.
+        reached = checkpoints.latest or 0
+        first, *later = [phase for phase in settings.phases if phase.last_step >= reached]
+        phase = PhaseRun.of(first, settings, corpus, config, layout)
+        state, start_row = _start(settings, phase.computation, source, layout, checkpoints)
+        # `bert_jax.load` needs config.json and the tokenizer; they are saved before the first checkpoint, so that an
+        # unfinished run can be loaded. A resumed run saves them again: they may have been damaged.
+        if processes.is_first():
+            save_config(folder, phase.computation.model)
+            corpus.tokenizer.save(folder)
+        describe_model(config, state)
+        reporter = _reporter(settings, folder, int(state.step))  # opens files, which the `with` closes
+        with reporter, receive_signals(settings.run.save_on_signal) as interruption:
+            during = {"checkpoints": checkpoints, "reporter": reporter, "interruption": interruption}
+            state = phase.train(state, start_row=start_row, **during)
+            for next_phase in later:
+                phase = PhaseRun.of(next_phase, settings, corpus, config, layout)
+                state = phase.train(state, start_row=0, **during)
+            reporter.draw()
+    return phase, state
 
 
 def join_processes(settings: Settings) -> None:
@@ -144,7 +178,9 @@ def make_layout(settings: Settings) -> parallel.Layout:
     """
     devices = settings.devices
     layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
-    parallel.check_batch(settings.training.batch_size, layout, devices.accumulate)
+    for phase in settings.phases:
+        of_phase = settings.of_phase(phase)
+        parallel.check_batch(of_phase.training.batch_size, layout, of_phase.devices.accumulate)
     return layout
 
 
@@ -155,67 +191,24 @@ def _check_steps(settings: Settings, folder: Path) -> None:
         raise ValueError(f"{folder} is at step {reached} already, beyond `steps={settings.training.steps}`")
 
 
-def _evaluation_batches(settings: Settings, layout: parallel.Layout, batches: Iterable[Batch]) -> Iterator[Any]:
-    """Yields held-out rows on the devices, at most as many at a time as a micro-batch of training has."""
-    for batch in batches:
-        yield from map(layout.device_put, parallel.micro_batches(batch, settings.devices.accumulate))
-
-
-def _train(
+def _start(
     settings: Settings,
-    corpus: Corpus,
     computation: Computation,
+    source: LoadedBert | None,
     layout: parallel.Layout,
-    folder: Path,
-    baseline: Baseline,
-    lock: RunLock | None,
-) -> TrainState:
-    """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`."""
-    training = settings.training
-    reports = settings.reports
-    state = layout.create(computation.state, jax.random.key(settings.batches.seed))
-    shard = parallel.slice_to_read(layout)
-    evaluation_step = layout.compile_evaluation(computation.evaluation_step(), state.params)
-
-    keep = reports.keep_checkpoints
-    with Checkpoints(folder / CHECKPOINTS, keep=keep, keep_best=reports.keep_best, lock=lock) as checkpoints:
-        position: dict[str, Any] = {"row": 0}
-        if checkpoints.latest is not None:
-            state, position = checkpoints.restore(state)
-            print(f"resuming from step {int(state.step):,} of {training.steps:,}")
-        elif settings.run.resume:
-            print(f"no checkpoint in {folder} to resume from: starting at step 0")
-        # `bert_jax.load` needs config.json and the tokenizer; they are saved before the first checkpoint, so that an
-        # unfinished run can be loaded. A resumed run saves them again: they may have been damaged.
-        if processes.is_first():
-            save_config(folder, computation.model)
-            corpus.tokenizer.save(folder)
-        # The seed fixes the order of the rows, so the position in the data is the index of the next row.
-        batches = corpus.training_batches(start_row=position["row"], shard=shard)
-        cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
-        watch = Watch(baseline=baseline.entropy, warmup_steps=settings.optimizer.warmup_steps)
-        describe(settings, state, batches.rows_per_pass)
-        reporter = _reporter(settings, folder, int(state.step))  # opens files, which the `with` closes
-        with batches, reporter, receive_signals(settings.run.save_on_signal) as interruption:
-            # The same rows with the same masks each time, so that evaluations can be compared.
-            def evaluate_held_out(state) -> dict[str, float]:
-                with corpus.held_out_batches(shard) as held_out:
-                    batches = until_requested(_evaluation_batches(settings, layout, held_out), interruption)
-                    return evaluate(evaluation_step, state.params, batches)
-
-            state = train(
-                state,
-                batches,
-                step=layout.compile_step(computation.step(), state),
-                device_put=layout.device_put,
-                evaluate=evaluate_held_out,
-                steps=training.steps,
-                session=Session(checkpoints, reporter, cadence, watch, interruption),
-                score=lambda metrics: float(metrics["eval_loss"]),
-                rewind=training.on_nan == "rewind",
-            )
-            reporter.draw()
-    return state
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, int]:
+    """Returns the state and the row from which training starts: a checkpoint's, the source's weights or random ones."""
+    params = None if source is None else jax.tree.map(np.asarray, dict(source.params))
+    start: Any = (jax.random.key(settings.batches.seed), params)
+    state = layout.create(lambda start: computation.state(*start), start)
+    if checkpoints.latest is not None:
+        state, position = checkpoints.restore(state)
+        print(f"resuming from step {int(state.step):,} of {settings.training.steps:,}")
+        return state, position["row"]
+    if settings.run.resume:
+        print(f"no checkpoint in {settings.run.output} to resume from: starting at step 0")
+    return state, 0
 
 
 def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
@@ -228,12 +221,3 @@ def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
         headline=HEADLINE,
         quiet=settings.reports.quiet,
     )
-
-
-def _ranking_accuracy(
-    settings: Settings, corpus: Corpus, computation: Computation, layout: parallel.Layout, state: TrainState
-) -> float:
-    """Returns the NSP ranking accuracy of a state on the held-out rows."""
-    step = layout.compile_evaluation(computation.ranking_step(), state.params)
-    with corpus.held_out_batches(parallel.slice_to_read(layout)) as held_out:
-        return nsp_ranking_accuracy(step, state.params, _evaluation_batches(settings, layout, held_out))

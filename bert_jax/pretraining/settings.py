@@ -1,37 +1,22 @@
-"""The settings of pretraining: groups of frozen dataclasses, presets of them, and checks.
+"""The settings of pretraining: groups of frozen dataclasses, which a run's training.json records.
 
-A preset is a complete set of settings. The presets with BERT's names have BERT's published values; `demo` has its own
-and learns within minutes on two cores.
+Defaults are BERT's published values; see `presets.py` for others.
 
 References: Devlin et al., BERT, 2018, appendix A.2.
 """
 
-import os
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from bert_jax.config import PRESETS, BertConfig
+from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
-from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
+from bert_jax.pretraining.phases import Phase, parse_phases
 from bert_jax.training import settings as shared
-from bert_jax.training.runs.contents import require_outside
-from bert_jax.training.runs.folder import settings_to_resume
-from bert_jax.training.settings import (
-    LONGEST_ROW,
-    require_at_least,
-    require_at_most,
-    require_fraction,
-    require_positive,
-)
+from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_step
 
-FILM_SENTENCES = (
-    "i really [MASK] this film .",
-    "the acting was very [MASK] .",
-    "this is one of the [MASK] movies i have ever seen .",
-    "the story of a young [MASK] who falls in love .",
-    "a complete waste of [MASK] .",
-)
 MAY_CHANGE_ON_RESUME = (
     *shared.MAY_CHANGE_ON_RESUME, "steps", "plan", "num_workers", "cache_dir", "eval_every", "eval_rows",
     "checkpoint_every", "keep_checkpoints", "keep_best", "fill_mask",
@@ -50,9 +35,12 @@ class Run(shared.Run):
     """Run"""
 
     output: str = "runs/demo"
+    model: str | None = None
+    """Model to continue from: the folder of a run, a Hugging Face folder, or a name on the hub; its weights, its
+    architecture and its tokenizer. Default: random weights."""
     preset: str = "demo"
-    """Defaults of all other settings: demo, or a size of BERT with BERT's published settings: tiny, mini, small,
-    medium, base, large."""
+    """Defaults of all other settings: demo; a size of BERT with BERT's published settings: tiny, mini, small, medium,
+    base, large; or continue, which is the default with --model."""
     plan: bool = False
     """Print the memory, the largest batch and the speed of the run, and stop."""
 
@@ -92,6 +80,9 @@ class Training:
 
     steps: int = 1_000_000
     """Step at which this run stops."""
+    phases: tuple[str, ...] = ()
+    """Phases with different lengths of rows, LENGTH:STEPS[:BATCH_SIZE[:ACCUMULATE]] each. STEPS are numbers that add up
+    to --steps, or percentages of --decay-steps. Default: all rows have --max-length tokens."""
     batch_size: int = 256
     """Rows per update, over all devices."""
     num_workers: int = 0
@@ -167,134 +158,28 @@ class Settings(shared.GroupedSettings):
     reports: Reports = field(default_factory=Reports)
     processes: Processes = field(default_factory=Processes)
 
+    @property
+    def phases(self) -> list[Phase]:
+        """The phases of the run; a single one without `training.phases`."""
+        training = self.training
+        if not training.phases:
+            return [Phase(1, 1, 0, training.steps, self.batches.max_length)]
+        return parse_phases(training.phases, steps=training.steps, whole=self.optimizer.decay_steps)
 
-# With BERT's published settings a small model stays on the plateau of the unigram baseline for hours on two cores. It
-# leaves the plateau within minutes with: initial weights near 1/sqrt(hidden), more masks, short rows, a high learning
-# rate and a fast second moment.
-DEMO = Settings(
-    batches=BatchSettings(max_length=64, packing=False, masked_share=0.2, short_probability=0.0),  # rows 97 % full
-    model=BertConfig(
-        vocab_size=5_000,
-        num_hidden_layers=2,
-        hidden_size=128,
-        num_attention_heads=4,
-        intermediate_size=512,
-        hidden_act="gelu_new",
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=0.09,
-    ),
-    training=Training(steps=4_000, batch_size=32, unroll=2),
-    optimizer=Optimizer(
-        optimizer="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=300, decay_steps=4_000, beta2=0.98
-    ),
-    reports=Reports(eval_every=1_000, checkpoint_every=1_000, eval_rows=0, fill_mask=FILM_SENTENCES),
-)
-
-
-def make_settings(preset: str = "demo", **changes: Any) -> Settings:
-    """Returns the settings of a preset, and some of them changed: `make_settings("tiny", corpus=("a.txt",), steps=9)`.
-
-    The names are those of the flags of `train.py`, with underscores. With `resume=True`, the settings are those of the
-    run in `output`, if there is one, instead of the preset's.
-
-    Raises:
-        ValueError: there is no such preset, no setting of that name, or a value has the wrong type.
-    """
-    if preset == "demo":
-        settings = DEMO
-    elif preset in PRESETS:
-        run = Run(preset=preset, output=f"runs/{preset}")
-        settings = Settings(run=run, model=BertConfig.preset(preset))
-    else:
-        raise ValueError(f"`preset` must be one of demo, {', '.join(PRESETS)}; got {preset!r}")
-    if changes.get("resume"):
-        settings = settings_to_resume(settings, changes.get("output", settings.run.output))
-    return settings.replace(**changes)
-
-
-def check(settings: Settings) -> None:
-    """Raises ValueError, before any work, for settings that cannot be trained; the message names the setting."""
-    optimizer = settings.optimizer
-    require_at_least(1, settings.training, "steps", "batch_size")
-    require_at_least(0, settings.training, "num_workers", "unroll")
-    require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
-    require_at_least(1, optimizer, "decay_steps")
-    require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")
-    require_positive(optimizer, "learning_rate")
-    require_fraction(optimizer, "beta1", "beta2")
-    require_at_most(LONGEST_ROW, settings.batches, "max_length")
-    require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
-    require_at_least(0, settings.reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
-    settings.run.check()
-    _check_text(settings)
-    _check_schedule(settings)
-    _check_model(settings)
-    _check_processes(settings)
-    for sentence in settings.reports.fill_mask:
-        if sentence.count(MASK) != 1:
-            raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
-
-
-def _check_text(settings: Settings) -> None:
-    text = settings.text
-    model = settings.model
-    require_at_least(0, text, "min_frequency")
-    if not 0 < text.held_out < 1:
-        raise ValueError(f"`held_out` must be between 0 and 1, got {text.held_out}")
-    if model.vocab_size <= len(SPECIAL_TOKENS):
-        raise ValueError(f"`vocab_size={model.vocab_size}` leaves no room beside {len(SPECIAL_TOKENS)} special tokens")
-    # A resumed run has a copy of its vocabulary.
-    if text.tokenizer is not None and not settings.run.resume and not os.path.exists(text.tokenizer):
-        raise ValueError(f"`tokenizer`: {text.tokenizer} does not exist")
-    require_outside(settings.run.output, corpus=text.corpus, tokenizer=(text.tokenizer,), cache_dir=(text.cache_dir,))
-
-
-def _check_schedule(settings: Settings) -> None:
-    optimizer = settings.optimizer
-    steps = settings.training.steps
-    if optimizer.schedule == "constant":
-        return
-    if optimizer.warmup_steps >= optimizer.decay_steps:
-        raise ValueError(
-            f"`warmup_steps={optimizer.warmup_steps}` must be below `decay_steps={optimizer.decay_steps}`, "
-            "at which the learning rate is 0"
-        )
-    if steps > optimizer.decay_steps:
-        remedy = f"set `decay_steps={steps}` too"
-        if settings.run.resume:
-            remedy = f"`decay_steps` cannot change on resume; start a new run with `decay_steps={steps}`"
-        raise ValueError(
-            f"`steps={steps}` exceeds `decay_steps={optimizer.decay_steps}`, from which on the learning rate is 0: "
-            f"{remedy}"
+    def of_phase(self, phase: Phase) -> "Settings":
+        """Returns the settings with the length of rows, the batch size and the micro-batches of a phase."""
+        return self.replace(
+            max_length=phase.max_length,
+            batch_size=phase.batch_size or self.training.batch_size,
+            accumulate=phase.accumulate or self.devices.accumulate,
         )
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the run continues from a checkpoint of its own."""
+        return self.run.resume and newest_step(Path(self.run.output) / CHECKPOINTS) is not None
 
-def _check_model(settings: Settings) -> None:
-    model = settings.model
-    length = settings.batches.max_length
-    tensor = settings.devices.tensor
-    if model.position_embedding_type == "absolute" and length > model.max_position_embeddings:
-        raise ValueError(
-            f"`max_length={length}` exceeds the position embeddings: "
-            f"`max_position_embeddings={model.max_position_embeddings}`"
-        )
-    if model.num_attention_heads % tensor:
-        raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")
-
-
-def _check_processes(settings: Settings) -> None:
-    processes = settings.processes
-    if settings.run.plan and processes.distributed:
-        raise ValueError("`plan` is for the devices of one process: leave out `distributed`")
-    for one in fields(processes):
-        if one.name != "distributed" and getattr(processes, one.name) is not None and not processes.distributed:
-            raise ValueError(f"`{one.name}` is only used with `distributed`")
-    if processes.coordinator is not None and not processes.coordinator.rpartition(":")[2].isdigit():
-        raise ValueError(f"`coordinator` must be HOST:PORT, got {processes.coordinator!r}")
-    require_at_least(1, processes, "num_processes")
-    require_at_least(0, processes, "process_id")
-    count = processes.num_processes
-    index = processes.process_id
-    if count is not None and index is not None and index >= count:
-        raise ValueError(f"`process_id` must be between 0 and {count - 1}, got {index}")
+    @property
+    def starts_from(self) -> str | None:
+        """The model whose weights the run begins with; None if they are random or those of its own checkpoint."""
+        return None if self.is_resumed else self.run.model

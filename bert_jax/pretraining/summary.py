@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
 from bert_jax.interop.loading import TrainedRun
 from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.phases import Phase
 from bert_jax.pretraining.settings import Settings
 from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.state import TrainState
@@ -42,22 +44,27 @@ class Baseline:
         return cls(sum(map(len, labels)), unigram_entropy(words), float(max(random, 1 - random)))
 
 
-def describe(settings: Settings, state: TrainState, rows_per_pass: int) -> None:
-    """Prints the size of the model and the plan of training."""
-    model = settings.model
-    training = settings.training
-    optimizer = settings.optimizer
+def describe_model(config: BertConfig, state: TrainState) -> None:
+    """Prints the size of the model."""
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    vocab_size = state.params["embeddings"]["word"]["embedding"].shape[0]
     print(
-        f"model: {model.num_hidden_layers} layers of {model.hidden_size}, vocabulary {vocab_size:,}, "
+        f"model: {config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}, "
         f"{count / 1e6:.1f} million parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
     )
-    print(
-        f"training: {training.steps:,} steps of {training.batch_size} rows of {settings.batches.max_length} tokens, "
-        f"{training.steps * training.batch_size / rows_per_pass:.1f} passes over the corpus; "
+
+
+def describe_phase(settings: Settings, phase: Phase, rows_per_pass: int) -> str:
+    """Returns a line about the training of a phase; `settings` are those of the phase."""
+    optimizer = settings.optimizer
+    batch_size = settings.training.batch_size
+    name = f"phase {phase.number} of {phase.count}" if phase.count > 1 else "training"
+    until = f"until step {optimizer.decay_steps:,}"
+    decay = {"constant": "", "warmup-stable-decay": f" {until}"}.get(optimizer.schedule, f" decay {until}")
+    return (
+        f"{name}: {phase.steps:,} steps of {batch_size} rows of {phase.max_length} tokens, "
+        f"{phase.steps * batch_size / rows_per_pass:.1f} passes over the corpus; "
         f"learning rate {optimizer.learning_rate:g} after {optimizer.warmup_steps:,} steps of warm-up, "
-        f"{optimizer.schedule} decay until step {optimizer.decay_steps:,}"
+        f"{optimizer.schedule}{decay}"
     )
 
 

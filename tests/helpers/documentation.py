@@ -121,7 +121,7 @@ def check_python(arguments: list[str]) -> None:
 def check_pretraining(flags: list[str]) -> None:
     """Lets the program's own parser and checks read the flags."""
     from bert_jax.cli.programs import parse_pretraining
-    from bert_jax.pretraining.settings import check
+    from bert_jax.pretraining.checks import check
 
     check(parse_pretraining(flags))
 

@@ -8,8 +8,9 @@ from small_runs import tokenized_corpus, write_corpus
 
 from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining import corpus as module
+from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.corpus import Corpus
-from bert_jax.pretraining.settings import check, make_settings
+from bert_jax.pretraining.presets import make_settings
 from bert_jax.text.tokenizer import Tokenizer
 
 # (language, text, words that must stay as they are)

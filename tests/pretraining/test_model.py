@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax.config import BertConfig
 from bert_jax.pretraining.model import Computation
-from bert_jax.pretraining.settings import make_settings
+from bert_jax.pretraining.presets import make_settings
 
 CONFIG = BertConfig.preset("mini", vocab_size=31)
 

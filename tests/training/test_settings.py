@@ -11,13 +11,15 @@ from bert_jax.cli.programs import parse_finetuning, parse_pretraining
 from bert_jax.config import BertConfig
 from bert_jax.finetuning import checks as finetuning_checks
 from bert_jax.finetuning import settings as finetuning
-from bert_jax.pretraining import settings
+from bert_jax.pretraining.checks import check
+from bert_jax.pretraining.presets import make_settings
+from bert_jax.pretraining.settings import Settings, Training
 from bert_jax.tasks import TASKS
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.settings import GroupedSettings, Optimizer, Run, as_record, from_record
 
 FINETUNING = {name: finetuning.make_settings(name, model="RUN", sweep_epochs=(5, 7)) for name in TASKS}
-ALL = {name: settings.make_settings(name) for name in ("demo", "tiny", "large")} | FINETUNING
+ALL = {name: make_settings(name) for name in ("demo", "tiny", "large")} | FINETUNING
 
 
 @pytest.mark.parametrize("chosen", ALL.values(), ids=ALL)
@@ -36,7 +38,7 @@ def test_a_run_that_replaced_another_can_be_resumed(run, old_format):
         record["run"] |= {"resume": False, "begin": False, "overwrite": True, "plan": False}
     folder = str(run(record, "run", "preset", "tiny"))
     resumed = parse_pretraining(["--output", folder, "--resume"])
-    settings.check(resumed)
+    check(resumed)
     assert (resumed.training.steps, resumed.run.overwrite) == (7, False)
 
     tuned = finetuning.make_settings("squad", model="M", train="a.json", dev="b.json", epochs=7, overwrite=True)
@@ -52,14 +54,14 @@ def test_a_run_that_replaced_another_can_be_resumed(run, old_format):
 
 def test_a_setting_that_is_missing_has_its_default():
     recorded = {"training": {"steps": 7, "of another version": []}, "another group": {"a": 1}}
-    chosen = from_record(settings.Settings, recorded, "training.json")
-    assert chosen.training == settings.Training(steps=7)
+    chosen = from_record(Settings, recorded, "training.json")
+    assert chosen.training == Training(steps=7)
     assert chosen.model == BertConfig()
 
 
 def test_a_setting_is_found_in_whatever_group_it_was_recorded():
-    chosen = from_record(settings.Settings, {"another group": {"steps": 7}}, "training.json")
-    assert chosen.training == settings.Training(steps=7)
+    chosen = from_record(Settings, {"another group": {"steps": 7}}, "training.json")
+    assert chosen.training == Training(steps=7)
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,20 @@ def test_settings_are_replaced_by_name():
 
 def test_values_are_converted_or_refused_when_they_are_replaced():
     corpus = [Path("a.txt"), "b.txt"]
-    changed = settings.make_settings("tiny", output=Path("RUN"), corpus=corpus, learning_rate=np.float32(1), steps=9)
-    assert changed == settings.make_settings(
-        "tiny", output="RUN", corpus=("a.txt", "b.txt"), learning_rate=1.0, steps=9
-    )
-    assert from_record(settings.Settings, as_record(changed), "training.json") == changed
+    changed = make_settings("tiny", output=Path("RUN"), corpus=corpus, learning_rate=np.float32(1), steps=9)
+    assert changed == make_settings("tiny", output="RUN", corpus=("a.txt", "b.txt"), learning_rate=1.0, steps=9)
+    assert from_record(Settings, as_record(changed), "training.json") == changed
     assert finetuning.make_settings("tokens", model=Path("M")).run.model == "M"
     with pytest.raises(ValueError, match=r"`corpus` must be tuple\[str, \.\.\.\], got 'a.txt'"):
-        settings.make_settings("tiny", corpus="a.txt")
+        make_settings("tiny", corpus="a.txt")
     with pytest.raises(ValueError, match=r"`steps` must be int, got 2\.5"):
-        settings.make_settings("tiny", steps=2.5)
+        make_settings("tiny", steps=2.5)
 
 
 def test_settings_to_resume_are_those_of_the_run(run, tmp_path):
-    begun = settings.make_settings("tiny", steps=7, output="MOVED")
+    begun = make_settings("tiny", steps=7, output="MOVED")
     folder = run(as_record(begun), "run", "preset", "tiny")
-    resumed = settings.make_settings(output=folder, resume=True, log_every=3)
+    resumed = make_settings(output=folder, resume=True, log_every=3)
     assert resumed == begun.replace(output=folder, resume=True, log_every=3)
     assert parse_pretraining(["--output", str(folder), "--resume", "--log-every", "3"]) == resumed
 
@@ -105,8 +105,8 @@ def test_settings_to_resume_are_those_of_the_run(run, tmp_path):
     other = finetuning.make_settings("tokens", model="RUN", output=folder, resume=True)
     assert other.training.epochs == FINETUNING["tokens"].training.epochs
 
-    new = settings.make_settings("tiny", output=tmp_path / "new", resume=True, begin=True)
-    assert new == settings.make_settings("tiny").replace(output=tmp_path / "new", resume=True, begin=True)
+    new = make_settings("tiny", output=tmp_path / "new", resume=True, begin=True)
+    assert new == make_settings("tiny").replace(output=tmp_path / "new", resume=True, begin=True)
 
 
 def test_resuming_a_fine_tuning_that_does_not_exist_says_so(tmp_path):
@@ -115,7 +115,7 @@ def test_resuming_a_fine_tuning_that_does_not_exist_says_so(tmp_path):
 
 
 def test_an_integer_becomes_a_float():
-    chosen = from_record(settings.Settings, {"optimizer": {"clip_norm": 2}}, "training.json")
+    chosen = from_record(Settings, {"optimizer": {"clip_norm": 2}}, "training.json")
     assert isinstance(chosen.optimizer.clip_norm, float)
 
 
@@ -155,7 +155,7 @@ def run(tmp_path):
 
 @pytest.mark.parametrize(("group", "name", "value", "message"), WRONG, ids=lambda x: f"{x!r:.30}")
 def test_a_value_of_the_wrong_type_is_named_with_its_file(run, group, name, value, message):
-    folder = run(as_record(settings.make_settings("tiny")), group, name, value)
+    folder = run(as_record(make_settings("tiny")), group, name, value)
     with pytest.raises(ValueError, match=r"training\.json: ") as caught:
         parse_pretraining(["--output", str(folder), "--resume"])
     assert str(caught.value).startswith(f"{folder}/training.json: {group}.{name} must be {message}")
@@ -172,11 +172,11 @@ def test_a_value_of_the_wrong_type_is_named_with_its_file(run, group, name, valu
     ],
 )
 def test_a_value_out_of_range_is_named(run, group, name, value, message):
-    record = as_record(settings.make_settings("tiny"))
+    record = as_record(make_settings("tiny"))
     record["model"]["position_embedding_type"] = "sinusoidal"
     flags = ["--output", str(run(record, group, name, value)), "--resume"]
     with pytest.raises(ValueError, match=message):
-        settings.check(parse_pretraining(flags))
+        check(parse_pretraining(flags))
 
 
 @pytest.mark.parametrize(

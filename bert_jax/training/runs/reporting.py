@@ -6,6 +6,7 @@ Metrics are numbers, or arrays [K] if K seeds are trained together; the files th
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +38,9 @@ class Reporter:
         headline: the metrics that are printed after an evaluation.
         seeds: those trained together, in the order of the axis K; None = metrics have no such axis.
         quiet: no progress bar.
+
+    Attributes:
+        phase: number of the phase of the run that the metrics belong to; None = the run has no phases.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Reporter:
         self.panels = panels
         self.headline = headline
         self.seeds = seeds
+        self.phase: int | None = None
         self.files: list[MetricsFile | EventFile] = []
         if is_first():
             self.files.append(MetricsFile(self.run / "metrics.jsonl", after_step=first_step))
@@ -91,6 +96,8 @@ class Reporter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes the metrics of a training step, or those of an evaluation, whose keys start with `eval_`."""
+        phase = {} if self.phase is None else {"phase": self.phase}
+        row = {"step": row["step"], **phase, **row}
         rows = [row] if self.seeds is None else _split(row, self.seeds)
         try:
             for file in self.files:
@@ -101,11 +108,8 @@ class Reporter:
         if any(name.startswith("eval_") for name in row):
             self.log(evaluation_line(row, self.headline))
         else:
-            self.bar.set_postfix(
-                loss=f"{np.mean(row['loss']):.3f}",
-                tokens_per_s=f"{np.mean(row['tokens_per_second']):,.0f}",
-                refresh=False,
-            )
+            shown = {"loss": f"{np.mean(row['loss']):.3f}", "tokens_per_s": f"{np.mean(row['tokens_per_second']):,.0f}"}
+            self.bar.set_postfix({**shown, **phase}, refresh=False)
 
     def evaluation(self, step: int) -> dict[str, Any] | None:
         """Returns the metrics of the evaluation that metrics.jsonl holds for a step, or None."""
@@ -180,6 +184,7 @@ def _draw_curves(run: str | Path, panels: Panels) -> Path:
 
     rows = read_metrics(Path(run) / "metrics.jsonl")
     seeds = list(dict.fromkeys(row.get("seed") for row in rows))
+    borders = [first["step"] for first, row in pairwise(rows) if first.get("phase") != row.get("phase")]
     height = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(10, 3 * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -193,6 +198,8 @@ def _draw_curves(run: str | Path, panels: Panels) -> Path:
                     y = [row[name] for row in of_seed]
                     # One entry in the legend for all seeds.
                     axes.plot(x, y, style, label=label if seed == seeds[0] else None, linewidth=1, markersize=3)
+        for step in borders:
+            axes.axvline(step, color="gray", linestyle=":", linewidth=1)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         if not index and axes.lines:

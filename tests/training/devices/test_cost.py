@@ -143,6 +143,7 @@ def test_a_blank_batch_has_the_shapes_of_any_other():
 
 def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
+    flags += ["--phases", "128:90%", "64:10%:512"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])
     output = capsys.readouterr().out
     for part in (
@@ -155,10 +156,12 @@ def test_a_plan_is_printed_and_no_run_is_started(tmp_path, capsys):
         "tokens/s",
     ):
         assert part in output
-    rate = float(re.search(r"about ([\d,]+) tokens/s", output)[1].replace(",", ""))
-    number, unit = re.search(r"1,000,000 steps +about ([\d.e+]+) (\w+)", output).groups()
-    seconds = float(number) * {"minutes": 60, "hours": 3_600, "days": 86_400}[unit]
-    assert seconds == pytest.approx(1_000_000 * 256 * 128 / rate, rel=0.01)
+    rates = [float(rate.replace(",", "")) for rate in re.findall(r"about ([\d,]+) tokens/s", output)]
+    times = re.findall(r"(900,000 steps|100,000 steps|all phases) +about ([\d.e+]+) (\w+)", output)
+    seconds = [float(number) * {"minutes": 60, "hours": 3_600, "days": 86_400}[unit] for _, number, unit in times]
+    phases = [900_000 * 256 * 128 / rates[0], 100_000 * 512 * 64 / rates[1]]
+    assert seconds == pytest.approx([*phases, sum(phases)], rel=0.01)
+    assert re.search("phase 2 of 2: .*, 512 rows of 64 tokens on", output)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="leave out --distributed"):
         script.main(["--plan", "--distributed"])

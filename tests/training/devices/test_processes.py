@@ -17,7 +17,7 @@ from resumable import free_address, receive, start
 from small_runs import SMALL, write_corpus
 
 from bert_jax.cli.programs import parse_pretraining
-from bert_jax.pretraining.settings import check
+from bert_jax.pretraining.checks import check
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_step

@@ -24,7 +24,7 @@ from resumable import (
 )
 
 from bert_jax.cli.programs import parse_pretraining
-from bert_jax.pretraining.settings import make_settings
+from bert_jax.pretraining.presets import make_settings
 from bert_jax.training.runs.interruption import STOPPING, Interrupted, Interruption
 from bert_jax.training.runs.saved_steps import newest_step
 

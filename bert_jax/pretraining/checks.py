@@ -1,0 +1,148 @@
+"""Checks of the settings of pretraining, before any work."""
+
+import os
+from dataclasses import fields
+
+from bert_jax.config import BertConfig
+from bert_jax.pretraining.phases import longest_row
+from bert_jax.pretraining.settings import Settings
+from bert_jax.pretraining.source import source_config
+from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
+from bert_jax.training.runs.contents import require_outside
+from bert_jax.training.settings import (
+    LONGEST_ROW,
+    require_at_least,
+    require_at_most,
+    require_fraction,
+    require_positive,
+)
+
+# Fields of the model's config that `model` leaves to the settings. `initializer_range` is that of new parts.
+FREE_WITH_MODEL = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "dtype")
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError, before any work, for settings that cannot be trained; the message names the setting."""
+    optimizer = settings.optimizer
+    require_at_least(1, settings.training, "steps", "batch_size")
+    require_at_least(0, settings.training, "num_workers", "unroll")
+    require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
+    require_at_least(1, optimizer, "decay_steps")
+    require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")
+    require_positive(optimizer, "learning_rate")
+    require_fraction(optimizer, "beta1", "beta2")
+    require_at_most(LONGEST_ROW, settings.batches, "max_length")
+    require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
+    require_at_least(0, settings.reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
+    settings.run.check()
+    _check_text(settings)
+    _check_source(settings)
+    _check_schedule(settings)
+    _check_model(settings)
+    _check_phases(settings)
+    _check_processes(settings)
+    for sentence in settings.reports.fill_mask:
+        if sentence.count(MASK) != 1:
+            raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
+
+
+def _check_text(settings: Settings) -> None:
+    text = settings.text
+    model = settings.model
+    require_at_least(0, text, "min_frequency")
+    if not 0 < text.held_out < 1:
+        raise ValueError(f"`held_out` must be between 0 and 1, got {text.held_out}")
+    if model.vocab_size <= len(SPECIAL_TOKENS):
+        raise ValueError(f"`vocab_size={model.vocab_size}` leaves no room beside {len(SPECIAL_TOKENS)} special tokens")
+    # A resumed run has a copy of its vocabulary.
+    if text.tokenizer is not None and not settings.run.resume and not os.path.exists(text.tokenizer):
+        raise ValueError(f"`tokenizer`: {text.tokenizer} does not exist")
+    require_outside(
+        settings.run.output,
+        corpus=text.corpus,
+        tokenizer=(text.tokenizer,),
+        cache_dir=(text.cache_dir,),
+        model=(settings.starts_from,),
+    )
+
+
+def _check_source(settings: Settings) -> None:
+    """Raises ValueError if settings contradict the model that the run starts from."""
+    model = settings.starts_from
+    if model is None:
+        if settings.run.preset == "continue" and settings.run.model is None:
+            raise ValueError("`preset=continue` needs `model`, the model to continue from")
+        return
+    if settings.text.tokenizer is not None:
+        raise ValueError(f"`tokenizer` cannot be combined with `model`: {model} has its own")
+    config = source_config(model)
+    for one in fields(BertConfig):
+        wanted = getattr(settings.model, one.name)
+        own = getattr(config, one.name)
+        if wanted != own and one.name not in FREE_WITH_MODEL:
+            raise ValueError(f"`{one.name}={wanted}` contradicts {model}, where it is {own}: leave it out")
+
+
+def _check_phases(settings: Settings) -> None:
+    """Raises ValueError unless each phase can be trained; the longest row must be `max_length`."""
+    if not settings.training.phases:
+        return
+    for phase in settings.phases:
+        settings.of_phase(phase)  # BatchSettings checks the length
+    longest = longest_row(settings.training.phases)
+    if longest != settings.batches.max_length:
+        phases = " ".join(settings.training.phases)
+        raise ValueError(
+            f"`max_length={settings.batches.max_length}` contradicts `phases`: the longest rows of {phases} have "
+            f"{longest} tokens"
+        )
+
+
+def _check_schedule(settings: Settings) -> None:
+    optimizer = settings.optimizer
+    steps = settings.training.steps
+    if optimizer.schedule == "constant":
+        return
+    if optimizer.warmup_steps >= optimizer.decay_steps:
+        raise ValueError(
+            f"`warmup_steps={optimizer.warmup_steps}` must be below `decay_steps={optimizer.decay_steps}`, "
+            "at which the learning rate is 0"
+        )
+    if steps > optimizer.decay_steps:
+        remedy = f"set `decay_steps={steps}` too"
+        if settings.run.resume:
+            remedy = f"`decay_steps` cannot change on resume; start a new run with `decay_steps={steps}`"
+        raise ValueError(
+            f"`steps={steps}` exceeds `decay_steps={optimizer.decay_steps}`, from which on the learning rate is 0: "
+            f"{remedy}"
+        )
+
+
+def _check_model(settings: Settings) -> None:
+    model = settings.model
+    length = settings.batches.max_length
+    tensor = settings.devices.tensor
+    if model.position_embedding_type == "absolute" and length > model.max_position_embeddings:
+        raise ValueError(
+            f"`max_length={length}` exceeds the position embeddings: "
+            f"`max_position_embeddings={model.max_position_embeddings}`"
+        )
+    if model.num_attention_heads % tensor:
+        raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")
+
+
+def _check_processes(settings: Settings) -> None:
+    processes = settings.processes
+    if settings.run.plan and processes.distributed:
+        raise ValueError("`plan` is for the devices of one process: leave out `distributed`")
+    for one in fields(processes):
+        if one.name != "distributed" and getattr(processes, one.name) is not None and not processes.distributed:
+            raise ValueError(f"`{one.name}` is only used with `distributed`")
+    if processes.coordinator is not None and not processes.coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"`coordinator` must be HOST:PORT, got {processes.coordinator!r}")
+    require_at_least(1, processes, "num_processes")
+    require_at_least(0, processes, "process_id")
+    count = processes.num_processes
+    index = processes.process_id
+    if count is not None and index is not None and index >= count:
+        raise ValueError(f"`process_id` must be between 0 and {count - 1}, got {index}")

@@ -1,0 +1,117 @@
+"""Presets: complete settings of pretraining, to be changed in part.
+
+The presets with BERT's names have BERT's published values. `demo` has its own and learns within minutes on two cores.
+`continue` is for a model that is trained already.
+
+References: Devlin et al., BERT, 2018, appendix A.2. Sun et al., How to Fine-Tune BERT for Text Classification?, 2019,
+section 4.2 (further pretraining).
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from bert_jax.config import PRESETS, BertConfig
+from bert_jax.data.pretraining.loader import BatchSettings
+from bert_jax.pretraining.phases import longest_row, total_steps
+from bert_jax.pretraining.settings import Optimizer, Reports, Run, Settings, Training
+from bert_jax.pretraining.source import source_config
+from bert_jax.training.runs.folder import settings_to_resume
+
+FILM_SENTENCES = (
+    "i really [MASK] this film .",
+    "the acting was very [MASK] .",
+    "this is one of the [MASK] movies i have ever seen .",
+    "the story of a young [MASK] who falls in love .",
+    "a complete waste of [MASK] .",
+)
+
+# With BERT's published settings a small model stays on the plateau of the unigram baseline for hours on two cores. It
+# leaves the plateau within minutes with: initial weights near 1/sqrt(hidden), more masks, short rows, a high learning
+# rate and a fast second moment.
+DEMO = Settings(
+    batches=BatchSettings(max_length=64, packing=False, masked_share=0.2, short_probability=0.0),  # rows 97 % full
+    model=BertConfig(
+        vocab_size=5_000,
+        num_hidden_layers=2,
+        hidden_size=128,
+        num_attention_heads=4,
+        intermediate_size=512,
+        hidden_act="gelu_new",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.09,
+    ),
+    training=Training(steps=4_000, batch_size=32, unroll=2),
+    optimizer=Optimizer(
+        optimizer="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=300, decay_steps=4_000, beta2=0.98
+    ),
+    reports=Reports(eval_every=1_000, checkpoint_every=1_000, eval_rows=0, fill_mask=FILM_SENTENCES),
+)
+
+
+# 90 % of BERT's steps had rows of 128 tokens, the others 512.
+SIZES = {
+    name: Settings(
+        run=Run(preset=name, output=f"runs/{name}"),
+        batches=BatchSettings(max_length=512),
+        model=BertConfig.preset(name),
+        training=Training(phases=("128:90%", "512:10%")),
+    )
+    for name in PRESETS
+}
+CONTINUE = Settings(
+    run=Run(preset="continue", output="runs/continued"),
+    training=Training(steps=100_000, batch_size=32),
+    optimizer=Optimizer(learning_rate=5e-5, decay_steps=100_000),
+)
+ALL_PRESETS = {"demo": DEMO, **SIZES, "continue": CONTINUE}
+
+
+def make_settings(preset: str | None = None, **changes: Any) -> Settings:
+    """Returns the settings of a preset, and some of them changed: `make_settings("tiny", corpus=("a.txt",), steps=9)`.
+
+    The names are those of the flags of `train.py`, with underscores. With `model`, the architecture is that of the
+    model. With `resume=True`, the settings are those of the run in `output`, if there is one, instead of the preset's.
+
+    Args:
+        preset: default: `demo`, or `continue` with `model`.
+
+    Raises:
+        ValueError: there is no such preset, no setting of that name, or a value has the wrong type.
+        FileNotFoundError: there is no such `model`.
+    """
+    model = changes.get("model")
+    settings = settings_of_preset(preset, None if model is None else os.fspath(model))
+    if changes.get("resume"):
+        settings = settings_to_resume(settings, changes.get("output", settings.run.output))
+    return with_implied(settings.replace(**changes), changes.keys())
+
+
+def settings_of_preset(preset: str | None, model: str | None = None) -> Settings:
+    """Returns the settings of a preset, with the architecture of a model if there is one."""
+    name = preset or ("demo" if model is None else "continue")
+    if name not in ALL_PRESETS:
+        raise ValueError(f"`preset` must be one of {', '.join(ALL_PRESETS)}; got {name!r}")
+    settings = ALL_PRESETS[name]
+    if model is None:
+        return settings
+    config = source_config(model)
+    longest = min(settings.batches.max_length, config.max_position_embeddings)
+    settings = replace(settings, model=config).replace(max_length=longest, model=model)
+    # Position embeddings may end before the longest rows of the preset.
+    return settings if longest == ALL_PRESETS[name].batches.max_length else settings.replace(phases=())
+
+
+def with_implied(settings: Settings, given: Collection[str]) -> Settings:
+    """Returns the settings with those that the `given` ones imply: names of settings that the user has set.
+
+    Phases imply the longest row and, as numbers, the steps. A length of rows implies that there are no phases.
+    """
+    phases = settings.training.phases
+    if "phases" in given and phases:
+        settings = settings.replace(max_length=longest_row(phases))
+        steps = total_steps(phases)
+        return settings if steps is None or "steps" in given else settings.replace(steps=steps)
+    return settings.replace(phases=()) if "max_length" in given else settings
