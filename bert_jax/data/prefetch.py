@@ -11,7 +11,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from typing import Any, Self
 
@@ -51,7 +51,7 @@ class Batches:
             _mark_flags_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
             dataset = dataset.mp_prefetch(workers, _end_with_parent).map(_copy)
-        self._iterator = _iterate(dataset, _children_ignoring_stop_signals() if num_workers else nullcontext())
+        self._iterator = _iterate(dataset, with_workers=num_workers > 0)
         self._close = weakref.finalize(self, self._iterator.close)  # at exit too
 
     def __iter__(self) -> Iterator[Batch]:
@@ -76,14 +76,15 @@ class Batches:
         self.close()
 
 
-def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None]) -> Generator[Batch, None, None]:
-    """Yields the batches of a dataset and then collects its iterator.
+def _iterate(dataset: grain.IterDataset, *, with_workers: bool) -> Generator[Batch, None, None]:
+    """Yields the batches of a dataset and then closes its iterator.
 
-    The iterator's parts refer to each other. Those that Python finds only at exit would print errors.
+    With workers it also collects the iterator, whose parts refer to each other: shared memory that Python finds only
+    at exit would print warnings. Without workers that would only halt training for each evaluation.
     """
     iterator = iter(dataset)
     try:
-        with starting:  # workers start with the first batch
+        with _children_ignoring_stop_signals() if with_workers else nullcontext():  # they start with the first batch
             batch = next(iterator, None)
         while batch is not None:
             yield batch
@@ -98,7 +99,8 @@ def _iterate(dataset: grain.IterDataset, starting: AbstractContextManager[None])
     finally:
         iterator.close()
         del iterator
-        gc.collect()
+        if with_workers:
+            gc.collect()
 
 
 @contextmanager

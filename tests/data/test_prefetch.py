@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from token_stores import store_of
 
+from bert_jax.data import prefetch
+from bert_jax.data.prefetch import Batches
 from bert_jax.data.pretraining.loader import BatchSettings, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.data.pretraining.token_store import tokenize_corpus
@@ -37,6 +39,10 @@ def make_batches() -> None:
 def tokenize(folder: Path) -> None:
     documents = datasets.Dataset.from_dict({"text": ["w1 w2. w3."] * 7})
     tokenize_corpus(documents, large_tokenizer(), cache_dir=folder, num_proc=2)
+
+
+def number(index: int) -> dict[str, np.ndarray]:
+    return {"number": np.array(index)}
 
 
 def error_of(function, *arguments) -> BaseException | None:
@@ -84,3 +90,13 @@ def test_a_vocabulary_of_any_usual_size_fits_in_a_pipe():
     assert received.vocab_size == vocabulary.vocab_size
     np.testing.assert_array_equal(received.continuation, vocabulary.continuation)
     np.testing.assert_array_equal(received.special_ids, vocabulary.special_ids)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_only_batches_of_workers_end_with_a_collection(num_workers, monkeypatch):
+    """It takes a few tenths of a second, after each evaluation."""
+    collected = []
+    monkeypatch.setattr(prefetch.gc, "collect", lambda: collected.append(True))
+    with Batches(number, count=3, position=lambda returned: {}, num_workers=num_workers) as batches:
+        assert [batch["number"].item() for batch in batches] == [0, 1, 2]
+    assert len(collected) == num_workers
