@@ -18,7 +18,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = (
     os.environ["JAX_COMPILATION_CACHE_DIR"] if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp("compiled")
 )
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # A shell's background job ignores SIGINT, and the processes that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -31,6 +31,7 @@ from hypothesis import settings
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")
+gc.disable()  # until the tests are collected: imports leave little to free
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # a run of train.py ends with a collection: let it not go through all modules each time
+    gc.freeze()  # no collection goes through all modules
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

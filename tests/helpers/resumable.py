@@ -22,8 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tensorboardX  # noqa: F401 (imported where it is used, which is after the fork)
-import tqdm  # noqa: F401
+import tqdm  # noqa: F401 (imported where it is used, which is after the fork)
 from compiling import xla_flags
 
 import bert_jax.pretraining.program  # noqa: F401 (imported by train.py when it runs, which is after the fork)

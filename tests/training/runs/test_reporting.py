@@ -10,8 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import masked_crc32c
 
 from bert_jax.training.runs.events import EventFile
 from bert_jax.training.runs.metrics import read_metrics
@@ -44,6 +42,10 @@ def test_each_seed_has_its_own_rows(run):
 
 def events(run):
     """Returns the events that TensorBoard would read, without the file version and the session start."""
+    # Here, after the run: with the import at the head of this file, tensorboardX would import an installed PyTorch.
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+
     (path,) = (run / "tensorboard").iterdir()
     content, found = path.read_bytes(), []
     while content:
@@ -75,7 +77,8 @@ def test_a_rewind_drops_rows_from_every_file(tmp_path):
             reporter.write({"step": step, "loss": 1.0, "tokens_per_second": 1.0})
         reporter.rewind(2)
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
-    assert (events(tmp_path)[-1].step, events(tmp_path)[-1].session_log.status) == (3, SessionLog.START)
+    last = events(tmp_path)[-1]
+    assert (last.step, last.session_log.status) == (3, last.session_log.START)
 
 
 def test_a_full_disk_is_an_error_where_the_row_is_written(tmp_path):
