@@ -29,8 +29,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, training, "epochs", "batch_size")
     require_at_least(0, training, "lora_rank", "patience", "eval_every", "freeze")
     require_positive(training, "layer_decay", "lora_alpha")
-    require_positive(settings.optimizer, "learning_rate")
-    require_at_least(0, settings.optimizer, "weight_decay", "clip_norm")
+    settings.optimizer.check()
     require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
     require_fraction(training, "warmup_share", "dropout", "attention_probs_dropout_prob")
     require_at_least(1, settings.reports, "log_every")
@@ -47,6 +46,11 @@ def _check_combinations(settings: Settings) -> None:
     run = settings.run
     training = settings.training
     run.check()
+    optimizer = settings.optimizer
+    if optimizer.schedule == "warmup-stable-decay" and training.warmup_share + optimizer.decay_share > 1:
+        raise ValueError(
+            f"`warmup_share={training.warmup_share}` and `decay_share={optimizer.decay_share}` are more than 1 together"
+        )
     if training.lora_rank and training.freeze is not None:
         raise ValueError("`lora_rank` cannot be combined with `freeze`: it trains only the adapters and the head")
     if run.from_scratch and (training.lora_rank or training.freeze is not None):
@@ -91,6 +95,11 @@ def _unused(settings: Settings) -> list[Unused]:
         Unused(run.do == "predict", ["mistakes"], "is only used if labels are known, not with `do=predict`"),
         Unused(not run.sweep, SWEEP_FIELDS, "is only used with `sweep`"),
         Unused(run.sweep, SWEPT, "is not used with `sweep`, which has its own values"),
+        Unused(
+            settings.optimizer.schedule != "warmup-stable-decay",
+            ["decay_share"],
+            "is only used with `schedule=warmup-stable-decay`",
+        ),
         Unused(not settings.training.lora_rank, ["lora_alpha"], "is only used with `lora_rank`"),
     ]
 

@@ -107,6 +107,7 @@ def optimizer_and_schedule(
         peak=settings.optimizer.learning_rate,
         warmup_steps=round(training.warmup_share * steps),
         decay_steps=steps,
+        decay_share=settings.optimizer.decay_share,
     )
     optimizer = make_optimizer(
         settings.optimizer.optimizer,

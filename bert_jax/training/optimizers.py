@@ -24,30 +24,49 @@ import optax
 from jax import Array
 
 OPTIMIZERS = ("bert_adamw", "adamw", "lamb")
-SCHEDULES = ("linear", "cosine", "constant")
+SCHEDULES = ("linear", "cosine", "constant", "warmup-stable-decay")
 STACKED = ("encoder", "adapters")  # the subtrees whose parameters have a leading axis of layers
 Schedule = Callable[[Any], Array]
 
 
-def make_schedule(schedule: str, *, peak: float, warmup_steps: int, decay_steps: int) -> Schedule:
-    """Returns step -> learning rate: linear warm-up from 0 to `peak`, then `linear` or `cosine` decay, or `constant`.
+def make_schedule(
+    schedule: str, *, peak: float, warmup_steps: int, decay_steps: int, decay_share: float = 0.1
+) -> Schedule:
+    """Returns step -> learning rate: linear warm-up from 0 to `peak`, then one of SCHEDULES.
 
     BERT's linear decay starts at step 0, not at the end of the warm-up, so the rate stays below the peak. Example: peak
     1.0, 10 warm-up steps, 100 decay steps: 0.9 at step 9, 0.9 at step 10 (1 - 10 / 100), 0.5 at step 50.
 
+    `warmup-stable-decay` stays at the peak until the last `decay_share` of the steps, so the length of a run need not
+    be known at its beginning: one run at the peak can be continued by several decays. Before a decay the rate is that
+    of `constant`, bit for bit. The decay is 1 - sqrt(progress), which reaches a lower loss than a linear one (Hägele et
+    al., 2024) and with which ModernBERT was trained. Example: 100 decay steps, `decay_share` 0.2: 1.0 until step 80,
+    0.5 at step 85 (1 - sqrt(5 / 20)), 0 at step 100.
+
     Args:
         decay_steps: the step at which the rate reaches 0 and stays there.
+        decay_share: fraction of `decay_steps` that is the decay, in (0, 1]; it starts after the warm-up at the
+            earliest. For `warmup-stable-decay` only.
+
+    References: Hu et al., MiniCPM, 2024 (warmup-stable-decay). Hägele et al., Scaling Laws and Compute-Optimal Training
+    Beyond Fixed Training Durations, 2024 (the shape of the decay). Warner et al., ModernBERT, 2024.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"`schedule` must be one of {', '.join(SCHEDULES)}; got {schedule!r}")
+    if not 0 < decay_share <= 1:
+        raise ValueError(f"`decay_share` must be above 0 and at most 1, got {decay_share}")
+    stable_until = max(warmup_steps, decay_steps - max(round(decay_share * decay_steps), 1))
+
+    def progress(step: Array, start: int) -> Array:
+        return jnp.clip((step - start) / max(decay_steps - start, 1), 0.0, 1.0)
 
     def rate(step) -> Array:
         step = jnp.asarray(step, jnp.float32)
-        progress = jnp.clip((step - warmup_steps) / max(decay_steps - warmup_steps, 1), 0.0, 1.0)
         decayed = {
             "linear": 1.0 - jnp.minimum(step / decay_steps, 1.0),
-            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+            "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress(step, warmup_steps))),
             "constant": jnp.ones_like(step),
+            "warmup-stable-decay": 1.0 - jnp.sqrt(progress(step, stable_until)),
         }[schedule]
         return peak * jnp.where(step < warmup_steps, step / max(warmup_steps, 1), decayed)
 

@@ -63,12 +63,20 @@ class Optimizer:
     """adamw; bert_adamw: without bias correction, as in the original BERT; lamb: for large batches."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Shape of the learning rate after warm-up."""
+    schedule: Literal["linear", "cosine", "constant", "warmup-stable-decay"] = "linear"
+    """Shape of the learning rate after warm-up. warmup-stable-decay: constant, then 1 - sqrt decay to 0 at the end."""
+    decay_share: float = 0.1
+    """With --schedule warmup-stable-decay: fraction of the steps, counted to the end of the decay, that decay."""
     weight_decay: float = 0.01
     """Weight decay of kernels and embeddings; biases and layer norms have none."""
     clip_norm: float = 1.0
     """Gradient clipping by global norm; 0 disables it."""
+
+    def check(self) -> None:
+        """Raises ValueError for values that no schedule or optimizer takes."""
+        require_positive(self, "learning_rate", "decay_share")
+        require_at_most(1, self, "decay_share")
+        require_at_least(0, self, "weight_decay", "clip_norm")
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,21 @@ from bert_jax.training.settings import Devices
 NAMES = {"batch_size", "plan", "packing", "steps"}
 PRETRAINING = """
     accumulate attention attention_probs_dropout_prob batch_size begin beta1 beta2 cache_dir checkpoint_every
-    clip_norm coordinator corpus decay_steps distributed document dtype encoding eval_every eval_rows fill_mask fsdp
-    held_out hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size keep_best keep_checkpoints
-    language learning_rate log_every lowercase masked_share max_length max_position_embeddings max_predictions
-    min_frequency model num_attention_heads num_hidden_layers num_processes num_workers on_nan optimizer output
-    overwrite
-    packing parallel phases plan position_embedding_type preset process_id quiet random_bits remat resume save_on_signal
-    schedule seed short_probability steps strip_accents tensor text_column tokenizer unroll vocab_size warmup_steps
-    weight_decay whole_word_masking
+    clip_norm coordinator corpus decay_share decay_steps distributed document dtype encoding eval_every eval_rows
+    fill_mask fsdp held_out hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size keep_best
+    keep_checkpoints language learning_rate log_every lowercase masked_share max_length max_position_embeddings
+    max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes num_workers on_nan
+    optimizer output overwrite packing parallel phases plan position_embedding_type preset process_id quiet
+    random_bits remat resume save_on_signal schedule seed short_probability steps strip_accents tensor text_column
+    tokenizer unroll vocab_size warmup_steps weight_decay whole_word_masking
 """
 FINETUNING = """
-    accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm dev
-    dev_split do dropout dtype encoding epochs eval_every freeze from_scratch fsdp glue glue_folder header
-    label_column label_columns label_names label_separator label_smoothing layer_decay lead_column learning_rate
-    log_every lora_alpha lora_rank max_answer_length max_length max_question_length mistakes model n_best
-    null_threshold on_nan optimizer output overlap overwrite pack pair_column parallel patience problem_type quiet
-    random_bits remat resume save_on_signal schedule seed seeds special_tokens stride sweep sweep_batch_sizes
+    accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm
+    decay_share dev dev_split do dropout dtype encoding epochs eval_every freeze from_scratch fsdp glue glue_folder
+    header label_column label_columns label_names label_separator label_smoothing layer_decay lead_column
+    learning_rate log_every lora_alpha lora_rank max_answer_length max_length max_question_length mistakes model
+    n_best null_threshold on_nan optimizer output overlap overwrite pack pair_column parallel patience problem_type
+    quiet random_bits remat resume save_on_signal schedule seed seeds special_tokens stride sweep sweep_batch_sizes
     sweep_epochs sweep_learning_rates tag_column tensor text_column train train_split version_2 warmup_share
     weight_decay word_column
 """

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bert_jax.training.optimizers import OPTIMIZERS, is_decayed, make_optimizer, make_schedule
 
@@ -113,8 +115,47 @@ def test_schedules_warm_up_and_decay():
     np.testing.assert_allclose([constant(10), constant(1000)], 2.0)
 
 
+@settings(max_examples=50)
+@given(
+    warmup=st.integers(0, 40),
+    stable=st.integers(0, 60),
+    decay=st.integers(1, 50),
+    peak=st.sampled_from([3e-5, 1e-3, 0.7, 2.0]),
+)
+def test_a_stable_run_can_be_continued_by_any_decay(warmup, stable, decay, peak):
+    """Before the decay the rate is that of `constant`, bit for bit; then it falls to 0, starting from the peak."""
+    end = warmup + stable + decay
+    options = {"peak": peak, "warmup_steps": warmup, "decay_steps": end}
+    steps = np.arange(160)
+    rates = np.asarray(make_schedule("warmup-stable-decay", decay_share=decay / end, **options)(steps))
+    constant = np.asarray(make_schedule("constant", **options)(steps))
+    start = warmup + stable
+    assert rates[: start + 1].tobytes() == constant[: start + 1].tobytes()
+    assert (rates[warmup : start + 1] == np.float32(peak)).all()
+    assert (np.diff(rates[start : end + 1]) < 0).all()
+    assert (rates[end:] == 0).all()
+    progress = np.arange(decay + 1) / decay
+    np.testing.assert_allclose(rates[start : end + 1], peak * (1 - np.sqrt(progress)), rtol=RELATIVE, atol=1e-6 * peak)
+
+
+def test_a_decay_begins_after_the_warm_up():
+    """0.1 of 100 steps is the default; a decay that would begin within the warm-up begins at its end."""
+    default = make_schedule("warmup-stable-decay", peak=1.0, warmup_steps=10, decay_steps=100)
+    np.testing.assert_allclose(default(np.array([9, 90, 100])), [0.9, 1.0, 0.0])
+    whole = make_schedule("warmup-stable-decay", peak=1.0, warmup_steps=36, decay_steps=100, decay_share=1.0)
+    np.testing.assert_allclose(whole(np.array([18, 36, 52, 100])), [0.5, 1.0, 0.5, 0.0], rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.01, float("nan")])
+def test_a_decay_share_is_a_fraction(share):
+    with pytest.raises(ValueError, match="`decay_share` must be above 0 and at most 1, got"):
+        make_schedule("linear", peak=1.0, warmup_steps=0, decay_steps=1, decay_share=share)
+
+
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match="`optimizer` must be one of bert_adamw, adamw, lamb; got 'sgd'"):
         make_optimizer("sgd", lambda step: 1.0)
-    with pytest.raises(ValueError, match="`schedule` must be one of linear, cosine, constant; got 'step'"):
+    with pytest.raises(
+        ValueError, match="`schedule` must be one of linear, cosine, constant, warmup-stable-decay; got 'step'"
+    ):
         make_schedule("step", peak=1.0, warmup_steps=0, decay_steps=1)
