@@ -17,24 +17,29 @@ import tokenizers
 
 from bert_jax.config import BertConfig
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.vocabulary import split_words, with_tokens
 
 
 def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False, multiple_of: int = 1) -> LoadedBert:
     """Returns the model with new tokens at the end of its vocabulary; tokens that it has already are skipped.
 
-    With "quokka" added, its row is the mean of the rows of "quo", "##kk" and "##a", if those were its pieces.
+    With "quokka" added, its row is the mean of the rows of "quo", "##kk" and "##a", if those were its pieces. Words are
+    added as the tokenizer normalizes them ("Quokka" as "quokka", if it lower-cases) and become part of the WordPiece
+    vocabulary: longer words that begin with one are split after it, "quokkas" into "quokka ##s". See `with_tokens`.
 
     Args:
-        tokens: whole words; or, with `special`, markers that are found anywhere in a text and skipped when decoding.
+        tokens: words; or, with `special`, markers that are found anywhere in a text and skipped when decoding.
         multiple_of: rounds up the number of rows of the embedding; multiples of 64 or 128 run faster on accelerators.
     """
     old = bert.tokenizer
-    backend = tokenizers.Tokenizer.from_str(old.backend.to_str())
     if special:
+        backend = tokenizers.Tokenizer.from_str(old.backend.to_str())
         backend.add_special_tokens([*tokens])
     else:
-        new = [token for token in dict.fromkeys(tokens) if backend.token_to_id(token) is None]
-        backend.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in new])
+        known = {*old.tokens}
+        normalized = [_normalized(old, token) for token in tokens if token not in known]
+        backend = with_tokens(old.backend, [token for token in dict.fromkeys(normalized) if token not in known])
     tokenizer = old.with_settings(backend)
     added = tokenizer.tokens[old.vocab_size :]
     encodings = old.encode_batch(added, add_special_tokens=False) if added else []
@@ -43,6 +48,12 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
     size = max(bert.config.vocab_size, -(-tokenizer.vocab_size // multiple_of) * multiple_of)
     config, params = resize_vocabulary(bert.config, bert.params, size, keep=old.vocab_size, pieces=pieces)
     return replace(bert, model=bert.model.clone(config=config), params=params, vocabulary=tokenizer)
+
+
+def _normalized(tokenizer: Tokenizer, token: str) -> str:
+    """Returns a word as the tokenizer normalizes it; any other token as it is."""
+    words = split_words(tokenizer.backend, token)
+    return words[0] if len(words) == 1 else token
 
 
 def resize_vocabulary(

@@ -8,6 +8,7 @@ frequency.
 References: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
 """
 
+import json
 import re
 import sys
 from collections import Counter
@@ -83,6 +84,48 @@ def wordpiece(
     return backend
 
 
+def split_words(backend: tokenizers.Tokenizer, text: str) -> list[str]:
+    """Returns the normalized words of a text, as the model of a tokenizer gets them; added tokens are text."""
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    if backend.pre_tokenizer is None:
+        return [text]
+    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def is_word(backend: tokenizers.Tokenizer, token: str) -> bool:
+    """Returns whether WordPiece would find a token in texts, as a whole word, if its vocabulary had it."""
+    return (
+        len(token) <= backend.model.max_input_chars_per_word
+        and not token.startswith(CONTINUATION)
+        and split_words(backend, token) == [token]
+    )
+
+
+def with_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokenizers.Tokenizer:
+    """Returns a copy of a WordPiece tokenizer with new tokens at the end of the vocabulary.
+
+    Words become entries of the WordPiece vocabulary, whose longest match finds them: "quokkas", before it "qu ##ok
+    ##kas", becomes "quokka ##s" if "quokka" is added. Words that do not begin with a new word keep their pieces. Other
+    tokens, such as "new york" or "e-mail", which the tokenizer splits before it looks them up, become added tokens,
+    which are found before the text is split. Encoding a corpus is slower with them (see `WordCache`).
+
+    If the tokenizer has words as added tokens already, all tokens become added tokens. Otherwise the words that begin
+    with those would change, because ids without holes need them in the vocabulary too.
+    """
+    content = json.loads(backend.to_str())
+    vocabulary = content["model"]["vocab"]
+    outside = {token: i for token, i in backend.get_vocab().items() if token not in vocabulary}
+    if not any(is_word(backend, token) for token in outside):
+        vocabulary.update(outside)
+        for token in tokens:
+            if is_word(backend, token):
+                vocabulary[token] = len(vocabulary)
+    grown = tokenizers.Tokenizer.from_str(json.dumps(content))
+    grown.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in tokens if token not in vocabulary])
+    return grown
+
+
 def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Yields lists of texts with at least BATCH_CHARACTERS characters together; the last list may have fewer."""
     batch = []
@@ -103,16 +146,12 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
 
     They are the most frequent characters that cover CHARACTER_COVERAGE of the corpus, sorted.
     """
-
-    def words(text: str) -> list[str]:
-        return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))]
-
     raw = np.zeros(sys.maxunicode + 1, np.int64)
     for batch in text_batches(texts):
         raw += np.bincount(np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32), minlength=len(raw))
     counts: Counter[str] = Counter()
     for code in np.flatnonzero(raw).tolist():
-        for character in "".join(words(chr(code))):
+        for character in "".join(split_words(backend, chr(code))):
             counts[character] += int(raw[code])
     kept = []
     covered = 0
@@ -122,7 +161,8 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
         kept.append(character)
         covered += counts[character]
     # Punctuation and Chinese characters are words by themselves and never continue one.
-    return sorted(kept), [CONTINUATION + character for character in sorted(kept) if len(words("a" + character)) == 1]
+    continuing = [character for character in sorted(kept) if len(split_words(backend, "a" + character)) == 1]
+    return sorted(kept), [CONTINUATION + character for character in continuing]
 
 
 def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:

@@ -18,7 +18,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from bert_jax.text.vocabulary import SPECIAL_TOKENS
 
-_WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
+ASCII_WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB
 
 
@@ -55,7 +55,7 @@ class WordCache:
 
     def _split_at_punctuation(self, chunks: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Returns words and punctuation as the arguments of `_IdCache.encode`."""
-        split = [_WORD.findall(chunk) if self._may_be_split(chunk) else [chunk] for chunk in chunks]
+        split = [ASCII_WORD.findall(chunk) if self._may_be_split(chunk) else [chunk] for chunk in chunks]
         strings = list(chain.from_iterable(split))
         return strings, np.arange(len(strings)), np.cumsum(np.array([0, *map(len, split)], np.int64))
 

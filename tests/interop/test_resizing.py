@@ -1,16 +1,22 @@
 """Resized models keep their old logits, and new rows start from the means of old ones."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_bert as small
-from small_checkpoints import assert_same_bits, model, small_tokenizer
+import tokenizers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_checkpoints import WORDS, assert_same_bits, model, small_tokenizer
 
 import bert_jax
 from bert_jax.interop.resizing import add_tokens, extend_positions, resize_vocabulary
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.word_cache import separable
 
 TOLERANCE = 1e-5
 ROWS = {
@@ -59,13 +65,89 @@ def test_a_new_token_without_pieces_starts_as_the_mean_of_all(bert):
     np.testing.assert_allclose(word(grown)[-1], word(bert).mean(0), atol=TOLERANCE)
 
 
-def test_new_words_match_whole_words_and_special_tokens_match_anywhere(bert):
-    words = add_tokens(bert, ["ab"]).tokenizer
-    assert "ab" not in words.encode_batch(["abc"])[0].tokens
+def test_new_words_begin_words_and_special_tokens_match_anywhere(bert):
+    words = add_tokens(bert, ["owling"]).tokenizer
+    assert words.encode_batch(["owlings anowling"], add_special_tokens=False)[0].tokens == ["owling", "##s", "[UNK]"]
     marks = add_tokens(bert, ["<e>"], special=True).tokenizer
     encoding = marks.encode_batch(["a<e>b"])[0]
     assert encoding.tokens == ["[CLS]", "a", "<e>", "b", "[SEP]"]
     assert marks.decode(encoding.ids) == "a b"
+
+
+def test_words_are_added_as_the_tokenizer_normalizes_them(bert):
+    grown = add_tokens(bert, ["Quokka", "quokka", "QUOKKA", "Owl"])
+    assert grown.tokenizer.tokens == [*bert.tokenizer.tokens, "quokka"]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(st.text("abcdefgij", min_size=2, max_size=5), min_size=1, max_size=6, unique=True))
+def test_added_words_are_single_tokens_with_the_mean_of_their_pieces(bert, words):
+    """They are part of the vocabulary, so a corpus is still encoded word by word, and other texts keep their ids."""
+    old = bert.tokenizer
+    texts = [WORDS, "j i h ; hooteds", "hijk xyz"]
+    grown = add_tokens(bert, words)
+    tokenizer = grown.tokenizer
+    assert tokenizer.tokens == [*old.tokens, *words]
+    assert grown.config.vocab_size == small.V + len(words)
+    assert separable(tokenizer.backend)
+    encoded, lengths = tokenizer.encode_flat([f"{word.upper()}" for word in words])
+    assert encoded.tolist() == [*range(small.V, small.V + len(words))]
+    assert lengths.tolist() == [1] * len(words)
+    assert tokenizer.decode(encoded) == " ".join(words)
+    assert tokenizer.encode_flat(texts)[0].tolist() == old.encode_flat(texts)[0].tolist()
+    tables = [(word(grown), word(bert)), (grown.params["masked_lm"]["bias"], bert.params["masked_lm"]["bias"])]
+    for new, before in tables:
+        for row, one in enumerate(words, start=small.V):
+            pieces = [i for i in old.encode_flat([one])[0] if i != old.unk_id] or range(small.V)
+            np.testing.assert_allclose(new[row], np.asarray(before)[np.array(pieces)].mean(0), atol=TOLERANCE)
+
+
+def test_tokens_that_are_no_words_are_added_tokens(bert):
+    """The tokenizer would split them before WordPiece sees them."""
+    tokens = ["e-mail", "ab cd", "東京", "##owl", "x" * 101]
+    grown = add_tokens(bert, ["quokka", *tokens]).tokenizer
+    assert grown.tokens == [*bert.tokenizer.tokens, "quokka", *tokens]
+    assert not separable(grown.backend)
+    assert grown.encode_batch(["an E-mail : ab cd quokka"])[0].tokens[1:-1] == [
+        "an",
+        "e-mail",
+        "[UNK]",
+        "ab cd",
+        "quokka",
+    ]
+
+
+def test_markers_before_words_keep_their_ids(bert):
+    grown = add_tokens(add_tokens(bert, ["<e>"], special=True), ["quokka"]).tokenizer
+    assert grown.tokens == [*bert.tokenizer.tokens, "<e>", "quokka"]
+    assert grown.encode_batch(["a<e>quokkas"])[0].tokens[1:-1] == ["a", "<e>", "quokka", "##s"]
+
+
+def test_words_that_were_added_tokens_still_match_whole_words(bert):
+    """A tokenizer of transformers may have them; in the vocabulary they would match the beginnings of words too."""
+    backend = tokenizers.Tokenizer.from_str(bert.tokenizer.backend.to_str())
+    backend.add_tokens([tokenizers.AddedToken("owling", single_word=True)])
+    old = replace(bert, vocabulary=bert.tokenizer.with_settings(backend))
+    config, params = resize_vocabulary(bert.config, bert.params, small.V + 1)
+    old = replace(old, model=bert.model.clone(config=config), params=params)
+    grown = add_tokens(old, ["quokka"]).tokenizer
+    assert grown.tokens == [*bert.tokenizer.tokens, "owling", "quokka"]
+    assert grown.encode_batch(["owling owlings"])[0].tokens[1:-1] == ["owling", "owl", "##ing", "##s"]
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="asks transformers: needs the torch extra")
+@pytest.mark.parametrize("without", ["nothing", "tokenizer.json", "vocab.txt"])
+def test_transformers_gives_the_ids_of_a_larger_vocabulary(bert, without, tmp_path):
+    from transformers import AutoTokenizer
+
+    grown = add_tokens(add_tokens(bert, ["<e>"], special=True), ["quokka", "owling"])
+    grown.save_pretrained(tmp_path)
+    (tmp_path / without).unlink(missing_ok=True)
+    text = "an Owling , quokkas <e> hooted quokka it"
+    ids = grown.tokenizer.encode_batch([text])[0].ids
+    assert {small.V, small.V + 1, small.V + 2} <= set(ids)
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == ids
+    assert Tokenizer.load(tmp_path).encode_batch([text])[0].ids == ids
 
 
 def test_known_tokens_add_nothing(bert):

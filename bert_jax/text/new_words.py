@@ -1,0 +1,287 @@
+"""New words for a vocabulary: found in a corpus or read from a file, and what they change.
+
+A vocabulary of another domain splits the words of a corpus into many pieces: "angiogram" into "ang ##io ##gram". A word
+that occurs 1,000 times and has 3 pieces costs 2,000 tokens more than if it were in the vocabulary. The words that save
+the most tokens are the ones to add (`with_tokens`).
+
+References: Sachidananda et al., Efficient Domain Adaptation of Language Models via Adaptive Tokenization, 2021; Gee et
+al., Fast Vocabulary Transfer for Language Model Compression, 2022.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers
+
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, is_word, split_words, text_batches
+from bert_jax.text.word_cache import ASCII_WORD
+
+MIN_FREQUENCY = 5  # a row that is seen less often is hardly trained
+MAX_DISTINCT_WORDS = 1 << 20  # counted at a time; about 150 MB
+COUNTED_CHARACTERS = 1 << 25  # read before the chunks between spaces are split into words
+SAMPLE_CHARACTERS = 1 << 22  # of the corpus, for a `VocabularyReport`
+
+
+def find_new_words(
+    texts: Iterable[str], tokenizer: Tokenizer, count: int, *, min_frequency: int = MIN_FREQUENCY
+) -> list[str]:
+    """Returns the words that would save the most tokens of a corpus, best first, ties by text.
+
+    A word with p pieces that occurs f times saves f * (p - 1) tokens. A word that is [UNK] counts as its characters and
+    one more, f * characters: it hides all of them, although it is a single token. Saved tokens are those of each word
+    alone: if "quokka" and "quokkas" are both added, the second saves fewer than its score.
+
+    Words are as the tokenizer normalizes them. Digits and punctuation alone are no words; letters and symbols such as
+    emoji are. The corpus is read once, in bounded memory, see `count_words`.
+
+    Args:
+        count: maximum number of words; a corpus with fewer words that qualify gives fewer.
+        min_frequency: minimum number of occurrences of a word.
+    """
+    if count < 1:
+        raise ValueError(f"`count` of new words must be at least 1, got {count}")
+    backend = tokenizer.backend
+    counts = count_words(texts, backend)
+    words = [word for word, number in counts.items() if number >= min_frequency and _has_letters(word)]
+    ids, lengths = tokenizer.encode_flat(words)
+    first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)[:-1]])
+    scores = {}
+    for word, start, length in zip(words, first.tolist(), lengths.tolist(), strict=True):
+        saved = len(word) if length == 1 and ids[start] == tokenizer.unk_id else length - 1
+        if saved > 0:
+            scores[word] = counts[word] * saved
+    ranked = sorted(scores, key=lambda word: (-scores[word], word))
+    found: list[str] = []
+    for word in ranked:
+        if len(found) == count:
+            break
+        if is_word(backend, word) and backend.token_to_id(word) is None:
+            found.append(word)
+    return found
+
+
+def count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Counter[str]:
+    """Counts the words of a corpus, as the tokenizer splits and normalizes it.
+
+    At most MAX_DISTINCT_WORDS are kept. When there are more, the rarest ones are dropped, at least half of them; their
+    count starts at 0 if they come again. So a count may be too low, never too high, by at most the largest count
+    dropped each time: by 1 or 2 for a corpus of natural text.
+
+    References: Manku, Motwani, Approximate Frequency Counts over Data Streams, 2002 (lossy counting).
+    """
+    words: Counter[str] = Counter()
+    for chunks in _chunk_counts(texts, backend):
+        for chunk, number in chunks.items():
+            for word in _words_of(chunk, backend):
+                words[word] += number
+        if len(words) > MAX_DISTINCT_WORDS:
+            dropped = np.partition(np.fromiter(words.values(), np.int64, len(words)), len(words) // 2)[len(words) // 2]
+            words = Counter({word: number for word, number in words.items() if number > dropped})
+    return words
+
+
+def _chunk_counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Iterator[Counter[str]]:
+    """Yields the counts of the chunks between spaces, such as "movie,"; one Counter per COUNTED_CHARACTERS.
+
+    Splitting a chunk once instead of each time that it occurs takes a tenth of the time. Texts are not cut for
+    tokenizers that may join words across spaces.
+    """
+    splits_at_spaces = isinstance(
+        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer | pre_tokenizers.WhitespaceSplit
+    ) and isinstance(backend.normalizer, normalizers.BertNormalizer | None)
+    chunks: Counter[str] = Counter()
+    seen = 0
+    for batch in text_batches(texts):
+        if splits_at_spaces:
+            joined = " ".join(batch)
+            for space in "\t\n\r":
+                joined = joined.replace(space, " ")
+            chunks.update(joined.split(" "))
+        else:
+            chunks.update(batch)
+        seen += sum(map(len, batch))
+        if seen >= COUNTED_CHARACTERS:
+            yield chunks
+            chunks = Counter()
+            seen = 0
+    yield chunks
+
+
+def _words_of(chunk: str, backend: tokenizers.Tokenizer) -> list[str]:
+    """Returns the words of a chunk, those of printable ASCII without the tokenizer, which takes ten times as long."""
+    normalizer = backend.normalizer
+    plain = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
+        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
+    )
+    if plain and chunk.isascii() and chunk.isprintable():
+        return ASCII_WORD.findall(chunk.lower() if normalizer.lowercase else chunk)
+    return split_words(backend, chunk)
+
+
+def _has_letters(word: str) -> bool:
+    """Returns whether a word has a letter or a symbol; the symbols of ASCII, such as $, are punctuation for BERT."""
+    return any(
+        unicodedata.category(character)[0] in "LS" for character in word if character.isalnum() or character > "~"
+    )
+
+
+@dataclass(frozen=True)
+class NewWords:
+    """The words of a file, as a tokenizer normalizes them.
+
+    Attributes:
+        blank_lines, repeated: numbers of lines that are skipped.
+        normalized: number of words that are written in another way, such as "Quokka" for "quokka".
+    """
+
+    file: str
+    words: tuple[str, ...]
+    blank_lines: int
+    repeated: int
+    normalized: int
+
+    def lines(self) -> list[str]:
+        """Returns one line about the file."""
+        counts = {
+            "blank lines skipped": self.blank_lines,
+            "repeated words skipped": self.repeated,
+            "words normalized as in texts": self.normalized,
+        }
+        notes = "".join(f", {number:,} {what}" for what, number in counts.items() if number)
+        return [f"{self.file}: {len(self.words):,} new words{notes}"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the numbers as JSON."""
+        return {**asdict(self), "words": len(self.words)}
+
+
+def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
+    """Reads words to add to a vocabulary, one per line, UTF-8; blank lines and repeated words are skipped.
+
+    Words are normalized like texts: "Quokka" becomes "quokka" if the tokenizer lower-cases.
+
+    Raises:
+        ValueError: no words, a word that the vocabulary has, or a line that cannot be one word; names file and line.
+        OSError: the file cannot be read.
+    """
+    places: dict[str, int] = {}  # word -> number of its line
+    known: dict[str, int] = {}
+    blank_lines = 0
+    repeated = 0
+    normalized = 0
+    for number, line in enumerate(_decoded(path).split("\n"), start=1):
+        text = line.strip()
+        if not text:
+            blank_lines += 1
+            continue
+        word = _one_word(text, tokenizer.backend, f"{path}:{number}")
+        if word in places or word in known:
+            repeated += 1
+        elif tokenizer.backend.token_to_id(word) is not None:
+            known[word] = number
+        else:
+            places[word] = number
+            normalized += word != text
+    if known:
+        word, number = next(iter(known.items()))
+        others = ", ".join(f"{word!r:.60} (line {number})" for word, number in [*known.items()][1:6])
+        more = f"; so are {others}{' and others' if len(known) > 6 else ''}" if others else ""
+        raise ValueError(f"{path}:{number}: {word!r:.60} is in the vocabulary already{more}")
+    if not places:
+        raise ValueError(f"{path}: no words; one word per line is expected")
+    return NewWords(str(path), tuple(places), blank_lines, repeated, normalized)
+
+
+def _decoded(path: str | Path) -> str:
+    """Returns the text of a file, without a last line feed."""
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8: {error.reason}") from None
+
+
+def _one_word(text: str, backend: tokenizers.Tokenizer, where: str) -> str:
+    """Returns the normalized word that a text is, or raises ValueError."""
+    if text in SPECIAL_TOKENS:
+        raise ValueError(f"{where}: {text} is a special token")
+    if len(text.split()) > 1:
+        raise ValueError(f"{where}: {text!r:.60} holds white space; a new word must be one word")
+    words = split_words(backend, text)
+    if not words:
+        raise ValueError(f"{where}: nothing is left of {text!r:.60} when the tokenizer normalizes it")
+    if len(words) > 1:
+        parts = " ".join(words)
+        raise ValueError(f"{where}: the tokenizer splits {text!r:.60} into {parts!r:.60}; a new word must be one word")
+    (word,) = words
+    if word.startswith(CONTINUATION):
+        raise ValueError(f"{where}: {text!r:.60} begins with {CONTINUATION}, which marks a piece, not a word")
+    if not is_word(backend, word):
+        limit = backend.model.max_input_chars_per_word
+        raise ValueError(
+            f"{where}: {text!r:.60} has {len(word)} characters; the tokenizer reads words of up to {limit}"
+        )
+    return word
+
+
+@dataclass(frozen=True)
+class VocabularyReport:
+    """What new words change on a sample of a corpus.
+
+    Attributes:
+        new_words: number of tokens that the second vocabulary has more than the first.
+        words: number of words of the sample.
+        tokens_before, tokens_after: number of its tokens.
+        unknown_before, unknown_after: number of [UNK] among them.
+    """
+
+    new_words: int
+    words: int
+    tokens_before: int
+    tokens_after: int
+    unknown_before: int
+    unknown_after: int
+
+    @classmethod
+    def of(cls, texts: Iterable[str], before: Tokenizer, after: Tokenizer) -> Self:
+        """Encodes the first SAMPLE_CHARACTERS of a corpus, to the end of a text, with both vocabularies."""
+        sample = []
+        seen = 0
+        for text in texts:
+            if seen >= SAMPLE_CHARACTERS:
+                break
+            sample.append(text)
+            seen += len(text)
+        old, _ = before.encode_flat(sample)
+        new, _ = after.encode_flat(sample)
+        return cls(
+            new_words=after.vocab_size - before.vocab_size,
+            words=int(np.count_nonzero(~before.continuation[old])),
+            tokens_before=len(old),
+            tokens_after=len(new),
+            unknown_before=int(np.count_nonzero(old == before.unk_id)),
+            unknown_after=int(np.count_nonzero(new == after.unk_id)),
+        )
+
+    def line(self) -> str:
+        """Returns the report as one line."""
+        words = max(self.words, 1)
+        unknown_before = self.unknown_before / max(self.tokens_before, 1)
+        unknown_after = self.unknown_after / max(self.tokens_after, 1)
+        return (
+            f"vocabulary: {self.new_words:,} new words: "
+            f"{self.tokens_before / words:.2f} -> {self.tokens_after / words:.2f} pieces per word, "
+            f"[UNK] {unknown_before:.2%} -> {unknown_after:.2%} of the tokens"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the numbers as JSON."""
+        return asdict(self)
