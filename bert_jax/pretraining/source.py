@@ -40,7 +40,7 @@ def read_source(settings: Settings) -> LoadedBert | None:
     if source is None:
         return None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*newly initialized")  # printed below
+        warnings.filterwarnings("ignore", ".*(newly initialized|the embedding has)")  # printed, or an error, below
         bert = load(source, head="BertForPreTraining", seed=settings.batches.seed)
     tokens = bert.tokenizer.vocab_size
     rows = bert.config.vocab_size

@@ -1,0 +1,168 @@
+"""Pretraining that continues from a model: its weights, architecture and tokenizer; what it lacks is new and named."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from small_runs import SMALL, write_corpus
+
+import bert_jax
+import train as script
+from bert_jax.cli.programs import parse_pretraining
+from bert_jax.models import BertForPreTraining
+from bert_jax.pretraining.checks import check
+from bert_jax.pretraining.presets import make_settings
+
+ARCHITECTURE = ("--preset", "--num-hidden-layers", "--hidden-size", "--num-attention-heads", "--intermediate-size")
+OTHERS = [
+    text
+    for flag, value in zip(SMALL[0:-1:2], SMALL[1:-1:2], strict=True)
+    if flag not in (*ARCHITECTURE, "--vocab-size")
+    for text in (flag, value)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("source")
+
+
+@pytest.fixture(scope="module")
+def texts(folder):
+    return ["--corpus", str(write_corpus(folder / "films.txt")), "--cache-dir", str(folder / "cache"), "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def source(folder, texts):
+    """A run of two steps; position embeddings for 40 tokens."""
+    script.main([*SMALL, *texts, "--steps", "2", "--max-position-embeddings", "40", "--output", str(folder / "source")])
+    return folder / "source"
+
+
+@pytest.fixture
+def continue_from(texts):
+    def run(model, output, *flags):
+        script.main([*OTHERS, *texts, "--model", str(model), "--output", str(output), *flags])
+        return output
+
+    return run
+
+
+def require_equal(one, two):
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_weights_of_its_source(continue_from, source, tmp_path, capsys):
+    """The learning rate of the first step is 0."""
+    run = continue_from(source, tmp_path / "run", "--steps", "1", "--hidden-dropout-prob", "0.3")
+    begun, before = (bert_jax.load(one) for one in (run, source))
+    require_equal(begun.params, before.params)
+    assert begun.tokenizer.fingerprint == before.tokenizer.fingerprint
+    assert begun.config == replace(before.config, hidden_dropout_prob=0.3)
+    assert "newly initialized: nothing; the optimizer starts at zero" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_parts_that_the_source_lacks_are_new_and_named(continue_from, source, tmp_path, capsys):
+    bert_jax.load(source, head="BertForTokenClassification", new_head=True, num_labels=3).save_pretrained(
+        tmp_path / "tagger"
+    )
+    run = continue_from(tmp_path / "tagger", tmp_path / "run", "--steps", "1")
+    output = capsys.readouterr().out
+    assert "newly initialized: masked_lm, next_sentence, pooler; not used: classifier; the optimizer" in output
+    begun = bert_jax.load(run)
+    assert isinstance(begun.model, BertForPreTraining)
+    assert "LABEL" not in (run / "config.json").read_text()
+    for part in ("embeddings", "encoder"):
+        require_equal(begun.params[part], bert_jax.load(source).params[part])
+
+
+@pytest.mark.slow
+def test_a_continued_run_resumes_to_the_bit_without_its_source(continue_from, source, tmp_path):
+    copied = shutil.copytree(source, tmp_path / "source")
+    whole = continue_from(copied, tmp_path / "whole", "--steps", "4")
+    halves = continue_from(copied, tmp_path / "halves", "--steps", "2")
+    shutil.rmtree(copied)
+    continue_from(copied, halves, "--steps", "4", "--resume")
+    require_equal(bert_jax.load(whole).params, bert_jax.load(halves).params)
+
+
+@pytest.mark.slow
+def test_rows_of_the_embedding_without_a_token_are_kept(continue_from, source, tmp_path):
+    """Released models have such rows."""
+    loaded = bert_jax.load(source)
+    config, params = bert_jax.interop.resizing.resize_vocabulary(loaded.config, loaded.params, 160)
+    replace(loaded, model=loaded.model.clone(config=config), params=params).save_pretrained(tmp_path / "padded")
+    run = continue_from(tmp_path / "padded", tmp_path / "run", "--steps", "1")
+    assert bert_jax.load(run).config.vocab_size == 160 > bert_jax.load(run).tokenizer.vocab_size
+    continue_from(tmp_path / "padded", run, "--steps", "2", "--resume")
+
+
+@pytest.fixture(scope="module")
+def model(source, folder):
+    bert_jax.load(source).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 32}, r"`hidden_size=32` contradicts .*model, where it is 16: leave it out"),
+        ({"vocab_size": 99}, r"`vocab_size=99` contradicts .*model, where it is \d+: leave it out"),
+        ({"hidden_act": "relu"}, r"`hidden_act=relu` contradicts .*model, where it is gelu: leave it out"),
+        ({"max_length": 41}, r"`max_length=41` exceeds the position embeddings: `max_position_embeddings=40`"),
+        ({"tokenizer": "here.txt"}, r"`tokenizer` cannot be combined with `model`"),
+        ({"output": "."}, r"`model`: .*model is in `output`"),
+    ],
+)
+def test_settings_that_contradict_the_source_are_refused(model, changes, message, monkeypatch):
+    monkeypatch.chdir(model.parent)
+    (model.parent / "here.txt").touch()
+    with pytest.raises(ValueError, match=message):
+        check(make_settings(model=model, **changes))
+
+
+def test_a_source_has_its_own_defaults(model):
+    for settings in (make_settings(model=model), parse_pretraining(["--model", str(model)])):
+        check(settings)
+        assert settings.run.preset == "continue"
+        assert settings.optimizer.learning_rate == 5e-5
+        assert settings.batches.max_length == 40  # all that its position embeddings allow
+        assert settings.model.hidden_size == 16
+    settings = make_settings("base", model=model, dtype="bfloat16", attention_probs_dropout_prob=0.0)
+    check(settings)
+    assert settings.optimizer.learning_rate == 1e-4
+    assert settings.training.phases == ()
+
+
+def test_a_source_that_cannot_be_continued_is_refused(model, tmp_path, continue_from):
+    with pytest.raises(ValueError, match="--preset continue needs --model, the model to continue from"):
+        script.main(["--preset", "continue"])
+    with pytest.raises(FileNotFoundError, match="no config"):
+        continue_from(tmp_path, tmp_path / "run")
+    for name, damage, message in (
+        ("no vocabulary", lambda folder: [path.unlink() for path in folder.glob("*ok*")], "has no vocabulary"),
+        ("few tokens", lambda folder: embed(folder, 300), "the vocabulary has .* tokens, the embedding 300 rows"),
+        ("other", lambda folder: rename(folder, "gpt2"), "gpt2"),
+    ):
+        folder = shutil.copytree(model, tmp_path / name)
+        (folder / "vocab.txt").unlink(missing_ok=True)
+        damage(folder)
+        with pytest.raises(ValueError, match=message):
+            continue_from(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def embed(folder, rows):
+    loaded = bert_jax.load(folder)
+    config, params = bert_jax.interop.resizing.resize_vocabulary(loaded.config, loaded.params, rows)
+    replace(loaded, model=loaded.model.clone(config=config), params=params).save_pretrained(folder)
+
+
+def rename(folder, model_type):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": model_type}))
