@@ -15,6 +15,7 @@ import train as script
 from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
+from bert_jax.pretraining import phase_run
 from bert_jax.pretraining.corpus import Documents
 from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import Milestones
@@ -359,13 +360,39 @@ def test_other_values_of_all_options(pretrain, stopped, tmp_path):
     assert bert_jax.load(run).config.dtype == "float32"
 
 
-def test_a_run_is_resumed_with_more_micro_batches(pretrain, tmp_path):
-    """As on fewer devices, which hold fewer rows at once."""
+@pytest.fixture
+def evaluated(monkeypatch):
+    """By the function that evaluates: the number of devices, and the rows that one of them holds at once."""
+    found = {}
+
+    def watch(name):
+        function = getattr(phase_run, name)
+
+        def watched(step, params, batches):
+            def note(batch):
+                shards = batch["input_ids"].addressable_shards
+                found.setdefault(name, set()).update((len(shards), shard.data.shape[0]) for shard in shards)
+                return batch
+
+            return function(step, params, map(note, batches))
+
+        monkeypatch.setattr(phase_run, name, watched)
+
+    watch("evaluate")
+    watch("nsp_ranking_accuracy")
+    return found
+
+
+def test_a_run_is_resumed_with_more_micro_batches(pretrain, evaluated, tmp_path):
+    """As on fewer devices, which hold fewer rows at once: in evaluations and after the last step too."""
     flags = ["--batch-size", "16", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0"]
     whole = pretrain(tmp_path / "whole", *flags, "--steps", "2")
     parts = shutil.copytree(whole, tmp_path / "parts")
     pretrain(whole, *flags, "--steps", "4", "--resume")
+    assert evaluated == {"evaluate": {(8, 2)}, "nsp_ranking_accuracy": {(8, 2)}}
+    evaluated.clear()
     pretrain(parts, *flags, "--steps", "4", "--resume", "--accumulate", "2")
+    assert evaluated == {"evaluate": {(8, 1)}, "nsp_ranking_accuracy": {(8, 1)}}
     found, wanted = ([row["loss"] for row in rows(run) if "loss" in row] for run in (parts, whole))
     assert len(wanted) == 4
     np.testing.assert_allclose(found, wanted, rtol=ACCUMULATION_TOLERANCE)
