@@ -10,9 +10,12 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from bert_jax.cli import process, programs
+from bert_jax.training.metric_logger import NotFinite
+from bert_jax.training.runs.interruption import Interrupted
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -81,9 +84,30 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_1(capsys, error, message
     assert capsys.readouterr().err == f"{message}\n"
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        process.run(lambda: 1 / 0, "x.py")
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory for 7 bytes\nBuffers: ...\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "not_resumable", "code", "message"),
+    [
+        (FULL, (), 1, "out of memory: lower --batch-size or --max-length, "),
+        (FULL, None, 1, "out of memory (RESOURCE_EXHAUSTED: no memory for 7 bytes)"),
+        (NotFinite("step 2: loss nan:\nstopped"), (), 1, "step 2: loss nan: stopped"),
+        (Interrupted(signal.SIGTERM, 7), (), 143, "SIGTERM: saved at step 7; to resume: "),
+    ],
+)
+def test_the_end_of_a_run_is_one_line_and_an_exit_code(capsys, monkeypatch, error, not_resumable, code, message):
+    monkeypatch.setattr("sys.orig_argv", ["python", "x.py", "--output", "RUN", "--overwrite"])
+    assert process.run(raises(error), "x.py", not_resumable=not_resumable) == code
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"x.py: {message}")
+    assert line.endswith("; to resume: python x.py --output RUN --resume") == isinstance(error, Interrupted)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), jax.errors.JaxRuntimeError("INTERNAL: bug")])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error), match="bug"):
+        process.run(raises(error), "x.py")
 
 
 def test_warnings_are_one_line(capsys):

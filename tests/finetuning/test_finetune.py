@@ -1,6 +1,7 @@
 """The fine-tuning program: each task, the files of a run, resuming, and refusals to replace a run."""
 
 import json
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,23 @@ def test_evaluating_repeats_the_scores_of_training(reviewed, run, place):
     assert json.loads((again / "training.json").read_text())["settings"]["data"]["max_length"] == 32
     want, got = (json.loads((folder / "scores.json").read_text()) for folder in (reviewed, again))
     assert got == pytest.approx(want, abs=SAME_IN_FLOAT32)
+
+
+@pytest.mark.parametrize("do", ["evaluate", "predict"])
+def test_results_are_written_before_they_are_printed(do, reviewed, run, place, monkeypatch):
+    """A screen may be unable to show a text of the data."""
+
+    def fail(*_):
+        raise UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range")
+
+    monkeypatch.setattr(finetuning.program, "describe_splits", lambda _: [])  # printed before the results
+    monkeypatch.setattr(finetuning.program, "print", fail, raising=False)
+    with pytest.raises(UnicodeEncodeError):
+        run("classification", f"unseen {do}", "--do", do, model="reviewed")
+    written = {path.name for path in (place / f"unseen {do}").iterdir()}
+    with_labels = {"scores.json", "confusion.png", "mistakes.md"}
+    assert "predictions.jsonl" in written
+    assert written & with_labels == (with_labels if do == "evaluate" else set())
 
 
 DROPOUT = ["--dropout", "0.1"]
@@ -285,9 +303,13 @@ def test_no_input_may_be_in_the_folder_of_the_run(reviewed, run, place):
     assert (reviewed / "model.safetensors").exists()
 
 
-def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, run):
+def test_devices_packing_accumulation_and_kernels_change_no_parameter(reviewed, run, capsys):
     mesh = run("classification", "mesh", *SHORT, "--pack", on=8)
+    capsys.readouterr()
     pmap = run("classification", "pmap", *SHORT, "--parallel", "pmap", "--accumulate", "2", on=8)
+    compiled = re.findall("compiled for rows x tokens: (.*); (.*)", capsys.readouterr().out)[0]
+    training, evaluation = (set(re.findall(r"(\d+) x", shapes)) for shapes in compiled)
+    assert (training, evaluation) == ({"16"}, {"8"})  # an evaluation has the rows of a micro-batch at once
     kernel = run("classification", "kernel", *SHORT, "--attention", "pallas")
     for other in (mesh, pmap, kernel):
         assert_same_tensors(reviewed, other, SAME_AFTER_STEPS)
