@@ -35,8 +35,9 @@ from common.timing import interleaved
 from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens
-from bert_jax.data.pretraining.pair_inputs import build_inputs
-from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
+from bert_jax.data.pretraining.sequence_inputs import build_inputs
+from bert_jax.data.pretraining.sequence_planning import plan_sequences
+from bert_jax.data.pretraining.sequences import sequence_lengths
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.data.readers.sources import Texts
@@ -69,7 +70,7 @@ class PackageStages:
         self.pack()
         self.rows = PretrainingRows(self.store, self.vocabulary, self.settings)
         self.batches = min(self.rows.per_pass // BATCH_SIZE, MOST_BATCHES)
-        self.pairs_of_batches = [self.rows.pairs(self.row_numbers(number)) for number in range(self.batches)]
+        self.pairs_of_batches = [self.rows.sequences(self.row_numbers(number)) for number in range(self.batches)]
         self.assemble()
         self.num_pairs = sum(int(in_row.sum()) for _, in_row in self.pairs_of_batches)
         self.num_tokens = sum(int((batch["attention_mask"] != 0).sum()) for batch in self.inputs)
@@ -91,15 +92,20 @@ class PackageStages:
         self.tokenize()
 
     def pair(self) -> None:
-        plans = plan_pairs(self.store, max_length=self.settings.max_length, seed=0, pass_number=0)
+        plans = plan_sequences(
+            self.store, objective="mlm-nsp", max_length=self.settings.max_length, seed=0, pass_number=0
+        )
         self.plan = np.concatenate(list(plans))
 
     def pack(self) -> None:
-        pack(pair_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
+        pack(sequence_lengths(self.plan), self.settings.max_length, slots=self.settings.slots)
 
     def assemble(self) -> None:
         sizes: dict[str, int] = {"max_length": self.settings.max_length, "slots": self.settings.slots}
-        self.inputs = [build_inputs(self.store, *pairs, self.vocabulary, **sizes) for pairs in self.pairs_of_batches]
+        self.inputs = [
+            build_inputs(self.store, *pairs, self.vocabulary, next_sentence=True, **sizes)
+            for pairs in self.pairs_of_batches
+        ]
 
     def mask(self) -> None:
         for number, batch in enumerate(self.inputs):
@@ -157,7 +163,7 @@ class Stage:
 
 def stages_of(package: PackageStages, plain: PlainStages) -> dict[str, Stage]:
     corpus_tokens = package.store.num_tokens
-    planned_tokens = int(pair_lengths(package.plan).sum())
+    planned_tokens = int(sequence_lengths(package.plan).sum())
     planned_pairs = len(package.plan)
     tokens = package.num_tokens
     pairs = package.num_pairs

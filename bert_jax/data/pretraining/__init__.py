@@ -1,1 +1,1 @@
-"""Corpora as batches for pretraining: sentence pairs, packed and masked."""
+"""Corpora as batches for pretraining: sentence pairs or runs of sentences, packed and masked."""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.pretraining.loader import BatchSettings
-from bert_jax.data.pretraining.pair_planning import BLOCK_DOCUMENTS, plan_pairs
+from bert_jax.data.pretraining.long_sentences import count_long_sentences
+from bert_jax.data.pretraining.sequence_planning import BLOCK_DOCUMENTS, plan_sequences
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.text.vocabulary import MANY_UNKNOWN
 
@@ -19,11 +20,12 @@ class CorpusReport:
 
     Attributes:
         unknown_tokens: number of [UNK] among the tokens.
-        one_sentence_documents: number of documents whose second sentences are always random.
+        one_sentence_documents: number of documents whose second sentences are always random, if there are pairs.
         split_sentences: number of sentences that were longer than a row.
-        random_pairs: fraction of the pairs of the first pass whose second sentence is random.
-        shown_tokens: fraction of the tokens that the first pass shows in their own place; pairs that are longer than a
-            row are cut, at random places. Both fractions are those of the first documents of a large corpus.
+        random_pairs: fraction of the pairs of the first pass whose second sentence is random; None without pairs.
+        shown_tokens: fraction of the tokens that the first pass shows in their own place: all of them without pairs.
+            Pairs that are longer than a row are cut, at random places. Both fractions are those of the first documents
+            of a large corpus.
     """
 
     documents: int
@@ -32,14 +34,15 @@ class CorpusReport:
     unknown_tokens: int
     one_sentence_documents: int
     split_sentences: int
-    random_pairs: float
+    random_pairs: float | None
     shown_tokens: float
 
     @classmethod
     def of(cls, store: TokenStore, settings: BatchSettings) -> "CorpusReport":
-        pairs = next(
-            plan_pairs(
+        sequences = next(
+            plan_sequences(
                 store,
+                objective=settings.objective,
                 max_length=settings.max_length,
                 short_probability=settings.short_probability,
                 seed=settings.seed,
@@ -48,16 +51,19 @@ class CorpusReport:
         )
         documents = np.asarray(store.document_offsets)
         planned = documents[: BLOCK_DOCUMENTS + 1][-1]
-        follows = pairs["label"] == 0
-        shown = pairs["a_length"].sum(dtype=np.int64) + pairs["b_length"][follows].sum(dtype=np.int64)
+        follows = sequences["label"] == 0
+        shown = sequences["a_length"].sum(dtype=np.int64) + sequences["b_length"][follows].sum(dtype=np.int64)
+        split = store.split_sentences
+        if not settings.next_sentence:
+            split = count_long_sentences(store, objective=settings.objective, max_length=settings.max_length)
         return cls(
             documents=store.num_documents,
             sentences=store.num_sentences,
             tokens=store.num_tokens,
             unknown_tokens=store.unknown_tokens,
             one_sentence_documents=int(np.count_nonzero(np.diff(documents) == 1)),
-            split_sentences=store.split_sentences,
-            random_pairs=1 - float(follows.mean()),
+            split_sentences=split,
+            random_pairs=1 - float(follows.mean()) if settings.next_sentence else None,
             shown_tokens=float(shown / store.sentence_offsets[planned]),
         )
 
@@ -78,12 +84,14 @@ def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
     """
     unknown = f"{train.unknown:.2%} of the tokens are [UNK] (held out: {held_out.unknown:.2%})"
     one_sentence = train.one_sentence_documents / train.documents
+    shown = f"the first pass shows at least {train.shown_tokens:.1%} of the tokens, other passes other tokens"
+    if train.random_pairs is None:
+        shown = "each pass shows every token once"
     lines = [
         f"corpus: {train.documents:,} documents, {train.sentences:,} sentences, {train.tokens:,} tokens; "
         f"held out: {held_out.documents:,} documents",
         f"corpus: {unknown}; {one_sentence:.1%} of the documents have one sentence",
-        f"corpus: {train.split_sentences:,} sentences longer than a row were split; the first pass shows at least "
-        f"{train.shown_tokens:.1%} of the tokens, other passes other tokens",
+        f"corpus: {train.split_sentences:,} sentences longer than a row were split; {shown}",
     ]
     advice = (
         "the vocabulary does not fit the text. Check its language, letter case and accents; words of more than 100 "
@@ -93,9 +101,10 @@ def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
         raise ValueError(f"all tokens of the corpus are [UNK]: {advice}")
     if max(train.unknown, held_out.unknown) > MANY_UNKNOWN:
         lines.append(f"warning: {unknown}: {advice}")
-    if train.random_pairs > MOST_RANDOM:
+    if train.random_pairs is not None and train.random_pairs > MOST_RANDOM:
         lines.append(
             f"warning: {train.random_pairs:.0%} of the second sentences are random, because {one_sentence:.0%} of the "
-            "documents have one sentence: next-sentence prediction learns little or nothing"
+            "documents have one sentence: next-sentence prediction learns little or nothing. The objective mlm "
+            "needs no second sentences"
         )
     return lines

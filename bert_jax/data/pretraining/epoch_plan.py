@@ -1,7 +1,7 @@
-"""One pass over the corpus as a table: its sentence pairs, and which of them share a row.
+"""One pass over the corpus as a table: its sequences, and which of them share a row.
 
-Pairs are packed block by block, from their lengths alone, in a random order, so that neighbours in the corpus rarely
-meet in a row. A table may be larger than memory: it is then kept in memory-mapped temporary files.
+Sequences are packed block by block, from their lengths alone, in a random order, so that neighbours in the corpus
+rarely meet in a row. A table may be larger than memory: it is then kept in memory-mapped temporary files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from bert_jax.data.packing import pack
-from bert_jax.data.pretraining.pair_planning import PAIR, pair_lengths, plan_pairs
+from bert_jax.data.pretraining.sequence_planning import plan_sequences
+from bert_jax.data.pretraining.sequences import SEQUENCE, Objective, sequence_lengths
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
     from bert_jax.data.pretraining.token_store import TokenStore
@@ -26,14 +27,14 @@ PACKING = 1  # seeds the packing of a block independently of its planning
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The rows of a pass: row r holds the pairs `pairs[offsets[r]:offsets[r + 1]]`.
+    """The rows of a pass: row r holds `sequences[offsets[r]:offsets[r + 1]]`.
 
     Attributes:
-        pairs: PAIR [N].
+        sequences: SEQUENCE [N].
         offsets: int64 [rows + 1].
     """
 
-    pairs: np.ndarray
+    sequences: np.ndarray
     offsets: np.ndarray
 
     def __len__(self) -> int:
@@ -41,19 +42,20 @@ class EpochPlan:
         return len(self.offsets) - 1
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the pairs of the rows [B], PAIR [N], and the number of pairs in each row, int64 [B].
+        """Returns the sequences of the rows [B], SEQUENCE [N], and the number of them in each row, int64 [B].
 
-        Rows 5 and 2 with 2 and 3 pairs: first 12 4, in_row 2 3, shift 12 2, so pairs 12 13 4 5 6.
+        Rows 5 and 2 with 2 and 3 sequences: first 12 4, in_row 2 3, shift 12 2, so sequences 12 13 4 5 6.
         """
         first = self.offsets[rows]
         in_row = self.offsets[rows + 1] - first
         shift = first - (np.cumsum(in_row) - in_row)  # from the index in the batch to the index in the plan
-        return self.pairs[np.repeat(shift, in_row) + np.arange(in_row.sum())], in_row
+        return self.sequences[np.repeat(shift, in_row) + np.arange(in_row.sum())], in_row
 
 
 def plan_rows(
     store: TokenStore,
     *,
+    objective: Objective,
     max_length: int,
     slots: int = 1,
     short_probability: float = 0.1,
@@ -61,36 +63,41 @@ def plan_rows(
     pass_number: int,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> EpochPlan:
-    """Plans the pairs of a pass (see `plan_pairs`) and packs them in rows of `max_length` tokens.
+    """Plans the sequences of a pass (see `plan_sequences`) and packs them in rows of `max_length` tokens.
 
     Args:
-        slots: maximum number of pairs in a row; with 1 each pair has a row, in the order of the corpus.
-        cache_dir: folder for the plan, 25 bytes a pair and 8 a row, in memory-mapped files that are deleted with the
-            plan. None keeps the plan in memory.
+        slots: maximum number of sequences in a row; with 1 each has a row, in the order of the corpus.
+        cache_dir: folder for the plan, 25 bytes a sequence and 8 a row, in memory-mapped files that are deleted with
+            the plan. None keeps the plan in memory.
 
     Raises:
-        ValueError: see `plan_pairs`.
+        ValueError: see `plan_sequences`.
     """
-    blocks = plan_pairs(
-        store, max_length=max_length, short_probability=short_probability, seed=seed, pass_number=pass_number
+    blocks = plan_sequences(
+        store,
+        objective=objective,
+        max_length=max_length,
+        short_probability=short_probability,
+        seed=seed,
+        pass_number=pass_number,
     )
-    pairs = _Column(PAIR, cache_dir)
+    sequences = _Column(SEQUENCE, cache_dir)
     offsets = _Column(np.dtype(np.int64), cache_dir)
     offsets.append(np.zeros(1, np.int64))
     planned = 0
     for index, block in enumerate(blocks):
         seeds = np.random.SeedSequence((seed, pass_number, index, PACKING))
-        order, in_row = _pack_block(pair_lengths(block), max_length, slots, seeds)
-        pairs.append(block[order])
+        order, in_row = _pack_block(sequence_lengths(block), max_length, slots, seeds)
+        sequences.append(block[order])
         offsets.append(planned + np.cumsum(in_row))
         planned += len(block)
-    return EpochPlan(pairs.array(), offsets.array())
+    return EpochPlan(sequences.array(), offsets.array())
 
 
 def _pack_block(
     lengths: np.ndarray, row_length: int, slots: int, seeds: np.random.SeedSequence
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of the pairs, [N], row by row, and the number of pairs in each row."""
+    """Returns the indices of the sequences, [N], row by row, and their number in each row."""
     if slots == 1:
         return np.arange(len(lengths)), np.ones(len(lengths), np.int64)
     order = np.random.Generator(np.random.Philox(seeds)).permutation(len(lengths))

@@ -3,13 +3,14 @@
 Training reads an endless sequence of rows 0, 1, 2, ... The content of a row is a pure function of the settings and its
 number, so the position in the data is one integer. It means the same for any number of processes and workers, and a
 resumed run continues from it. With `rows_per_pass` 1000, row 2345 is made like this:
-    pass    2345 // 1000 = 2: `plan_rows` plans the sentence pairs of pass 2 and packs them into rows.
+    pass    2345 // 1000 = 2: `plan_rows` plans the sequences of pass 2 and packs them into rows.
     row     2345 % 1000 = 345: the shuffle of pass 2 maps index 345 to, say, row 812 of that plan.
-    pairs   row 812 holds, say, pairs 2431, 2432 and 2433 of the plan; `build_inputs` copies their tokens.
+    inputs  row 812 holds, say, sequences 2431, 2432 and 2433 of the plan; `build_inputs` copies their tokens.
     masks   `mask_tokens` draws the random numbers of row 2345, not 812: in the next pass the masks are different.
 
 Every pass has as many rows as the first one. Later plans are slightly longer or shorter by chance (0.2 % for half a
-million pairs, less for more): of a longer plan some random rows are not shown, of a shorter one some are shown twice.
+million sequences, less for more): of a longer plan some random rows are not shown, of a shorter one some are shown
+twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import functools
 import itertools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -26,8 +27,8 @@ from bert_jax.data.packing import slots_per_row
 from bert_jax.data.prefetch import ENDLESS, Batch, Batches
 from bert_jax.data.pretraining.epoch_plan import EpochPlan, plan_rows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
-from bert_jax.data.pretraining.pair_inputs import build_inputs
-from bert_jax.data.pretraining.pair_planning import PAIR, check_lengths
+from bert_jax.data.pretraining.sequence_inputs import build_inputs
+from bert_jax.data.pretraining.sequences import SEQUENCE, SHORTEST, Objective, check_lengths
 from bert_jax.data.pretraining.shuffle import shuffled
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
@@ -39,6 +40,7 @@ DTYPES = {
     **dict.fromkeys(("masked_positions", "masked_labels", "cls_positions", "next_sentence_labels"), np.int32),
     **dict.fromkeys(("masked_weights", "next_sentence_weights"), np.float32),
 }
+NEXT_SENTENCE = ("cls_positions", "next_sentence_labels", "next_sentence_weights")  # absent with `objective` mlm
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class BatchSettings:
     """What the rows of pretraining contain.
 
     Attributes:
-        max_length: T, tokens of a row, and maximum number of tokens of a sentence pair.
-        packing: put several pairs in a row where they fit.
+        max_length: T, tokens of a row, and maximum number of tokens of a sequence.
+        packing: put several sequences in a row where they fit.
         masked_share: fraction of the tokens to predict.
-        max_predictions: maximum number of masked tokens of a pair; None sets no limit beside `masked_share`.
+        max_predictions: maximum number of masked tokens of a sequence; None sets no limit beside `masked_share`.
         whole_word_masking: mask all pieces of a word or none.
-        short_probability: probability that a document's pairs aim at a random, shorter length.
-        seed: decides pairs, packing, order and masks.
+        short_probability: probability that a document's sequences aim at a random, shorter length.
+        seed: decides sequences, packing, order and masks.
+        objective: `mlm-nsp`: masked words and next sentences, in sentence pairs; `mlm`: masked words alone, in runs of
+            sentences of one document.
     """
 
     max_length: int = 128
@@ -62,9 +66,12 @@ class BatchSettings:
     whole_word_masking: bool = False
     short_probability: float = 0.1
     seed: int = 0
+    objective: Objective = "mlm-nsp"
 
     def __post_init__(self) -> None:
-        check_lengths(self.max_length, self.short_probability)
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"`objective` must be {' or '.join(get_args(Objective))}, got {self.objective!r:.60}")
+        check_lengths(self.objective, self.max_length, self.short_probability)
         if not 0 < self.masked_share <= 1:
             raise ValueError(f"`masked_share` must lie in (0, 1], got {self.masked_share}")
         if self.max_predictions is not None and self.max_predictions < 1:
@@ -73,14 +80,19 @@ class BatchSettings:
             raise ValueError(f"`seed` must lie in [0, 2**32), got {self.seed}")
 
     @property
+    def next_sentence(self) -> bool:
+        """Whether sequences are sentence pairs, and batches have the arrays of next-sentence prediction."""
+        return self.objective == "mlm-nsp"
+
+    @property
     def slots(self) -> int:
-        """S, the slots for pairs in a row."""
+        """S, the slots for sequences in a row."""
         return slots_per_row(self.max_length) if self.packing else 1
 
     @property
     def predictions(self) -> int:
         """P, the slots for predictions in a row."""
-        enough = predictions_per_row(self.max_length, self.masked_share, self.slots)
+        enough = predictions_per_row(self.max_length, self.masked_share, self.slots, SHORTEST[self.objective])
         return min(enough, self.slots * (self.max_predictions or enough))
 
     def blank(self, rows: int) -> Batch:
@@ -89,6 +101,7 @@ class BatchSettings:
         return {
             name: np.broadcast_to(np.zeros((), dtype), (rows, widths.get(name.split("_")[0], self.max_length)))
             for name, dtype in DTYPES.items()
+            if self.next_sentence or name not in NEXT_SENTENCE
         }
 
 
@@ -114,8 +127,8 @@ def training_batches(
         cache_dir: folder for the plans, see `plan_rows`; None keeps them in memory.
 
     Raises:
-        ValueError: an impossible size, fewer than two documents, or, from the iterator, a token id of the corpus that
-            is not in the vocabulary.
+        ValueError: an impossible size, fewer than two documents for pairs, or, from the iterator, a token id of the
+            corpus that is not in the vocabulary.
     """
     if start_row < 0:
         raise ValueError(f"`start_row` must be at least 0, got {start_row}")
@@ -186,8 +199,16 @@ class PretrainingRows:
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         store, vocabulary, settings, _ = self._arguments
-        pairs, in_row = self.pairs(numbers)
-        inputs = build_inputs(store, pairs, in_row, vocabulary, max_length=settings.max_length, slots=settings.slots)
+        sequences, in_row = self.sequences(numbers)
+        inputs = build_inputs(
+            store,
+            sequences,
+            in_row,
+            vocabulary,
+            max_length=settings.max_length,
+            slots=settings.slots,
+            next_sentence=settings.next_sentence,
+        )
         masked = mask_tokens(
             inputs["input_ids"],
             inputs["attention_mask"],
@@ -201,22 +222,23 @@ class PretrainingRows:
         )
         return inputs | masked
 
-    def pairs(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the pairs of the rows [B], PAIR [N], and the number of pairs in each row, int64 [B]."""
-        found = [(np.zeros(0, PAIR), np.zeros(0, np.int64))]
+    def sequences(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the sequences of the rows [B], SEQUENCE [N], and the number of them in each row, int64 [B]."""
+        found = [(np.zeros(0, SEQUENCE), np.zeros(0, np.int64))]
         for pass_number, group in itertools.groupby(numbers.tolist(), lambda number: number // self.per_pass):
             plan = self._pass(pass_number)
             # A plan shorter than the first one shows its first rows again.
             indices = np.array(list(group)) % self.per_pass % len(plan)
             seeds = np.random.SeedSequence((self._arguments[2].seed, pass_number))
             found.append(plan.take(shuffled(indices, len(plan), seeds)))
-        pairs, in_row = zip(*found, strict=True)
-        return np.concatenate(pairs), np.concatenate(in_row)
+        sequences, in_row = zip(*found, strict=True)
+        return np.concatenate(sequences), np.concatenate(in_row)
 
     def _plan_pass(self, pass_number: int) -> EpochPlan:
         store, _, settings, cache_dir = self._arguments
         return plan_rows(
             store,
+            objective=settings.objective,
             max_length=settings.max_length,
             slots=settings.slots,
             short_probability=settings.short_probability,

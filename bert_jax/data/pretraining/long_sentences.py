@@ -4,6 +4,9 @@ Speech, code and text without punctuation have "sentences" of any length. In a p
 about the same place in every pass, and most of their tokens would never be shown. They are split in pieces of half a
 row: two neighbours make a pair that fits. Only the offsets of the sentences change, so the ids are shared with the
 store that was split.
+
+Runs of sentences (objective `mlm`) need no such pieces: `plan_runs` cuts a long sentence where a run is full, at other
+tokens in each pass, and only counts them here.
 """
 
 import hashlib
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax.data.pretraining.pair_planning import SPECIAL_TOKENS
+from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, Objective
 from bert_jax.data.pretraining.token_store import TokenStore, write_offsets
 from bert_jax.data.readers.cache import new_folder
 
@@ -29,7 +32,7 @@ def split_long_sentences(store: TokenStore, *, max_length: int, cache_dir: str |
         max_length: tokens of a row, with [CLS] and both [SEP].
         cache_dir: folder for the new offsets.
     """
-    room = max_length - SPECIAL_TOKENS
+    room = max_length - SPECIAL_TOKENS["mlm-nsp"]
     piece = (room + 1) // 2
     long = np.concatenate([first + np.flatnonzero(lengths > room) for first, lengths in _lengths(store)])
     if not len(long):
@@ -41,6 +44,12 @@ def split_long_sentences(store: TokenStore, *, max_length: int, cache_dir: str |
         with new_folder(folder) as unfinished:
             write_offsets(unfinished, sentences, [_document_lengths(store, long, piece)], counts)
     return store.with_offsets(folder)
+
+
+def count_long_sentences(store: TokenStore, *, objective: Objective, max_length: int) -> int:
+    """Returns the number of sentences that are longer than a row."""
+    room = max_length - SPECIAL_TOKENS[objective]
+    return sum(int(np.count_nonzero(lengths > room)) for _, lengths in _lengths(store))
 
 
 def split_lengths(lengths: np.ndarray, room: int, piece: int) -> np.ndarray:

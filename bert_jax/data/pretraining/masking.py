@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.data.pretraining.pair_planning import SHORTEST_PAIR
+from bert_jax.data.pretraining.sequences import SHORTEST
 
 MASK_FRACTION = 0.8
 RANDOM_FRACTION = 0.1
@@ -72,10 +72,16 @@ def _unpack(ids: tuple[int, int, int, int, int], special_ids: np.ndarray, bits: 
     return Vocabulary(*ids, special_ids, np.unpackbits(bits, count=ids[0]).astype(bool))
 
 
-def predictions_per_row(max_length: int, masked_share: float, slots: int = 1) -> int:
-    """Returns P, enough predictions for a row of `max_length` tokens with up to `slots` sequences."""
+def predictions_per_row(
+    max_length: int, masked_share: float, slots: int = 1, shortest: int = SHORTEST["mlm-nsp"]
+) -> int:
+    """Returns P, enough predictions for a row of `max_length` tokens with up to `slots` sequences.
+
+    Args:
+        shortest: minimum number of tokens of a sequence.
+    """
     # With several sequences each budget may be rounded up: by a half, or from less than one to one.
-    rounding = max(0.5, 1 - masked_share * SHORTEST_PAIR) * slots if slots > 1 else 0.0
+    rounding = max(0.5, 1 - masked_share * shortest) * slots if slots > 1 else 0.0
     return max(1, min(max_length, math.ceil(masked_share * max_length + rounding)))
 
 

@@ -1,9 +1,7 @@
-"""Plans sentence pairs for next-sentence prediction from sentence lengths alone.
+"""Plans sentence pairs for next-sentence prediction from sentence lengths alone, for `plan_sequences`.
 
-The tokens of a document are consecutive in the store, so segment A and segment B are spans, and one pass over the
-corpus is a table of spans: no token is read to make it. All documents of a block advance in lockstep, one pair per
-round, so a round is a few array operations for any number of documents. The random numbers of a block depend only on
-the seed, the pass and the index of the block.
+All documents of a block advance in lockstep, one pair per round, so a round is a few array operations for any number of
+documents.
 
 Two rounds of a document with sentences of 5, 3, 4, 6 and 2 tokens (offsets 0 5 8 12 18 20), `max_length` 15, which
 leaves room for 12 tokens:
@@ -22,62 +20,14 @@ a random B is never taken from A's document (the original gives up after ten dra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:  # so that rows can be described without `datasets`
-    from bert_jax.data.pretraining.token_store import TokenStore
 
 import numpy as np
 
-# Starts count tokens from the beginning of the corpus. Label 0: B follows A; label 1: B is random.
-PAIR = np.dtype(
-    [("a_start", np.int64), ("b_start", np.int64), ("a_length", np.int32), ("b_length", np.int32), ("label", np.int8)]
-)
-SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
-SHORTEST_PAIR = SPECIAL_TOKENS + 2
-BLOCK_DOCUMENTS = 65_536  # planned together
+from bert_jax.data.pretraining.sequences import SEQUENCE, draw_targets
 
-
-def plan_pairs(
-    store: TokenStore, *, max_length: int, short_probability: float = 0.1, seed: int, pass_number: int
-) -> Iterator[np.ndarray]:
-    """Plans one pass over the corpus: every sentence is in an A or in the B that follows it, before truncation.
-
-    Args:
-        max_length: maximum number of tokens of a pair with [CLS] and both [SEP]; longer pairs are truncated.
-        short_probability: probability that a document's pairs get a random target length in [2, max_length - 3] in
-            this pass, so that the model also sees short inputs.
-
-    Returns:
-        Blocks of pairs, PAIR [pairs of the block], in the order of the corpus.
-
-    Raises:
-        ValueError: `max_length` is too small for a pair, or there are fewer than two documents.
-    """
-    check_lengths(max_length, short_probability)
-    if store.num_documents < 2:
-        raise ValueError(f"next-sentence prediction needs at least two documents, got {store.num_documents}")
-
-    def block(index: int, first: int) -> np.ndarray:
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, pass_number, index))))
-        documents = np.arange(first, min(first + BLOCK_DOCUMENTS, store.num_documents))
-        return _plan_block(store, documents, max_length - SPECIAL_TOKENS, short_probability, random)
-
-    return (block(index, first) for index, first in enumerate(range(0, store.num_documents, BLOCK_DOCUMENTS)))
-
-
-def check_lengths(max_length: int, short_probability: float) -> None:
-    """Raises ValueError if no pair fits into `max_length`, or `short_probability` is not a probability."""
-    if max_length < SHORTEST_PAIR:
-        raise ValueError(f"`max_length` must be at least {SHORTEST_PAIR} to hold a sentence pair, got {max_length}")
-    if not 0 <= short_probability <= 1:
-        raise ValueError(f"`short_probability` must lie in [0, 1], got {short_probability}")
-
-
-def pair_lengths(pairs: np.ndarray) -> np.ndarray:
-    """Returns the number of tokens of PAIR [N] with their special tokens, int64 [N]."""
-    return pairs["a_length"].astype(np.int64) + pairs["b_length"] + SPECIAL_TOKENS
+if TYPE_CHECKING:  # so that rows can be described without `datasets`
+    from bert_jax.data.pretraining.token_store import TokenStore
 
 
 class _Unread(NamedTuple):
@@ -89,13 +39,20 @@ class _Unread(NamedTuple):
     target: np.ndarray  # tokens of A and B together that a pair aims at
 
 
-def _plan_block(
+def plan_pairs(
     store: TokenStore, document: np.ndarray, room: int, short_probability: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Plans the pairs of the documents [N], each pair with at most `room` tokens."""
+    """Plans the pairs of the documents [N]: every sentence is in an A or in the B that follows it, before truncation.
+
+    Args:
+        room: maximum number of tokens of A and B together; longer pairs are truncated.
+        short_probability: probability that a document's pairs get a random target length in [2, room].
+
+    Returns:
+        SEQUENCE, in the order of the corpus. No segment is empty.
+    """
     offsets = np.asarray(store.document_offsets)
-    short = random.random(document.size) < short_probability
-    target = np.where(short, random.integers(2, room, document.size, endpoint=True), room)
+    target = draw_targets(document.size, room, short_probability, random)
     unread = _Unread(document, offsets[document], offsets[document + 1], target)
     rounds = []
     while unread.document.size:
@@ -110,7 +67,7 @@ def _plan_block(
 def _plan_round(
     store: TokenStore, unread: _Unread, room: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the next pair of each document, PAIR [N], and the sentence from which the next round reads, [N]."""
+    """Returns the next pair of each document, SEQUENCE [N], and the sentence from which the next round reads, [N]."""
     tokens = np.asarray(store.sentence_offsets)
     sentence = unread.sentence
     chunk_end = _reach(tokens, sentence, unread.end, unread.target)
@@ -127,7 +84,7 @@ def _plan_round(
     a_length = tokens[a_end] - tokens[sentence]
     b_length = tokens[b_end] - tokens[b_first]
     a_kept, b_kept = _truncate(a_length, b_length, room)
-    pairs = np.empty(len(count), PAIR)
+    pairs = np.empty(len(count), SEQUENCE)
     pairs["label"] = is_random
     pairs["a_length"] = a_kept
     pairs["b_length"] = b_kept

@@ -1,5 +1,8 @@
 """The report of a corpus counts what a reader would count, and warns where little can be learned."""
 
+import dataclasses
+import json
+
 import datasets
 import pytest
 
@@ -19,10 +22,12 @@ GOOD = ["\n\n".join([KNOWN] * 7)] * 31
 def report_of(tmp_path):
     tokenizer = Tokenizer(wordpiece(KNOWN.split(), lowercase=True, strip_accents=None))
 
-    def make(texts: list[str], num_proc: int = 1) -> CorpusReport:
+    def make(texts: list[str], num_proc: int = 1, objective: str = "mlm-nsp") -> CorpusReport:
         documents = datasets.Dataset.from_dict({"text": texts})
         store = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path, num_proc=num_proc)
-        return CorpusReport.of(split_long_sentences(store, max_length=23, cache_dir=tmp_path), SETTINGS)
+        if objective == "mlm-nsp":
+            store = split_long_sentences(store, max_length=23, cache_dir=tmp_path)
+        return CorpusReport.of(store, dataclasses.replace(SETTINGS, objective=objective))
 
     return make
 
@@ -81,6 +86,17 @@ def test_documents_of_one_sentence_are_a_warning(report_of, texts):
     (warning,) = warnings(report, report)
     share = report.one_sentence_documents / len(texts)
     assert f"because {share:.0%} of the documents have one sentence" in warning
+    assert warning.endswith("The objective mlm needs no second sentences")
+
+
+def test_without_pairs_every_token_is_shown_and_documents_of_one_sentence_are_no_warning(report_of):
+    report = report_of([KNOWN] * 7 + [" ".join([KNOWN] * 20)] * 2, objective="mlm")
+    assert (report.random_pairs, report.shown_tokens) == (None, 1.0)
+    assert (report.one_sentence_documents, report.split_sentences) == (9, 2)
+    assert warnings(report, report) == []
+    shown = "corpus: 2 sentences longer than a row were split; each pass shows every token once"
+    assert describe_corpus(report, report)[2] == shown
+    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["random_pairs"] is None
 
 
 def test_some_documents_of_one_sentence_are_no_warning(report_of):

@@ -8,9 +8,10 @@ import pytest
 from token_stores import store_of
 
 from bert_jax.data.packing import slots_per_row
-from bert_jax.data.pretraining import pair_planning
+from bert_jax.data.pretraining import sequence_planning
 from bert_jax.data.pretraining.epoch_plan import plan_rows
-from bert_jax.data.pretraining.pair_planning import pair_lengths, plan_pairs
+from bert_jax.data.pretraining.sequence_planning import plan_sequences
+from bert_jax.data.pretraining.sequences import sequence_lengths
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.text.sentences import split_sentences
 
@@ -27,7 +28,9 @@ STORE = random_store()
 
 
 def plan(slots=SLOTS, pass_number=0, seed=7, store=STORE, **options):
-    return plan_rows(store, max_length=T, slots=slots, seed=seed, pass_number=pass_number, **options)
+    return plan_rows(
+        store, objective="mlm-nsp", max_length=T, slots=slots, seed=seed, pass_number=pass_number, **options
+    )
 
 
 def rows_of(plan):
@@ -35,12 +38,12 @@ def rows_of(plan):
 
 
 def test_rows_hold_the_pairs_of_the_plan_each_once(monkeypatch):
-    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
-    planned = np.concatenate([*plan_pairs(STORE, max_length=T, seed=7, pass_number=0)])
-    np.testing.assert_array_equal(plan(slots=1).pairs, planned)
+    monkeypatch.setattr(sequence_planning, "BLOCK_DOCUMENTS", 7)
+    planned = np.concatenate([*plan_sequences(STORE, objective="mlm-nsp", max_length=T, seed=7, pass_number=0)])
+    np.testing.assert_array_equal(plan(slots=1).sequences, planned)
     packed = rows_of(plan())
     np.testing.assert_array_equal(np.sort(np.concatenate(packed)), np.sort(planned))
-    assert max(pair_lengths(row).sum() for row in packed) <= T
+    assert max(sequence_lengths(row).sum() for row in packed) <= T
     assert 1 < max(map(len, packed)) <= SLOTS
     assert len(packed) < len(planned)
 
@@ -57,7 +60,7 @@ def test_pairs_share_rows_at_random_in_each_pass():
     """All pairs have the same length here, so only the random order decides which ones share a row."""
     store = store_of([[[7] * 8]] * 31)
     runs = [
-        plan(store=store, pass_number=n, seed=seed).pairs["a_start"] for n, seed in [(0, 7), (0, 7), (1, 7), (0, 8)]
+        plan(store=store, pass_number=n, seed=seed).sequences["a_start"] for n, seed in [(0, 7), (0, 7), (1, 7), (0, 8)]
     ]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert len({run.tobytes() for run in runs}) == 3
@@ -66,11 +69,11 @@ def test_pairs_share_rows_at_random_in_each_pass():
 
 @pytest.mark.parametrize("slots", [1, SLOTS])
 def test_a_plan_on_disk_equals_one_in_memory_and_leaves_no_files(tmp_path, monkeypatch, slots):
-    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(sequence_planning, "BLOCK_DOCUMENTS", 7)
     mapped, held = plan(slots, cache_dir=tmp_path / "cache"), plan(slots)
-    assert isinstance(mapped.pairs, np.memmap)
+    assert isinstance(mapped.sequences, np.memmap)
     assert isinstance(mapped.offsets, np.memmap)
-    np.testing.assert_array_equal(mapped.pairs, held.pairs)
+    np.testing.assert_array_equal(mapped.sequences, held.sequences)
     np.testing.assert_array_equal(mapped.offsets, held.offsets)
     assert not [*(tmp_path / "cache").iterdir()]
 
@@ -90,5 +93,6 @@ def real(request, tmp_path_factory):
 
 @pytest.mark.parametrize("max_length", [128, 512])
 def test_real_documents_fill_their_rows(real, max_length):
-    found = plan_rows(real, max_length=max_length, slots=slots_per_row(max_length), seed=0, pass_number=0)
-    assert pair_lengths(found.pairs).sum() >= FULL * max_length * len(found)
+    slots = slots_per_row(max_length)
+    found = plan_rows(real, objective="mlm-nsp", max_length=max_length, slots=slots, seed=0, pass_number=0)
+    assert sequence_lengths(found.sequences).sum() >= FULL * max_length * len(found)

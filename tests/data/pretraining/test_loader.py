@@ -30,7 +30,12 @@ def random_store(documents=31, sentences=13, tokens=11, ids=ORDINARY):
 STORE = random_store()
 ROWS = PretrainingRows(STORE, VOCABULARY, SETTINGS)
 PACKED = BatchSettings(max_length=67, short_probability=0.5, seed=5)
-EITHER = pytest.mark.parametrize("settings", [SETTINGS, PACKED], ids=["single", "packed"])
+MLM = dataclasses.replace(SETTINGS, objective="mlm")
+PACKED_MLM = dataclasses.replace(PACKED, objective="mlm")
+NEXT_SENTENCE = {"cls_positions", "next_sentence_labels", "next_sentence_weights"}
+EACH = pytest.mark.parametrize(
+    "settings", [SETTINGS, PACKED, MLM, PACKED_MLM], ids=["single", "packed", "mlm", "packed-mlm"]
+)
 
 
 def train(count, settings=SETTINGS, store=STORE, **options):
@@ -81,7 +86,7 @@ def test_a_batch_has_the_documented_arrays():
 
 def test_a_row_is_cls_a_sep_b_sep_and_padding():
     batch = joined(train(29))
-    pairs, _ = ROWS.pairs(np.arange(29 * 6))
+    pairs, _ = ROWS.sequences(np.arange(29 * 6))
     ids, masked = unmasked(batch), (batch["input_ids"] == MASK).any(axis=1)
     assert masked.mean() > 0.5
     for row, (a_start, b_start, a, b, label) in enumerate(pairs.tolist()):
@@ -98,7 +103,7 @@ def test_a_row_is_cls_a_sep_b_sep_and_padding():
 
 def test_a_packed_row_holds_several_pairs_each_masked_separately():
     batch, rows = joined(train(5, PACKED)), PretrainingRows(STORE, VOCABULARY, PACKED)
-    pairs, in_row = rows.pairs(np.arange(5 * 6))
+    pairs, in_row = rows.sequences(np.arange(5 * 6))
     assert batch["cls_positions"].shape == batch["next_sentence_weights"].shape == (30, PACKED.slots)
     assert in_row.max() > 1
     ids, remaining = unmasked(batch), iter(pairs.tolist())
@@ -123,11 +128,57 @@ def test_a_packed_row_holds_several_pairs_each_masked_separately():
         assert batch["next_sentence_weights"][row].tolist() == [1] * count + [0] * (PACKED.slots - count)
 
 
+@pytest.mark.parametrize("settings", [MLM, PACKED_MLM], ids=["single", "packed"])
+def test_without_next_sentences_a_sequence_is_cls_a_sep(settings):
+    rows = PretrainingRows(STORE, VOCABULARY, settings)
+    numbers = np.arange(rows.per_pass)
+    sequences, in_row = rows.sequences(numbers)
+    batch = rows(numbers)
+    assert batch.keys() == rows(numbers[:1]).keys() == settings.blank(1).keys()
+    assert batch.keys() == PretrainingRows(STORE, VOCABULARY, SETTINGS)(numbers[:1]).keys() - NEXT_SENTENCE
+    assert not batch["token_type_ids"].any()
+    assert (in_row.max() > 1) == settings.packing
+    ids, remaining = unmasked(batch), iter(sequences.tolist())
+    for row, count in enumerate(in_row.tolist()):
+        runs = [next(remaining)[::2][:2] for _ in range(count)]  # start and length of A
+        lengths = [length + 2 for _, length in runs]
+        padding = settings.max_length - sum(lengths)
+        tokens = [token for start, length in runs for token in (CLS, *STORE.span(start, length), SEP)]
+        assert ids[row].tolist() == tokens + [PAD] * padding
+        assert batch["attention_mask"][row].tolist() == [*np.repeat(np.arange(count) + 1, lengths), *[0] * padding]
+        positions = [position for length in lengths for position in range(length)]
+        assert batch["position_ids"][row].tolist() == positions + [0] * padding
+        assert batch["masked_weights"][row].sum() == sum(max(1, round(0.15 * length)) for length in lengths)
+
+
+@pytest.mark.parametrize("settings", [MLM, PACKED_MLM], ids=["single", "packed"])
+def test_without_next_sentences_a_pass_shows_every_token_exactly_once(settings):
+    rows = PretrainingRows(STORE, VOCABULARY, settings)
+    ids = unmasked(rows(np.arange(rows.per_pass)))
+    shown = np.bincount(ids.ravel(), minlength=37)
+    shown[[PAD, CLS, SEP]] = 0
+    np.testing.assert_array_equal(shown, np.bincount(STORE.span(0, STORE.num_tokens), minlength=37))
+    for number in range(5):
+        plan = rows._pass(number).sequences
+        assert plan["a_length"].sum() == STORE.num_tokens
+        assert len(np.unique(plan["a_start"])) == len(plan)
+
+
+def test_a_row_has_slots_for_the_predictions_of_the_shortest_runs():
+    """Seven runs of 3 tokens with a prediction each, more than a tenth, and one of 107 tokens fill a row."""
+    store = store_of([[[ORDINARY[0]]]] * 7 + [[ORDINARY[[0, 1, 2] * 35]]])
+    rows = PretrainingRows(store, VOCABULARY, BatchSettings(masked_share=0.1, short_probability=0.0, objective="mlm"))
+    batch = rows(np.arange(1))
+    assert rows.per_pass == 1
+    assert batch["attention_mask"].min() == 1
+    assert batch["masked_weights"].sum() == 7 + 11
+
+
 def test_packing_shows_every_pair_of_a_pass_once_in_fewer_rows():
     rows = PretrainingRows(STORE, VOCABULARY, PACKED)
-    shown, _ = rows.pairs(np.arange(rows.per_pass))
+    shown, _ = rows.sequences(np.arange(rows.per_pass))
     single = PretrainingRows(STORE, VOCABULARY, dataclasses.replace(PACKED, packing=False))
-    plan, _ = single.pairs(np.arange(single.per_pass))
+    plan, _ = single.sequences(np.arange(single.per_pass))
     np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
     assert rows.per_pass < 0.7 * single.per_pass
 
@@ -168,12 +219,12 @@ def test_the_batches_of_a_seed_never_change(settings, digest):
     assert found.hexdigest()[:16] == digest
 
 
-@EITHER
+@EACH
 def test_a_row_does_not_depend_on_the_batch_size(settings):
     assert_same(joined(train(14, settings)), joined(train(12, settings, batch_size=7)))
 
 
-@EITHER
+@EACH
 def test_training_resumes_at_any_row(settings):
     with training_batches(STORE, VOCABULARY, settings, batch_size=6) as batches:
         assert batches.state() == {"row": 0}
@@ -188,14 +239,14 @@ def test_training_resumes_at_any_row(settings):
     )
 
 
-@EITHER
+@EACH
 def test_the_slices_of_all_processes_are_the_global_batch(settings):
     slices = [train(9, settings, process_index=index, process_count=3) for index in range(3)]
     for batch, parts in zip(train(9, settings), zip(*slices, strict=True), strict=True):
         assert_same(batch, joined(parts))
 
 
-@pytest.mark.parametrize(("settings", "num_workers"), [(SETTINGS, 1), (SETTINGS, 2), (PACKED, 3)])
+@pytest.mark.parametrize(("settings", "num_workers"), [(SETTINGS, 1), (SETTINGS, 2), (PACKED, 3), (PACKED_MLM, 2)])
 def test_worker_processes_make_the_same_batches(settings, num_workers, tmp_path):
     batches = training_batches(
         STORE, VOCABULARY, settings, batch_size=6, start_row=3, num_workers=num_workers, cache_dir=tmp_path
@@ -208,9 +259,9 @@ def test_worker_processes_make_the_same_batches(settings, num_workers, tmp_path)
 
 
 def test_a_pass_shows_every_pair_once():
-    plan = plan_rows(STORE, max_length=19, seed=5, pass_number=0).pairs
+    plan = plan_rows(STORE, objective="mlm-nsp", max_length=19, seed=5, pass_number=0).sequences
     assert ROWS.per_pass == len(plan)
-    shown, _ = ROWS.pairs(np.arange(len(plan)))
+    shown, _ = ROWS.sequences(np.arange(len(plan)))
     assert not np.array_equal(shown, plan)
     np.testing.assert_array_equal(np.sort(shown), np.sort(plan))
 
@@ -218,8 +269,8 @@ def test_a_pass_shows_every_pair_once():
 def test_each_pass_has_its_own_plan():
     sizes = set()
     for number in range(1, 7):
-        plan = plan_rows(STORE, max_length=19, seed=5, pass_number=number).pairs
-        shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
+        plan = plan_rows(STORE, objective="mlm-nsp", max_length=19, seed=5, pass_number=number).sequences
+        shown, _ = ROWS.sequences(ROWS.per_pass * number + np.arange(ROWS.per_pass))
         # Pairs are all different here, so as many are shown as there are rows, or pairs.
         assert len(np.unique(shown)) == min(len(plan), ROWS.per_pass)
         assert np.isin(shown, plan).all()
@@ -234,28 +285,28 @@ def test_each_pass_and_seed_has_its_own_order_and_masks():
     assert first.per_pass == documents
     rows = np.arange(documents)
     runs = [(first, rows), (first, rows + documents), (other, rows)]
-    orders = {tuple(source.pairs(numbers)[0]["a_start"].tolist()) for source, numbers in runs}
+    orders = {tuple(source.sequences(numbers)[0]["a_start"].tolist()) for source, numbers in runs}
     masks = {source(numbers)["masked_positions"].tobytes() for source, numbers in runs}
     assert len(orders) == len(masks) == 3
 
 
 def test_rows_left_out_of_a_larger_pass_are_random():
     number = next(n for n in range(1, 9) if len(ROWS._pass(n)) > ROWS.per_pass + 1)
-    plan = ROWS._pass(number).pairs
-    shown, _ = ROWS.pairs(ROWS.per_pass * number + np.arange(ROWS.per_pass))
+    plan = ROWS._pass(number).sequences
+    shown, _ = ROWS.sequences(ROWS.per_pass * number + np.arange(ROWS.per_pass))
     missing = np.flatnonzero(~np.isin(plan, shown))
     assert missing.min() < ROWS.per_pass
 
 
-@EITHER
+@EACH
 @pytest.mark.parametrize("batch_size", [6, 7, 1000])
-def test_evaluation_counts_every_pair_once(settings, batch_size):
+def test_evaluation_counts_every_sequence_once(settings, batch_size):
     rows = PretrainingRows(STORE, VOCABULARY, settings)
     batches = evaluate(settings, batch_size=batch_size)
     assert len(batches) == -(-rows.per_pass // batch_size)
     assert {len(batch["input_ids"]) for batch in batches} == {batch_size}
     batch = joined(batches)
-    real = batch["next_sentence_weights"][:, 0] == 1
+    real = batch["attention_mask"][:, 0] == 1
     assert real.sum() == rows.per_pass
     assert_same({name: values[real] for name, values in batch.items()}, rows(np.arange(rows.per_pass)))
     assert (batch["input_ids"][~real] == PAD).all()
@@ -299,7 +350,10 @@ def test_closed_batches_end():
         ({"process_index": 2, "process_count": 2}, r"`process_index` must lie in \[0, 2\), got 2"),
         ({"start_row": -1}, "`start_row` must be at least 0, got -1"),
         ({"num_workers": -1}, "`num_workers` must be at least 0, got -1"),
-        ({"store": random_store(1)}, "next-sentence prediction needs at least two documents, got 1"),
+        (
+            {"store": random_store(1)},
+            "next-sentence prediction needs at least two documents, got 1; `objective=mlm` needs one",
+        ),
     ],
 )
 def test_impossible_arguments_are_errors(options, message):
@@ -313,6 +367,7 @@ def test_impossible_arguments_are_errors(options, message):
         ("max_length", 4, "`max_length` must be at least 5 to hold a sentence pair, got 4"),
         ("masked_share", 0.0, r"`masked_share` must lie in \(0, 1\], got 0.0"),
         ("max_predictions", 0, "`max_predictions` must be at least 1, got 0"),
+        ("objective", "nsp", "`objective` must be mlm-nsp or mlm, got 'nsp'"),
         ("seed", -1, r"`seed` must lie in \[0, 2\*\*32\), got -1"),
     ],
 )

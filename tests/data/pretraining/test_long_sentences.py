@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.pretraining.long_sentences import split_lengths, split_long_sentences
-from bert_jax.data.pretraining.pair_planning import plan_pairs
+from bert_jax.data.pretraining.sequence_planning import plan_sequences
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import wordpiece
@@ -41,7 +41,7 @@ def shown(store: TokenStore, max_length: int, passes: int) -> float:
     """Returns the fraction of the tokens that some pass shows in their own place."""
     seen = np.zeros(store.num_tokens, bool)
     for number in range(passes):
-        for pairs in plan_pairs(store, max_length=max_length, seed=3, pass_number=number):
+        for pairs in plan_sequences(store, objective="mlm-nsp", max_length=max_length, seed=3, pass_number=number):
             for start, length in (("a_start", "a_length"), ("b_start", "b_length")):
                 for pair in pairs[pairs["label"] == 0] if start == "b_start" else pairs:
                     seen[pair[start] : pair[start] + pair[length]] = True
@@ -66,7 +66,8 @@ def test_every_token_of_long_sentences_is_shown_after_some_passes(store_of, tmp_
 
 def test_pieces_of_half_a_row_are_shown_whole_in_each_pass(store_of, tmp_path):
     split = split_long_sentences(store_of([[500]] * 11), max_length=128, cache_dir=tmp_path)
-    pairs = np.concatenate([*plan_pairs(split, max_length=128, short_probability=0.0, seed=0, pass_number=0)])
+    plans = plan_sequences(split, objective="mlm-nsp", max_length=128, short_probability=0.0, seed=0, pass_number=0)
+    pairs = np.concatenate([*plans])
     tokens = pairs["a_length"].sum() + pairs["b_length"][pairs["label"] == 0].sum()
     assert tokens > 0.98 * split.num_tokens
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
+from bert_jax.data.pretraining.sequences import SHORTEST, SPECIAL_TOKENS
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4
@@ -230,16 +231,21 @@ def test_predictions_beyond_the_slots_are_dropped():
 
 
 @pytest.mark.parametrize("share", [0.01, 0.15, 0.5, 1.0])
-@pytest.mark.parametrize(("T", "slots"), [(128, 8), (131, 26), (64, 2)])
-def test_slots_are_enough_for_the_sequences_of_any_row(share, T, slots):
-    """Finds the largest sum of budgets of sequences with 5 tokens or more by dynamic programming."""
-    n = [0] * 5 + [min(length - 3, max(1, round(share * length))) for length in range(5, T + 1)]
+@pytest.mark.parametrize(("T", "slots"), [(128, 8), (131, 26), (64, 2), (23, 7)])
+@pytest.mark.parametrize("objective", ["mlm-nsp", "mlm"])
+def test_slots_are_enough_for_the_sequences_of_any_row(share, T, slots, objective):
+    """Finds the largest sum of budgets of the sequences of an objective by dynamic programming."""
+    shortest = SHORTEST[objective]
+    n = [0] * shortest
+    n += [min(length - SPECIAL_TOKENS[objective], max(1, round(share * length))) for length in range(shortest, T + 1)]
     most = np.zeros((slots + 1, T + 1), int)
     for count in range(1, slots + 1):
         for tokens in range(T + 1):
-            best = max((most[count - 1, tokens - length] + n[length] for length in range(5, tokens + 1)), default=0)
+            best = max(
+                (most[count - 1, tokens - length] + n[length] for length in range(shortest, tokens + 1)), default=0
+            )
             most[count, tokens] = max(best, most[count - 1, tokens])
-    assert most[slots, T] <= predictions_per_row(T, share, slots)
+    assert most[slots, T] <= predictions_per_row(T, share, slots, shortest)
 
 
 @pytest.mark.parametrize(("max_length", "share", "P"), [(128, 0.15, 20), (512, 0.15, 77), (5, 0.15, 1), (32, 0.35, 12)])

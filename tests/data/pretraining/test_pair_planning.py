@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 from token_stores import store_of
 
-from bert_jax.data.pretraining import pair_planning
-from bert_jax.data.pretraining.pair_planning import plan_pairs
+from bert_jax.data.pretraining import pair_planning, sequence_planning
+from bert_jax.data.pretraining.sequence_planning import plan_sequences
+from bert_jax.data.pretraining.sequences import SEQUENCE
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4
@@ -28,7 +29,8 @@ def random_corpus(documents, sentences, tokens, seed=0):
 
 def plan(documents, max_length=23, pass_number=0, seed=7, **options):
     store = store_of(documents)
-    return np.concatenate([*plan_pairs(store, max_length=max_length, seed=seed, pass_number=pass_number, **options)])
+    options = {"objective": "mlm-nsp", "max_length": max_length, "seed": seed, "pass_number": pass_number, **options}
+    return np.concatenate([*plan_sequences(store, **options)])
 
 
 def document_of(documents, position):
@@ -70,7 +72,7 @@ def test_every_pair_fits_and_neither_segment_is_empty(max_length):
 
 
 def test_a_segment_lies_within_one_document_and_a_random_b_in_another(monkeypatch):
-    monkeypatch.setattr(pair_planning, "BLOCK_DOCUMENTS", 7)
+    monkeypatch.setattr(sequence_planning, "BLOCK_DOCUMENTS", 7)
     documents = random_corpus(53, 29, 5)
     found = np.concatenate([plan(documents, pass_number=number) for number in range(5)])
     a, b = (document_of(documents, found[start]) for start in ("a_start", "b_start"))
@@ -115,7 +117,7 @@ def test_pairs_have_the_distribution_of_the_original_code():
     passes, max_length, short = 1500, 16, 0.3
     ours = [plan(documents, max_length, number, short_probability=short) for number in range(passes)]
     draw = random.Random(3)
-    theirs = [np.array([*follow_recipe(documents, max_length, short, draw)], pair_planning.PAIR) for _ in range(passes)]
+    theirs = [np.array([*follow_recipe(documents, max_length, short, draw)], SEQUENCE) for _ in range(passes)]
 
     views = [["a_start", "a_length", "label"], ["b_start", "label"], ["a_length", "b_length"], ["b_start", "b_length"]]
     for view in views:
