@@ -62,13 +62,24 @@ COMPILED = os.path.join(CACHE_DIR, "compiled")
 # Fields of the library's dataclasses that are flags; the other fields have no meaning for pretraining.
 FLAGS: dict[type, Flags] = {
     BatchSettings: {
+        "objective": (
+            Literal["mlm-nsp", "mlm"],
+            "What to predict: masked words and next sentences, in sentence pairs (mlm-nsp); or masked words alone, in "
+            "runs of sentences of one document (mlm).",
+        ),
         "seed": (int, "Random seed of the initial weights, the order of the data, the masks and dropout."),
-        "max_length": (int, "Tokens per row, and the maximum length of a sentence pair."),
-        "packing": (bool, "Pack several sentence pairs into a row, so that little computation is spent on padding."),
+        "max_length": (int, "Tokens per row, and the maximum length of a sequence."),
+        "packing": (bool, "Pack several sequences into a row, so that little computation is spent on padding."),
         "masked_share": (float, "Fraction of the tokens to predict."),
-        "max_predictions": (int | None, "Maximum number of predictions per pair; None = as --masked-share implies."),
+        "max_predictions": (
+            int | None,
+            "Maximum number of predictions per sequence; None = as --masked-share implies.",
+        ),
         "whole_word_masking": (bool, "Mask all pieces of a word together."),
-        "short_probability": (float, "Fraction of the documents cut into shorter pairs, to learn short inputs too."),
+        "short_probability": (
+            float,
+            "Fraction of the documents cut into shorter sequences, to learn short inputs too.",
+        ),
     },
     BertConfig: {
         "vocab_size": (int, "Size of the vocabulary to train."),

@@ -1,4 +1,4 @@
-"""The text of a pretraining run as batches: documents, token ids, rows of masked sentence pairs."""
+"""The text of a pretraining run as batches: documents, token ids, rows of masked sequences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
-FEWEST_DOCUMENTS = 4  # two to train on and two held out: a random next sentence comes from another document
+FEWEST_PER_SIDE = {"mlm-nsp": 2, "mlm": 1}  # documents; a random next sentence comes from another document
 
 
 class Documents(NamedTuple):
@@ -67,6 +67,8 @@ class Corpus:
 
     @classmethod
     def _split(cls, settings: Settings, tokenizer: Tokenizer, whole: Sequence[TokenStore]) -> "Corpus":
+        if not settings.batches.next_sentence:
+            return cls(settings, tokenizer, whole, *whole)  # runs of sentences are cut where a row is full
         split = partial(split_long_sentences, max_length=settings.batches.max_length, cache_dir=settings.text.cache_dir)
         with processes.first_process_first("long sentences are split"):
             return cls(settings, tokenizer, whole, *map(split, whole))
@@ -152,8 +154,19 @@ def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
     else:
         documents = movie_reviews(text.cache_dir)
     count = len(documents)
-    if count < FEWEST_DOCUMENTS:
+    fewest = FEWEST_PER_SIDE[settings.batches.objective]
+    if count < 2 * fewest:
+        raise ValueError(f"{', '.join(text.corpus)}: {_too_few_documents(settings, count)}")
+    held_out = max(fewest, round(text.held_out * count))
+    return split_documents(documents, held_out, settings.batches.seed, fewest=fewest)
+
+
+def _too_few_documents(settings: Settings, count: int) -> str:
+    """Returns what a run needs, what was found, and what to do."""
+    remedies = [] if settings.text.document == "line" else ["blank lines separate documents, or set `document=line`"]
+    if settings.batches.next_sentence:
         wanted = "next-sentence prediction needs two documents to train on and two held out"
-        remedy = "" if text.document == "line" else "; blank lines separate documents, or set `document=line`"
-        raise ValueError(f"{', '.join(text.corpus)}: {wanted}, found {count}{remedy}")
-    return split_documents(documents, max(2, round(text.held_out * count)), settings.batches.seed)
+        remedies.append("`objective=mlm` needs one of each")
+    else:
+        wanted = "masked words need a document to train on and one held out"
+    return "; ".join([f"{wanted}, found {count}", *remedies])

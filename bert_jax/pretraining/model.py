@@ -12,12 +12,12 @@ import numpy as np
 import optax
 
 from bert_jax.config import BertConfig
-from bert_jax.models import Bert, BertForPreTraining
+from bert_jax.models import Bert, BertForMaskedLM, BertForPreTraining
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
 from bert_jax.training.devices.processes import broadcast_from_first
-from bert_jax.training.objectives import pretraining
+from bert_jax.training.objectives import Objective, masked_lm, pretraining
 from bert_jax.training.optimizers import Schedule, make_optimizer, make_schedule
 from bert_jax.training.state import TrainState, run_key
 from bert_jax.training.steps import evaluation_step, ranking_step, train_step
@@ -32,7 +32,7 @@ class Computation:
     """
 
     settings: Settings
-    model: BertForPreTraining
+    model: Bert
     optimizer: optax.GradientTransformation
     schedule: Schedule
 
@@ -55,7 +55,7 @@ class Computation:
         if on_gpu:
             print(f"attention: {kernel or 'plain matrix products'} ({reason})")
         unroll = settings.training.unroll or (config.num_hidden_layers if on_gpu else 1)
-        model = BertForPreTraining(config, remat=settings.devices.remat, unroll=unroll, kernel=kernel)
+        model = model_class(settings)(config, remat=settings.devices.remat, unroll=unroll, kernel=kernel)
         return cls(settings, model, *_make_optimizer(settings))
 
     def state(self, key: jax.Array, params: Any = None) -> TrainState:
@@ -70,7 +70,7 @@ class Computation:
         """Returns the pure (state, batch, axis) -> (state, metrics) of the model, or of another one."""
         return partial(
             train_step,
-            objective=pretraining(model or self.model),
+            objective=self._objective(model or self.model),
             optimizer=self.optimizer,
             schedule=self.schedule,
             accumulate=self.settings.devices.accumulate,
@@ -79,11 +79,14 @@ class Computation:
 
     def evaluation_step(self) -> Callable:
         """Returns the pure (params, batch, axis) -> {name: (sum, weight)}."""
-        return partial(evaluation_step, objective=pretraining(self.model))
+        return partial(evaluation_step, objective=self._objective(self.model))
 
     def ranking_step(self) -> Callable:
         """Returns the pure (params, batch, axis) -> the NSP scores of all pairs, see `ranking_step`."""
-        return partial(ranking_step, objective=pretraining(self.model))
+        return partial(ranking_step, objective=self._objective(self.model))
+
+    def _objective(self, model: Bert) -> Objective:
+        return pretraining(model) if self.settings.batches.next_sentence else masked_lm(model)
 
 
 def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, Schedule]:
@@ -104,6 +107,11 @@ def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, S
         clip_norm=options.clip_norm or None,  # 0 disables clipping
     )
     return optimizer, schedule
+
+
+def model_class(settings: Settings) -> type[Bert]:
+    """Returns the model with the heads of the objective."""
+    return BertForPreTraining if settings.batches.next_sentence else BertForMaskedLM
 
 
 def model_config(settings: Settings, tokenizer: Tokenizer) -> BertConfig:

@@ -1,5 +1,6 @@
 """One phase of a pretraining run: its rows, the programs compiled for their length, and its training."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -106,7 +107,9 @@ class PhaseRun:
             )
 
     def ranking_accuracy(self, state: TrainState) -> float:
-        """Returns the NSP ranking accuracy of a state on the held-out rows."""
+        """Returns the NSP ranking accuracy of a state on the held-out rows; NaN if the run has no sentence pairs."""
+        if not self.settings.batches.next_sentence:
+            return math.nan
         step = self.layout.compile_evaluation(self.computation.ranking_step(), state.params)
         with self.corpus.held_out_batches(parallel.slice_to_read(self.layout)) as held_out:
             return nsp_ranking_accuracy(step, state.params, self._evaluation_batches(held_out))

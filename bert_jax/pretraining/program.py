@@ -40,10 +40,11 @@ from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.settings import as_record, defaults_of
 from bert_jax.training.state import TrainState
 
+NEXT_SENTENCE_PANEL = ("next-sentence accuracy", "next_sentence_accuracy")
 # What curves.png shows: (title, key of metrics.jsonl).
 PANELS = (
     ("masked LM loss (nats)", "masked_lm_loss"),
-    ("next-sentence accuracy", "next_sentence_accuracy"),
+    NEXT_SENTENCE_PANEL,
     ("learning rate", "learning_rate"),
     ("tokens / s", "tokens_per_second"),
 )
@@ -217,7 +218,7 @@ def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
         folder,
         first_step=first_step,
         last_step=settings.training.steps,
-        panels=PANELS,
+        panels=[panel for panel in PANELS if settings.batches.next_sentence or panel != NEXT_SENTENCE_PANEL],
         headline=HEADLINE,
         quiet=settings.reports.quiet,
     )

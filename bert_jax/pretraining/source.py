@@ -7,6 +7,7 @@ from bert_jax.config import BertConfig
 from bert_jax.interop.huggingface import read_config
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import PADDING, load, locate
+from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
 
 # Fields of the config that only a head for fine-tuning uses.
@@ -41,7 +42,7 @@ def read_source(settings: Settings) -> LoadedBert | None:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(newly initialized|the embedding has)")  # printed, or an error, below
-        bert = load(source, head="BertForPreTraining", seed=settings.batches.seed)
+        bert = load(source, head=model_class(settings).__name__, seed=settings.batches.seed)
     tokens = bert.tokenizer.vocab_size
     rows = bert.config.vocab_size
     if rows - tokens >= PADDING:

@@ -24,24 +24,31 @@ class Baseline:
     """What a model without any context would reach on the held-out rows.
 
     Attributes:
-        pairs: number of sentence pairs.
+        sequences: number of sentence pairs, or of runs of sentences if there are no pairs.
         entropy: of the masked tokens, in nats: the MLM loss of the best constant prediction.
-        majority: fraction of the more frequent next-sentence label: the accuracy of the best constant answer.
+        majority: fraction of the more frequent next-sentence label: the accuracy of the best constant answer; None
+            without pairs.
     """
 
-    pairs: int
+    sequences: int
     entropy: float
-    majority: float
+    majority: float | None
 
     @classmethod
     def of(cls, batches: Iterable[Batch]) -> "Baseline":
+        sequences = 0
         words = []
         labels = []
         for batch in batches:
+            sequences += int(batch["attention_mask"].max(axis=1).sum())  # those of a row are numbered from 1
             words.append(batch["masked_labels"][batch["masked_weights"] > 0])
-            labels.append(batch["next_sentence_labels"][batch["next_sentence_weights"] > 0])
-        random = np.concatenate(labels).mean()  # label 1: the second sentence is a random one
-        return cls(sum(map(len, labels)), unigram_entropy(words), float(max(random, 1 - random)))
+            if "next_sentence_labels" in batch:
+                labels.append(batch["next_sentence_labels"][batch["next_sentence_weights"] > 0])
+        majority = None
+        if labels:
+            random = np.concatenate(labels).mean()  # label 1: the second sentence is a random one
+            majority = float(max(random, 1 - random))
+        return cls(sequences, unigram_entropy(words), majority)
 
 
 def describe_model(config: BertConfig, state: TrainState) -> None:
@@ -115,12 +122,14 @@ def _print_metrics(metrics: dict[str, float], baseline: Baseline, ranking: float
     loss = metrics["eval_masked_lm_loss"]
     difference = baseline.entropy - loss
     side = "below" if difference > 0 else "above"
-    print(f"\nHeld-out metrics after {metrics['step']:,} steps, on {baseline.pairs:,} sentence pairs:")
+    kind = "sequences" if baseline.majority is None else "sentence pairs"
+    print(f"\nHeld-out metrics after {metrics['step']:,} steps, on {baseline.sequences:,} {kind}:")
     print(f"  masked LM loss          {loss:.3f} nats, perplexity {metrics['eval_perplexity']:.1f}")
     print(f"  unigram baseline        {baseline.entropy:.3f} nats: the model is {abs(difference):.2f} {side} it")
-    print(
-        f"  next-sentence accuracy  {metrics['eval_next_sentence_accuracy']:.1%} "
-        f"(majority label: {baseline.majority:.1%})"
-    )
+    if baseline.majority is not None:
+        print(
+            f"  next-sentence accuracy  {metrics['eval_next_sentence_accuracy']:.1%} "
+            f"(majority label: {baseline.majority:.1%})"
+        )
     if not math.isnan(ranking):
         print(f"  NSP ranking accuracy    {ranking:.1%} (a true next sentence above a random one; chance: 50%)")

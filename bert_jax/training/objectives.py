@@ -6,7 +6,8 @@ A row may hold several sequences, which do not attend to one another. So batches
 Axes: B batch, T token, S sequence of a row, P predictions, C classes, V vocabulary.
 
 References: Devlin et al., BERT, 2018, section 3.1 (the loss of pretraining is the sum of the mean masked-LM likelihood
-and the mean next-sentence likelihood), section 4 (fine-tuning).
+and the mean next-sentence likelihood), section 4 (fine-tuning); Liu et al., RoBERTa, 2019, section 4.2 (without next
+sentences).
 """
 
 from collections.abc import Callable, Mapping
@@ -55,11 +56,8 @@ def pretraining(model: Bert) -> Objective:
     """Returns the objective of BERT's pretraining: masked LM + next sentence, with the accuracy of both."""
 
     def compute_metrics(outputs, batch) -> Metrics:
-        masked = (outputs.prediction_logits, batch["masked_labels"], batch["masked_weights"])
         sentence = (outputs.seq_relationship_logits, batch["next_sentence_labels"], batch["next_sentence_weights"])
-        return {
-            "masked_lm_loss": losses.cross_entropy(*masked),
-            "masked_lm_accuracy": losses.accuracy(*masked),
+        return _masked_lm_metrics(outputs, batch) | {
             "next_sentence_loss": losses.cross_entropy(*sentence),
             "next_sentence_accuracy": losses.accuracy(*sentence),
         }
@@ -67,6 +65,16 @@ def pretraining(model: Bert) -> Objective:
     return Objective(
         model, compute_metrics, {"masked_lm_loss": "masked_weights", "next_sentence_loss": "next_sentence_weights"}
     )
+
+
+def masked_lm(model: Bert) -> Objective:
+    """Returns the objective of pretraining with masked words alone, as in RoBERTa."""
+    return Objective(model, _masked_lm_metrics, {"masked_lm_loss": "masked_weights"})
+
+
+def _masked_lm_metrics(outputs, batch: Batch) -> Metrics:
+    masked = (outputs.prediction_logits, batch["masked_labels"], batch["masked_weights"])
+    return {"masked_lm_loss": losses.cross_entropy(*masked), "masked_lm_accuracy": losses.accuracy(*masked)}
 
 
 def classification(model: Bert, *, problem_type: str, smoothing: float = 0.0) -> Objective:

@@ -17,7 +17,7 @@ PRETRAINING = """
     clip_norm coordinator corpus decay_share decay_steps distributed document dtype encoding eval_every eval_rows
     fill_mask fsdp held_out hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size keep_best
     keep_checkpoints language learning_rate log_every lowercase masked_share max_length max_position_embeddings
-    max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes num_workers on_nan
+    max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes num_workers objective on_nan
     optimizer output overwrite packing parallel phases plan position_embedding_type preset process_id quiet
     random_bits remat resume save_on_signal schedule seed short_probability steps strip_accents tensor text_column
     tokenizer unroll vocab_size warmup_steps weight_decay whole_word_masking

@@ -101,9 +101,9 @@ def test_a_line_may_be_a_document(read, monkeypatch):
     found = []
     split = module.split_documents
 
-    def record(documents, *rest):
+    def record(documents, *rest, **options):
         found.append(list(Texts(documents)))
-        return split(documents, *rest)
+        return split(documents, *rest, **options)
 
     monkeypatch.setattr(module, "split_documents", record)
     read("\n".join([*lines, "", "  "]), document="line")

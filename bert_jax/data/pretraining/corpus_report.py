@@ -86,7 +86,7 @@ def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
     one_sentence = train.one_sentence_documents / train.documents
     shown = f"the first pass shows at least {train.shown_tokens:.1%} of the tokens, other passes other tokens"
     if train.random_pairs is None:
-        shown = "each pass shows every token once"
+        shown = "the first pass shows every token once, other passes cut elsewhere"
     lines = [
         f"corpus: {train.documents:,} documents, {train.sentences:,} sentences, {train.tokens:,} tokens; "
         f"held out: {held_out.documents:,} documents",

@@ -23,6 +23,7 @@ from bert_jax.data.readers.sources import DocumentUnit, Texts, codec, find_origi
 from bert_jax.text.vocabulary import text_batches
 
 FORMAT = 1  # part of the fingerprint; increase it when the same files give other documents
+NEEDS = {1: "masked words need at least one document", 2: "next-sentence prediction needs at least two documents"}
 
 
 def read_corpus(
@@ -84,19 +85,21 @@ def keep_documents(texts: Iterable[str], folder: Path) -> datasets.Dataset:
 
 
 def split_documents(
-    documents: datasets.Dataset, held_out: int | float, seed: int
+    documents: datasets.Dataset, held_out: int | float, seed: int, *, fewest: int = 2
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Splits documents in two by a hash of their texts, so that copies of one text fall on the same side.
 
     Args:
         held_out: number of held-out documents, or, as a float, their fraction; copies of a text may add a few.
         seed: decides which documents are held out.
+        fewest: required number of documents on either side: 2 for next-sentence prediction, whose random sentences come
+            from another document, and 1 without it.
 
     Returns:
         The training documents and the held-out documents, each in their original order.
 
     Raises:
-        ValueError: fewer than two documents on either side.
+        ValueError: fewer than `fewest` documents on either side.
     """
     if held_out <= 0 or (isinstance(held_out, float) and held_out >= 1):
         raise ValueError(f"`held_out` must be a number of documents or a fraction of them, got {held_out}")
@@ -109,8 +112,8 @@ def split_documents(
     held = hashes <= np.sort(hashes)[min(wanted, len(hashes)) - 1] if len(hashes) else hashes > 0
     sides = (np.flatnonzero(~held), np.flatnonzero(held))
     for name, rows in zip(("to train on", "held out"), sides, strict=True):
-        if len(rows) < 2:
-            raise ValueError(f"next-sentence prediction needs at least two documents, got {len(rows)} {name}")
+        if len(rows) < fewest:
+            raise ValueError(f"{NEEDS[fewest]}, got {len(rows)} {name}")
     made_from = [documents._fingerprint, wanted, seed]
     train, test = (
         documents.select(rows, keep_in_memory=True, new_fingerprint=_hash_of([*made_from, side]))

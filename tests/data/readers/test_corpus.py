@@ -315,6 +315,14 @@ def test_too_few_documents_on_a_side_are_an_error(texts, held_out, found):
         split_documents(documents_of(texts), held_out, seed=0)
 
 
+def test_one_document_on_a_side_is_enough_without_next_sentences():
+    train, held_out = split_documents(documents_of(["a", "b"]), 1, seed=0, fewest=1)
+    assert sorted([*train["text"], *held_out["text"]]) == ["a", "b"]
+    for texts in (["a"], ["a", "a"]):
+        with pytest.raises(ValueError, match="masked words need at least one document, got 0 to train on"):
+            split_documents(documents_of(texts), 1, seed=0, fewest=1)
+
+
 @pytest.mark.parametrize("held_out", [0, -1, 0.0, 1.0, 1.5])
 def test_an_impossible_fraction_is_an_error(held_out):
     with pytest.raises(ValueError, match=f"`held_out` must be a number .* or a fraction .*, got {held_out}"):

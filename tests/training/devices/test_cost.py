@@ -128,11 +128,12 @@ def test_the_largest_batch_fits_where_memory_is_not_linear():
     assert needed(found) <= 8000 < needed(found * 1.06)
 
 
-def test_a_blank_batch_has_the_shapes_of_any_other():
+@pytest.mark.parametrize("objective", ["mlm-nsp", "mlm"])
+def test_a_blank_batch_has_the_shapes_of_any_other(objective):
     store = store_of([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
     vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
     for packing in (True, False):
-        settings = BatchSettings(max_length=32, packing=packing, max_predictions=3)
+        settings = BatchSettings(max_length=32, packing=packing, max_predictions=3, objective=objective)
         with training_batches(store, vocabulary, settings, batch_size=5) as batches:
             real = next(batches)
         blank = settings.blank(5)

@@ -1,0 +1,32 @@
+"""The baseline of a run: what a model without context reaches on the held-out rows."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from token_stores import store_of
+
+from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches
+from bert_jax.data.pretraining.masking import Vocabulary
+from bert_jax.pretraining.summary import Baseline
+
+STORE = store_of([[[5, 6, 7], [8, 9, 10, 11]], [[10, 11]] * 7, [[5] * 9, [7]], [[9, 6]] * 5])
+VOCABULARY = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
+SETTINGS = BatchSettings(max_length=32, seed=3)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("objective", ["mlm-nsp", "mlm"])
+def test_the_baseline_counts_each_sequence_once(objective, packing):
+    settings = dataclasses.replace(SETTINGS, objective=objective, packing=packing)
+    rows = PretrainingRows(STORE, VOCABULARY, settings)
+    sequences, _ = rows.sequences(np.arange(rows.per_pass))
+    with evaluation_batches(STORE, VOCABULARY, settings, batch_size=4) as batches:
+        baseline = Baseline.of(batches)
+    assert baseline.sequences == len(sequences)
+    assert baseline.entropy > 0
+    if objective == "mlm":
+        assert baseline.majority is None
+    else:
+        random = sequences["label"].mean()
+        assert baseline.majority == pytest.approx(max(random, 1 - random))
