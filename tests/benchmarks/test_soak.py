@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import soak
+from compiling import xla_flags
 
 LOGGED = list(range(10, 210, 10))
 MEBI = 2**20
@@ -86,6 +87,8 @@ def test_failures_set_the_exit_code_and_the_folder_is_always_removed(monkeypatch
 def test_a_run_that_is_killed_and_resumed_passes(monkeypatch, tmp_path, capsys):
     """Each call runs one segment; the second resumes the run of the first."""
     monkeypatch.setattr(sys, "argv", ["soak.py"])
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(1))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # set by the soak test: given back afterwards
     monkeypatch.setattr(soak, "MODEL", [*soak.MODEL, "--checkpoint-every", "4"])
     for _ in range(2):
         assert soak.soak(tmp_path, minutes=0.001, interval=2.0) == []
