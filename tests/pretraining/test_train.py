@@ -270,7 +270,7 @@ def test_documents_of_one_sentence_are_enough(pretrain, tmp_path, capsys):
     assert printed.index("warning: 100% of the second sentences are random") < printed.index("model: ")
 
 
-def test_a_run_is_resumed_on_the_same_corpus_and_not_on_one_that_changed(corpus, pretrain, stopped, tmp_path):
+def test_a_run_is_resumed_on_the_same_corpus_and_not_on_a_changed_or_deleted_one(corpus, pretrain, stopped, tmp_path):
     """Whatever the names of the files, and if the vocabulary it began with is not there any more."""
     text = tmp_path / "films.txt"
     vocabulary = tmp_path / "vocab.txt"
@@ -284,6 +284,9 @@ def test_a_run_is_resumed_on_the_same_corpus_and_not_on_one_that_changed(corpus,
     pretrain(tmp_path / "run", "--corpus", str(corpus), "--steps", "1", "--resume")
     text.write_text(corpus.read_text().replace("film", "play"))
     with pytest.raises(ValueError, match="began with contents of the corpus"):
+        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
+    text.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*films\.txt"):
         pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
 
 
@@ -332,15 +335,6 @@ def test_no_input_may_be_in_the_folder_of_the_run(corpus, pretrain, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_corpus_that_was_deleted_is_named(corpus, pretrain, tmp_path):
-    text = tmp_path / "films.txt"
-    text.write_text(corpus.read_text())
-    pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "1")
-    text.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no such file: .*films\.txt"):
-        pretrain(tmp_path / "run", "--corpus", str(text), "--steps", "2", "--resume")
-
-
 def test_other_values_of_all_options(pretrain, stopped, tmp_path):
     """All options at another value at once; then resumed on another layout of devices and with workers."""
     flags = [
@@ -386,26 +380,27 @@ def evaluated(monkeypatch):
 def test_a_run_is_resumed_with_more_micro_batches(pretrain, evaluated, tmp_path):
     """As on fewer devices, which hold fewer rows at once: in evaluations and after the last step too."""
     flags = ["--batch-size", "16", "--hidden-dropout-prob", "0", "--attention-probs-dropout-prob", "0"]
-    whole = pretrain(tmp_path / "whole", *flags, "--steps", "2")
+    flags += ["--checkpoint-every", "2"]
+    whole = pretrain(tmp_path / "whole", *flags, "--steps", "4")
     parts = shutil.copytree(whole, tmp_path / "parts")
-    pretrain(whole, *flags, "--steps", "4", "--resume")
     assert evaluated == {"evaluate": {(8, 2)}, "nsp_ranking_accuracy": {(8, 2)}}
     evaluated.clear()
+    shutil.rmtree(parts / "checkpoints" / "4")
     pretrain(parts, *flags, "--steps", "4", "--resume", "--accumulate", "2")
     assert evaluated == {"evaluate": {(8, 1)}, "nsp_ranking_accuracy": {(8, 1)}}
     found, wanted = ([row["loss"] for row in rows(run) if "loss" in row] for run in (parts, whole))
     assert len(wanted) == 4
+    assert found[:2] == wanted[:2]
     np.testing.assert_allclose(found, wanted, rtol=ACCUMULATION_TOLERANCE)
 
 
-def test_a_finished_run_whose_metrics_are_missing_is_evaluated_again(pretrain, tmp_path, capsys):
-    run = pretrain(tmp_path / "run", "--steps", "1")
+def test_a_finished_run_whose_metrics_are_missing_is_evaluated_again(pretrain, stopped, tmp_path, capsys):
+    run = shutil.copytree(stopped[0], tmp_path / "run")
     (run / "metrics.jsonl").unlink()
-    capsys.readouterr()
-    pretrain(run, "--steps", "1", "--resume")
+    pretrain(run, "--resume")
     output = capsys.readouterr().out
-    assert "Held-out metrics after 1 steps" in output
-    assert [row["step"] for row in rows(run) if "eval_loss" in row] == [1]
+    assert "Held-out metrics after 6 steps" in output
+    assert [row["step"] for row in rows(run) if "eval_loss" in row] == [6]
     assert "The model is in" in output
 
 
