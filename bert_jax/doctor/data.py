@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import datasets
@@ -16,7 +15,7 @@ import numpy as np
 
 from bert_jax.data.readers.choices import find_choices, read_choices
 from bert_jax.data.readers.examples import Label
-from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.labels import clean_labels
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.data.readers.report import ReadReport
@@ -98,7 +97,7 @@ def _kind_of_table(names: Sequence[str]) -> str:
     return "classification" if {name.lower() for name in names} & set(LABELS) else "corpus"
 
 
-def _looks_like_conll(path: Path, encoding: str) -> bool:
+def _looks_like_conll(path: File, encoding: str) -> bool:
     """Returns whether the first lines are short and have the same number of columns, two or more."""
     with open_text(path, encoding) as file:
         lines = [line.rstrip().split("\t" if "\t" in line else None) for line in islice(file, SAMPLE_LINES)]
@@ -133,7 +132,7 @@ def _read_choices(source: str, split: str, encoding: str, report: ReadReport) ->
 
 def _read_corpus(source: str, split: str, encoding: str, report: ReadReport) -> Iterator[Sample]:
     for origin in find_origins([source], split):
-        for document in read_documents(origin, "text", codec(encoding)):
+        for _, document in read_documents(origin, "text", codec(encoding), "paragraphs", report):
             yield Sample((document,), ())
 
 

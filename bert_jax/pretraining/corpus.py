@@ -15,6 +15,7 @@ from bert_jax.data.pretraining.long_sentences import split_long_sentences
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
@@ -27,6 +28,8 @@ class Documents(NamedTuple):
 
     train: Dataset
     held_out: Dataset
+    report: ReadReport
+    """What was found, skipped and dropped."""
 
     @classmethod
     def read(cls, settings: Settings) -> "Documents":
@@ -34,7 +37,8 @@ class Documents(NamedTuple):
         # Reading takes hours for a large text, and progress bars are only shown on a terminal.
         print(f"reading {', '.join(settings.text.corpus) or 'the film reviews'}")
         with processes.first_process_first("the text is read"):
-            return cls(*_read_documents(settings))
+            report = ReadReport("corpus", unit="documents")
+            return cls(*_read_documents(settings, report), report)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Corpus:
 
     settings: Settings
     tokenizer: Tokenizer
+    documents: ReadReport
     whole: Sequence[TokenStore]
     train: TokenStore
     held_out: TokenStore
@@ -58,20 +63,22 @@ class Corpus:
         print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
-            whole = [tokenize(side, tokenizer) for side in documents]
-        return cls._split(settings, tokenizer, whole)
+            whole = [tokenize(side, tokenizer) for side in (documents.train, documents.held_out)]
+        return cls._split(settings, tokenizer, documents.report, whole)
 
     def with_settings(self, settings: Settings) -> "Corpus":
         """Returns the same text in other rows, those of a phase of the run."""
-        return Corpus._split(settings, self.tokenizer, self.whole)
+        return Corpus._split(settings, self.tokenizer, self.documents, self.whole)
 
     @classmethod
-    def _split(cls, settings: Settings, tokenizer: Tokenizer, whole: Sequence[TokenStore]) -> "Corpus":
+    def _split(
+        cls, settings: Settings, tokenizer: Tokenizer, documents: ReadReport, whole: Sequence[TokenStore]
+    ) -> "Corpus":
         if not settings.batches.next_sentence:
-            return cls(settings, tokenizer, whole, *whole)  # runs of sentences are cut where a row is full
+            return cls(settings, tokenizer, documents, whole, *whole)  # runs of sentences are cut where a row is full
         split = partial(split_long_sentences, max_length=settings.batches.max_length, cache_dir=settings.text.cache_dir)
         with processes.first_process_first("long sentences are split"):
-            return cls(settings, tokenizer, whole, *map(split, whole))
+            return cls(settings, tokenizer, documents, whole, *map(split, whole))
 
     def training_batches(self, *, start_row: int, shard: tuple[int, int]) -> PretrainingBatches:
         """Returns the endless batches of training from a row on; of each batch the `shard` (index, count)."""
@@ -101,17 +108,18 @@ class Corpus:
         )
 
     def lines(self) -> list[str]:
-        """Returns lines about the corpus and the vocabulary, warnings last.
+        """Returns lines about the vocabulary, what was skipped, and the corpus, warnings last.
 
         Raises:
             ValueError: nothing can be learned from this corpus.
         """
-        return [self._describe_vocabulary(), *describe_corpus(*self.reports.values())]
+        return [self._describe_vocabulary(), *self.documents.lines(), *describe_corpus(*self.reports.values())]
 
     def report(self) -> dict[str, Any]:
         """Returns the same as JSON."""
         sides = {side: report.as_dict() for side, report in self.reports.items()}
-        return sides | {"vocabulary": {"size": self.tokenizer.vocab_size, **self._cleaning()}}
+        vocabulary = {"size": self.tokenizer.vocab_size, **self._cleaning()}
+        return {"sources": [self.documents.as_dict()], **sides, "vocabulary": vocabulary}
 
     @cached_property
     def reports(self) -> dict[str, CorpusReport]:
@@ -140,8 +148,8 @@ class Corpus:
         }
 
 
-def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
-    """Returns the documents to train on and those held out."""
+def _read_documents(settings: Settings, report: ReadReport) -> tuple[Dataset, Dataset]:
+    """Returns the documents to train on and those held out; `report` counts what was read."""
     text = settings.text
     if text.corpus:
         documents = read_corpus(
@@ -149,10 +157,12 @@ def _read_documents(settings: Settings) -> tuple[Dataset, Dataset]:
             text_column=text.text_column,
             encoding=text.encoding,
             document=text.document,
+            drop_duplicates=text.drop_duplicates,
+            report=report,
             cache_dir=text.cache_dir,
         )
     else:
-        documents = movie_reviews(text.cache_dir)
+        documents = movie_reviews(text.cache_dir, drop_duplicates=text.drop_duplicates, report=report)
     count = len(documents)
     fewest = FEWEST_PER_SIDE[settings.batches.objective]
     if count < 2 * fewest:

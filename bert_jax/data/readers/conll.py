@@ -16,11 +16,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from bert_jax.data.readers.examples import TaggedExample
-from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import LABELS, TEXTS
 from bert_jax.metrics.tag_schemes import OUTSIDE, read_tag_scheme
@@ -96,7 +95,7 @@ class _Layout:
 
 
 def read_conll(
-    path: Path,
+    path: File,
     chosen: ChosenColumns,
     *,
     encoding: str,
@@ -126,7 +125,7 @@ def read_conll(
     return examples
 
 
-def _read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+def _read_lines(path: File, encoding: str) -> Iterator[tuple[int, str]]:
     """Yields line numbers and lines without blanks at their end; an empty line where a sentence ends."""
     with open_text(path, encoding) as file:
         for number, line in enumerate(file, 1):
@@ -134,7 +133,7 @@ def _read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
             yield number, "" if ends else line.rstrip(" \t\r\n")
 
 
-def _find_layout(path: Path, encoding: str) -> _Layout | None:
+def _find_layout(path: File, encoding: str) -> _Layout | None:
     """Returns the layout that the first line with a word shows; None without such a line.
 
     Raises:
@@ -153,7 +152,7 @@ def _find_layout(path: Path, encoding: str) -> _Layout | None:
     return _Layout(layout.separator, len(fields), numbered)
 
 
-def _lines_with_text(path: Path, encoding: str, *, comments: bool) -> Iterator[tuple[int, str]]:
+def _lines_with_text(path: File, encoding: str, *, comments: bool) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not empty, with or without those that begin with `#`."""
     for number, line in _read_lines(path, encoding):
         if line and (comments or line[0] != "#"):
@@ -177,7 +176,7 @@ def _are_numbered(lines: Iterable[str]) -> bool:
 
 
 def _split_words(
-    path: Path, encoding: str, layout: _Layout, tag_index: int | None, report: ReadReport
+    path: File, encoding: str, layout: _Layout, tag_index: int | None, report: ReadReport
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields line numbers and fields of words: the same number in all lines, and none where a sentence ends."""
 
@@ -236,7 +235,7 @@ def _is_comment(
 
 
 def _sentences(
-    path: Path, lines: Iterable[tuple[int, Sequence[str]]], word_index: int, tag_index: int | None
+    path: File, lines: Iterable[tuple[int, Sequence[str]]], word_index: int, tag_index: int | None
 ) -> Iterator[TaggedExample]:
     """Yields the sentences, given the fields of words and the indices of the columns."""
     words: list[str] = []
@@ -255,14 +254,14 @@ def _sentences(
             where = ""
 
 
-def _field_index(path: Path, column: str, width: int) -> int:
+def _field_index(path: File, column: str, width: int) -> int:
     """Returns the index of the column with a number from 1."""
     if not column.isdecimal() or not 1 <= int(column) <= width:
         raise ValueError(f"{path}: no column {column!r} among 1 to {width}; columns of a CoNLL file are numbered")
     return int(column) - 1
 
 
-def _require_words(path: Path, examples: Sequence[TaggedExample]) -> None:
+def _require_words(path: File, examples: Sequence[TaggedExample]) -> None:
     """Raises ValueError if the first columns are texts, as in a table to classify, not words."""
     parts = [len(word.split()) for example in examples for word in example.words]
     if parts and sum(parts) > MAX_PARTS_PER_WORD * len(parts):

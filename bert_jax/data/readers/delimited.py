@@ -11,10 +11,9 @@ import csv
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 
 LONGEST_FIELD = 1 << 28  # characters
@@ -35,7 +34,7 @@ class Dialect(NamedTuple):
 
 
 def read_delimited(
-    path: Path, columns: Sequence[str] | None, encoding: str, header: bool, report: ReadReport | None
+    path: File, columns: Sequence[str] | None, encoding: str, header: bool, report: ReadReport | None
 ) -> Iterator[tuple[str, Row]]:
     """Yields the rows of a csv or tsv file; see `tables.read_rows`."""
     with open_text(path, encoding, newline="") as file:
@@ -90,7 +89,7 @@ def is_unseparated(names: Sequence[str]) -> bool:
     return len(names) == 1 and any(separator in names[0] for separator in SEPARATORS)
 
 
-def other_separator(path: Path, encoding: str, header: bool) -> str | None:
+def other_separator(path: File, encoding: str, header: bool) -> str | None:
     """Returns what separates the columns of a file if it is not what its suffix says; None if it is."""
     with open_text(path, encoding, newline="") as file:
         dialect = _find_dialect(format_of(path), list(itertools.islice(file, _SAMPLE)), header)
@@ -130,7 +129,7 @@ def _reader(lines: Iterable[str], dialect: Dialect, *, strict: bool) -> Any:
     return csv.reader(lines, delimiter=dialect.separator, quoting=quoting, strict=strict)
 
 
-def _split_lines(path: Path, lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+def _split_lines(path: File, lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the fields of each row; a blank line has no fields."""
     rows = _reader(itertools.islice(lines, dialect.lines_before, None), dialect, strict=True)
     line = dialect.lines_before + 1

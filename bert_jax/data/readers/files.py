@@ -18,6 +18,10 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+from bert_jax.data.readers.remote import RemoteFile
+
+File = Path | RemoteFile
+
 COMPRESSED_SUFFIXES = frozenset({".gz", ".bz2", ".xz", ".zst", ".lz4"})
 _COMPRESSIONS = (
     (b"\x1f\x8b\x08", "gzip"),
@@ -43,12 +47,13 @@ _BLOCK = 1 << 16  # bytes
 
 
 @contextmanager
-def open_text(path: Path, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
+def open_text(path: File, encoding: str, newline: str | None = None) -> Iterator[TextIO]:
     """Opens a text file, which may be compressed, to be read once from its beginning.
 
     Raises:
         ValueError: the file is an archive or no text; or, while it is read, bytes that are not in the encoding, or
-            compressed data that are damaged or cut off; with the line number.
+            compressed data that are damaged or cut off; with the line number, and for the latter the byte in the file.
+        ConnectionError: a remote file cannot be read to its end.
     """
     try:
         with _open_bytes(path) as data, io.TextIOWrapper(data, encoding, newline=newline) as file:
@@ -58,7 +63,7 @@ def open_text(path: Path, encoding: str, newline: str | None = None) -> Iterator
         raise ValueError(f"{path}:{line}: not {encoding.removesuffix('-sig')}; set `encoding`") from None
 
 
-def format_of(path: Path) -> str:
+def format_of(path: File) -> str:
     """Returns the suffix that names a file's format, in lower case: `.csv` for `a.csv` and for `a.CSV.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if len(suffixes) > 1 and suffixes[-1] in COMPRESSED_SUFFIXES:
@@ -66,21 +71,20 @@ def format_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def compression_of(path: Path) -> str | None:
-    """Returns the name of a file's compression by its first bytes; None if it is not compressed."""
-    with path.open("rb") as file:
-        return _matching(file.read(_HEAD), _COMPRESSIONS)
+def compression_of(file: io.BufferedReader) -> str | None:
+    """Returns the name of a compression by the next bytes of a file; None if they are not compressed."""
+    return _matching(file.peek(_HEAD), _COMPRESSIONS)
 
 
 @contextmanager
-def _open_bytes(path: Path) -> Iterator[io.BufferedReader]:
+def _open_bytes(path: File) -> Iterator[io.BufferedReader]:
     """Opens the bytes of a file, decompressed."""
-    compression = compression_of(path)
     with path.open("rb") as file:
+        compression = compression_of(file)
         if compression is None:
             data: Any = file
         else:
-            data = io.BufferedReader(_Decompressed(path, compression, _decompress(file, compression)), _BLOCK)
+            data = io.BufferedReader(_Decompressed(path, compression, file), _BLOCK)
         head = data.peek(_HEAD)
         refused = "a tar archive; unpack it" if head[_TAR] == b"ustar" else _matching(head, _NO_TEXTS)
         if refused:
@@ -100,12 +104,17 @@ def _decompress(file: Any, compression: str) -> Any:
 
 
 class _Decompressed(io.RawIOBase):
-    """The bytes of a decompressor, whose errors become one kind of error with the number of a line."""
+    """The bytes of a decompressor, whose errors become one kind of error with the number of a line and of a byte.
 
-    def __init__(self, path: Path, compression: str, stream: Any) -> None:
+    The line is one of the decompressed text, the byte one of the file as it is stored. A decompressor reads ahead, so
+    damaged data are before this byte. Data that are cut off end there.
+    """
+
+    def __init__(self, path: File, compression: str, file: io.BufferedReader) -> None:
         self._path = path
         self._compression = compression
-        self._stream = stream
+        self._file = file
+        self._stream = _decompress(file, compression)
         self._line = 1
 
     def readable(self) -> bool:
@@ -114,9 +123,11 @@ class _Decompressed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._stream.read1(len(buffer))
+        except ConnectionError:
+            raise
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            place = f"{self._path}:{self._line}"
-            raise ValueError(f"{place}: the {self._compression} data are damaged or cut off ({error})") from None
+            what = f"the {self._compression} data are damaged or cut off at or before byte {self._file.tell():,}"
+            raise ValueError(f"{self._path}:{self._line}: {what} ({error})") from None
         buffer[: len(data)] = data
         self._line += data.count(b"\n")
         return len(data)
@@ -126,7 +137,7 @@ def _matching(head: bytes, table: tuple[tuple[bytes, str], ...]) -> str | None:
     return next((meaning for magic, meaning in table if head.startswith(magic)), None)
 
 
-def _undecodable_line(path: Path, encoding: str) -> int:
+def _undecodable_line(path: File, encoding: str) -> int:
     """Returns the number of the first line that is not in the encoding; files are decoded in blocks, without one."""
     codecs.register_error("bert_jax.mark", lambda error: ("\udc80", getattr(error, "end", 0)))
     with _open_bytes(path) as data, io.TextIOWrapper(data, encoding, errors="bert_jax.mark") as file:

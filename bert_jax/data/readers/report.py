@@ -13,6 +13,7 @@ Example: of 100 rows, 3 without a label:
     report.lines()   # ["train.csv: skipped 3 of 100 rows: rows without a label (first: train.csv:17)"]
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,17 @@ class ReadReport:
         """The number of units that are used."""
         return self.rows - sum(tally.count for tally in self.skipped.values())
 
+    def add(self, saved: Mapping[str, Any]) -> None:
+        """Adds the counts of a report that `as_dict` returned.
+
+        Raises:
+            KeyError, TypeError: `saved` is something else.
+        """
+        self.rows += saved["read"]
+        for tallies, added in ((self.skipped, saved["skipped"]), (self.changed, saved["changed"])):
+            for reason, tally in added.items():
+                _count(tallies, reason, tally["first"], tally["count"])
+
     def lines(self) -> list[str]:
         """Returns one line per reason; none if everything is used as it is written."""
         skipped = [
@@ -82,8 +94,8 @@ class ReadReport:
         }
 
 
-def _count(tallies: dict[str, Tally], reason: str, where: str) -> None:
+def _count(tallies: dict[str, Tally], reason: str, where: str, count: int = 1) -> None:
     if reason in tallies:
-        tallies[reason].count += 1
+        tallies[reason].count += count
     else:
-        tallies[reason] = Tally(1, where)
+        tallies[reason] = Tally(count, where)

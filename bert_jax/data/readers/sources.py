@@ -1,4 +1,4 @@
-"""Finds sources by name, files and datasets on the Hugging Face hub, and streams the documents in them.
+"""Finds sources by name, files, URLs and datasets on the Hugging Face hub, and streams the documents in them.
 
 Error messages are one line, with the file and its line number.
 """
@@ -18,12 +18,15 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from bert_jax.data.readers.delimited import LONGEST_FIELD
-from bert_jax.data.readers.files import format_of, open_text
+from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.hub import request_file
+from bert_jax.data.readers.remote import find_remote, is_url
+from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.tables import TABLES, Origin, read_rows, text_of
 from bert_jax.messages import first_line
 
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
+WITHOUT_TEXT = "documents without text"
 DocumentUnit = Literal["paragraphs", "line"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 _FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst|lz4)$")
@@ -44,14 +47,20 @@ def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
     return list(origins.values())
 
 
-def find_files(source: str) -> list[Path]:
+def find_files(source: str) -> Sequence[File]:
     """Returns the files that a source names; none if it is a folder of `save_to_disk` or the name of a dataset.
 
-    The hub is not asked about the name.
+    The hub is not asked about the name. The server of a URL is asked about its files.
 
     Raises:
-        OSError: a folder, a pattern that matches no file, or no such file.
+        OSError: a folder, a pattern that matches no file, no such file, or a server that does not give it.
+        ValueError, ImportError: a URL that cannot be read here.
     """
+    if is_url(source):
+        found = find_remote(source)
+        if not isinstance(found, Path):
+            return found
+        source = str(found)
     path = Path(source).expanduser()
     if path.is_dir():
         if _is_saved(path):
@@ -107,29 +116,35 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
 
 
 def read_documents(
-    origin: Origin, text_column: str, encoding: str, document: DocumentUnit = "paragraphs"
-) -> Generator[str, None, None]:
-    """Yields the texts of one file or dataset, without empty ones."""
+    origin: Origin, text_column: str, encoding: str, document: DocumentUnit, report: ReadReport
+) -> Generator[tuple[str, str], None, None]:
+    """Yields the places and the texts of the documents in one file or dataset.
+
+    Rows, and lines that are documents, may be empty. These are skipped and counted in `report`.
+    """
     if isinstance(origin, datasets.Dataset) or format_of(origin) in TABLES:
         rows = read_rows(origin, [text_column], encoding=encoding)
-        texts = (text_of(row, text_column, where) for where, row in rows)
+        texts = ((where, text_of(row, text_column, where)) for where, row in rows)
     else:
         read = _read_lines if document == "line" else _read_paragraphs
         texts = read(origin, encoding)
-    for text in texts:
+    for where, text in texts:
+        report.rows += 1
         if text and not text.isspace():
-            yield text
+            yield where, text
+        else:
+            report.skip(WITHOUT_TEXT, where)
 
 
-def _read_lines(path: Path, encoding: str) -> Iterator[str]:
+def _read_lines(path: File, encoding: str) -> Iterator[tuple[str, str]]:
     with open_text(path, encoding) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_DOCUMENT + 1), ""), 1):
             if len(line) > LONGEST_DOCUMENT:
                 raise ValueError(f"{path}:{number}: a line of more than {LONGEST_DOCUMENT} characters")
-            yield line.rstrip("\n")
+            yield f"{path}:{number}", line.rstrip("\n")
 
 
-def _read_paragraphs(path: Path, encoding: str) -> Iterator[str]:
+def _read_paragraphs(path: File, encoding: str) -> Iterator[tuple[str, str]]:
     with open_text(path, encoding) as file:
         number = 1
         for blank, group in groupby(file, key=str.isspace):
@@ -146,7 +161,8 @@ def _read_paragraphs(path: Path, encoding: str) -> Iterator[str]:
                         f"{path}:{first}: a document of more than {LONGEST_DOCUMENT} characters; "
                         "blank lines separate documents, or set `document=line` if each line is one"
                     )
-            yield "".join(lines).rstrip("\n")
+            if not blank:
+                yield f"{path}:{first}", "".join(lines).rstrip("\n")
 
 
 def codec(encoding: str) -> str:

@@ -7,7 +7,7 @@ without line numbers. No code in a source is ever run.
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import datasets
@@ -15,13 +15,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from bert_jax.data.readers.delimited import Row, is_unseparated, other_separator, read_delimited, require_columns
-from bert_jax.data.readers.files import compression_of, format_of, open_text
+from bert_jax.data.readers.files import File, compression_of, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.messages import first_line
 
 ROWS_AT_ONCE = 64  # each may hold a whole book
 
-Origin = Path | datasets.Dataset
+Origin = File | datasets.Dataset
 
 
 def read_rows(
@@ -83,7 +83,7 @@ def column_names(origin: Origin, *, encoding: str = "utf-8-sig", header: bool = 
 
 def note_separator(origin: Origin, report: ReadReport, *, encoding: str, header: bool) -> None:
     """Counts a csv or tsv file whose columns are not separated as its suffix says."""
-    if isinstance(origin, Path) and is_delimited(origin):
+    if not isinstance(origin, datasets.Dataset) and is_delimited(origin):
         separator = other_separator(origin, encoding, header)
         if separator is not None:
             report.change(f"file with {separator!r} between columns", name_of(origin))
@@ -99,7 +99,8 @@ def class_names(origin: Origin, column: str) -> tuple[str, ...] | None:
     if isinstance(origin, datasets.Dataset):
         features = origin.features
     elif format_of(origin) == ".parquet":
-        features = _declared_features(origin, _open_parquet(origin).schema_arrow)
+        with _open_parquet(origin) as file:
+            features = _declared_features(origin, file.schema_arrow)
     else:
         return None
     feature = features.get(column)
@@ -126,13 +127,13 @@ def no_rows(source: object) -> ValueError:
 
 def name_of(origin: Origin) -> str:
     """Returns the path of a file, or `glue[train]` for the split of a dataset."""
-    if isinstance(origin, Path):
+    if not isinstance(origin, datasets.Dataset):
         return str(origin)
     name = origin.info.dataset_name or "the dataset"
     return f"{name}[{origin.split}]" if origin.split else name
 
 
-def _read_json(path: Path, columns: Sequence[str] | None, encoding: str) -> Iterator[tuple[str, Row]]:
+def _read_json(path: File, columns: Sequence[str] | None, encoding: str) -> Iterator[tuple[str, Row]]:
     with open_text(path, encoding) as file:
         for number, value in _json_values(path, file):
             where = f"{path}:{number}"
@@ -142,7 +143,7 @@ def _read_json(path: Path, columns: Sequence[str] | None, encoding: str) -> Iter
             yield where, value if columns is None else {name: value[name] for name in columns}
 
 
-def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
+def _json_values(path: File, file: TextIO) -> Iterator[tuple[int, Any]]:
     """Yields the value of each line with its number, or each element of one array with its index, from 1."""
     blank = 0
     first = file.readline()
@@ -157,7 +158,7 @@ def _json_values(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
             yield number + 1, parse_json(path, line.rstrip(), "not a JSON object a line", lines_before=number)
 
 
-def parse_json(path: Path, text: str, otherwise: str = "not JSON", *, lines_before: int = 0, hint: str = "") -> Any:
+def parse_json(path: File, text: str, otherwise: str = "not JSON", *, lines_before: int = 0, hint: str = "") -> Any:
     """Returns the value of a JSON text that begins after `lines_before` lines of a file.
 
     Raises:
@@ -173,7 +174,7 @@ def parse_json(path: Path, text: str, otherwise: str = "not JSON", *, lines_befo
         raise ValueError(f"{path}:{lines_before + 1}: {otherwise} ({error}){hint}") from None
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
+def _read_parquet(path: File, columns: Sequence[str] | None) -> Iterator[tuple[str, Row]]:
     with _open_parquet(path) as file:
         schema = file.schema_arrow
         require_columns(path, columns or (), schema.names)
@@ -215,16 +216,20 @@ def _namer(feature: Any) -> Callable[[Any], Any] | None:
     return (lambda values: [of_one(value) for value in values]) if of_one else None
 
 
-def _open_parquet(path: Path) -> parquet.ParquetFile:
-    try:
-        return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        compression = compression_of(path)
-        reason = f"compressed by {compression}; decompress it" if compression else first_line(error)
-        raise ValueError(f"{path}: not a parquet file ({reason})") from None
+@contextmanager
+def _open_parquet(path: File) -> Iterator[parquet.ParquetFile]:
+    with path.open("rb") as file:
+        try:
+            opened = parquet.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            file.seek(0)
+            compression = compression_of(file)
+            reason = f"compressed by {compression}; decompress it" if compression else first_line(error)
+            raise ValueError(f"{path}: not a parquet file ({reason})") from None
+        yield opened
 
 
-def _declared_features(path: Path, schema: pa.Schema) -> datasets.Features:
+def _declared_features(path: File, schema: pa.Schema) -> datasets.Features:
     """Returns the features of a parquet file written by `datasets`; none for other files."""
     if b"huggingface" not in (schema.metadata or {}):
         return datasets.Features()

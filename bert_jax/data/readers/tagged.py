@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import datasets
 
 from bert_jax.data.readers.cells import class_name
 from bert_jax.data.readers.conll import TAGS, WORDS, ChosenColumns, TagColumns, read_conll
@@ -78,7 +79,7 @@ def read_tagged(
 
     for origin in find_origins([source], split):
         options: Any = {"encoding": encoding, "on_columns": keep_columns, "report": report}
-        if isinstance(origin, Path) and format_of(origin) not in TABLES_WITH_LISTS:
+        if not isinstance(origin, datasets.Dataset) and format_of(origin) not in TABLES_WITH_LISTS:
             examples += read_conll(origin, chosen, **options)
         else:
             examples += _read_lists(origin, chosen, **options)

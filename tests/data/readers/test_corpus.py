@@ -13,9 +13,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bert_jax.data.readers import corpus, movie_reviews, sources
+from bert_jax.data.readers import corpus, duplicates, movie_reviews, sources
 from bert_jax.data.readers.corpus import corpus_fingerprint, read_corpus, split_documents
-from bert_jax.data.readers.sources import Texts
+from bert_jax.data.readers.duplicates import DUPLICATES, HashSet, document_hash
+from bert_jax.data.readers.report import ReadReport, Tally
+from bert_jax.data.readers.sources import WITHOUT_TEXT, Texts
 
 TEXTS = ['He said "no", twice.', "A line,\nand its second line.", "N/A", "Ünï çödé 北京"]
 
@@ -235,13 +237,16 @@ def test_the_fingerprint_depends_on_files_column_and_encoding(write):
     ]
     assert len(set(keys)) == len(keys)
     assert corpus_fingerprint([path], "text", "utf-8") == keys[0]
+    assert corpus_fingerprint([path], "text", "utf-8", "line", True) != corpus_fingerprint(
+        [path], "text", "utf-8", "line", False
+    )
 
 
 def test_a_killed_process_leaves_no_corpus_that_looks_complete(write, read, tmp_path, monkeypatch):
     path = write("a.txt", "\n\n".join("abcdefg"))
 
     def dying(*_: object):
-        yield "a"
+        yield "a.txt:1", "a"
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -258,6 +263,70 @@ def test_documents_are_on_disk(write, tmp_path):
     before = pa.total_allocated_bytes()
     assert read_corpus(str(tmp_path / "a.txt"), cache_dir=tmp_path).num_rows == 2
     assert pa.total_allocated_bytes() == before
+
+
+# What is counted
+
+
+def counts_of(*names: str, cache_dir: Path, **options) -> tuple[list[str], ReadReport]:
+    report = ReadReport("corpus", unit="documents")
+    return list(Texts(read_corpus(names, cache_dir=cache_dir, report=report, **options))), report
+
+
+def test_documents_without_text_are_counted_and_the_counts_are_kept_in_the_cache(tmp_path, write):
+    names = [save_csv(tmp_path / "a.csv"), save_json(tmp_path / "a.jsonl"), save_parquet(tmp_path / "a.parquet")]
+    for _ in ("read", "from the cache"):
+        texts, report = counts_of(*names, cache_dir=tmp_path / "cache")
+        assert (len(texts), report.rows, report.used) == (12, 12 + 2 + 3 + 2, 12)
+        assert report.skipped[WITHOUT_TEXT].count == 7
+        assert report.skipped[WITHOUT_TEXT].first == f"{names[0]}:7"  # a text has two lines
+        assert report.lines() == [f"corpus: skipped 7 of 19 documents: documents without text (first: {names[0]}:7)"]
+
+
+def test_blank_lines_are_counted_only_where_a_line_is_a_document(tmp_path, write):
+    path = write("a.txt", "one\n\n \ntwo\n")
+    assert counts_of(path, cache_dir=tmp_path / "cache")[1].lines() == []
+    texts, report = counts_of(path, cache_dir=tmp_path / "cache", document="line")
+    assert texts == ["one", "two"]
+    assert report.skipped == {WITHOUT_TEXT: Tally(2, f"{path}:2")}
+
+
+def test_a_damaged_report_in_the_cache_is_named(tmp_path, write):
+    path = write("a.txt", "one\n\ntwo")
+    counts_of(path, cache_dir=tmp_path / "cache")
+    [kept] = (tmp_path / "cache").glob("*/report.json")
+    for content in ("{", "[]", "{}"):
+        kept.write_text(content)
+        with pytest.raises(ValueError, match=r"not a cached corpus \(.*\); delete it"):
+            counts_of(path, cache_dir=tmp_path / "cache")
+    kept.unlink()  # as older versions left it
+    assert counts_of(path, cache_dir=tmp_path / "cache")[1].rows == 2
+
+
+# Duplicates
+
+
+def test_the_first_of_equal_documents_is_kept_across_sources(tmp_path, write):
+    first = write("a.txt", "The Owl\nhooted.\n\nA mole.\n\nthe owl  hooted.")
+    second = write(
+        "b.jsonl", "".join(json.dumps({"text": t}) + "\n" for t in ("A MOLE.", "", "A ﬁsh", "a fish", "a fish!"))
+    )
+    for _ in ("read", "from the cache"):
+        texts, report = counts_of(first, second, cache_dir=tmp_path / "cache", drop_duplicates=True)
+        assert texts == ["The Owl\nhooted.", "A mole.", "A ﬁsh", "a fish!"]
+        assert report.skipped[DUPLICATES] == Tally(3, f"{first}:6")
+        assert report.used == 4
+    assert len(counts_of(first, second, cache_dir=tmp_path / "cache")[0]) == 7
+
+
+def test_hashes_are_found_in_the_array_and_among_the_recent_ones(monkeypatch):
+    monkeypatch.setattr(duplicates, "RECENT", 7)
+    hashes = [document_hash(str(number)) for number in range(61)]
+    hashes += [bytes(16), b"a" + bytes(15), b"a\0b" + bytes(13), b"\xff" * 16]  # NumPy pads with zeros
+    seen = HashSet()
+    for number, one in enumerate(hashes):
+        assert seen.add(one)
+        assert not any(map(seen.add, hashes[: number + 1]))
 
 
 # Splitting

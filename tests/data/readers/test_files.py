@@ -2,11 +2,16 @@
 
 import bz2
 import gzip
+import json
 import lzma
+import re
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from bert_jax.data.readers.corpus import read_corpus
 from bert_jax.data.readers.files import format_of, open_text
 from bert_jax.data.readers.tables import read_rows
 from bert_jax.data.readers.texts import read_texts
@@ -57,8 +62,11 @@ def test_cut_off_data_are_an_error_with_the_line(tmp_path, compression):
     path = tmp_path / "lines.txt"
     for length in (len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
-        with pytest.raises(ValueError, match=rf"lines\.txt:\d+: the {compression} data are damaged or cut off \(.+\)$"):
+        with pytest.raises(
+            ValueError, match=rf"lines\.txt:\d+: the {compression} data are damaged or cut off"
+        ) as caught:
             read_all(path)
+        assert re.search(rf"at or before byte {length:,} \(.+\)$", str(caught.value))
 
 
 def test_the_line_of_damage_is_after_the_last_line_that_was_read(tmp_path):
@@ -66,6 +74,44 @@ def test_the_line_of_damage_is_after_the_last_line_that_was_read(tmp_path):
     path.write_bytes(gzip.compress(b"one\ntwo\n") + b"garbage")
     with pytest.raises(ValueError, match=r"lines\.txt:3: the gzip data are damaged"):
         read_all(path)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_corpus_of_every_text_format_is_read_in_every_compression(tmp_path, compression):
+    texts = ["Ünï\nçödé", "two"]
+    contents = {
+        "a.txt": "\n\n".join(texts),
+        "a.csv": 'text,label\n"Ünï\nçödé",1\ntwo,2\n',
+        "a.tsv": "label\ttext\n1\tone\n2\ttwo\n",
+        "a.jsonl": "".join(json.dumps({"text": text}) + "\n" for text in texts),
+        "a.ndjson": "".join(json.dumps({"text": text}) + "\n" for text in texts),
+        "a.json": json.dumps([{"text": text} for text in texts]),
+    }
+    names = []
+    for name, content in contents.items():
+        names.append(str(tmp_path / f"{name}.gz"))  # whatever compression it is
+        Path(names[-1]).write_bytes(COMPRESSIONS[compression](content.encode()))
+    documents = read_corpus(names, cache_dir=tmp_path / "cache")
+    assert documents["text"][:] == [*texts * 2, "one", "two", *texts * 3]
+
+
+@pytest.mark.parametrize("compression", ["snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_parquet_is_read_in_its_own_compressions(tmp_path, compression):
+    texts = [f"owl {number}" for number in range(101)]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": texts}), path, compression=compression, row_group_size=37)
+    assert read_corpus([str(path)], cache_dir=tmp_path / "cache")["text"][:] == texts
+
+
+def test_the_byte_of_damage_is_one_of_the_compressed_file(tmp_path):
+    data = bytearray(gzip.compress("\n".join(str(number * 7919) for number in range(300_000)).encode()))
+    data[len(data) // 2] ^= 255
+    path = tmp_path / "lines.txt.gz"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"lines\.txt\.gz:\d+: the gzip data are damaged") as caught:
+        read_all(path)
+    byte = int(re.search(r"before byte ([\d,]+) ", str(caught.value))[1].replace(",", ""))
+    assert len(data) // 2 < byte <= len(data)
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv", "a.CSV.XZ", "a.tsv.gz", "a.jsonl.gz", "a.json.gz"])
