@@ -3,6 +3,7 @@
 `train.py` and `bert-jax pretrain` are one program, `finetune.py` and `bert-jax finetune` the other.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -119,6 +120,7 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
 
 def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
     """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
+    arguments = _with_values(arguments)
     chosen = first_look(arguments, "preset", "output", "model")
     default = settings_of_preset(chosen.preset)
     if chosen.resume:
@@ -134,6 +136,17 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
         registry=registry_of(FLAGS),
     )
     return with_implied(with_fields(parsed, default), given_names(arguments))
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with a value after --lowercase, which had none before None was one of its values."""
+    found = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        if argument in ("--lowercase", "--no-lowercase") and following not in ("True", "False", "None"):
+            found += ["--lowercase", str(argument == "--lowercase")]
+        else:
+            found.append(argument)
+    return found
 
 
 def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py") -> None:

@@ -69,8 +69,9 @@ class Text:
     """A vocab.txt, a tokenizer.json or a folder with one of them; default: train a vocabulary on the corpus."""
     min_frequency: int = 2
     """Minimum frequency of a pair of pieces to be merged, when a vocabulary is trained."""
-    lowercase: bool = True
-    """Lower-case the text."""
+    lowercase: bool | None = None
+    """Lower-case the text; None = as BERT does, but not where case has a meaning of its own (German, Turkish) or the
+    script has none (Hindi, Thai, Chinese)."""
     strip_accents: bool | None = None
     """Strip accents; None = in lower-cased English, as BERT does. In other languages the marks belong to the words."""
     cache_dir: str = CACHE_DIR

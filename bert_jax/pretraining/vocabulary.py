@@ -12,7 +12,7 @@ from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.vocabulary import default_strip_accents
+from bert_jax.text.vocabulary import default_lowercase, default_strip_accents
 from bert_jax.training.devices import processes
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_step
@@ -41,7 +41,7 @@ def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
     text = settings.text
     options = {
         "vocab_size": settings.model.vocab_size,
-        "lowercase": text.lowercase,
+        "lowercase": default_lowercase(text.language) if text.lowercase is None else text.lowercase,
         "strip_accents": default_strip_accents(text.language) if text.strip_accents is None else text.strip_accents,
         "min_frequency": text.min_frequency,
     }

@@ -23,6 +23,19 @@ CONTINUATION = "##"
 MANY_UNKNOWN = 0.02  # a fraction of [UNK] above which a text is probably of another language or casing
 # A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
 CHARACTER_COVERAGE = 0.99999
+# Languages (ISO 639) that are not lower-cased by default.
+OWN_CASE = frozenset(
+    (
+        "de", "gsw", "lb", "nds",  # capitalised nouns
+        "az", "crh", "kaa", "tr",  # I without a dot
+        "ja", "ko", "wuu", "yue", "zh",  # scripts without case: East Asia
+        "as", "bho", "bn", "bo", "dz", "gu", "hi", "kn", "mai", "ml", "mr", "ne", "new", "or", "pa", "sa", "sat", "si",
+        "ta", "te",  # South Asia
+        "km", "lo", "my", "shn", "th",  # South-East Asia
+        "ar", "arz", "azb", "ckb", "dv", "fa", "he", "ks", "ps", "sd", "ug", "ur", "yi",  # Arabic, Hebrew, Thaana
+        "am", "ka", "ti",  # Ethiopic, Georgian
+    )
+)  # fmt: skip
 COUNTED_CHARACTERS = 1 << 24  # sample size for sorting pieces by frequency
 BATCH_CHARACTERS = 1 << 20
 
@@ -60,13 +73,31 @@ def train_wordpiece(
     return wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents)
 
 
+def default_lowercase(language: str) -> bool:
+    """Returns whether a vocabulary of a language is lower-cased: BERT's own rule, except where that loses meaning.
+
+    | languages | default | why |
+    |---|---|---|
+    | German, Luxembourgish, ... | own case | nouns are capitalised, and released models are cased |
+    | Turkish, Azerbaijani, ... | own case | Unicode's lower case of I is i, not ı, and that of İ is two characters |
+    | Chinese, Hindi, Thai, ... | own case | the script has no case; the names in Latin letters keep theirs |
+    | all others | lower-cased | BERT's uncased recipe |
+    """
+    return _code(language) not in OWN_CASE
+
+
 def default_strip_accents(language: str) -> bool | None:
     """Returns `strip_accents` for a vocabulary of a language: None, BERT's own rule, for English; else False.
 
     Elsewhere the marks belong to the words: the vowel signs of Hindi and Thai, the voicing marks of Japanese, the ü of
     German. Unicode counts all of them as accents.
     """
-    return None if re.split("[-_]", language.lower())[0] == "en" else False
+    return None if _code(language) == "en" else False
+
+
+def _code(language: str) -> str:
+    """Returns the code of a language without script and country: `pt` for `pt-BR`."""
+    return re.split("[-_]", language.lower())[0]
 
 
 def wordpiece(

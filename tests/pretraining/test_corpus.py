@@ -1,6 +1,7 @@
 """The text of a run: its vocabulary follows the language and is kept, and what it holds is reported before training."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,25 @@ from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining import corpus as module
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.corpus import Corpus
+from bert_jax.pretraining.plan import plan
 from bert_jax.pretraining.presets import make_settings
+from bert_jax.pretraining.settings import CONTENTS, CORPUS_HASH, MAY_CHANGE_ON_RESUME, Settings
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.runs.folder import check_run
+from bert_jax.training.settings import as_record, defaults_of
 
-# (language, text, words that must stay as they are)
+# (language, text, words that must stay as they are, whether the text is lower-cased)
 LANGUAGES = [
-    ("hi", "किताब कुतुब फूल मूल की कि", ["किताब", "कुतुब", "फूल", "कि"]),
-    ("ja", "が か ば は ぱ", ["が", "ば", "ぱ"]),
-    ("th", "ที่ นี่ กี่ กัน กิน", ["ที่", "กัน", "กิน"]),
-    ("ru", "мой мои ёж еж", ["мой", "ёж"]),
-    ("de", "schon schön fur für", ["schön", "für"]),
-    ("vi", "ma má mà mả", ["má", "mà", "mả"]),
+    ("hi", "किताब कुतुब फूल मूल की कि", ["किताब", "कुतुब", "फूल", "कि"], False),
+    ("ja", "が か ば は ぱ", ["が", "ば", "ぱ"], False),
+    ("th", "ที่ นี่ กี่ กัน กิน", ["ที่", "กัน", "กิน"], False),
+    ("ru", "мой мои ёж еж", ["мой", "ёж"], True),
+    ("de", "schon schön fur für Essen essen", ["schön", "für", "Essen"], False),
+    ("bn", "বই কি কী কুকুর", ["কি", "কী"], False),
+    ("ta", "படம் பட நாள் நல்", ["படம்", "நாள்"], False),
+    ("tr", "ılık ilik Işık İlik", ["ılık", "ilik", "Işık", "İlik"], False),  # noqa: RUF001
+    ("ar", "كتب كُتِبَ كَتَبَ", ["كُتِبَ", "كَتَبَ"], False),
+    ("vi", "ma má mà mả", ["má", "mà", "mả"], True),
 ]
 
 
@@ -37,13 +46,15 @@ def read(tmp_path):
     return read_text
 
 
-@pytest.mark.parametrize(("language", "text", "words"), LANGUAGES)
-def test_marks_that_belong_to_words_are_kept(read, language, text, words):
+@pytest.mark.parametrize(("language", "text", "words", "lowercase"), LANGUAGES)
+def test_marks_and_capitals_that_belong_to_words_are_kept(read, language, text, words, lowercase):
     corpus = read("\n\n".join(f"{text} {number}.\n{text}" for number in range(11)), language=language)
     for word in words:
         assert corpus.tokenizer.decode(corpus.tokenizer.encode_flat([word])[0]) == word
-    assert corpus.lines()[0].endswith(f"language {language}; text is lower-cased, accents and other marks are kept")
+    case = "lower-cased" if lowercase else "in its own case"
+    assert corpus.lines()[0].endswith(f"language {language}; text is {case}, accents and other marks are kept")
     assert corpus.report()["vocabulary"]["strip_accents"] is False
+    assert corpus.report()["vocabulary"]["lowercase"] is lowercase
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,8 @@ def test_marks_that_belong_to_words_are_kept(read, language, text, words):
         ({"lowercase": False}, "Café", "Café", "in its own case, accents and other marks are kept"),
         ({"strip_accents": False}, "Café", "café", "lower-cased, accents and other marks are kept"),
         ({"language": "fr"}, "Café", "café", "lower-cased, accents and other marks are kept"),
+        ({"language": "de-AT"}, "Café", "Café", "in its own case, accents and other marks are kept"),
+        ({"language": "de", "lowercase": True}, "Café", "café", "lower-cased, accents and other marks are kept"),
         ({"language": "fr", "strip_accents": True}, "Café", "cafe", "lower-cased, accents and other marks are stripp"),
     ],
 )
@@ -115,10 +128,57 @@ def test_a_line_may_be_a_document(read, monkeypatch):
 def test_the_report_has_both_sides_and_the_vocabulary(read, tmp_path):
     corpus = read(write_corpus(tmp_path / "films.txt"))
     report = corpus.report()
-    assert set(report) == {"train", "held_out", "vocabulary"}
+    assert set(report) == {"sources", "train", "held_out", "vocabulary"}
+    assert [source["used"] for source in report["sources"]] == [60]
     assert report["train"]["documents"] + report["held_out"]["documents"] == 60
     assert report["vocabulary"] == {"size": corpus.tokenizer.vocab_size, "lowercase": True, "strip_accents": True}
     assert corpus.lines()[1].startswith(f"corpus: {report['train']['documents']} documents, ")
+
+
+def test_what_was_skipped_and_dropped_is_printed_and_reported(read, tmp_path):
+    texts = [f"The film {number % 17} was good. I loved it." for number in range(23)] + ["", " "]
+    path = tmp_path / "films.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for _ in ("read", "from the cache"):
+        corpus = read(path, drop_duplicates=True)
+        assert corpus.lines()[1:3] == [
+            f"corpus: skipped 6 of 25 documents: duplicates of earlier documents (first: {path}:18)",
+            f"corpus: skipped 2 of 25 documents: documents without text (first: {path}:24)",
+        ]
+        assert corpus.report()["sources"][0]["used"] == corpus.train.num_documents + corpus.held_out.num_documents == 17
+    assert [line for line in read(path).lines() if "skipped" in line] == [
+        f"corpus: skipped 2 of 25 documents: documents without text (first: {path}:24)"
+    ]
+
+
+def test_a_run_is_resumed_with_the_same_choice_about_duplicates(tmp_path):
+    before = make_settings("tiny", corpus=("a.txt",))
+    record = as_record(before)
+    del record["text"]["drop_duplicates"]  # of a run that began before there was a choice
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    (tmp_path / "training.json").write_text(json.dumps({"settings": record | {"text read": {CORPUS_HASH: "x"}}}))
+
+    def check_again(**changes):
+        options = {"begin": False, "overwrite": False, "may_change": MAY_CHANGE_ON_RESUME, "contents": CONTENTS}
+        now = as_record(before.replace(**changes))
+        check_run(tmp_path, now, resume=True, defaults=defaults_of(Settings), **options)
+
+    check_again()
+    with pytest.raises(ValueError, match="it began with drop_duplicates False, now drop_duplicates is True"):
+        check_again(drop_duplicates=True)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_run_that_recorded_whether_text_is_lower_cased_is_resumed_with_it(tmp_path, lowercase):
+    record = as_record(make_settings("tiny", corpus=("a.txt",), language="de", lowercase=lowercase))
+    (tmp_path / "training.json").write_text(json.dumps({"settings": record}))
+    assert make_settings("tiny", output=tmp_path, resume=True).text.lowercase is lowercase
+
+
+def test_urls_are_checked_before_a_plan_is_made(tmp_path):
+    settings = make_settings("tiny", corpus=("memory://absent/*.txt",), plan=True)
+    with pytest.raises(FileNotFoundError, match=r"^no file matches memory://absent/\*\.txt$"):
+        next(plan(settings))
 
 
 @pytest.mark.parametrize("cache", ["run", "run/cache", "run/../run/a/b"])

@@ -132,7 +132,7 @@ WRONG = [
     ("devices", "parallel", 3, "Literal['mesh', 'pmap'], got 3"),
     ("devices", "parallel", ["mesh"], "Literal['mesh', 'pmap'], got ['mesh']"),
     ("text", "tokenizer", {}, "str | None, got {}"),
-    ("text", "lowercase", 1, "bool, got 1"),
+    ("text", "lowercase", 1, "bool | None, got 1"),
     ("text", "strip_accents", "no", "bool | None, got 'no'"),
     ("text", "corpus", "films.txt", "tuple[str, ...], got 'films.txt'"),
     ("reports", "fill_mask", 5, "tuple[str, ...], got 5"),
