@@ -37,7 +37,7 @@ REPOSITORY = ("bert_jax/", "tests/", "benchmarks/", "docs/", "examples/")
 # What the settings of the pages are shrunk to.
 SMALL = {
     "num_hidden_layers": 1, "hidden_size": 12, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 150,
-    "max_length": 24, "batch_size": 8, "steps": 4, "warmup_steps": 2, "quiet": True,
+    "phases": (), "max_length": 24, "batch_size": 8, "steps": 4, "warmup_steps": 2, "quiet": True,
     "fill_mask": ("i really [MASK] this film .", "a complete waste of [MASK] ."),
 }  # fmt: skip
 

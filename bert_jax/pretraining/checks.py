@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from bert_jax.config import BertConfig
 from bert_jax.pretraining.phases import longest_row
-from bert_jax.pretraining.settings import Settings
+from bert_jax.pretraining.settings import Optimizer, Settings
 from bert_jax.pretraining.source import source_config
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
 from bert_jax.training.runs.contents import require_outside
@@ -14,7 +14,6 @@ from bert_jax.training.settings import (
     require_at_least,
     require_at_most,
     require_fraction,
-    require_positive,
 )
 
 # Fields of the model's config that `model` leaves to the settings. `initializer_range` is that of new parts.
@@ -28,8 +27,8 @@ def check(settings: Settings) -> None:
     require_at_least(0, settings.training, "num_workers", "unroll")
     require_at_least(1, settings.devices, "accumulate", "fsdp", "tensor")
     require_at_least(1, optimizer, "decay_steps")
-    require_at_least(0, optimizer, "warmup_steps", "weight_decay", "clip_norm")
-    require_positive(optimizer, "learning_rate")
+    require_at_least(0, optimizer, "warmup_steps")
+    optimizer.check()
     require_fraction(optimizer, "beta1", "beta2")
     require_at_most(LONGEST_ROW, settings.batches, "max_length")
     require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
@@ -63,18 +62,26 @@ def _check_text(settings: Settings) -> None:
         tokenizer=(text.tokenizer,),
         cache_dir=(text.cache_dir,),
         model=(settings.starts_from,),
+        add_tokens=(text.add_tokens if isinstance(text.add_tokens, str) else None,),
     )
 
 
 def _check_source(settings: Settings) -> None:
     """Raises ValueError if settings contradict the model that the run starts from."""
     model = settings.starts_from
+    new_words = settings.text.add_tokens
+    if new_words is not None and settings.run.model is None:
+        raise ValueError("`add_tokens` is only used with `model`: a vocabulary that is trained has the words it needs")
+    if isinstance(new_words, int) and new_words < 1:
+        raise ValueError(f"`add_tokens` must be at least 1, or a file, got {new_words}")
     if model is None:
         if settings.run.preset == "continue" and settings.run.model is None:
             raise ValueError("`preset=continue` needs `model`, the model to continue from")
         return
     if settings.text.tokenizer is not None:
         raise ValueError(f"`tokenizer` cannot be combined with `model`: {model} has its own")
+    if isinstance(new_words, str) and not os.path.isfile(new_words):
+        raise ValueError(f"`add_tokens`: {new_words} is neither a number nor a file")
     config = source_config(model)
     for one in fields(BertConfig):
         wanted = getattr(settings.model, one.name)
@@ -101,8 +108,16 @@ def _check_phases(settings: Settings) -> None:
 def _check_schedule(settings: Settings) -> None:
     optimizer = settings.optimizer
     steps = settings.training.steps
+    stable = optimizer.schedule == "warmup-stable-decay"
+    if not stable and optimizer.decay_share != Optimizer().decay_share:
+        raise ValueError("`decay_share` is only used with `schedule=warmup-stable-decay`")
     if optimizer.schedule == "constant":
         return
+    if stable and optimizer.warmup_steps > (1 - optimizer.decay_share) * optimizer.decay_steps:
+        raise ValueError(
+            f"`warmup_steps={optimizer.warmup_steps}` reaches into the decay, the last `decay_share="
+            f"{optimizer.decay_share}` of `decay_steps={optimizer.decay_steps}`"
+        )
     if optimizer.warmup_steps >= optimizer.decay_steps:
         raise ValueError(
             f"`warmup_steps={optimizer.warmup_steps}` must be below `decay_steps={optimizer.decay_steps}`, "

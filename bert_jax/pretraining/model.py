@@ -97,6 +97,7 @@ def _make_optimizer(settings: Settings) -> tuple[optax.GradientTransformation, S
         peak=options.learning_rate,
         warmup_steps=options.warmup_steps,
         decay_steps=options.decay_steps,
+        decay_share=options.decay_share,
     )
     optimizer = make_optimizer(
         options.optimizer,

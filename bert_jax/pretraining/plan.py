@@ -68,6 +68,8 @@ class RunSpec:
         config = settings.model
         if settings.text.tokenizer:
             config = replace(config, vocab_size=Tokenizer.load(settings.text.tokenizer).vocab_size)
+        if isinstance(settings.text.add_tokens, int):
+            config = replace(config, vocab_size=config.vocab_size + settings.text.add_tokens)
         mask = np.ones((1, settings.batches.max_length), np.int32)
         computation = Computation.make(settings, config, mask)
         return cls(

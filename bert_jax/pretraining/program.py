@@ -24,7 +24,7 @@ from bert_jax.pretraining.settings import (
     TOKENIZER_HASH,
     Settings,
 )
-from bert_jax.pretraining.source import read_source
+from bert_jax.pretraining.source import add_new_words, read_source
 from bert_jax.pretraining.summary import describe_model, final_metrics, summarize
 from bert_jax.pretraining.vocabulary import make_tokenizer
 from bert_jax.text.tokenizer import Tokenizer
@@ -95,13 +95,19 @@ def _pretrain(
     """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
     source = read_source(settings)
     documents = Documents.read(settings)
-    tokenizer = make_tokenizer(settings, documents.train) if source is None else source.tokenizer
+    facts: dict[str, Any] = {}
+    if source is None:
+        tokenizer = make_tokenizer(settings, documents.train)
+    else:
+        source, new_words = add_new_words(settings, source, documents.train)
+        tokenizer = source.tokenizer
+        facts = {} if new_words is None else {"new_words": new_words.as_dict()}
     corpus = Corpus.of(settings.of_phase(settings.phases[0]), documents, tokenizer)
     for line in corpus.lines():
         print(line)
     if processes.is_first():
         begin_run(folder, as_record(settings) | {"text read": _hashes(settings, corpus)}, **options)
-        write_file(folder / DATA, json.dumps(corpus.report(), indent=2, ensure_ascii=False) + "\n")
+        write_file(folder / DATA, json.dumps(corpus.report() | facts, indent=2, ensure_ascii=False) + "\n")
     processes.barrier("the run has begun")
 
     phase, state = _train(settings, corpus, source, layout, folder, lock)

@@ -67,6 +67,9 @@ class Text:
     """Fraction of the documents held out for evaluation."""
     tokenizer: str | None = None
     """A vocab.txt, a tokenizer.json or a folder with one of them; default: train a vocabulary on the corpus."""
+    add_tokens: int | str | None = None
+    """New words for the vocabulary of --model: how many to find in the corpus, or a file with one per line. Each starts
+    as the mean of the pieces that it replaces."""
     min_frequency: int = 2
     """Minimum frequency of a pair of pieces to be merged, when a vocabulary is trained."""
     lowercase: bool | None = None

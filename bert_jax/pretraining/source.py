@@ -1,14 +1,21 @@
 """The model that a run continues from: its architecture, its weights and its tokenizer."""
 
+import json
 import warnings
 from dataclasses import replace
 
+from datasets import Dataset
+
 from bert_jax.config import BertConfig
+from bert_jax.data.readers.sources import Texts
 from bert_jax.interop.huggingface import read_config
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import PADDING, load, locate
+from bert_jax.interop.resizing import add_tokens
 from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
+from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words
+from bert_jax.training.devices import processes
 
 # Fields of the config that only a head for fine-tuning uses.
 OF_OTHER_HEADS = (
@@ -35,7 +42,8 @@ def read_source(settings: Settings) -> LoadedBert | None:
     Parts of the head that the model lacks are newly initialized. A resumed run has its own weights.
 
     Raises:
-        FileNotFoundError, ValueError: no such model, files that are broken, no vocabulary, or one of another size.
+        FileNotFoundError, ValueError: no such model, files that are broken, no vocabulary, one of another size, or
+            new words that cannot be added.
     """
     source = settings.starts_from
     if source is None:
@@ -49,5 +57,32 @@ def read_source(settings: Settings) -> LoadedBert | None:
         raise ValueError(f"{source}: the vocabulary has {tokens:,} tokens, the embedding {rows:,} rows")
     new = ", ".join(sorted(bert.new_parts)) or "nothing"
     unused = f"; not used: {', '.join(sorted(bert.unused_parts))}" if bert.unused_parts else ""
+    if isinstance(settings.text.add_tokens, str):  # checked now, because reading the text may take hours
+        for line in read_new_words(settings.text.add_tokens, bert.tokenizer).lines():
+            print(line)
     print(f"{source}: {bert!r}; newly initialized: {new}{unused}; the optimizer starts at zero")
     return bert
+
+
+def add_new_words(
+    settings: Settings, source: LoadedBert, documents: Dataset
+) -> tuple[LoadedBert, VocabularyReport | None]:
+    """Returns the model with the new words that the settings ask for, and what they change; None without new words.
+
+    Args:
+        documents: those to train on.
+    """
+    wanted = settings.text.add_tokens
+    if wanted is None:
+        return source, None
+
+    def find() -> bytes:
+        if isinstance(wanted, str):
+            return json.dumps(read_new_words(wanted, source.tokenizer).words).encode()
+        print(f"looking for {wanted:,} new words")
+        return json.dumps(find_new_words(Texts(documents), source.tokenizer, wanted)).encode()
+
+    larger = add_tokens(source, json.loads(processes.broadcast_from_first("new words are found", find)))
+    report = VocabularyReport.of(Texts(documents), source.tokenizer, larger.tokenizer)
+    print(report.line())
+    return larger, report

@@ -36,6 +36,14 @@ def texts(folder):
 
 
 @pytest.fixture(scope="module")
+def other_texts(folder):
+    """A corpus with two words that the source's vocabulary does not have, one of them more often than the other."""
+    text = (folder / "films.txt").read_text().replace("film", "quokka").replace("a story", "a wombat")
+    (folder / "animals.txt").write_text(text)
+    return ["--corpus", str(folder / "animals.txt"), "--cache-dir", str(folder / "cache"), "--quiet"]
+
+
+@pytest.fixture(scope="module")
 def source(folder, texts):
     """A run of two steps; position embeddings for 40 tokens."""
     script.main([*SMALL, *texts, "--steps", "2", "--max-position-embeddings", "40", "--output", str(folder / "source")])
@@ -92,6 +100,34 @@ def test_a_continued_run_resumes_to_the_bit_without_its_source(continue_from, so
 
 
 @pytest.mark.slow
+def test_new_words_are_found_and_begin_as_the_mean_of_their_pieces(source, other_texts, tmp_path, capsys):
+    flags = [*OTHERS, *other_texts, "--model", str(source), "--output"]
+    script.main([*flags, str(tmp_path / "whole"), "--steps", "4", "--add-tokens", "2"])
+    assert "vocabulary: 2 new words: " in capsys.readouterr().out
+    (tmp_path / "words.txt").write_text("Quokka\n\nwombat\n")
+    script.main([*flags, str(tmp_path / "halves"), "--steps", "1", "--add-tokens", str(tmp_path / "words.txt")])
+    assert "words.txt: 2 new words, 1 blank lines skipped, 1 words normalized as in texts" in capsys.readouterr().out
+
+    before = bert_jax.load(source)
+    begun = bert_jax.load(tmp_path / "halves")  # after a step with a learning rate of 0
+    assert begun.tokenizer.tokens == [*before.tokenizer.tokens, "quokka", "wombat"]
+    for row, word in enumerate(("quokka", "wombat"), start=before.config.vocab_size):
+        pieces = before.tokenizer.encode_flat([word])[0]
+        pieces = pieces[pieces != before.tokenizer.unk_id]
+        for leaf in (
+            lambda params: params["embeddings"]["word"]["embedding"],
+            lambda params: params["masked_lm"]["bias"],
+        ):
+            mean = leaf(before.params)[pieces if len(pieces) else slice(None)].mean(0)
+            np.testing.assert_allclose(leaf(begun.params)[row], mean, rtol=1e-6, atol=1e-8)
+    report = json.loads((tmp_path / "halves" / "data.json").read_text())["new_words"]
+    assert report["tokens_before"] > report["tokens_after"]
+
+    script.main([*flags, str(tmp_path / "halves"), "--steps", "4", "--resume"])
+    require_equal(bert_jax.load(tmp_path / "whole").params, bert_jax.load(tmp_path / "halves").params)
+
+
+@pytest.mark.slow
 def test_rows_of_the_embedding_without_a_token_are_kept(continue_from, source, tmp_path):
     """Released models have such rows."""
     loaded = bert_jax.load(source)
@@ -117,6 +153,13 @@ def model(source, folder):
         ({"max_length": 41}, r"`max_length=41` exceeds the position embeddings: `max_position_embeddings=40`"),
         ({"tokenizer": "here.txt"}, r"`tokenizer` cannot be combined with `model`"),
         ({"output": "."}, r"`model`: .*model is in `output`"),
+        ({"add_tokens": 0}, r"`add_tokens` must be at least 1, or a file, got 0"),
+        ({"add_tokens": "there.txt"}, r"`add_tokens`: there.txt is neither a number nor a file"),
+        ({"decay_share": 0.2}, r"`decay_share` is only used with `schedule=warmup-stable-decay`"),
+        (
+            {"decay_share": 0.95, "schedule": "warmup-stable-decay"},
+            r"`warmup_steps=10000` reaches into the decay, the last `decay_share=0.95` of `decay_steps=100000`",
+        ),
     ],
 )
 def test_settings_that_contradict_the_source_are_refused(model, changes, message, monkeypatch):
@@ -142,8 +185,14 @@ def test_a_source_has_its_own_defaults(model):
 def test_a_source_that_cannot_be_continued_is_refused(model, tmp_path, continue_from):
     with pytest.raises(ValueError, match="--preset continue needs --model, the model to continue from"):
         script.main(["--preset", "continue"])
+    with pytest.raises(ValueError, match="--add-tokens is only used with --model"):
+        script.main(["--add-tokens", "3"])
+    (tmp_path / "words.txt").write_text("quokka\nthe\n")
+    with pytest.raises(ValueError, match=r"words\.txt:2: 'the' is in the vocabulary already"):
+        continue_from(model, tmp_path / "run", "--add-tokens", str(tmp_path / "words.txt"))
+    (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="no config"):
-        continue_from(tmp_path, tmp_path / "run")
+        continue_from(tmp_path / "none", tmp_path / "run")
     for name, damage, message in (
         ("no vocabulary", lambda folder: [path.unlink() for path in folder.glob("*ok*")], "has no vocabulary"),
         ("few tokens", lambda folder: embed(folder, 300), "the vocabulary has .* tokens, the embedding 300 rows"),
