@@ -89,8 +89,11 @@ def place(originals, tmp_path, monkeypatch) -> Path:
     finetuning_settings = finetuning.make_settings
     cache = {"cache_dir": str(tmp_path / "cache")}
 
-    def shrunk(preset="demo", **fields):
-        return pretraining_settings(preset, **fields).replace(**SMALL, **cache)
+    def shrunk(preset=None, **fields):
+        chosen = pretraining_settings(preset, **fields)
+        # The architecture of a model that is continued cannot be changed.
+        small = {name: SMALL[name] for name in ("steps", "quiet")} if chosen.run.model else SMALL
+        return chosen.replace(**small, **cache)
 
     monkeypatch.setattr(pretraining, "make_settings", shrunk)
     monkeypatch.setattr(finetuning, "make_settings", partial(finetuning_settings, quiet=True))

@@ -4,11 +4,14 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(
@@ -88,6 +91,8 @@ def check_command(words: list[str]) -> None:
             check_make(arguments)
         case "pip":
             check_pip(arguments)
+        case "hf":
+            require((Path(sys.executable).parent / "hf").is_file(), "hf")
         case "bash":
             require((ROOT / arguments[0]).is_file(), arguments[0])
         case _:
@@ -119,11 +124,15 @@ def check_python(arguments: list[str]) -> None:
 
 
 def check_pretraining(flags: list[str]) -> None:
-    """Lets the program's own parser and checks read the flags."""
+    """Lets the program's own parser and checks read the flags; a model to continue from is a BERT of the usual size."""
     from bert_jax.cli.programs import parse_pretraining
-    from bert_jax.pretraining.checks import check
+    from bert_jax.config import BertConfig
+    from bert_jax.pretraining import checks, presets
 
-    check(parse_pretraining(flags))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (checks, presets):
+            patch.setattr(module, "source_config", lambda model: BertConfig())
+        checks.check(parse_pretraining(flags))
 
 
 def check_finetuning(flags: list[str]) -> None:
