@@ -22,7 +22,6 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,7 +34,7 @@ import numpy as np
 from common.inputs import minilm_folder
 from common.pretraining_step import step_flop
 from common.results import make_parser, record
-from common.timing import interleaved, matmul_rate, spread
+from common.timing import PausedLoop, interleaved, matmul_rate, spread
 
 from bert_jax.cli import programs
 from bert_jax.config import BertConfig
@@ -278,51 +277,14 @@ def format_scores(task: Task, scores: dict[str, list[float]]) -> str:
 # Speed
 
 
-class PausedLoop:
-    """A training loop in its own thread, paused except during calls; each call runs it for one turn.
-
-    Args:
-        loop: trains; is given `begin` and `end`, to call before and after each turn.
-    """
-
-    def __init__(self, loop: Callable[[Callable, Callable], None]) -> None:
-        self.resume = threading.Semaphore(0)
-        self.turn_done = threading.Semaphore(0)
-        self.error: BaseException | None = None
-        threading.Thread(target=self._run, args=(loop,), daemon=True).start()
-
-    def _run(self, loop: Callable[[Callable, Callable], None]) -> None:
-        try:
-            loop(self.resume.acquire, self.turn_done.release)
-        except BaseException as error:
-            self.error = error
-            self.turn_done.release()
-
-    def __call__(self) -> None:
-        self.resume.release()
-        self.turn_done.acquire()
-        if self.error is not None:
-            raise self.error
-
-
 def trainer_loop(comparison: Comparison) -> PausedLoop:
     """Returns the Trainer's training loop; a turn is `--steps` updates."""
     import torch
-    import transformers
     from common import trainer
 
     options = comparison.options
 
     def loop(begin: Callable, end: Callable) -> None:
-        class TurnCallback(transformers.TrainerCallback):
-            def on_step_begin(self, args, state, control, **others):
-                if state.global_step % options.steps == 0:
-                    begin()
-
-            def on_step_end(self, args, state, control, **others):
-                if state.global_step % options.steps == 0:
-                    end()
-
         torch.set_num_threads(options.threads)
         trainer.make_trainer(
             comparison.trainer_task(),
@@ -331,7 +293,7 @@ def trainer_loop(comparison: Comparison) -> PausedLoop:
             seed=0,
             output=str(options.folder / "speed"),
             max_steps=options.steps * (options.rounds + 1),
-            callback=TurnCallback(),
+            callback=trainer.turns(options.steps, begin, end),
         ).train()
 
     return PausedLoop(loop)

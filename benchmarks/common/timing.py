@@ -5,6 +5,7 @@ of its rounds.
 """
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -25,6 +26,33 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int, war
             if round_index >= warmup:
                 seconds[name].append(elapsed)
     return seconds
+
+
+class PausedLoop:
+    """A training loop in its own thread, paused except during calls; each call runs it for one turn.
+
+    Args:
+        loop: trains; is given `begin` and `end`, to call before and after each turn.
+    """
+
+    def __init__(self, loop: Callable[[Callable, Callable], None]) -> None:
+        self.resume = threading.Semaphore(0)
+        self.turn_done = threading.Semaphore(0)
+        self.error: BaseException | None = None
+        threading.Thread(target=self._run, args=(loop,), daemon=True).start()
+
+    def _run(self, loop: Callable[[Callable, Callable], None]) -> None:
+        try:
+            loop(self.resume.acquire, self.turn_done.release)
+        except BaseException as error:
+            self.error = error
+            self.turn_done.release()
+
+    def __call__(self) -> None:
+        self.resume.release()
+        self.turn_done.acquire()
+        if self.error is not None:
+            raise self.error
 
 
 def spread(values: list[float], digits: int = 3) -> str:

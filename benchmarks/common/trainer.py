@@ -119,6 +119,21 @@ def make_trainer(
     )
 
 
+def turns(steps: int, begin: Callable[[], object], end: Callable[[], object]) -> transformers.TrainerCallback:
+    """Returns a callback that calls `begin` and `end` around each turn of `steps` updates; see `timing.PausedLoop`."""
+
+    class TurnCallback(transformers.TrainerCallback):
+        def on_step_begin(self, args, state, control, **others):
+            if state.global_step % steps == 0:
+                begin()
+
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step % steps == 0:
+                end()
+
+    return TurnCallback()
+
+
 def features_of_batch(batch: Batch) -> Features:
     """Returns the sequences of a batch of finetune.py, of one seed, each as a separate example for transformers.
 
