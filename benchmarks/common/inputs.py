@@ -1,6 +1,7 @@
-"""What the benchmarks read: film reviews, a corpus of any size made of them, and MiniLM's weights."""
+"""What the benchmarks read: film reviews, a corpus of any size made of them, articles, and MiniLM's weights."""
 
 import itertools
+import json
 import time
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +54,13 @@ def write_corpus(folder: Path, size: int) -> None:
                     return
                 # Copies differ in their first word, and a blank line would end the document.
                 file.write(f"copy{copy} " + text.replace("\n", " ") + "\n\n")
+
+
+def write_articles(squad: Path, target: Path) -> None:
+    """Writes the articles of a SQuAD file as a corpus: a document per article, a line per paragraph."""
+    articles = json.loads(squad.read_text(encoding="utf-8"))["data"]
+    paragraphs = [[" ".join(one["context"].split()) for one in article["paragraphs"]] for article in articles]
+    target.write_text("\n\n".join("\n".join(lines) for lines in paragraphs) + "\n", encoding="utf-8")
 
 
 def pass_over_corpus(folder: Path, tokenizer: Tokenizer) -> CorpusPass:
