@@ -14,6 +14,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
@@ -95,6 +96,7 @@ def registry_of(flags: Mapping[type, Flags] = MappingProxyType({})) -> Construct
     return registry
 
 
+@cache
 def _documented_fields(kind: type) -> Flags:
     """Returns the type and the docstring of each field. tyro would keep the docstring's line breaks, at any width."""
     texts: dict[str, str] = {}
