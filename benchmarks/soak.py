@@ -3,7 +3,8 @@
 `train.py --resume --begin` is started, killed with SIGKILL after `--interval` seconds and started again, as a
 supervisor would. The time from a start to its kill is called a segment. The report states restarts, steps repeated
 because of them, the process's memory and open files over time, and the contents of the run's folder. The exit code
-is 1 if metrics.jsonl has gaps or duplicates, or if memory or open files grow beyond the limits below.
+is 1 if metrics.jsonl has gaps or duplicates, if a checkpoint was not resumed from, or if memory or open files grow
+beyond the limits below.
 
     python benchmarks/soak.py --minutes 60 --interval 60
 """
@@ -12,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -47,13 +49,15 @@ class Segment:
     """One process of the run, from its start to its kill.
 
     Attributes:
-        first_step: step of the checkpoint that it resumed from.
+        first_step: step from which it says that it resumes; 0 if it says nothing of the kind.
+        checkpoint: step of the newest checkpoint at its start; 0 if there was none.
         last_step: step of the last row that it logged.
         memory: resident bytes while it trains, one sample per second.
         files: number of open file descriptors, one sample per second.
     """
 
-    first_step: int
+    first_step: int = 0
+    checkpoint: int = 0
     last_step: int = 0
     memory: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
@@ -92,11 +96,19 @@ def newest_checkpoint(run: Path) -> int:
     return max((int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdigit()), default=0)
 
 
+def resumed_step(log: Path) -> int:
+    """Returns the step from which a run says that it resumes, or 0."""
+    found = re.search(r"^resuming from step ([\d,]+) of ", log.read_text(), re.MULTILINE)
+    return int(found[1].replace(",", "")) if found else 0
+
+
 def run_segment(command: list[str], run: Path, seconds: float) -> Segment:
     """Starts the run, samples it every second, and kills it."""
-    segment = Segment(newest_checkpoint(run))
+    segment = Segment(checkpoint=newest_checkpoint(run))
     old_metrics = metrics_inode(run)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    log = run.with_suffix(".log")
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output)
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end or not segment.memory:  # imports and compilation may be slow on a busy machine
@@ -104,8 +116,10 @@ def run_segment(command: list[str], run: Path, seconds: float) -> Segment:
             if process.poll() is not None:
                 raise SystemExit(f"the run ended by itself: {process.returncode}")
             # A resumed run truncates the file to its checkpoint; before that, the rows are those of the last segment.
-            if metrics_inode(run) != old_metrics and max(logged_steps(run), default=0) > segment.first_step:
-                segment.sample(process.pid)
+            if metrics_inode(run) != old_metrics:
+                segment.first_step = resumed_step(log)
+                if max(logged_steps(run), default=0) > segment.first_step:
+                    segment.sample(process.pid)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -134,6 +148,7 @@ class SoakResult:
 
     Attributes:
         steps: steps of metrics.jsonl, in the order of the file.
+        restarts_at_zero: number of segments that began at step 0 beside a checkpoint.
         memory_growth: relative growth within a segment; NaN if no segment was long enough.
         files_growth: the same, of open files.
         first_peak: largest memory of the first segment, in bytes.
@@ -141,6 +156,7 @@ class SoakResult:
     """
 
     steps: list[int]
+    restarts_at_zero: int
     memory_growth: float
     files_growth: float
     first_peak: int
@@ -151,7 +167,8 @@ class SoakResult:
         memory_growth = growth(segments, lambda segment: segment.memory, statistics.median)
         # While a checkpoint is saved, its files are open too; the minimum ignores them.
         files_growth = growth(segments, lambda segment: segment.files, min)
-        return cls(steps, memory_growth, files_growth, max(segments[0].memory), max(segments[-1].memory))
+        at_zero = sum(segment.first_step == 0 < segment.checkpoint for segment in segments)
+        return cls(steps, at_zero, memory_growth, files_growth, max(segments[0].memory), max(segments[-1].memory))
 
     @property
     def complete(self) -> bool:
@@ -163,6 +180,7 @@ class SoakResult:
         peak_growth = self.last_peak / self.first_peak - 1
         checks = {
             "metrics.jsonl has gaps or duplicates": not self.complete,
+            f"{self.restarts_at_zero} segments began at step 0 beside a checkpoint": self.restarts_at_zero > 0,
             f"memory grows by {self.memory_growth:.1%} within a segment": self.memory_growth > MEMORY_GROWTH,
             f"open files grow by {self.files_growth:.1%} within a segment": self.files_growth > FILES_GROWTH,
             f"memory grew by {peak_growth:.1%} from the first segment to the last": peak_growth > PEAK_GROWTH,
