@@ -93,14 +93,17 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
 
 def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
     """Called from a thread, as by a server: signals cannot be handled there, and JAX's settings stay the caller's."""
+    files = {"model": str(place / "model"), "dev": str(place / "dev.tsv"), "output": str(place / "function")}
+    predicting = finetuning.make_settings("classification", **files, max_length=32, do="predict", overwrite=True)
     settings = finetuning.make_settings(
         "classification",
-        model=str(place / "model"),
+        **files,
         train=str(place / "train.tsv"),
-        dev=str(place / "dev.tsv"),
-        output=str(place / "function"),
         max_length=32,
-        epochs=1,
+        batch_size=16,
+        learning_rate=2e-2,
+        epochs=4,
+        pack=False,
         quiet=True,
     )
     cache = jax.config.jax_compilation_cache_dir
@@ -113,7 +116,7 @@ def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):
         with pytest.raises(FileExistsError, match="holds a run already"):
             finetuning.finetune(settings)
         with pytest.raises(FileExistsError, match="holds a training run, which `do=predict` would replace"):
-            finetuning.finetune(settings.replace(do="predict", train=None, epochs=3, overwrite=True))
+            finetuning.finetune(predicting)
     assert jax.config.jax_compilation_cache_dir == cache
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 

@@ -74,12 +74,19 @@ def plan(kind, together=SEEDS):
     return partial(ensemble_batch, SeedEnsemble(together, frozenset()), sources)
 
 
+@cache
+def first_parameters(kind, together):
+    """Returns the parameters [K, ...] of these seeds before the first step, as NumPy arrays."""
+    model = OBJECTIVES[kind][0](STILL)
+    create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
+    return jax.device_get(jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together))))
+
+
 def trained(layout, kind, config, together=SEEDS):
     """Returns the parameters [K, ...] of these seeds after some steps, as NumPy arrays."""
     head, objective = OBJECTIVES[kind]
     model = head(config)
-    create = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 2), jnp.int32))["params"])
-    params = jax.jit(create)(jax.vmap(jax.random.key)(jnp.array(together)))
+    params = first_parameters(kind, together)
     ensemble = SeedEnsemble(together, frozenset(params))
     state = ensemble.create(params, OPTIMIZER)
     state = jax.device_put(state, layout.shardings(state))

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -60,44 +61,49 @@ def test_each_phase_has_its_rows_and_one_schedule_spans_them(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [BORDER - 1, BORDER, BORDER + 1])
-def test_a_run_that_is_interrupted_beside_a_border_equals_one_that_is_not(pretrain, whole, tmp_path, monkeypatch, stop):
+def test_a_run_that_is_interrupted_beside_a_border_equals_one_that_is_not(pretrain, whole, tmp_path):
+    """One run, which is interrupted before the border, at it and after it."""
+    run = tmp_path / "run"
+    for stop in (BORDER - 1, BORDER, BORDER + 1):
+        with interruption_at(stop):
+            pretrain(run, "--resume", "--begin")
+    require_equal(pretrain(run, "--resume"), whole)
+
+
+@contextmanager
+def interruption_at(stop):
+    """Interrupts a run at a step; it saves that step and ends."""
     reach = Milestones.reach
 
     def interrupted(self, state, step):
         self.session.interruption.received = signal.SIGTERM if step == stop else None
         return reach(self, state, step)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Milestones, "reach", interrupted)
         with pytest.raises(Interrupted, match=f"SIGTERM: saved at step {stop}"):
-            pretrain(tmp_path / "run")
-    require_equal(pretrain(tmp_path / "run", "--resume"), whole)
+            yield
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [BORDER, BORDER + 1])
-def test_a_run_that_is_killed_beside_a_border_equals_one_that_is_not(pretrain, whole, tmp_path, monkeypatch, killed):
-    """The checkpoint of the border is saved before the evaluation, in which the first run is killed."""
+def test_a_run_that_is_killed_beside_a_border_equals_one_that_is_not(pretrain, whole, tmp_path, monkeypatch):
+    """One run, which is killed in the evaluation at the border, after its checkpoint is saved, and a step later."""
     reach = Milestones.reach
+    run = tmp_path / "run"
 
-    def kill(self, state, step):
-        if step == killed == BORDER:
-            monkeypatch.setattr(Milestones, "_evaluate", lambda *_: die())
-        elif step == killed:
-            die()
-        return reach(self, state, step)
-
-    def die():
+    def die(*_):
         raise SystemError("killed")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Milestones, "reach", kill)
-        with pytest.raises(SystemError):
-            pretrain(tmp_path / "run")
-    monkeypatch.undo()
-    assert not any("eval_loss" in row for row in rows(tmp_path / "run")) or killed != BORDER
-    require_equal(pretrain(tmp_path / "run", "--resume"), whole)
+    def die_after_the_border(self, state, step):
+        return die() if step == BORDER + 1 else reach(self, state, step)
+
+    for name, replacement in (("_evaluate", die), ("reach", die_after_the_border)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Milestones, name, replacement)
+            with pytest.raises(SystemError):
+                pretrain(run, "--resume", "--begin")
+        assert any("eval_loss" in row for row in rows(run)) == (name == "reach")
+    require_equal(pretrain(run, "--resume"), whole)
 
 
 def require_equal(run, whole):

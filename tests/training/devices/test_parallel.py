@@ -57,11 +57,15 @@ def first_parameters():
     return jax.device_get(jax.jit(create)(jax.random.key(3)).params)
 
 
+def first_state(layout):
+    """Returns the state before the first step, with the shardings of `layout.create`, which is slow to compile."""
+    state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
+    return jax.device_put(state, layout.shardings(state))
+
+
 def trained(layout, model, accumulate):
     """Returns the parameters after some steps, as NumPy arrays."""
-    # The same shardings as `layout.create` gives, which is tested below and slow to compile.
-    state = TrainState.create(first_parameters(), OPTIMIZER, key=run_key(jax.random.key(7)))
-    state = jax.device_put(state, layout.shardings(state))
+    state = first_state(layout)
     step = layout.compile_step(
         partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate), state
     )
@@ -147,14 +151,14 @@ def test_under_pmap_each_device_has_a_different_dropout_mask():
 @pytest.mark.parametrize("name", ["pmap", *LAYOUTS])
 def test_evaluation_gives_the_metrics_of_one_device(name):
     layout = parallel.make_layout("pmap") if name == "pmap" else parallel.make_layout(**LAYOUTS[name])
-    got, wanted = (evaluation_row(layout) for layout in (layout, one_device()))
+    got, wanted = evaluation_row(layout), evaluation_row_of_one_device()
     assert got.keys() == wanted.keys()
     for figure, value in wanted.items():
         np.testing.assert_allclose(got[figure], value, rtol=SAME_PARAMETERS, err_msg=figure)
 
 
 def test_an_evaluation_in_micro_batches_has_the_metrics_of_whole_batches():
-    got, wanted = evaluation_row(parallel.make_layout(), parts=3), evaluation_row(one_device())
+    got, wanted = evaluation_row(parallel.make_layout(), parts=3), evaluation_row_of_one_device()
     for metric, value in wanted.items():
         np.testing.assert_allclose(got[metric], value, rtol=SAME_PARAMETERS, err_msg=metric)
 
@@ -172,7 +176,10 @@ def test_next_sentence_scores_use_all_devices_and_are_those_of_one(name):
 
 
 def next_sentence_scores(layout, batch):
-    """Returns the flat scores, labels and weights; no device holds more than its share of the rows."""
+    """Returns the flat scores, labels and weights; no device holds more than its share of the rows.
+
+    The parameters are drawn on the layout: they do not depend on it either.
+    """
     params = layout.create(create, jax.random.key(3)).params
     step = layout.compile_evaluation(partial(ranking_step, objective=pretraining(STILL)), params)
     arrays = layout.device_put(batch)
@@ -190,11 +197,16 @@ def test_micro_batches_hold_each_row_once():
 
 def evaluation_row(layout, parts=1):
     """The second batch is filled up with rows that count for nothing."""
-    params = layout.create(create, jax.random.key(3)).params
+    params = first_state(layout).params
     step = layout.compile_evaluation(partial(evaluation_step, objective=pretraining(DROPPING)), params)
     short = {name: np.concatenate([x[:3], np.zeros_like(x[3:])]) for name, x in packed_batch(ROWS, seed=1).items()}
     batches = [part for batch in (packed_batch(ROWS), short) for part in parallel.micro_batches(batch, parts)]
     return evaluate(step, params, map(layout.device_put, batches))
+
+
+@cache
+def evaluation_row_of_one_device():
+    return evaluation_row(one_device())
 
 
 def test_with_fsdp_each_device_holds_a_shard_of_the_state():
