@@ -106,6 +106,24 @@ def test_a_run_that_is_killed_beside_a_border_equals_one_that_is_not(pretrain, w
     require_equal(pretrain(run, "--resume"), whole)
 
 
+@pytest.mark.slow
+def test_masked_words_alone_are_trained_in_phases_from_a_model(pretrain, whole, tmp_path):
+    """The model has parts for sentence pairs, which are left out. The run is interrupted at the border and resumed."""
+    source = bert_jax.load(whole)
+    flags = ["--objective", "mlm", "--phases", "24:2", "32:2:16:2"]
+    flags += ["--model", str(whole), "--vocab-size", str(source.config.vocab_size)]
+    ended = pretrain(tmp_path / "ended", *flags)
+    steps = [row for row in rows(ended) if "loss" in row]
+    assert [(row["step"], row["phase"]) for row in steps] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert [(row["step"], row["phase"]) for row in rows(ended) if "eval_loss" in row] == [(2, 1), (4, 2)]
+    assert steps[0]["loss"] < rows(whole)[0]["masked_lm_loss"]  # which is that of random weights
+    assert source.params.keys() - bert_jax.load(ended).params.keys() == {"pooler", "next_sentence"}
+    run = tmp_path / "run"
+    with interruption_at(2):
+        pretrain(run, *flags)
+    require_equal(pretrain(run, *flags, "--resume"), ended)
+
+
 def require_equal(run, whole):
     assert rows(run) == rows(whole)
     jax.tree.map(np.testing.assert_array_equal, *(bert_jax.load(one).params for one in (run, whole)))
