@@ -4,6 +4,7 @@ Importing JAX and Orbax takes seconds: multiprocessing's fork server does it onc
 """
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -59,7 +60,7 @@ def start(target, *arguments, devices: int = 1, log: Path | None = None):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parents[1])]))
         patch.setenv("PYTHONWARNINGS", "ignore")  # JAX warns of forks, but the server has run nothing of it
-        CONTEXT.set_forkserver_preload(["resumable"])
+        CONTEXT.set_forkserver_preload(["resumable", "loaded_before_forks"])
         forkserver.ensure_running()
     process = CONTEXT.Process(target=begin, args=(target, arguments, devices, log))
     process.start()
@@ -67,6 +68,8 @@ def start(target, *arguments, devices: int = 1, log: Path | None = None):
 
 
 def begin(target, arguments, devices: int, log: Path | None) -> None:
+    gc.freeze()  # no collection goes through all modules
+    gc.set_threshold(20_000)
     os.environ["XLA_FLAGS"] = xla_flags(devices)
     if log is not None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
