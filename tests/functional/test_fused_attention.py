@@ -1,6 +1,6 @@
 """The attention kernel computes what plain matrix products compute: outputs, gradients and dropout masks."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +74,11 @@ def test_outputs_and_gradients_are_those_of_matrix_products(params, dtype, rate)
 def test_the_dropout_mask_is_that_of_the_plain_path():
     """With q = k = 0 all weights are equal, and v = one-hot vectors show which of them were kept."""
     zeros = jnp.zeros((2, T, D))
+    attend = jax.jit(partial(fused, zeros, zeros, mask=np.ones((2, T), int), rate=RATE, key=KEY))
     kept = []
     for start in range(0, T, H):
         one_hot = jnp.tile(jnp.eye(T, H, k=-start), (2, 1, N))
-        kept.append(fused(zeros, zeros, one_hot, np.ones((2, T), int), rate=RATE, key=KEY).reshape(2, T, N, H) != 0)
+        kept.append(attend(one_hot).reshape(2, T, N, H) != 0)
     drawn = jax.random.bits(KEY, (2, N, T, T), jnp.uint16) >= round(RATE * 2**16)
     np.testing.assert_array_equal(jnp.concatenate(kept, axis=-1).swapaxes(1, 2), drawn)
 
@@ -120,34 +121,39 @@ def test_padding_gives_zeros_and_gets_no_gradient():
         assert np.isfinite(gradient).all()
 
 
+def gradients_and_output(q, k, v, weights):
+    mask = np.tile([1] * 9 + [2] * 4 + [0] * 3, (8, 1))
+
+    def loss(q, k, v):
+        out = fused(q, k, v, mask, rate=RATE, key=KEY)
+        return (out * weights).sum(), out
+
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+
+@cache
+def on_one_device():
+    return jax.jit(gradients_and_output)(*arrays(4, 8, 16, D))
+
+
 @pytest.mark.parametrize(("fsdp", "tensor"), [(2, 2), (1, 1), (1, 4)])
 def test_every_mesh_computes_what_one_device_computes(fsdp, tensor):
     """To the bit, dropout included; if `tensor` does not divide the heads, each of its devices computes all of them."""
-    q, k, v, weights = arrays(4, 8, 16, D)
-    mask = np.tile([1] * 9 + [2] * 4 + [0] * 3, (8, 1))
     mesh = make_mesh(fsdp=fsdp, tensor=tensor)
 
-    def gradients(q, k, v):
-        def loss(q, k, v):
-            out = fused(q, k, v, mask, rate=RATE, key=KEY)
-            return (out * weights).sum(), out
-
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
-
-    def on_mesh(q, k, v):
+    def on_mesh(*given):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return gradients(q, k, v)
+            return gradients_and_output(*given)
 
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    jax.tree.map(
-        np.testing.assert_array_equal, jax.jit(on_mesh, in_shardings=rows)(q, k, v), jax.jit(gradients)(q, k, v)
-    )
+    found = jax.jit(on_mesh, in_shardings=rows)(*arrays(4, 8, 16, D))
+    jax.tree.map(np.testing.assert_array_equal, found, on_one_device())
 
 
 def test_seeds_mapped_together_have_the_masks_that_each_has_alone():
     q, k, v = arrays(3, 2, 1, 16, D)
     keys = jax.random.split(KEY)
-    alone = partial(fused, mask=np.ones((1, 16), int), rate=RATE)
+    alone = jax.jit(partial(fused, mask=np.ones((1, 16), int), rate=RATE))
     together = jax.vmap(lambda q, k, v, key: alone(q, k, v, key=key))(q, k, v, keys)
     for seed in range(2):
         np.testing.assert_array_equal(together[seed], alone(q[seed], k[seed], v[seed], key=keys[seed]))
