@@ -223,12 +223,12 @@ def receive(address: str, index: int, folder: Path) -> None:
     processes.barrier("both processes have the value")
 
 
-def wait_until(condition, process, seconds: float = 60.0) -> None:
-    """Waits until a condition is true, while the process is alive."""
+def wait_until(condition, process, seconds: float = 60.0, *, every: float = 0.001) -> None:
+    """Waits until a condition, checked every so many seconds, is true, while the process is alive."""
     end = time.monotonic() + seconds
     while not condition() and process.is_alive():
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.001)
+        time.sleep(every)
 
 
 def kill(process) -> None:

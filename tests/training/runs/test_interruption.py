@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -91,13 +92,21 @@ def test_an_interrupted_run_saves_and_loses_nothing(tmp_path, whole, number):
     assert_same_run(run, whole)
 
 
+def at_work(process, run, taken):
+    """Returns whether a run has logged more than `taken` steps, if that is above 0, and has two workers.
+
+    It reads the state of every process of the machine, so it is not to be called without a pause.
+    """
+    return (not taken or len(rows(run)) > taken) and len(alive_in(process.pid)) == 3
+
+
 @pytest.mark.slow
 def test_workers_survive_a_signal_to_their_group_but_not_the_end_of_their_run(tmp_path, whole):
     """The signal comes while the workers start, then while batches are taken. At last the run gets SIGKILL."""
     run = tmp_path / "run"
     for number, taken in ((signal.SIGINT, 0), (signal.SIGTERM, 3), (signal.SIGUSR1, 6)):
         process = start(fit_in_a_group, run, 0.05, log=tmp_path / "log")
-        wait_until(lambda: len(alive_in(process.pid)) == 3 and (not taken or len(rows(run)) > taken), process)  # noqa: B023
+        wait_until(partial(at_work, process, run, taken), process, every=0.05)
         os.killpg(process.pid, number)
         process.join()
         assert f"{number.name}: saved at step {newest_step(run / 'checkpoints')}" in (tmp_path / "log").read_text()
