@@ -31,7 +31,7 @@ from bert_jax.finetuning import settings as finetuning_settings
 from bert_jax.pretraining import program as pretraining
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.plan import plan
-from bert_jax.pretraining.presets import settings_of_preset, with_implied
+from bert_jax.pretraining.presets import initial_settings, with_implied
 from bert_jax.pretraining.settings import Settings
 from bert_jax.tasks import TASKS
 from bert_jax.training.devices.compilation_cache import keep_compiled
@@ -124,11 +124,7 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
     require_flags(arguments, setting_names(Settings(), FLAGS), prog=prog)
     arguments = _with_values(arguments)
     chosen = first_look(arguments, "preset", "output", "model")
-    default = settings_of_preset(chosen.preset)
-    if chosen.resume:
-        default = settings_to_resume(default, chosen.output or default.run.output)
-    if chosen.model is not None and not default.run.resume:  # the model of a run that is resumed may be gone
-        default = settings_of_preset(chosen.preset, chosen.model)
+    default = initial_settings(chosen.preset, model=chosen.model, output=chosen.output, resume=chosen.resume)
     parsed = tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],
         args=arguments,

@@ -46,14 +46,14 @@ class Corpus:
     """Tokenized documents to train on and held-out ones, and the tokenizer.
 
     Attributes:
-        whole: both before long sentences are split.
+        unsplit: both before long sentences are split.
         train, held_out: with sentences that fit the rows of the settings.
     """
 
     settings: Settings
     tokenizer: Tokenizer
     documents: ReadReport
-    whole: Sequence[TokenStore]
+    unsplit: Sequence[TokenStore]
     train: TokenStore
     held_out: TokenStore
 
@@ -63,22 +63,24 @@ class Corpus:
         print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
-            whole = [tokenize(side, tokenizer) for side in (documents.train, documents.held_out)]
-        return cls._split(settings, tokenizer, documents.report, whole)
+            unsplit = [tokenize(side, tokenizer) for side in (documents.train, documents.held_out)]
+        return cls._split(settings, tokenizer, documents.report, unsplit)
 
     def with_settings(self, settings: Settings) -> "Corpus":
         """Returns the same text in other rows, those of a phase of the run."""
-        return Corpus._split(settings, self.tokenizer, self.documents, self.whole)
+        return Corpus._split(settings, self.tokenizer, self.documents, self.unsplit)
 
     @classmethod
     def _split(
-        cls, settings: Settings, tokenizer: Tokenizer, documents: ReadReport, whole: Sequence[TokenStore]
+        cls, settings: Settings, tokenizer: Tokenizer, documents: ReadReport, unsplit: Sequence[TokenStore]
     ) -> "Corpus":
         if not settings.batches.next_sentence:
-            return cls(settings, tokenizer, documents, whole, *whole)  # runs of sentences are cut where a row is full
+            return cls(
+                settings, tokenizer, documents, unsplit, *unsplit
+            )  # runs of sentences are cut where a row is full
         split = partial(split_long_sentences, max_length=settings.batches.max_length, cache_dir=settings.text.cache_dir)
         with processes.first_process_first("long sentences are split"):
-            return cls(settings, tokenizer, documents, whole, *map(split, whole))
+            return cls(settings, tokenizer, documents, unsplit, *map(split, unsplit))
 
     def training_batches(self, *, start_row: int, shard: tuple[int, int]) -> PretrainingBatches:
         """Returns the endless batches of training from a row on; of each batch the `shard` (index, count)."""

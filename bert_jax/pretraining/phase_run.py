@@ -93,7 +93,7 @@ class PhaseRun:
         watch = Watch(baseline=self.baseline.entropy, warmup_steps=warmup_steps)
         with self.corpus.training_batches(start_row=start_row, shard=shard) as batches:
             reporter.log(describe_phase(settings, self.phase, batches.rows_per_pass))
-            reporter.phase = self.phase.number if self.phase.count > 1 else None
+            reporter.phase = self.phase.number if self.phase.num_phases > 1 else None
             return train(
                 state,
                 batches,

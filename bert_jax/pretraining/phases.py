@@ -16,7 +16,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_PHASE = re.compile(r"(?P<length>\d+):(?P<steps>[\d_]+)(?P<percent>%?)(:(?P<batch>\d+)(:(?P<accumulate>\d+))?)?")
+_NUMBER = r"\d+(_\d+)*"
+_PHASE = re.compile(
+    rf"(?P<max_length>{_NUMBER}):(?P<steps>{_NUMBER})(?P<percent>%?)"
+    rf"(:(?P<batch_size>{_NUMBER})(:(?P<accumulate>{_NUMBER}))?)?",
+    re.ASCII,
+)
 FORM = "LENGTH:STEPS[:BATCH_SIZE[:ACCUMULATE]]"
 
 
@@ -26,7 +31,7 @@ class Phase:
 
     Attributes:
         number: from 1.
-        count: the number of phases.
+        num_phases: of the run.
         first_step: the step after which it begins.
         last_step: its last step.
         max_length: T, tokens of a row.
@@ -35,7 +40,7 @@ class Phase:
     """
 
     number: int
-    count: int
+    num_phases: int
     first_step: int
     last_step: int
     max_length: int
@@ -47,57 +52,71 @@ class Phase:
         return self.last_step - self.first_step
 
 
-def parse_phases(texts: Sequence[str], *, steps: int, whole: int) -> list[Phase]:
+def parse_phases(texts: Sequence[str], *, steps: int, decay_steps: int) -> list[Phase]:
     """Returns the phases of a run that are reached within its steps.
 
-    >>> [(phase.last_step, phase.max_length) for phase in parse_phases(["128:90%", "512:10%"], steps=50, whole=50)]
+    >>> phases = parse_phases(["128:90%", "512:10%"], steps=50, decay_steps=50)
+    >>> [(phase.last_step, phase.max_length) for phase in phases]
     [(45, 128), (50, 512)]
 
     Args:
         texts: LENGTH:STEPS, with :BATCH_SIZE or :BATCH_SIZE:ACCUMULATE behind it; STEPS are all numbers or all
             percentages.
         steps: the step at which the run stops. The last phase lasts until then.
-        whole: the steps of which percentages are meant. Unlike `steps`, they do not change when a run is resumed.
+        decay_steps: the steps of which percentages are meant. Unlike `steps`, they do not change when a run is resumed.
 
     Raises:
         ValueError: a text of another form, numbers that do not add up to `steps`, or percentages not to 100.
     """
-    matches = [_matched(text) for text in texts]
-    percent = {bool(match["percent"]) for match in matches}
+    entries = [_Entry.parse(text) for text in texts]
+    percent = {entry.percent for entry in entries}
     if len(percent) > 1:
         raise ValueError(f"`phases`: the steps must be all numbers or all percentages, got {' '.join(texts)}")
-    sizes = [int(match["steps"]) for match in matches]
-    total = sum(sizes)
+    total = sum(entry.steps for entry in entries)
     if True in percent and total != 100:
         raise ValueError(f"`phases`: the percentages must add up to 100, got {' '.join(texts)}, {total} together")
     if False in percent and total != steps:
         raise ValueError(f"`phases`: the steps of {' '.join(texts)} add up to {total:,}, but `steps={steps}`")
     phases = []
     reached = 0
-    for index, match in enumerate(matches):
-        done = sum(sizes[: index + 1])
-        end = round(whole * done / 100) if match["percent"] else done
-        end = steps if index == len(matches) - 1 else min(end, steps)
+    done = 0
+    for number, entry in enumerate(entries, start=1):
+        done += entry.steps
+        end = round(decay_steps * done / 100) if entry.percent else done
+        end = steps if number == len(entries) else min(end, steps)
         if end > reached:
-            batch, accumulate = (None if size is None else int(size) for size in match.group("batch", "accumulate"))
-            phases.append(Phase(index + 1, len(texts), reached, end, int(match["length"]), batch, accumulate))
+            sizes = (entry.max_length, entry.batch_size, entry.accumulate)
+            phases.append(Phase(number, len(entries), reached, end, *sizes))
         reached = end
     return phases
 
 
 def longest_row(texts: Sequence[str]) -> int:
     """Returns the length of the longest rows of phases."""
-    return max(int(_matched(text)["length"]) for text in texts)
+    return max(_Entry.parse(text).max_length for text in texts)
 
 
 def total_steps(texts: Sequence[str]) -> int | None:
     """Returns the steps of all phases together; None if they are percentages."""
-    matches = [_matched(text) for text in texts]
-    return None if any(match["percent"] for match in matches) else sum(int(match["steps"]) for match in matches)
+    entries = [_Entry.parse(text) for text in texts]
+    return None if any(entry.percent for entry in entries) else sum(entry.steps for entry in entries)
 
 
-def _matched(text: str) -> re.Match[str]:
-    match = _PHASE.fullmatch(text)
-    if match is None or not int(match["steps"]) or "0" in (match["length"], match["batch"], match["accumulate"]):
-        raise ValueError(f"`phases`: a phase must be {FORM}, as in 128:900000 or 512:10%:64:8; got {text!r:.60}")
-    return match
+@dataclass(frozen=True)
+class _Entry:
+    """The text of one phase, parsed; `percent`: whether its steps are a percentage."""
+
+    max_length: int
+    steps: int
+    percent: bool
+    batch_size: int | None
+    accumulate: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> "_Entry":
+        match = _PHASE.fullmatch(text)
+        digits = match.group("max_length", "steps", "batch_size", "accumulate") if match else ("0",)
+        numbers = [None if number is None else int(number) for number in digits]
+        if match is None or 0 in numbers:
+            raise ValueError(f"`phases`: a phase must be {FORM}, as in 128:900000 or 512:10%:64:8; got {text!r:.60}")
+        return cls(int(match["max_length"]), int(match["steps"]), match["percent"] == "%", *numbers[2:])

@@ -107,7 +107,7 @@ def plan(settings: Settings) -> Iterator[str]:
         run = RunSpec.of(settings, phase, layout)
         config = run.model.config
         count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
-        name = "plan" if phase.count == 1 else f"phase {phase.number} of {phase.count}"
+        name = "plan" if phase.num_phases == 1 else f"phase {phase.number} of {phase.num_phases}"
         yield (
             f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
             f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"

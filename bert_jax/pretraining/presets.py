@@ -82,26 +82,43 @@ def make_settings(preset: str | None = None, **changes: Any) -> Settings:
         ValueError: there is no such preset, no setting of that name, or a value has the wrong type.
         FileNotFoundError: there is no such `model`.
     """
-    model = changes.get("model")
-    settings = settings_of_preset(preset, None if model is None else os.fspath(model))
-    if changes.get("resume"):
-        settings = settings_to_resume(settings, changes.get("output", settings.run.output))
+    chosen = {name: changes.get(name) for name in ("model", "output")}
+    settings = initial_settings(preset, resume=bool(changes.get("resume")), **chosen)
     return with_implied(settings.replace(**changes), changes.keys())
 
 
-def settings_of_preset(preset: str | None, model: str | None = None) -> Settings:
-    """Returns the settings of a preset, with the architecture of a model if there is one."""
+def initial_settings(
+    preset: str | None,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> Settings:
+    """Returns the settings from which changes start: those of the run to resume, if there is one, or of a preset.
+
+    Args:
+        model: to continue from; the preset's settings then have its architecture. That of a run that is resumed is not
+            read: it may be gone.
+    """
     name = preset or ("demo" if model is None else "continue")
     if name not in ALL_PRESETS:
         raise ValueError(f"`preset` must be one of {', '.join(ALL_PRESETS)}; got {name!r}")
     settings = ALL_PRESETS[name]
-    if model is None:
-        return settings
+    if resume:
+        recorded = settings_to_resume(settings, os.fspath(output or settings.run.output))
+        if recorded.run.resume:
+            return recorded
+    return settings if model is None else _with_architecture(settings, os.fspath(model))
+
+
+def _with_architecture(settings: Settings, model: str) -> Settings:
+    """Returns the settings of a preset with the architecture of a model, whose position table limits the rows."""
     config = source_config(model)
-    longest = min(settings.batches.max_length, config.max_position_embeddings)
+    preset_length = settings.batches.max_length
+    learned = config.position_embedding_type == "absolute"
+    longest = min(preset_length, config.max_position_embeddings) if learned else preset_length
     settings = replace(settings, model=config).replace(max_length=longest, model=model)
-    # Position embeddings may end before the longest rows of the preset.
-    return settings if longest == ALL_PRESETS[name].batches.max_length else settings.replace(phases=())
+    return settings if longest == preset_length else settings.replace(phases=())
 
 
 def with_implied(settings: Settings, given: Collection[str]) -> Settings:
@@ -111,7 +128,8 @@ def with_implied(settings: Settings, given: Collection[str]) -> Settings:
     """
     phases = settings.training.phases
     if "phases" in given and phases:
-        settings = settings.replace(max_length=longest_row(phases))
-        steps = total_steps(phases)
-        return settings if steps is None or "steps" in given else settings.replace(steps=steps)
+        implied = {"max_length": longest_row(phases), "steps": total_steps(phases)}
+        return settings.replace(
+            **{name: value for name, value in implied.items() if name not in given and value is not None}
+        )
     return settings.replace(phases=()) if "max_length" in given else settings

@@ -171,7 +171,7 @@ class Settings(shared.GroupedSettings):
         training = self.training
         if not training.phases:
             return [Phase(1, 1, 0, training.steps, self.batches.max_length)]
-        return parse_phases(training.phases, steps=training.steps, whole=self.optimizer.decay_steps)
+        return parse_phases(training.phases, steps=training.steps, decay_steps=self.optimizer.decay_steps)
 
     def of_phase(self, phase: Phase) -> "Settings":
         """Returns the settings with the length of rows, the batch size and the micro-batches of a phase."""

@@ -64,7 +64,7 @@ def describe_phase(settings: Settings, phase: Phase, rows_per_pass: int) -> str:
     """Returns a line about the training of a phase; `settings` are those of the phase."""
     optimizer = settings.optimizer
     batch_size = settings.training.batch_size
-    name = f"phase {phase.number} of {phase.count}" if phase.count > 1 else "training"
+    name = f"phase {phase.number} of {phase.num_phases}" if phase.num_phases > 1 else "training"
     until = f"until step {optimizer.decay_steps:,}"
     decay = {"constant": "", "warmup-stable-decay": f" {until}"}.get(optimizer.schedule, f" decay {until}")
     return (

@@ -130,7 +130,7 @@ def require_equal(run, whole):
 
 
 @pytest.mark.parametrize(
-    ("texts", "steps", "whole", "expected"),
+    ("texts", "steps", "decay_steps", "expected"),
     [
         (["128:90%", "512:10%"], 1000, 1000, [(0, 900, 128), (900, 1000, 512)]),
         (["128:90%", "512:10%"], 30, 1000, [(0, 30, 128)]),  # stops early: percentages are of `decay_steps`
@@ -139,10 +139,10 @@ def require_equal(run, whole):
         (["64:7", "128:1_1", "32:13"], 31, 9, [(0, 7, 64), (7, 18, 128), (18, 31, 32)]),
     ],
 )
-def test_phases_follow_one_another_until_the_last_step(texts, steps, whole, expected):
-    phases = parse_phases(texts, steps=steps, whole=whole)
+def test_phases_follow_one_another_until_the_last_step(texts, steps, decay_steps, expected):
+    phases = parse_phases(texts, steps=steps, decay_steps=decay_steps)
     assert [(phase.first_step, phase.last_step, phase.max_length) for phase in phases] == expected
-    assert {phase.count for phase in phases} == {len(texts)}
+    assert {phase.num_phases for phase in phases} == {len(texts)}
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,16 @@ def test_phases_follow_one_another_until_the_last_step(texts, steps, whole, expe
         (["0:10"], "got '0:10'"),
         (["128:0"], "got '128:0'"),
         (["a:10"], "got 'a:10'"),
+        (["128:10:00"], "got '128:10:00'"),
+        (["128:10:8:0_0"], "got '128:10:8:0_0'"),
+        (["128:_"], "got '128:_'"),
+        (["128:1__0"], "got '128:1__0'"),
+        (["١٢٨:10"], "got '١٢٨:10'"),
     ],
 )
 def test_impossible_phases_are_refused(texts, message):
     with pytest.raises(ValueError, match=f"`phases`: .*{message}"):
-        parse_phases(texts, steps=10, whole=10)
+        parse_phases(texts, steps=10, decay_steps=10)
 
 
 def test_a_preset_of_bert_has_its_phases_unless_a_length_is_given():
@@ -190,6 +195,7 @@ def test_phases_decide_the_longest_row_and_the_steps():
         ({"phases": ("32:70", "1024:30")}, "`max_length=1024` exceeds the position embeddings"),
         ({"phases": ("3:70", "64:30")}, "`max_length` must be at least"),
         ({"phases": ("32:7000",)}, "`steps=7000` exceeds `decay_steps=4000`"),
+        ({"phases": ("32:7", "64:3"), "max_length": 32}, "`max_length=32` contradicts `phases`: .* have 64 tokens"),
     ],
 )
 def test_phases_that_cannot_be_trained_are_refused_before_any_work(changes, message):
