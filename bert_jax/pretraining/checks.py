@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields
+from pathlib import Path
 
 from bert_jax.config import BertConfig
 from bert_jax.pretraining.phases import longest_row
@@ -9,6 +10,8 @@ from bert_jax.pretraining.settings import Optimizer, Settings
 from bert_jax.pretraining.source import source_config
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
 from bert_jax.training.runs.contents import require_outside
+from bert_jax.training.runs.manifests import CHECKPOINTS
+from bert_jax.training.runs.saved_steps import newest_whole_step
 from bert_jax.training.settings import (
     LONGEST_ROW,
     require_at_least,
@@ -43,6 +46,14 @@ def check(settings: Settings) -> None:
     for sentence in settings.reports.fill_mask:
         if sentence.count(MASK) != 1:
             raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
+
+
+def check_steps(settings: Settings) -> None:
+    """Raises ValueError if the run to resume is beyond its last step; moves damaged checkpoints away."""
+    folder = Path(settings.run.output)
+    reached = newest_whole_step(folder / CHECKPOINTS) if settings.run.resume else None
+    if reached is not None and reached > settings.training.steps:
+        raise ValueError(f"{folder} is at step {reached} already, beyond `steps={settings.training.steps}`")
 
 
 def _check_text(settings: Settings) -> None:
@@ -83,6 +94,10 @@ def _check_source(settings: Settings) -> None:
     if isinstance(new_words, str) and not os.path.isfile(new_words):
         raise ValueError(f"`add_tokens`: {new_words} is neither a number nor a file")
     config = source_config(model)
+    if settings.batches.next_sentence and config.type_vocab_size < 2:
+        raise ValueError(
+            f"{model} has one token type: it cannot distinguish the two texts of a pair; set `objective=mlm`"
+        )
     for one in fields(BertConfig):
         wanted = getattr(settings.model, one.name)
         own = getattr(config, one.name)

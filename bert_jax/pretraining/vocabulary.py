@@ -10,12 +10,10 @@ from datasets import Dataset
 
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
-from bert_jax.pretraining.settings import Settings
+from bert_jax.pretraining.settings import TOKENIZER_HASH, Settings
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import default_lowercase, default_strip_accents
 from bert_jax.training.devices import processes
-from bert_jax.training.runs.manifests import CHECKPOINTS
-from bert_jax.training.runs.saved_steps import newest_step
 
 VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
 
@@ -23,10 +21,9 @@ VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give a
 def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
     text = settings.text
-    run = Path(settings.run.output)
     # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
-    if settings.run.resume and newest_step(run / CHECKPOINTS) is not None:
-        return Tokenizer.load(run)
+    if settings.is_resumed:
+        return Tokenizer.load(settings.run.output)
     if text.tokenizer:
         return Tokenizer.load(text.tokenizer)
 
@@ -34,6 +31,14 @@ def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     return Tokenizer.of(
         processes.broadcast_from_first("the vocabulary is trained", partial(_train_vocabulary, settings, documents))
     )
+
+
+def tokenizer_hash(settings: Settings) -> dict[str, str]:
+    """Returns a hash of the vocabulary that the settings name, by its name in training.json, if they name one."""
+    given = settings.text.tokenizer
+    if not given or not Path(given).exists():
+        return {}
+    return {TOKENIZER_HASH: Tokenizer.load(given).fingerprint[:16]}
 
 
 def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:

@@ -95,6 +95,7 @@ def test_a_continued_run_resumes_to_the_bit_without_its_source(continue_from, so
     whole = continue_from(copied, tmp_path / "whole", "--steps", "4")
     halves = continue_from(copied, tmp_path / "halves", "--steps", "2")
     shutil.rmtree(copied)
+    assert make_settings(model=copied, output=halves, resume=True).model == bert_jax.load(halves).config
     continue_from(copied, halves, "--steps", "4", "--resume")
     require_equal(bert_jax.load(whole).params, bert_jax.load(halves).params)
 
@@ -124,6 +125,7 @@ def test_new_words_are_found_and_begin_as_the_mean_of_their_pieces(source, other
     assert report["tokens_before"] > report["tokens_after"]
 
     script.main([*flags, str(tmp_path / "halves"), "--steps", "4", "--resume"])
+    assert json.loads((tmp_path / "halves" / "data.json").read_text())["new_words"] == report
     require_equal(bert_jax.load(tmp_path / "whole").params, bert_jax.load(tmp_path / "halves").params)
 
 
@@ -188,6 +190,33 @@ def test_a_source_has_its_own_defaults(model):
     assert settings.training.phases == ()
 
 
+def test_only_learned_positions_limit_the_rows(model, tmp_path):
+    with_config(shutil.copytree(model, tmp_path / "model"), position_embedding_type="sinusoidal")
+    settings = make_settings("base", model=tmp_path / "model")
+    check(settings)
+    assert settings.batches.max_length == 512
+    assert settings.training.phases
+
+
+def test_sentence_pairs_need_two_token_types(model, tmp_path):
+    with_config(shutil.copytree(model, tmp_path / "model"), type_vocab_size=1)
+    with pytest.raises(ValueError, match=r"model has one token type.*; set `objective=mlm`"):
+        check(make_settings(model=tmp_path / "model"))
+    check(make_settings(model=tmp_path / "model", objective="mlm"))
+
+
+def test_the_run_to_resume_is_that_of_the_preset(model, tmp_path, monkeypatch):
+    """Without --output, a run that continues from a model is in runs/continued, not in the demo's folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, steps in (("demo", 3), ("continued", 5)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        record = {"settings": {"training": {"steps": steps}}}
+        (tmp_path / "runs" / name / "training.json").write_text(json.dumps(record))
+    assert make_settings(model=model, resume=True).training.steps == 5
+    assert parse_pretraining(["--model", str(model), "--resume"]).training.steps == 5
+    assert make_settings(resume=True).training.steps == 3
+
+
 def test_a_source_that_cannot_be_continued_is_refused(model, tmp_path, continue_from):
     with pytest.raises(ValueError, match="--preset continue needs --model, the model to continue from"):
         script.main(["--preset", "continue"])
@@ -202,7 +231,7 @@ def test_a_source_that_cannot_be_continued_is_refused(model, tmp_path, continue_
     for name, damage, message in (
         ("no vocabulary", lambda folder: [path.unlink() for path in folder.glob("*ok*")], "has no vocabulary"),
         ("few tokens", lambda folder: embed(folder, 300), "the vocabulary has .* tokens, the embedding 300 rows"),
-        ("other", lambda folder: rename(folder, "gpt2"), "gpt2"),
+        ("other", lambda folder: with_config(folder, model_type="gpt2"), "gpt2"),
     ):
         folder = shutil.copytree(model, tmp_path / name)
         (folder / "vocab.txt").unlink(missing_ok=True)
@@ -218,6 +247,6 @@ def embed(folder, rows):
     replace(loaded, model=loaded.model.clone(config=config), params=params).save_pretrained(folder)
 
 
-def rename(folder, model_type):
+def with_config(folder, **changes):
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": model_type}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
