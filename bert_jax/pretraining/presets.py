@@ -108,16 +108,17 @@ def initial_settings(
         recorded = settings_to_resume(settings, os.fspath(output or settings.run.output))
         if recorded.run.resume:
             return recorded
-    return settings if model is None else _with_architecture(settings, os.fspath(model))
+    return settings if model is None else _with_architecture(settings.replace(model=model))
 
 
-def _with_architecture(settings: Settings, model: str) -> Settings:
-    """Returns the settings of a preset with the architecture of a model, whose position table limits the rows."""
-    config = source_config(model)
+def _with_architecture(settings: Settings) -> Settings:
+    """Returns the settings with the architecture of `run.model`, whose position table limits the rows."""
+    assert settings.run.model is not None
+    config = source_config(settings.run.model)
     preset_length = settings.batches.max_length
     learned = config.position_embedding_type == "absolute"
     longest = min(preset_length, config.max_position_embeddings) if learned else preset_length
-    settings = replace(settings, model=config).replace(max_length=longest, model=model)
+    settings = replace(settings, model=config).replace(max_length=longest)
     return settings if longest == preset_length else settings.replace(phases=())
 
 

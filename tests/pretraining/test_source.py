@@ -218,6 +218,8 @@ def test_the_run_to_resume_is_that_of_the_preset(model, tmp_path, monkeypatch):
 
 
 def test_a_source_that_cannot_be_continued_is_refused(model, tmp_path, continue_from):
+    with pytest.raises(ValueError, match=r"`model` must be str \| None, got 3"):
+        make_settings(model=3)
     with pytest.raises(ValueError, match="--preset continue needs --model, the model to continue from"):
         script.main(["--preset", "continue"])
     with pytest.raises(ValueError, match="--add-tokens is only used with --model"):
