@@ -1,4 +1,4 @@
-"""The architecture of a BERT: one frozen dataclass with the keys of Hugging Face's `config.json`.
+"""The architecture of a model: one frozen dataclass with the keys of Hugging Face's `config.json`.
 
 A `config.json` written by transformers is read without translation, and transformers reads the ones written here.
 
@@ -7,7 +7,8 @@ A `config.json` written by transformers is read without translation, and transfo
 (128, 2)
 
 References: Devlin et al., BERT, 2018, section 3 (base, large). Turc et al., Well-Read Students Learn Better, 2019 (the
-smaller sizes): head size 64, intermediate_size 4 x hidden_size, all other values those of BERT-base.
+smaller sizes): head size 64, intermediate_size 4 x hidden_size, all other values those of BERT-base. The families of
+models are in `bert_jax.families`.
 """
 
 import json
@@ -17,7 +18,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-ACTIVATIONS = ("gelu", "gelu_new", "relu")
+from bert_jax.families import FAMILIES, Family, family_of
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
 POSITIONS = ("absolute", "sinusoidal")
 DTYPES = ("float32", "bfloat16", "float64")
 SAME_ACTIVATION = {  # transformers' other names
@@ -25,6 +28,7 @@ SAME_ACTIVATION = {  # transformers' other names
     "gelu_accurate": "gelu_new",
     "gelu_fast": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
+    "swish": "silu",
 }
 # Names that say how weights are stored, not what to compute in.
 STORED_DTYPES = ("float16", "auto")
@@ -51,6 +55,9 @@ class BertConfig:
             words, ...) and a name; an object in `config.json`.
         lora_rank: rank of the LoRA adapters on the encoder's kernels, see `functional.lora`; 0 = no adapters.
         lora_alpha: the adapters' scale is lora_alpha / lora_rank.
+        embedding_size: of ELECTRA's embeddings, which a projection takes to `hidden_size`; None = `hidden_size`.
+        span_dropout: dropout rate before DistilBERT's question-answering head, its `qa_dropout`.
+        model_type: the family, one of `families.FAMILIES`.
 
     Raises:
         ValueError: a value that is not possible, such as
@@ -81,23 +88,18 @@ class BertConfig:
     lora_rank: int = 0
     lora_alpha: float = 16.0
     dtype: str = "float32"
+    embedding_size: int | None = None
+    span_dropout: float = 0.0
+    model_type: str = "bert"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                     "max_position_embeddings", "type_vocab_size", "num_labels"):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
-            )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range",
-                     "layer_norm_eps", "null_threshold", "lora_alpha"):  # fmt: skip
+        self._check_sizes()
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "span_dropout",
+                     "initializer_range", "layer_norm_eps", "null_threshold", "lora_alpha"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"{name} must be a number, got {value!r:.60}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "span_dropout"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
@@ -116,10 +118,6 @@ class BertConfig:
                 "lora_rank must be an integer of at least 0 and lora_alpha above 0, "
                 f"got {self.lora_rank!r} and {self.lora_alpha!r}"
             )
-        if not isinstance(self.pad_token_id, int) or isinstance(self.pad_token_id, bool):
-            raise ValueError(f"pad_token_id must be an integer, got {self.pad_token_id!r:.60}")
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.label_names is not None and len(self.label_names) != self.num_labels:
             raise ValueError(f"num_labels is {self.num_labels}, but there are {len(self.label_names)} label_names")
         for name in self.label_names or ():
@@ -129,6 +127,63 @@ class BertConfig:
         for index, name in enumerate(self.label_names or ()):
             if ids.setdefault(name, index) != index:
                 raise ValueError(f"two labels are called {name!r:.60}: {ids[name]} and {index}")
+
+    def _check_sizes(self) -> None:
+        """Checks the integers, and that the family has the fields that are not its defaults."""
+        family = family_of(self.model_type)
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                     "max_position_embeddings", "type_vocab_size", "num_labels"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        size = self.embedding_size
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"embedding_size must be a positive integer, got {size!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}"
+            )
+        if not isinstance(self.pad_token_id, int) or isinstance(self.pad_token_id, bool):
+            raise ValueError(f"pad_token_id must be an integer, got {self.pad_token_id!r:.60}")
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
+        if self.max_length < 1:
+            rows = self.max_position_embeddings
+            raise ValueError(f"max_position_embeddings {rows} has no row after the first {self.position_offset}")
+        for name in family.without:
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} must be {default} for {family.title}, got {getattr(self, name)!r}")
+
+    @property
+    def family(self) -> Family:
+        """How the model differs from BERT."""
+        return FAMILIES[self.model_type]
+
+    @property
+    def position_offset(self) -> int:
+        """The row of the position table for the first token of a sequence."""
+        return self.pad_token_id + 1 if self.family.offset_positions else 0
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, in tokens: 512 for RoBERTa's table of 514 rows, of which 2 are not used."""
+        return self.max_position_embeddings - self.position_offset
+
+    @property
+    def uses_token_types(self) -> bool:
+        """Whether token types make a difference; otherwise `token_type_ids` are ignored."""
+        return self.family.has_segments or (self.family.has_token_types and self.type_vocab_size > 1)
+
+    @property
+    def sequence_dropout(self) -> float:
+        """The dropout rate before the classifier of sequences; as in transformers, None means hidden_dropout_prob."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+    @property
+    def masked_lm_act(self) -> str:
+        """The activation of the masked-LM head."""
+        return self.family.masked_lm_act or self.hidden_act
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "BertConfig":
@@ -149,15 +204,20 @@ class BertConfig:
         """Returns the config for the contents of a `config.json`; unknown keys are ignored.
 
         Raises:
-            ValueError: another kind of model (`model_type`), or a BERT decoder.
+            ValueError: another kind of model (`model_type`), a decoder, or an option that is not supported.
         """
-        if values.get("model_type", "bert") != "bert":
-            raise ValueError(f"model_type must be bert, got {values['model_type']!r}")
+        family = family_of(values.get("model_type", "bert"))
         for key in ("is_decoder", "add_cross_attention"):
             if values.get(key):
                 raise ValueError(f"{key} must be false: only encoders are supported, got {values[key]!r}")
-        known = {field.name for field in fields(cls)}
-        chosen = {key: value for key, value in values.items() if key in known and value is not None}
+        for key, value in family.fixed.items():
+            if values.get(key, value) != value:
+                raise ValueError(f"{key} must be {value!r} for {family.title}, got {values[key]!r:.60}")
+        renamed = {name: values[key] for name, key in family.keys.items() if key in values}
+        values = {**values, **renamed}
+        known = {field.name for field in fields(cls)} - set(family.without)
+        given = {key: value for key, value in values.items() if key in known and value is not None}
+        chosen = {**family.defaults, **given}
         if "dtype" not in chosen and values.get("torch_dtype"):
             chosen["dtype"] = values["torch_dtype"]  # its name before transformers 5
         if isinstance(chosen.get("dtype"), str):
@@ -181,7 +241,9 @@ class BertConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of a `config.json` that transformers reads."""
-        values = {"model_type": "bert", **asdict(self)}
+        values = {"model_type": self.model_type, **asdict(self)}
+        for name in self.family.without:
+            del values[name]
         names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
         del values["num_labels"]  # transformers counts `id2label`
         if self.null_threshold is None:
@@ -193,6 +255,11 @@ class BertConfig:
             del values["lora_rank"], values["lora_alpha"]
         if (function := values.pop("activation_fn")) is not None:
             values["sentence_transformers"] = {"activation_fn": f"torch.nn.modules.{TORCH_MODULES[function]}"}
+        if "embedding_size" in values:
+            values["embedding_size"] = self.embedding_size or self.hidden_size
+        if self.family.keys:
+            values["classifier_dropout"] = self.sequence_dropout  # a number for each of these keys
+            values = {self.family.keys.get(name, name): value for name, value in values.items()}
         values["id2label"] = {str(index): name for index, name in enumerate(names)}
         values["label2id"] = {name: index for index, name in enumerate(names)}
         return values

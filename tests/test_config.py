@@ -17,7 +17,7 @@ from bert_jax.interop.heads import adapt_config
         ({"vocab_size": 3.5}, "vocab_size must be a positive integer, got 3.5"),
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob must lie in \[0, 1\), got 1.0"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps must be above 0, got 0.0"),
-        ({"hidden_act": "swish"}, "hidden_act must be one of gelu, gelu_new, relu; got 'swish'"),
+        ({"hidden_act": "mish"}, "hidden_act must be one of gelu, gelu_new, relu, silu, tanh; got 'mish'"),
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float64; got 'int8'"),
         ({"pad_token_id": 7, "vocab_size": 7}, "pad_token_id 7 is outside the vocabulary of 7"),
         ({"null_threshold": float("nan")}, "null_threshold must be a finite number, got nan"),
@@ -59,7 +59,7 @@ def test_unnamed_labels_get_the_names_of_transformers():
 
 
 def test_other_architectures_are_refused():
-    with pytest.raises(ValueError, match="model_type must be bert, got 'gpt2'"):
+    with pytest.raises(ValueError, match=r"model_type must be one of bert, roberta, .*; got 'gpt2'"):
         BertConfig.from_dict({"model_type": "gpt2"})
     with pytest.raises(ValueError, match="is_decoder must be false"):
         BertConfig.from_dict({"is_decoder": True})

@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from bert_jax.cli.flags import as_flags
 from bert_jax.cli.lines import as_json
-from bert_jax.messages import counted
 
 if TYPE_CHECKING:
     from bert_jax.doctor import Finding
@@ -55,7 +54,7 @@ class Doctor:
             line = as_json({"severity": finding.severity, "text": text})
             print(line if self.json else f"{MARKS[finding.severity]}{text}")
         if problems:
-            raise ValueError(f"{counted(problems, 'problem')} found")
+            raise ValueError(f"{problems} problem(s) found")
 
     def findings(self) -> "Iterator[Finding]":
         """Yields what is found."""

@@ -29,21 +29,27 @@ def inspect(source: str) -> dict[str, Any]:
             part = path.split("/")[0]
             counts[part] = counts.get(part, 0) + math.prod(shape)
     else:
-        for tensor in index_tensors(open_weights(folder)).slots.values():
+        for tensor in index_tensors(open_weights(folder), config.model_type).slots.values():
             counts[tensor.location.part] = counts.get(tensor.location.part, 0) + math.prod(tensor.shape)
     return {
         "source": str(folder),
-        "model": architecture(known_model(named) or detect_model(counts)),
+        "model": architecture(
+            known_model(named, config.model_type) or detect_model(counts, config.model_type), config.model_type
+        ),
         "config": config.to_dict(),
         "parameters": {**counts, "total": sum(counts.values())},
-        "heads": [name for name, model in MODELS.items() if loads_as(model, config, counts)],
+        "heads": [
+            architecture(model, config.model_type) for model in MODELS.values() if loads_as(model, config, counts)
+        ],
     }
 
 
 def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> bool:
     """Returns whether the parts of a file are all that the model needs, and its classifier has the right size."""
+    if "next_sentence" in model.heads and not config.family.has_next_sentence:
+        return False
     same_scores = "classifier" not in model.heads or adapt_config(config, model).num_labels == config.num_labels
-    return parts_of(model) <= set(parts) and same_scores
+    return parts_of(model, config) <= set(parts) and same_scores
 
 
 def report(found: dict[str, Any]) -> str:

@@ -18,7 +18,6 @@ from bert_jax.cli.flags import (
     given_names,
     registry_of,
     require_command,
-    require_flags,
     setting_names,
     with_fields,
 )
@@ -89,7 +88,10 @@ FLAGS: dict[type, Flags] = {
         "hidden_size": (int, "Width of the hidden states."),
         "num_attention_heads": (int, "Number of attention heads; divides --hidden-size."),
         "intermediate_size": (int, "Width of the feed-forward layers."),
-        "hidden_act": (Literal["gelu", "gelu_new", "relu"], "Activation: gelu (erf), gelu_new (tanh) or relu."),
+        "hidden_act": (
+            Literal["gelu", "gelu_new", "relu", "silu", "tanh"],
+            "Activation: gelu (erf), gelu_new (its tanh form), relu, silu or tanh.",
+        ),
         "hidden_dropout_prob": (float, "Dropout rate of embeddings and hidden states."),
         "attention_probs_dropout_prob": (float, "Dropout rate of attention weights."),
         "max_position_embeddings": (int, "Size of the position embeddings: the longest row the model can read."),
@@ -121,7 +123,6 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
 
 def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
     """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
-    require_flags(arguments, setting_names(Settings(), FLAGS), prog=prog)
     arguments = _with_values(arguments)
     chosen = first_look(arguments, "preset", "output", "model")
     default = initial_settings(chosen.preset, model=chosen.model, output=chosen.output, resume=chosen.resume)
@@ -165,9 +166,6 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
 def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:
     """Returns the settings of a command line: those of a task, or of the run to resume, changed by the flags."""
     require_command(arguments, list(TASKS), kind="task", prog=prog)
-    if arguments and arguments[0] in TASKS:
-        names = setting_names(finetuning_settings.make_settings(arguments[0], model=""))
-        require_flags(arguments, names, prog=f"{prog} {arguments[0]}")
     chosen = first_look(arguments, "output", "model")
     folder = chosen.output or finetuning_settings.Run(model="").output
     recorded = recorded_settings(folder) if chosen.resume else None

@@ -11,7 +11,6 @@ from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop import huggingface
 from bert_jax.interop.loading import CHECKPOINTS, WEIGHTS, load, locate, read_vocabulary
-from bert_jax.messages import counted
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.runs.lock import holder
 from bert_jax.training.runs.manifests import check_manifest
@@ -68,9 +67,8 @@ def _tokenizer(folder: Path, config: BertConfig) -> Iterator[Finding]:
         return
     yield fact(f"vocabulary of {tokenizer.vocab_size:,} tokens; the embedding has {config.vocab_size:,} rows")
     longest = tokenizer.max_length
-    if longest is not None and longest > config.max_position_embeddings:
-        rows = config.max_position_embeddings
-        yield warning(f"model_max_length is {longest:,}, but the position table has {rows:,} rows")
+    if longest is not None and longest > config.max_length:
+        yield warning(f"model_max_length is {longest:,}, but the position table has {config.max_length:,} rows")
 
 
 def _labels(config: BertConfig) -> Iterator[Finding]:
@@ -78,7 +76,7 @@ def _labels(config: BertConfig) -> Iterator[Finding]:
     names = config.label_names
     if not names:
         return
-    yield fact(f"{counted(len(names), 'label')}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
+    yield fact(f"{len(names):,} labels: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
     yield from map(warning, suspicious_names(names))
 
 
@@ -101,7 +99,7 @@ def _run(folder: Path) -> Iterator[Finding]:
             yield problem(str(error))
     if (folder / METRICS).is_file():
         try:
-            yield fact(f"{METRICS}: {counted(len(read_metrics(folder / METRICS)), 'row')}")
+            yield fact(f"{METRICS}: {len(read_metrics(folder / METRICS)):,} rows")
         except (OSError, ValueError) as error:
             yield problem(str(error))
 

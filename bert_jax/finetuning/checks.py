@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.interop.heads import architecture
-from bert_jax.messages import counted
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.runs.contents import require_outside
@@ -117,11 +116,11 @@ def check_model(settings: Settings, source: ModelSource) -> None:
     if run.do != "train" and source.architecture is not None and source.architecture != wanted:
         raise ValueError(f"{source.folder} is a {source.architecture}; `do={run.do}` needs a {wanted}")
     length = settings.data.max_length
-    if length > config.max_position_embeddings:  # sinusoidal positions too: they are saved as a table of that size
-        raise ValueError(f"`max_length={length}` exceeds the model's {config.max_position_embeddings} positions")
+    if length > config.max_length:  # sinusoidal positions too: they are saved as a table of that size
+        raise ValueError(f"`max_length={length}` exceeds the model's {config.max_length} positions")
     freeze = settings.training.freeze or 0
     if freeze > config.num_hidden_layers:
-        raise ValueError(f"`freeze={freeze}`: the model has {counted(config.num_hidden_layers, 'layer')}")
+        raise ValueError(f"`freeze={freeze}`: the model has {config.num_hidden_layers} layers")
     tensor = settings.devices.tensor
     if config.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide the model's {config.num_attention_heads} heads")
@@ -129,11 +128,12 @@ def check_model(settings: Settings, source: ModelSource) -> None:
 
 def check_pairs(source: ModelSource, splits: Iterable[Split]) -> None:
     """Raises ValueError for pairs of texts mixed with single texts, or given to a model with one token type."""
+    one_type = source.config.uses_token_types and source.config.type_vocab_size < 2
     first: dict[bool, str] = {}  # whether it is a pair -> where its first example is
     for split in splits:
         sequences = split.features.sequences
         paired = bool((sequences.second < sequences.lengths).any())
-        if paired and source.config.type_vocab_size < 2:
+        if paired and one_type:
             raise ValueError(f"{source.folder} has one token type: it cannot distinguish the two texts of a pair")
         first.setdefault(paired, split.examples[0].where)
     if len(first) > 1:

@@ -9,7 +9,7 @@ Axes, in shapes such as `[B, T, D]` and in the letters of `einsum`:
     T  query positions         F  inner size of feed-forward    P  masked positions of a row
     S  key positions           L  layers                        C  classes
     D  hidden size             R  rank of a LoRA adapter        K  seeds trained together
-    N  attention heads
+    N  attention heads         E  size of the embeddings (D, except in ELECTRA)
 
 T and S are the same positions of a row, seen from the two sides of attention: position t reads from position s. Where
 `cls_positions` select several tokens of a packed row, [B, S] counts sequences instead. I and O are the input and output

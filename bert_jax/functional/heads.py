@@ -5,7 +5,6 @@ The next-sentence head and the classifiers are `logits` of the pooled vector, or
 References: Devlin et al., BERT, 2018, sections 3.1 (masked LM, next sentence) and 4 (classification, SQuAD).
 """
 
-import jax.numpy as jnp
 from jax import Array
 
 from bert_jax.config import BertConfig
@@ -22,19 +21,20 @@ def logits(params, x: Array) -> Array:
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def pooler(params, x: Array) -> Array:
-    """Returns tanh(dense(x)) of the [CLS] vectors x [..., D]."""
-    return jnp.tanh(dense(params, x))
+def pooler(params, x: Array, *, act: str = "tanh") -> Array:
+    """Returns act(dense(x)) of the [CLS] vectors x [..., D]: the pooler, or the layer that is in its place."""
+    return activation(act)(dense(params, x))
 
 
 def masked_lm(params, word_embedding: Array, x: Array, *, config: BertConfig) -> Array:
     """Returns logits over the vocabulary [..., V] for the vectors x [..., D].
 
-    The decoder is the word embedding [V, D], transposed, with a bias [V] of the head.
+    The decoder is the word embedding [V, D], transposed, with a bias [V] of the head. ELECTRA's is [V, E], and the
+    head's transform goes from D to E.
 
     References: Press, Wolf, Using the Output Embedding to Improve Language Models, 2017 (tied decoder).
     """
-    x = activation(config.hidden_act)(dense(params["transform"], x))
+    x = activation(config.masked_lm_act)(dense(params["transform"], x))
     x = layer_norm(params["norm"], x, eps=config.layer_norm_eps)
     return logits({"kernel": word_embedding.T, "bias": params["bias"]}, x)
 

@@ -49,6 +49,8 @@ def activation(name: str):
         "gelu": gelu,
         "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
         "relu": jax.nn.relu,
+        "silu": jax.nn.silu,
+        "tanh": jnp.tanh,
     }[name]
 
 

@@ -5,7 +5,8 @@ as it names missing tensors and those of another shape than the config's. Tensor
 and cast directly into their place among the stacked layers, so that a model is never in memory twice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.families import FAMILIES
 from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors
 from bert_jax.interop.names import Location, flatten, hf_name, is_stacked, locate_tensor, unflatten
 
@@ -39,10 +41,11 @@ class IndexedTensor(NamedTuple):
 
 
 class TensorIndex(NamedTuple):
-    """The tensors of a file by the slot that they fill, and those that repeat another tensor."""
+    """The tensors of a file by the slot that they fill, and those that repeat another tensor; and their family."""
 
     slots: dict[Slot, IndexedTensor]
     repeats: list[IndexedTensor]
+    model_type: str = "bert"
 
     @property
     def parts(self) -> set[str]:
@@ -56,7 +59,7 @@ class TensorIndex(NamedTuple):
             ValueError: a tensor that is missing, unexpected, of another shape, or not floating-point.
         """
         parts = {path.split("/")[0] for path in shapes}
-        _check_complete(self.slots, shapes)
+        _check_complete(self.slots, shapes, self.model_type, parts)
         for (path, layer), source in self.slots.items():
             if source.location.part in parts:
                 _check_shape_and_dtype(source, shapes.get(path), layer)
@@ -84,17 +87,17 @@ class TensorIndex(NamedTuple):
         return leaf
 
 
-def index_tensors(tensors: Tensors) -> TensorIndex:
+def index_tensors(tensors: Tensors, model_type: str = "bert") -> TensorIndex:
     """Returns where each tensor belongs.
 
     Raises:
-        ValueError: tensors that BERT does not have, or two for one slot.
+        ValueError: tensors that the family does not have, or two for one slot.
     """
     slots: dict[Slot, IndexedTensor] = {}
     repeats, unknown = [], []
     for name, tensor in tensors.items():
         try:
-            location = locate_tensor(name)
+            location = locate_tensor(name, model_type)
         except KeyError:
             unknown.append(name)
             continue
@@ -109,23 +112,26 @@ def index_tensors(tensors: Tensors) -> TensorIndex:
         else:
             slots[slot] = source
     if unknown:
-        raise ValueError(f"BERT has no tensors called {list_names(unknown)}")
+        raise ValueError(f"{FAMILIES[model_type].title} has no tensors called {list_names(unknown)}")
     # Some files hold the tied decoder only, and not the embedding that it repeats.
     for source in repeats:
         slots.setdefault((source.location.path, None), source)
-    return TensorIndex(slots, repeats)
+    return TensorIndex(slots, repeats, model_type)
 
 
-def _check_complete(slots: Mapping[Slot, IndexedTensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_complete(
+    slots: Mapping[Slot, IndexedTensor], shapes: Mapping[str, tuple[int, ...]], model_type: str, parts: Collection[str]
+) -> None:
     """Checks that every leaf, and every layer of it, has a tensor."""
     missing = []
+    name = partial(hf_name, model_type=model_type, parts=parts)
     for path, shape in shapes.items():
         if not is_stacked(path):
-            missing += [] if (path, None) in slots else [hf_name(path)]
+            missing += [] if (path, None) in slots else [name(path)]
         else:
             # A loop over the layers of the file: a hostile config may claim 10^9 of them.
             first = next(layer for layer in count() if (path, layer) not in slots)
-            missing += [hf_name(path, first)] if first < shape[0] else []
+            missing += [name(path, first)] if first < shape[0] else []
     if missing:
         raise ValueError(f"missing from the file: {list_names(missing)}")
 
@@ -148,7 +154,9 @@ def _check_repeat(repeat: IndexedTensor, source: IndexedTensor) -> None:
         raise ValueError(f"{repeat.name} differs from {source.name}: an untied decoder is not supported")
 
 
-def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None) -> dict[str, np.ndarray]:
+def to_state_dict(
+    params: Mapping[str, Any], *, prefix: bool, dtype: str | None = None, model_type: str = "bert"
+) -> dict[str, np.ndarray]:
     """Returns the parameters under the names and in the order of axes of PyTorch's classes.
 
     Args:
@@ -162,7 +170,8 @@ def to_state_dict(params: Mapping[str, Any], *, prefix: bool, dtype: str | None 
         for layer in range(len(array)) if is_stacked(path) else (None,):
             tensor = array if layer is None else array[layer]
             tensor = tensor.T if path.endswith("/kernel") else tensor
-            tensors[hf_name(path, layer, prefix=prefix)] = np.ascontiguousarray(tensor, stored)
+            name = hf_name(path, layer, prefix=prefix, model_type=model_type, parts=params.keys())
+            tensors[name] = np.ascontiguousarray(tensor, stored)
     return tensors
 
 

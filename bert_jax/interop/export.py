@@ -39,7 +39,7 @@ def export_model(path: str | Path, model: Bert, params: Mapping[str, Any], *, pl
         outputs: Any = model.apply({"params": params}, input_ids, attention_mask, token_type_ids)
         return dict(outputs)  # a plain dict, because the file cannot contain our `Outputs` class
 
-    limits = ["T >= 1", f"T <= {model.config.max_position_embeddings}"]
+    limits = ["T >= 1", f"T <= {model.config.max_length}"]
     shape = jax_export.symbolic_shape("B, T", constraints=limits)
     rows = jax.ShapeDtypeStruct(shape, jnp.int32)
     exported = jax_export.export(jax.jit(forward), platforms=platforms)(rows, rows, rows)

@@ -1,6 +1,7 @@
 """Which model a checkpoint is: the one that the caller names, that its config names, or that its tensors fit.
 
-Models have Hugging Face's names, except that `Bert` is called `BertModel` there.
+Models have Hugging Face's names, except that `Bert` is called `BertModel` there. Another family's names, such as
+`RobertaForMaskedLM`, mean the same models: the family is in the config.
 """
 
 import math
@@ -12,6 +13,7 @@ import jax
 
 from bert_jax import models
 from bert_jax.config import BertConfig
+from bert_jax.families import FAMILIES
 from bert_jax.models import Bert
 from bert_jax.models.bert import ModelPart
 
@@ -19,10 +21,13 @@ MODELS: dict[str, type[Bert]] = {
     "BertModel": models.Bert,
     **{name: getattr(models, name) for name in models.__all__ if name.startswith("BertFor")},
 }
-SAME_MODEL = {"BertLMHeadModel": "BertForMaskedLM"}  # the class of decoders; its tensors are those of the other
+SAME_MODEL = {
+    "BertLMHeadModel": "BertForMaskedLM",  # the class of decoders; its tensors are those of the other
+    "ElectraForPreTraining": "BertModel",  # the discriminator, whose head is not used
+}
 FIXED_NUM_LABELS = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}
 TRUNK = ("embeddings", "encoder")
-HEADS = ("masked_lm", "next_sentence", "classifier", "span")
+HEADS = ("masked_lm", "next_sentence", "pre_classifier", "summary", "classifier", "span")
 
 
 def model_class(name: str) -> type[Bert]:
@@ -37,29 +42,48 @@ def model_class(name: str) -> type[Bert]:
     return model
 
 
-def known_model(name: str | None) -> type[Bert] | None:
-    """Returns the model class of this name, or None if there is none, such as a user's own class."""
-    return Bert if name == "Bert" else MODELS.get(SAME_MODEL.get(name or "", name or ""))
+def known_model(name: str | None, model_type: str | None = None) -> type[Bert] | None:
+    """Returns the model class of this name, or None if there is none, such as a user's own class.
+
+    Args:
+        model_type: the family whose names are known; default: all.
+    """
+    if name == "Bert":
+        return Bert
+    name = SAME_MODEL.get(name or "", name or "")
+    for family in FAMILIES.values() if model_type is None else (FAMILIES[model_type], FAMILIES["bert"]):
+        if name.startswith(f"{family.class_prefix}For") or name == f"{family.class_prefix}Model":
+            return MODELS.get(f"Bert{name.removeprefix(family.class_prefix)}")
+    return None
 
 
-def architecture(model: type[Bert]) -> str:
+def architecture(model: type[Bert], model_type: str = "bert") -> str:
     """Returns the name of the model in `architectures` of a config.json."""
-    return "BertModel" if model is Bert else model.__name__
+    kind = "Model" if model is Bert else model.__name__.removeprefix("Bert")
+    return f"{FAMILIES[model_type].class_prefix}{kind}"
 
 
-def parts_of(model: type[Bert]) -> set[str]:
-    """Returns the names of the model's parts."""
-    return {*TRUNK, *model.heads}
+def parts_of(model: type[Bert], config: BertConfig) -> set[str]:
+    """Returns the names of the model's parts.
+
+    Raises:
+        ValueError: the config's family has no such model.
+    """
+    return {*TRUNK, *model.parts_above(config)}
 
 
-def detect_model(parts: Collection[str]) -> type[Bert]:
+def detect_model(parts: Collection[str], model_type: str = "bert") -> type[Bert]:
     """Returns the model whose head is among the parts of a file; a pooler alone is not a head."""
+    family = FAMILIES[model_type]
     if "masked_lm" in parts:
         return models.BertForPreTraining if "next_sentence" in parts else models.BertForMaskedLM
     if "next_sentence" in parts:
         return models.BertForNextSentencePrediction
+    if "summary" in parts:
+        return models.BertForMultipleChoice
     if "classifier" in parts:
-        return models.BertForSequenceClassification if "pooler" in parts else models.BertForTokenClassification
+        is_sequence = family.sequence_layer in parts
+        return models.BertForSequenceClassification if is_sequence else models.BertForTokenClassification
     return models.BertForQuestionAnswering if "span" in parts else Bert
 
 

@@ -30,7 +30,7 @@ def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not the config of a BERT.
+        ValueError: it is not the config of a supported family.
     """
     path = Path(folder) / "config.json"
     values = read_json(path)
@@ -58,10 +58,10 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
     if config.position_embedding_type == "sinusoidal":
         config = replace(config, position_embedding_type="absolute")
         positions = jnp.arange(config.max_position_embeddings)[None, :]
-        table = sinusoidal_positions(positions, config.hidden_size, jnp.float32)[0]  # [positions, D]
-        table = table.astype(params["embeddings"]["word"]["embedding"].dtype)
+        word = params["embeddings"]["word"]["embedding"]
+        table = sinusoidal_positions(positions, word.shape[-1], jnp.float32)[0].astype(word.dtype)  # [positions, E]
         params = {**params, "embeddings": {**params["embeddings"], "position": {"embedding": table}}}
-    tensors = to_state_dict(params, prefix=type(model) is not Bert, dtype=dtype)
+    tensors = to_state_dict(params, prefix=type(model) is not Bert, dtype=dtype, model_type=config.model_type)
     write_config(folder, type(model), config, dtype=next(iter(tensors.values())).dtype.name)
     try:
         with replaced(folder / "model.safetensors") as part:
@@ -73,7 +73,7 @@ def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, d
 
 def write_config(folder: str | Path, model: type[Bert], config: BertConfig, *, dtype: str | None = None) -> None:
     """Writes config.json with the name of the model; `dtype` is that of the weights in the folder."""
-    values = {"architectures": [architecture(model)], **adapt_config(config, model).to_dict()}
+    values = {"architectures": [architecture(model, config.model_type)], **adapt_config(config, model).to_dict()}
     if dtype is not None:
         values["dtype"] = dtype
     write_file(Path(folder) / "config.json", json.dumps(values, indent=2) + "\n")

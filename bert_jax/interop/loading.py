@@ -131,19 +131,17 @@ def _read_model(
     config, named = huggingface.read_config(folder)
     # A fine-tuning run has its best model as model.safetensors, besides its checkpoints.
     is_run = (folder / CHECKPOINTS).is_dir() and not (folder / WEIGHTS).is_file()
-    if step is not None and not is_run:
-        raise ValueError(f"`step={step}`: {folder} holds one model, not the checkpoints of a pretraining run")
     # `dtype` in a run's config is the compute dtype; in Hugging Face's it is the dtype of the file.
     compute_dtype = dtype or (config.dtype if is_run else "float32")
     param_dtype = dtype or ("float64" if compute_dtype == "float64" else "float32")
     replaced = set(HEADS) if new_head else set()
 
     def read(checkpoint: Any) -> tuple[type[Bert], BertConfig, dict[str, Any], set[str], set[str]]:
-        model = head or known_model(named) or detect_model(checkpoint.parts)
+        model = head or known_model(named, config.model_type) or detect_model(checkpoint.parts, config.model_type)
         adapted = adapt_config(config, model, **{"dtype": compute_dtype, **changes})
         if adapted.lora_rank:
             raise ValueError(f"lora_rank is {adapted.lora_rank}: adapters must be merged before a model is written")
-        required = parts_of(model)
+        required = parts_of(model, adapted)
         # Embeddings and encoder are never new: if they are missing, the file is broken, and `assemble` says so.
         new = required - (checkpoint.parts - replaced) - set(TRUNK)
         params = checkpoint.assemble(leaf_shapes(adapted, required - new), param_dtype)
@@ -151,14 +149,20 @@ def _read_model(
             check_new_size(leaf_shapes(adapted, new), params)
         return model, adapted, params, new, checkpoint.parts - required
 
+    def read_file():
+        return read(index_tensors(open_weights(folder), config.model_type))
+
     with name_file_in_errors(folder):
-        found = _read_run(folder / CHECKPOINTS, step, read) if is_run else read(index_tensors(open_weights(folder)))
+        found = _read_run(folder / CHECKPOINTS, step, read) if is_run else read_file()
     model, config, params, new, unused = found
-    if head is None and named and known_model(named) is None:
-        chosen = f"its tensors are those of {architecture(model)}"
+    if head is None and named and known_model(named, config.model_type) is None:
+        chosen = f"its tensors are those of {architecture(model, config.model_type)}"
         warnings.warn(f"{folder}: the class {named!r:.80} in config.json is unknown; {chosen}", stacklevel=3)
     if head is None and unused:
-        warnings.warn(f"{folder}: {model.__name__} does not use the {list_names(unused)} in it", stacklevel=3)
+        warnings.warn(
+            f"{folder}: {architecture(model, config.model_type)} does not use the {list_names(unused)} in it",
+            stacklevel=3,
+        )
     if missing := new - replaced:
         warnings.warn(f"{folder} has no {', '.join(sorted(missing))}: newly initialized", stacklevel=3)
     return model(config), params | init_parts(config, new, param_dtype, seed), frozenset(new), frozenset(unused)

@@ -1,7 +1,7 @@
-"""The names of tensors in Hugging Face's files, and the leaves of our parameter tree that they fill: one table.
+"""The names of tensors in Hugging Face's files, and the leaves of our parameter tree that they fill: one table each.
 
-A line of `MODULES` pairs a module of Hugging Face with a subtree of ours. Their layers are numbered in the name, ours
-are stacked on a leading axis:
+`NAMES` has the table of each family. A line pairs a module of Hugging Face with a subtree of ours. Their layers are
+numbered in the name, ours are stacked on a leading axis:
 
     bert.encoder.layer.3.output.dense.weight [D, F]  <->  encoder/feed_forward/down/kernel [L, F, D] at 3, transposed
 
@@ -15,13 +15,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bert_jax.config import BertConfig
-from bert_jax.models.parameters import PARAMETERS, Parameter, axis_sizes
+from bert_jax.models.parameters import PARAMETERS, Parameter, axis_sizes, entries_of
 
-MODULES = {
+EMBEDDINGS = {
     "embeddings.word_embeddings": "embeddings/word",
     "embeddings.position_embeddings": "embeddings/position",
     "embeddings.token_type_embeddings": "embeddings/token_type",
     "embeddings.LayerNorm": "embeddings/norm",
+}
+ENCODER = {
     "encoder.layer.{}.attention.self.query": "encoder/attention/query",
     "encoder.layer.{}.attention.self.key": "encoder/attention/key",
     "encoder.layer.{}.attention.self.value": "encoder/attention/value",
@@ -30,28 +32,119 @@ MODULES = {
     "encoder.layer.{}.intermediate.dense": "encoder/feed_forward/up",
     "encoder.layer.{}.output.dense": "encoder/feed_forward/down",
     "encoder.layer.{}.output.LayerNorm": "encoder/feed_forward/norm",
-    "pooler.dense": "pooler",
-    "cls.predictions.transform.dense": "masked_lm/transform",
-    "cls.predictions.transform.LayerNorm": "masked_lm/norm",
-    "cls.predictions": "masked_lm",
-    "cls.seq_relationship": "next_sentence",
-    "classifier": "classifier",
-    "qa_outputs": "span",
 }
-HF_MODULES = {ours: theirs for theirs, ours in MODULES.items()}
-# The masked-LM decoder repeats the word embedding and the bias of `cls.predictions`: (leaf, transposed).
-REPEATED = {
-    "cls.predictions.decoder.weight": ("embeddings/word/embedding", False),
-    "cls.predictions.decoder.kernel": ("embeddings/word/embedding", True),
-    "cls.predictions.decoder.bias": ("masked_lm/bias", False),
-}
+HEADS = {"classifier": "classifier", "qa_outputs": "span"}
+# Heads with a layer before the classifier of sequences; classifiers of tokens and choices have the name in HEADS.
+SEQUENCE_HEAD = {"classifier.dense": "pre_classifier", "classifier.out_proj": "classifier"}
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-PREFIX = "bert."
-PREFIXED = ("embeddings", "encoder", "pooler")  # the modules below the prefix
+PREFIXED = ("embeddings", "encoder", "transformer", "pooler")  # the modules below the prefix
+
+
+class Names(NamedTuple):
+    """The names of a family.
+
+    Attributes:
+        prefix: in front of the encoder's names, in every class but that of the encoder alone.
+        modules: module of Hugging Face -> subtree of ours. Of two modules for one subtree, a model has one.
+        decoder: the module of the masked-LM decoder, which repeats the word embedding.
+        unused: a module of a head that is not supported.
+    """
+
+    prefix: str
+    modules: Mapping[str, str]
+    decoder: str
+    unused: str | None = None
+
+    def module_of(self, subtree: str, parts: Collection[str]) -> str:
+        """Returns the module for a subtree of a model that has these parts."""
+        with_layer = "pre_classifier" in parts and "classifier.out_proj" in self.modules
+        if subtree == "classifier":
+            return "classifier.out_proj" if with_layer else "classifier"
+        return next(theirs for theirs, ours in self.modules.items() if ours == subtree)
+
+    def repeated(self, name: str) -> tuple[str, bool] | None:
+        """Returns the leaf that a tensor of the decoder repeats, and whether it is transposed; None for others."""
+        module, _, leaf = name.rpartition(".")
+        if module != self.decoder:
+            return None
+        if leaf == "bias" and self.modules.get(module) != "masked_lm":  # else it is the bias itself
+            return "masked_lm/bias", False
+        return ("embeddings/word/embedding", leaf == "kernel") if leaf in ("weight", "kernel") else None
+
+
+ROBERTA = Names(
+    "roberta.",
+    {
+        **EMBEDDINGS,
+        **ENCODER,
+        "pooler.dense": "pooler",
+        "lm_head.dense": "masked_lm/transform",
+        "lm_head.layer_norm": "masked_lm/norm",
+        "lm_head": "masked_lm",
+        **SEQUENCE_HEAD,
+        **HEADS,
+    },
+    decoder="lm_head.decoder",
+)
+NAMES = {
+    "bert": Names(
+        "bert.",
+        {
+            **EMBEDDINGS,
+            **ENCODER,
+            "pooler.dense": "pooler",
+            "cls.predictions.transform.dense": "masked_lm/transform",
+            "cls.predictions.transform.LayerNorm": "masked_lm/norm",
+            "cls.predictions": "masked_lm",
+            "cls.seq_relationship": "next_sentence",
+            **HEADS,
+        },
+        decoder="cls.predictions.decoder",
+    ),
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+    "camembert": ROBERTA,
+    "distilbert": Names(
+        "distilbert.",
+        {
+            **{theirs: ours for theirs, ours in EMBEDDINGS.items() if ours != "embeddings/token_type"},
+            "transformer.layer.{}.attention.q_lin": "encoder/attention/query",
+            "transformer.layer.{}.attention.k_lin": "encoder/attention/key",
+            "transformer.layer.{}.attention.v_lin": "encoder/attention/value",
+            "transformer.layer.{}.attention.out_lin": "encoder/attention/output",
+            "transformer.layer.{}.sa_layer_norm": "encoder/attention/norm",
+            "transformer.layer.{}.ffn.lin1": "encoder/feed_forward/up",
+            "transformer.layer.{}.ffn.lin2": "encoder/feed_forward/down",
+            "transformer.layer.{}.output_layer_norm": "encoder/feed_forward/norm",
+            "vocab_transform": "masked_lm/transform",
+            "vocab_layer_norm": "masked_lm/norm",
+            "vocab_projector": "masked_lm",
+            "pre_classifier": "pre_classifier",
+            **HEADS,
+        },
+        decoder="vocab_projector",
+    ),
+    "electra": Names(
+        "electra.",
+        {
+            **EMBEDDINGS,
+            "embeddings_project": "embeddings/projection",
+            **ENCODER,
+            "generator_predictions.dense": "masked_lm/transform",
+            "generator_predictions.LayerNorm": "masked_lm/norm",
+            "generator_lm_head": "masked_lm",
+            "sequence_summary.summary": "summary",
+            **SEQUENCE_HEAD,
+            **HEADS,
+        },
+        decoder="generator_lm_head",
+        unused="discriminator_predictions",
+    ),
+}
 # The leaf of ours that a tensor's last name component can mean; which one depends on the module.
 LEAVES = {"weight": ("kernel", "embedding", "scale"), "gamma": ("scale",), "beta": ("bias",), "bias": ("bias",),
           "kernel": ("kernel",), "embedding": ("embedding",), "scale": ("scale",)}  # fmt: skip
-LAYER = re.compile(r"(?<=^encoder\.layer\.)(0|[1-9][0-9]{0,5})(?=\.)")
+LAYER = re.compile(r"(?<=r\.layer\.)(0|[1-9][0-9]{0,5})(?=\.)")
 
 
 class Location(NamedTuple):
@@ -72,22 +165,26 @@ class Location(NamedTuple):
     repeats: bool = False
 
 
-def locate_tensor(name: str) -> Location | None:
+def locate_tensor(name: str, model_type: str = "bert") -> Location | None:
     """Returns where the tensor of this name belongs; None for a buffer that is not a parameter.
 
     Raises:
-        KeyError: BERT has no such tensor.
+        KeyError: the family has no such tensor.
     """
-    short = name.removeprefix(PREFIX)
+    names = NAMES[model_type]
+    short = name.removeprefix(names.prefix)
     if short in BUFFERS:
         return None
-    if short in REPEATED:
-        path, transposed = REPEATED[short]
+    repeated = names.repeated(short)
+    if repeated is not None:
+        path, transposed = repeated
         return Location(path, None, transposed, "masked_lm", repeats=True)
+    if names.unused is not None and name.startswith(f"{names.unused}."):
+        return Location(name, None, False, names.unused)
     module, _, leaf = short.rpartition(".")
     layer = LAYER.search(module)
-    subtree = MODULES.get(LAYER.sub("{}", module))
-    # Not names of BERT: a literal "{}", and heads below the prefix ("bert.classifier.weight").
+    subtree = names.modules.get(LAYER.sub("{}", module))
+    # Not names of the family: a literal "{}", and heads below the prefix ("bert.classifier.weight").
     if subtree is None or "{" in name or (name != short and not short.startswith(PREFIXED)):
         raise KeyError(name)
     entry = table_entry(subtree)
@@ -101,22 +198,32 @@ def locate_tensor(name: str) -> Location | None:
     raise KeyError(name)
 
 
-def hf_name(path: str, layer: int | None = None, *, prefix: bool = True) -> str:
-    """Returns the name of a leaf, or of one of its layers, in PyTorch's classes; only `BertModel` has no prefix."""
+def hf_name(
+    path: str,
+    layer: int | None = None,
+    *,
+    prefix: bool = True,
+    model_type: str = "bert",
+    parts: Collection[str] = (),
+) -> str:
+    """Returns the name of a leaf, or of one of its layers, in PyTorch's classes.
+
+    Args:
+        prefix: whether the encoder's names start with the prefix, as in every class but `BertModel`.
+        parts: those of the model; the name of a classifier depends on them.
+    """
     subtree, _, leaf = path.rpartition("/")
-    module = HF_MODULES[subtree].format("*" if layer is None else layer)
-    start = PREFIX if prefix and module.startswith(PREFIXED) else ""
+    names = NAMES[model_type]
+    module = names.module_of(subtree, parts).format("*" if layer is None else layer)
+    start = names.prefix if prefix and module.startswith(PREFIXED) else ""
     return f"{start}{module}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
 def leaf_shapes(config: BertConfig, parts: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Returns path and shape of every leaf of these parts of the model; stacked leaves start with L."""
     sizes = axis_sizes(config)
-    leaves = [leaf for part in PARAMETERS if part in parts for leaf in flatten(PARAMETERS[part], part)]
-    shapes = {path: tuple(sizes[axis] for axis in entry.axes) for path, entry in leaves}
-    if config.position_embedding_type == "sinusoidal":
-        shapes.pop("embeddings/position/embedding", None)
-    return shapes
+    leaves = [leaf for part in PARAMETERS if part in parts for leaf in flatten(entries_of(part, config), part)]
+    return {path: tuple(sizes[axis] for axis in entry.axes) for path, entry in leaves}
 
 
 def is_stacked(path: str) -> bool:

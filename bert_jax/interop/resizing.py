@@ -87,7 +87,8 @@ def resize_vocabulary(
 def extend_positions(bert: LoadedBert, length: int) -> LoadedBert:
     """Returns the model for rows of up to `length` tokens, with its position table interpolated linearly.
 
-    The first and the last row stay first and last: from 3 to 5 positions, the rows are at 0, 0.5, 1, 1.5 and 2.
+    The first and the last row stay first and last: from 3 to 5 positions, the rows are at 0, 0.5, 1, 1.5 and 2. Rows
+    that no position uses, before RoBERTa's first, stay as they are.
     Sinusoidal positions have no table.
 
     Raises:
@@ -95,16 +96,19 @@ def extend_positions(bert: LoadedBert, length: int) -> LoadedBert:
     """
     config = bert.config
     embeddings = bert.params["embeddings"]
-    old_length = config.max_position_embeddings
-    if length < old_length:
-        raise ValueError(f"`length` must be at least max_position_embeddings {old_length}, got {length}")
+    unused = config.position_offset
+    if length < config.max_length:
+        limit = "max_position_embeddings" if not unused else "the model's number of positions,"
+        raise ValueError(f"`length` must be at least {limit} {config.max_length}, got {length}")
     if "position" in embeddings:
-        table = np.asarray(embeddings["position"]["embedding"])  # [positions, D]
+        whole = np.asarray(embeddings["position"]["embedding"])  # [unused + positions, E]
+        table = whole[unused:]
         places = np.linspace(0.0, len(table) - 1.0, length)
         lower = np.minimum(places.astype(int), max(0, len(table) - 2))
         upper = np.minimum(lower + 1, len(table) - 1)
         weight = (places - lower)[:, None].astype(np.float32)
         rows = table[lower] * (1 - weight) + table[upper] * weight
-        embeddings = {**embeddings, "position": {"embedding": jnp.asarray(rows.astype(table.dtype))}}
-    model = bert.model.clone(config=replace(config, max_position_embeddings=length))
+        rows = np.concatenate([whole[:unused], rows.astype(table.dtype)])
+        embeddings = {**embeddings, "position": {"embedding": jnp.asarray(rows)}}
+    model = bert.model.clone(config=replace(config, max_position_embeddings=length + unused))
     return replace(bert, model=model, params={**bert.params, "embeddings": embeddings})

@@ -1,8 +1,11 @@
 """BERT as Flax modules, which declare parameters and call the pure functions of `bert_jax.functional`.
 
 `Bert` is the encoder with a pooler. The other models put a head on the encoder, with the pooler between them if the
-head reads [CLS]. All take the same batch (see `Bert.__call__`) and return `Outputs` under Hugging Face's names. Dropout
-is active if and only if a "dropout" key is given: `model.apply({"params": params}, input_ids, rngs={"dropout": key})`.
+head reads [CLS]. The config's `model_type` makes them models of another family, see `bert_jax.families`: some have no
+pooler, or another layer in its place.
+
+All take the same batch (see `Bert.__call__`) and return `Outputs` under Hugging Face's names. Dropout is active if and
+only if a "dropout" key is given: `model.apply({"params": params}, input_ids, rngs={"dropout": key})`.
 
 References: Devlin et al., BERT, 2018.
 """
@@ -44,7 +47,7 @@ class Bert(nn.Module):
         kernel: fused attention kernel, one of `functional.attention_kernels.KERNELS`; None = plain matrix products.
         frozen: number of layers, from the bottom, that receive no gradient; the embeddings receive none either. None =
             everything is trained, 0 = everything but the embeddings.
-        heads: the parts above the encoder.
+        heads: the parts above the encoder, in BERT; `parts_above` returns those of any family.
     """
 
     config: BertConfig
@@ -54,6 +57,23 @@ class Bert(nn.Module):
     frozen: int | None = None
     heads: ClassVar[tuple[str, ...]] = ("pooler",)
 
+    @classmethod
+    def pooling_layer(cls, config: BertConfig) -> str | None:
+        """Returns the part that makes one vector of a sequence, if the model has one."""
+        return "pooler" if config.family.has_pooler else None
+
+    @classmethod
+    def parts_above(cls, config: BertConfig) -> tuple[str, ...]:
+        """Returns the names of the parts above the encoder.
+
+        Raises:
+            ValueError: the family has no such model.
+        """
+        if "next_sentence" in cls.heads and not config.family.has_next_sentence:
+            raise ValueError(f"{config.family.title} has no next-sentence head, so there is no {cls.__name__} of it")
+        layers = (cls.pooling_layer(config) if part == "pooler" else part for part in cls.heads)
+        return tuple(part for part in layers if part is not None)
+
     def setup(self) -> None:
         if self.remat not in REMAT:
             raise ValueError(f"remat must be one of {', '.join(REMAT)}; got {self.remat!r}")
@@ -62,7 +82,7 @@ class Bert(nn.Module):
         adapters = ("adapters",) if self.config.lora_rank else ()
         # Flax derives the key of a parameter from its path: an embedding starts with the same values in every model,
         # whatever the other parts are.
-        names = ("embeddings", "encoder", *adapters, *self.heads)
+        names = ("embeddings", "encoder", *adapters, *self.parts_above(self.config))
         self.parts = {name: ModelPart(self.config, name=name) for name in names}
 
     def __call__(
@@ -82,8 +102,8 @@ class Bert(nn.Module):
         Args:
             input_ids: int [B, T]; [B, C, T] for multiple choice, as are the next three.
             attention_mask: int [B, T], 0 = padding, otherwise the number of the sequence in its row; default: ones.
-            token_type_ids: int [B, T], 0 = segment A, 1 = segment B; default: zeros.
-            position_ids: int [B, T]; default: 0 to T-1.
+            token_type_ids: int [B, T], 0 = segment A, 1 = segment B; default: zeros. Ignored without token types.
+            position_ids: int [B, T], from 0 in every sequence; default: 0 to T-1.
             masked_positions: int [B, P], the positions that the masked-LM head predicts; default: all T.
             cls_positions: int [B, S], the [CLS] token of each sequence in a row; default: the first token, without S.
             output_hidden_states: add `hidden_states`, L+1 arrays [B, T, D], the first from the embeddings.
@@ -102,11 +122,12 @@ class Bert(nn.Module):
             attention_mask = jnp.ones_like(input_ids)
         x = self._embed(input_ids, token_type_ids, position_ids, key=embeddings_key)
         outputs = self._encode(x, attention_mask, output_hidden_states, output_attentions, key=encoder_key)
-        if "pooler" in self.heads:
-            with jax.named_scope("pooler"):
+        layer = self.pooling_layer(self.config) if "pooler" in self.heads else None
+        if layer is not None:
+            with jax.named_scope(layer):
                 x = outputs["last_hidden_state"]
                 cls = x[:, 0] if cls_positions is None else F.select(x, cls_positions)  # [B, D] or [B, S, D]
-                outputs["pooler_output"] = F.pooler(self.parts["pooler"].weights, cls)
+                outputs["pooler_output"] = self._pool(layer, cls, head_key)
         outputs.update(self.apply_head(outputs, masked_positions=masked_positions, key=head_key))
         return outputs
 
@@ -121,12 +142,18 @@ class Bert(nn.Module):
             x = x if masked_positions is None else F.select(x, masked_positions)
             return F.masked_lm(self.parts["masked_lm"].weights, word_embedding, x, config=self.config)
 
-    def classifier_logits(self, x: Array, key: Array | None) -> Array:
+    def classifier_logits(self, x: Array, rate: float, key: Array | None) -> Array:
         """Returns the classifier's logits [..., C] for x [..., D], after dropout."""
-        rate = self.config.classifier_dropout  # as in transformers, None means hidden_dropout_prob
-        rate = self.config.hidden_dropout_prob if rate is None else rate
         with jax.named_scope("classifier"):
             return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
+
+    def _pool(self, layer: str, cls: Array, key: Array | None) -> Array:
+        """Returns one vector of each sequence, from the vectors of its first token [..., D]."""
+        family = self.config.family
+        if layer == "pre_classifier" and family.layer_dropout and key is not None:
+            cls = F.dropout(cls, rate=self.config.sequence_dropout, key=jax.random.fold_in(key, 1))
+        act = "tanh" if layer == "pooler" else family.layer_act
+        return F.pooler(self.parts[layer].weights, cls, act=act)
 
     def _embed(
         self, input_ids: Array, token_type_ids: Array | None, position_ids: Array | None, *, key: Array | None
@@ -136,9 +163,11 @@ class Bert(nn.Module):
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
         if position_ids is None:
-            limit = self.config.max_position_embeddings
-            if self.config.position_embedding_type == "absolute" and limit < T:
-                raise ValueError(f"rows of {T} tokens exceed max_position_embeddings {limit}")
+            config = self.config
+            if config.position_embedding_type == "absolute" and config.max_length < T:
+                unused = f", the first {config.position_offset} unused" if config.position_offset else ""
+                limit = f"max_position_embeddings {config.max_position_embeddings}{unused}"
+                raise ValueError(f"rows of {T} tokens exceed {limit}")
             position_ids = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
         with jax.named_scope("embeddings"):
             weights = replicate(self.parts["embeddings"].weights)  # see `models.sharding`
@@ -223,8 +252,12 @@ class BertForSequenceClassification(Bert):
 
     heads = ("pooler", "classifier")
 
+    @classmethod
+    def pooling_layer(cls, config):
+        return config.family.sequence_layer
+
     def apply_head(self, outputs, *, masked_positions, key):
-        return {"logits": self.classifier_logits(outputs["pooler_output"], key)}
+        return {"logits": self.classifier_logits(outputs["pooler_output"], self.config.sequence_dropout, key)}
 
 
 class BertForTokenClassification(Bert):
@@ -233,7 +266,10 @@ class BertForTokenClassification(Bert):
     heads = ("classifier",)
 
     def apply_head(self, outputs, *, masked_positions, key):
-        return {"logits": self.classifier_logits(outputs["last_hidden_state"], key)}
+        config = self.config
+        whole = config.family.tokens_use_hidden_dropout
+        rate = config.hidden_dropout_prob if whole else config.sequence_dropout
+        return {"logits": self.classifier_logits(outputs["last_hidden_state"], rate, key)}
 
 
 class BertForQuestionAnswering(Bert):
@@ -242,12 +278,17 @@ class BertForQuestionAnswering(Bert):
     heads = ("span",)
 
     def apply_head(self, outputs, *, masked_positions, key):
-        start, end = F.span(self.parts["span"].weights, outputs["last_hidden_state"])
+        x = F.dropout(outputs["last_hidden_state"], rate=self.config.span_dropout, key=key)
+        start, end = F.span(self.parts["span"].weights, x)
         return {"start_logits": start, "end_logits": end}
 
 
 class BertForMultipleChoice(BertForSequenceClassification):
     """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1."""
+
+    @classmethod
+    def pooling_layer(cls, config):
+        return config.family.choice_layer
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, **options):
         inputs = (input_ids, attention_mask, token_type_ids, position_ids)

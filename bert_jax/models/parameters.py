@@ -61,10 +61,11 @@ def _low_rank(layers: str, inputs: str, outputs: str) -> dict[str, Parameter]:
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "embeddings": {
-        "word": {"embedding": Parameter(("vocabulary", "hidden"))},
-        "position": {"embedding": Parameter(("positions", "hidden"))},
-        "token_type": {"embedding": Parameter(("token_types", "hidden"))},
-        "norm": _norm("hidden"),
+        "word": {"embedding": Parameter(("vocabulary", "embedding"))},
+        "position": {"embedding": Parameter(("positions", "embedding"))},
+        "token_type": {"embedding": Parameter(("token_types", "embedding"))},
+        "norm": _norm("embedding"),
+        "projection": _dense("projected", "hidden"),  # of ELECTRA
     },
     "encoder": {
         "attention": {
@@ -87,6 +88,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "bias": Parameter(("vocabulary",), _zeros),  # the decoder's kernel is the word embedding
     },
     "next_sentence": _dense("hidden", "next_sentence"),
+    # Before the classifier in other families than BERT, in the pooler's place; `summary`: multiple choice with ELECTRA.
+    "pre_classifier": _dense("hidden", "pooled", kernel=nn.initializers.normal),
+    "summary": _dense("hidden", "pooled", kernel=nn.initializers.normal),
     "classifier": _dense("hidden", "labels", kernel=nn.initializers.normal),
     "span": _dense("hidden", "span", kernel=nn.initializers.normal),
 }
@@ -115,9 +119,23 @@ def axis_sizes(config: BertConfig) -> dict[str, int]:
         "next_sentence": 2,
         "span": 2,
         "rank": config.lora_rank,
-        # Four axes of size D, distinguished because they are sharded differently. `heads` is all heads, N * H.
-        **dict.fromkeys(("hidden", "heads", "pooled", "transformed"), config.hidden_size),
+        # Axes of equal size are distinguished because they are sharded differently. `heads` is all heads, N * H.
+        **dict.fromkeys(("hidden", "heads", "pooled"), config.hidden_size),
+        **dict.fromkeys(("embedding", "projected", "transformed"), config.embedding_size or config.hidden_size),
     }
+
+
+def entries_of(part: str, config: BertConfig) -> dict[str, Any]:
+    """Returns the table's entries of a part of the model, without those that this model does not have."""
+    absent = set()
+    if part == "embeddings":
+        if config.position_embedding_type == "sinusoidal":
+            absent.add("position")
+        if not config.family.has_token_types:
+            absent.add("token_type")
+        if config.embedding_size in (None, config.hidden_size):
+            absent.add("projection")
+    return {name: entry for name, entry in PARAMETERS[part].items() if name not in absent}
 
 
 def logical_axes(tree) -> Any:
@@ -156,7 +174,5 @@ def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
         keys = jax.random.split(key, len(entry))
         return {name: initialize(key, child) for key, (name, child) in zip(keys, entry.items(), strict=True)}
 
-    entries = PARAMETERS[part]
-    if part == "embeddings" and config.position_embedding_type == "sinusoidal":
-        entries = {name: entry for name, entry in entries.items() if name != "position"}
+    entries = entries_of(part, config)
     return {name: module.param(name, initialize, entry) for name, entry in entries.items()}

@@ -66,7 +66,7 @@ class Embedder(Pipeline):
         self.normalize = self.settings.normalize if normalize is None else normalize
         self.truncate = bert.sentence is not None if truncate is None else truncate
         if max_length is None and self.settings.max_length is not None:
-            max_length = min(max(SHORTEST_WINDOW, self.settings.max_length), bert.config.max_position_embeddings)
+            max_length = min(max(SHORTEST_WINDOW, self.settings.max_length), bert.config.max_length)
         super().__init__(bert, max_length=max_length, **options)
 
     def stream(

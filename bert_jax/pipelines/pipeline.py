@@ -63,7 +63,7 @@ class Pipeline:
         special_tokens: bool | None = None,
     ) -> None:
         self.require_head(bert, "this")
-        limit = bert.config.max_position_embeddings
+        limit = bert.config.max_length
         if max_length is None:
             max_length = min(limit, max(SHORTEST_WINDOW, bert.tokenizer.max_length or limit))
         if not SHORTEST_WINDOW <= max_length <= limit:
@@ -177,7 +177,8 @@ class Pipeline:
             special=self.special,
         )
         for number, document in enumerate(read):
-            if document.paired and self.bert.config.type_vocab_size < 2:
+            config = self.bert.config
+            if document.paired and config.uses_token_types and config.type_vocab_size < 2:
                 raise ValueError("this model has one token type, so it cannot read pairs of texts")
             sequences = self.sequences(document)
             documents.append(document)

@@ -152,7 +152,7 @@ def _check_model(settings: Settings) -> None:
     model = settings.model
     length = settings.batches.max_length
     tensor = settings.devices.tensor
-    if model.position_embedding_type == "absolute" and length > model.max_position_embeddings:
+    if model.position_embedding_type == "absolute" and length > model.max_length:
         raise ValueError(
             f"`max_length={length}` exceeds the position embeddings: "
             f"`max_position_embeddings={model.max_position_embeddings}`"

@@ -117,7 +117,7 @@ def _with_architecture(settings: Settings) -> Settings:
     config = source_config(settings.run.model)
     preset_length = settings.batches.max_length
     learned = config.position_embedding_type == "absolute"
-    longest = min(preset_length, config.max_position_embeddings) if learned else preset_length
+    longest = min(preset_length, config.max_length) if learned else preset_length
     settings = replace(settings, model=config).replace(max_length=longest)
     return settings if longest == preset_length else settings.replace(phases=())
 

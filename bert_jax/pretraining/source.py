@@ -19,8 +19,8 @@ from bert_jax.training.devices import processes
 
 # Fields of the config that only a head for fine-tuning uses.
 OF_OTHER_HEADS = (
-    "classifier_dropout", "num_labels", "label_names", "problem_type", "null_threshold", "activation_fn",
-    "data_columns",
+    "classifier_dropout", "span_dropout", "num_labels", "label_names", "problem_type", "null_threshold",
+    "activation_fn", "data_columns",
 )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """The embeddings: word, position and token type, summed and normalized.
 
-Positions are learned if the parameters have a table for them, otherwise sinusoidal.
+Positions are learned if the parameters have a table for them, otherwise sinusoidal. Other families than BERT have no
+token types, start at another position, or project the result to another size.
 
 References: Devlin et al., BERT, 2018, figure 2. Vaswani et al., Attention Is All You Need, 2017, section 3.5.
 """
 
 import numpy as np
 
-from bert_jax.reference.layers import layer_norm, layer_norm_backward
+from bert_jax.reference.layers import dense, dense_backward, layer_norm, layer_norm_backward
 
 
 def sinusoidal_positions(position_ids, hidden_size):
@@ -34,12 +35,12 @@ def lookup_backward(dy, ids, table):
 
 
 def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_eps):
-    """Computes y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]).
+    """Computes y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]), projected if E != D.
 
     Args:
-        params: word/embedding [V, D], token_type/embedding [types, D], norm, and position/embedding [positions, D]
-            if positions are learned.
-        input_ids, token_type_ids, position_ids: int [B, T].
+        params: word/embedding [V, E] and norm; position/embedding [positions, E] if positions are learned;
+            token_type/embedding [types, E] if there are token types; projection: kernel [E, D], bias [D], if E != D.
+        input_ids, token_type_ids, position_ids: int [B, T]; the last are rows of the position table.
     Returns:
         y [B, T, D], cache.
     """
@@ -50,7 +51,10 @@ def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_ep
     if "position" not in ids:
         x = x + sinusoidal_positions(position_ids, x.shape[-1])
     y, norm_cache = layer_norm(params["norm"], x, layer_norm_eps=layer_norm_eps)
-    return y, (params, ids, norm_cache)
+    projection_cache = None
+    if "projection" in params:
+        y, projection_cache = dense(params["projection"], y)
+    return y, (params, ids, norm_cache, projection_cache)
 
 
 def embeddings_backward(dy, cache):
@@ -59,7 +63,9 @@ def embeddings_backward(dy, cache):
     Returns:
         The gradient only.
     """
-    params, ids, norm_cache = cache
-    dx, norm_gradient = layer_norm_backward(dy, norm_cache)
-    gradient = {name: lookup_backward(dx, rows, params[name]["embedding"]) for name, rows in ids.items()}
-    return gradient | {"norm": norm_gradient}
+    params, ids, norm_cache, projection_cache = cache
+    gradient = {}
+    if projection_cache is not None:
+        dy, gradient["projection"] = dense_backward(dy, projection_cache)
+    dx, gradient["norm"] = layer_norm_backward(dy, norm_cache)
+    return gradient | {name: lookup_backward(dx, rows, params[name]["embedding"]) for name, rows in ids.items()}

@@ -1,4 +1,4 @@
-"""The pooler and the masked-LM head.
+"""The pooler, with the layers that other families have in its place, and the masked-LM head.
 
 The other heads (next sentence, classifier, span) are one dense layer each.
 
@@ -38,27 +38,28 @@ def gather_backward(dy, cache):
     return dx
 
 
-def pooler(params, x, cls_positions=None):
-    """Represents a sequence by its [CLS] token: y = tanh(dense(x[cls])).
+def pooler(params, x, cls_positions=None, *, act="tanh"):
+    """Represents a sequence by its [CLS] token: y = f(dense(x[cls])), where f is tanh in BERT.
 
     Args:
         params: kernel [D, D], bias [D].
         x: [B, T, D].
         cls_positions: int [B, S], one per sequence in the row; None = the first token of each row.
+        act: the name of f.
     Returns:
         y [B, S, D] or [B, D], cache.
     """
     positions = np.zeros(len(x), np.int64) if cls_positions is None else cls_positions
     first, gather_cache = gather(x, positions)  # [B, S, D] or [B, D]
     hidden, dense_cache = dense(params, first)
-    y = np.tanh(hidden)
-    return y, (y, dense_cache, gather_cache)
+    y, activation_cache = activation(hidden, hidden_act=act)
+    return y, (activation_cache, dense_cache, gather_cache)
 
 
 def pooler_backward(dy, cache):
-    """Goes back through tanh (tanh' = 1 - tanh^2), dense, gather."""
-    y, dense_cache, gather_cache = cache
-    dfirst, gradient = dense_backward((1 - y**2) * dy, dense_cache)
+    """Goes back through the activation, dense, gather."""
+    activation_cache, dense_cache, gather_cache = cache
+    dfirst, gradient = dense_backward(activation_backward(dy, activation_cache), dense_cache)
     return gather_backward(dfirst, gather_cache), gradient
 
 
@@ -69,7 +70,7 @@ def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_
 
     Args:
         params: transform: kernel [D, D], bias [D]; norm: scale [D], bias [D]; bias b [V].
-        word: E [V, D].
+        word: E [V, D]; if its rows are smaller than D, so are the outputs of transform and norm.
         x: [B, T, D].
         masked_positions: int [B, P]; None = every token, P = T.
     Returns:

@@ -112,15 +112,33 @@ def relu_derivative(x):
     return np.where(x > 0, 1.0, 0.0)
 
 
+def silu(x):
+    """x s(x), where s(x) = 1 / (1 + exp(-x)) is the logistic function."""
+    return x / (1 + np.exp(-x))
+
+
+def silu_derivative(x):
+    """s(x) (1 + x (1 - s(x))), because s' = s (1 - s)."""
+    s = 1 / (1 + np.exp(-x))
+    return s * (1 + x * (1 - s))
+
+
+def tanh_derivative(x):
+    """1 - tanh(x)^2."""
+    return 1 - np.tanh(x) ** 2
+
+
 ACTIVATIONS = {
     "gelu": (gelu, gelu_derivative),
     "gelu_new": (gelu_new, gelu_new_derivative),
     "relu": (relu, relu_derivative),
+    "silu": (silu, silu_derivative),
+    "tanh": (np.tanh, tanh_derivative),
 }
 
 
 def activation(x, *, hidden_act):
-    """Computes y = f(x) elementwise, where `hidden_act` is the name of f: "gelu", "gelu_new" or "relu"."""
+    """Computes y = f(x) elementwise, where `hidden_act` is the name of f, a key of ACTIVATIONS."""
     function, derivative = ACTIVATIONS[hidden_act]
     return function(x), (derivative, x)
 

@@ -3,7 +3,8 @@
 Pretraining has two objectives, masked LM and next sentence, on the same last hidden state x: the two losses are added,
 and so are their two gradients dx. Every other model has one objective.
 
-`config` is any object with num_attention_heads, hidden_act, layer_norm_eps, problem_type; `batch` is a dict of arrays.
+`config` is any object with num_attention_heads, hidden_act, masked_lm_act, layer_norm_eps, problem_type; and with what
+differs between families: position_offset, uses_token_types, family.layer_act. `batch` is a dict of arrays.
 """
 
 import numpy as np
@@ -29,9 +30,11 @@ def bert(params, batch, config):
     mask = batch.get("attention_mask", np.ones_like(ids))
     token_types = batch.get("token_type_ids", np.zeros_like(ids))
     positions = batch.get("position_ids", np.broadcast_to(np.arange(ids.shape[-1]), ids.shape))
+    if not config.uses_token_types:
+        token_types = np.zeros_like(ids)
     ids, mask, token_types, positions = (a.reshape(-1, a.shape[-1]) for a in (ids, mask, token_types, positions))
     x, embeddings_cache = embeddings(
-        params["embeddings"], ids, token_types, positions, layer_norm_eps=config.layer_norm_eps
+        params["embeddings"], ids, token_types, positions + config.position_offset, layer_norm_eps=config.layer_norm_eps
     )
     x, encoder_cache = encoder(
         params["encoder"],

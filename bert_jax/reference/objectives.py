@@ -23,7 +23,7 @@ from bert_jax.reference.losses import (
 def masked_lm_objective(params, x, batch, config):
     """Predicts the masked tokens. Batch: masked_labels, masked_weights [B, P]; optionally masked_positions [B, P]."""
     word = params["embeddings"]["word"]["embedding"]
-    options = {"hidden_act": config.hidden_act, "layer_norm_eps": config.layer_norm_eps}
+    options = {"hidden_act": config.masked_lm_act, "layer_norm_eps": config.layer_norm_eps}
     logits, head_cache = masked_lm(params["masked_lm"], word, x, batch.get("masked_positions"), **options)
     (total, weight), loss_cache = cross_entropy(logits, batch["masked_labels"], batch["masked_weights"])
     return total / weight, {"prediction_logits": logits}, (head_cache, loss_cache, weight)
@@ -63,9 +63,23 @@ CLASSIFICATION_LOSSES = {
 }
 
 
+def pooled_sequence(params, x, config):
+    """Represents a sequence by one vector [B, D]: BERT's pooler, or what another family has before the classifier."""
+    part = next(part for part in ("pre_classifier", "summary", "pooler") if part in params)
+    pooled, pooler_cache = pooler(params[part], x, act="tanh" if part == "pooler" else config.family.layer_act)
+    return pooled, (part, pooler_cache)
+
+
+def pooled_sequence_backward(dpooled, cache):
+    """The backward pass; the gradient is under the name of the part."""
+    part, pooler_cache = cache
+    dx, gradient = pooler_backward(dpooled, pooler_cache)
+    return dx, {part: gradient}
+
+
 def classification_objective(params, x, batch, config):
     """Classifies a sequence. Batch: labels in the form for config.problem_type, example_weights [B]."""
-    pooled, pooler_cache = pooler(params["pooler"], x)
+    pooled, pooler_cache = pooled_sequence(params, x, config)
     logits, dense_cache = dense(params["classifier"], pooled)
     loss_function, loss_backward = CLASSIFICATION_LOSSES[config.problem_type]
     (total, weight), loss_cache = loss_function(logits, batch["labels"], batch["example_weights"])
@@ -77,13 +91,13 @@ def classification_objective_backward(cache):
     """The backward pass through loss, dense, pooler."""
     pooler_cache, dense_cache, loss_backward, loss_cache, weight = cache
     dpooled, gradient = dense_backward(loss_backward(1 / weight, loss_cache), dense_cache)
-    dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
-    return dx, {"classifier": gradient, "pooler": pooler_gradient}
+    dx, layer_gradient = pooled_sequence_backward(dpooled, pooler_cache)
+    return dx, {"classifier": gradient} | layer_gradient
 
 
 def multiple_choice_objective(params, x, batch, config):
     """Chooses among the C rows of each example. Batch: labels, example_weights [B]; x is [B * C, T, D]."""
-    pooled, pooler_cache = pooler(params["pooler"], x)
+    pooled, pooler_cache = pooled_sequence(params, x, config)
     scores, dense_cache = dense(params["classifier"], pooled)
     logits = scores.reshape(len(batch["labels"]), -1)
     (total, weight), loss_cache = cross_entropy(logits, batch["labels"], batch["example_weights"])
@@ -96,8 +110,8 @@ def multiple_choice_objective_backward(cache):
     pooler_cache, dense_cache, loss_cache, weight = cache
     dscores = cross_entropy_backward(1 / weight, loss_cache).reshape(-1, 1)
     dpooled, gradient = dense_backward(dscores, dense_cache)
-    dx, pooler_gradient = pooler_backward(dpooled, pooler_cache)
-    return dx, {"classifier": gradient, "pooler": pooler_gradient}
+    dx, layer_gradient = pooled_sequence_backward(dpooled, pooler_cache)
+    return dx, {"classifier": gradient} | layer_gradient
 
 
 def token_classification_objective(params, x, batch, config):

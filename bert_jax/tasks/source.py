@@ -44,14 +44,14 @@ class ModelSource:
             raise ValueError(f"{folder}: no tokenizer.json or vocab.txt")
         if special_tokens:
             tokenizer = tokenizer.with_settings(split_special_tokens=False)
-        model = known_model(named)
+        model = known_model(named, config.model_type)
         return cls(folder, config, model and architecture(model), tokenizer)
 
     @property
     def trained_length(self) -> int | None:
         """The sequence length of the model's fine-tuning; None if it is not recorded or is all positions."""
         length = self.tokenizer.max_length
-        return length if length is not None and length < self.config.max_position_embeddings else None
+        return length if length is not None and length < self.config.max_length else None
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def model(case: Case) -> LoadedBert:
     kind = model_class(case.head)
     sizes = config(case)
     shapes = small.SHAPES | {"classifier": small.dense_shapes(small.D, sizes.num_labels)}
-    drawn = small.draw({part: shapes[part] for part in shapes if part in parts_of(kind)})
+    drawn = small.draw({part: shapes[part] for part in shapes if part in parts_of(kind, sizes)})
     return LoadedBert(kind(sizes), jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), drawn))
 
 
@@ -194,7 +194,7 @@ def theirs(case: Case) -> Passes:
         loss = sum((outputs[name] * torch.from_numpy(weights(name, outputs[name].shape))).sum() for name in outputs)
     loss.backward()
     gradient = {name: Tensor(tuple(leaf.shape), "float32", gradient_of(leaf)) for name, leaf in bert.named_parameters()}
-    shapes = leaf_shapes(config(case), parts_of(model_class(case.head)))
+    shapes = leaf_shapes(config(case), parts_of(model_class(case.head), config(case)))
     return Passes(
         {name: output.detach().numpy() for name, output in outputs.items()},
         float(loss.detach()),

@@ -38,6 +38,8 @@ from small_bert import (
 
 from bert_jax import models
 from bert_jax.functional import losses as jax_losses
+from bert_jax.interop.heads import parts_of
+from bert_jax.interop.names import leaf_shapes, unflatten
 from bert_jax.reference import model
 
 GRADIENT_TOLERANCE = 1e-9
@@ -63,6 +65,9 @@ class Case:
 
     @property
     def params(self):
+        if self.config.model_type != "bert":
+            parts = parts_of(getattr(models, self.model), self.config)
+            return draw(unflatten(leaf_shapes(self.config, parts)))
         shapes = {name: SHAPES[name] for name in ("embeddings", "encoder", *self.heads)}
         if self.config.position_embedding_type == "sinusoidal":
             shapes["embeddings"] = SINUSOIDAL
@@ -142,6 +147,22 @@ CASES = {
     ),
 }
 CASES["relu"] = replace(CASES["token_classification"], options={"hidden_act": "relu"})
+FAMILIES = {
+    "roberta": ("single_label", {"pad_token_id": 1, "type_vocab_size": 1, "hidden_act": "silu"}),
+    "camembert": ("multiple_choice", {"pad_token_id": 1}),
+    "xlm-roberta": ("masked_lm", {"pad_token_id": 1, "hidden_act": "relu"}),  # the head's activation is gelu
+    "distilbert": ("masked_lm", {"hidden_act": "tanh"}),
+    "electra": ("single_label", {"embedding_size": 8}),
+}
+OTHER_HEADS = {
+    "distilbert": ("multi_label", {"hidden_act": "relu"}),  # as is the activation of the head
+    "electra": ("multiple_choice", {"embedding_size": 8}),
+    "electra generator": ("masked_lm", {"embedding_size": 8}),
+}
+for families in (FAMILIES, OTHER_HEADS):
+    for family, (name, options) in families.items():
+        same = CASES[name].options | {"position_embedding_type": "absolute", "model_type": family.split()[0]}
+        CASES[f"{family}_{name}"] = replace(CASES[name], options=same | options)
 SMOOTH = [name for name, case in CASES.items() if case.config.hidden_act != "relu"]
 
 
