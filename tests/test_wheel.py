@@ -24,13 +24,17 @@ def build(kind: str, project: Path, output: Path) -> Path:
     return output / printed.splitlines()[-1]
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory) -> Path:
-    project = tmp_path_factory.mktemp("project")
+def clone(project: Path) -> Path:
+    """Copies the files of which a distribution is built."""
     shutil.copytree(ROOT / "bert_jax", project / "bert_jax", ignore=shutil.ignore_patterns("__pycache__"))
     for name in SOURCES:
         shutil.copy(ROOT / name, project)
-    return build("sdist", project, tmp_path_factory.mktemp("sdist"))
+    return project
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    return build("sdist", clone(tmp_path_factory.mktemp("project")), tmp_path_factory.mktemp("sdist"))
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,14 @@ def test_installed_command_pretrains_outside_the_checkout(environment, tmp_path)
     flags = [*SMALL, "--corpus", corpus.name, "--output", "run", "--cache-dir", "cache", "--steps", "5"]
     run(environment, tmp_path, "bert-jax", "pretrain", *flags)
     assert (tmp_path / "run" / "checkpoints" / "5").is_dir()
+
+
+def test_an_editable_install_is_found_from_the_folder_above_a_clone_named_like_the_package(tmp_path):
+    project = clone(tmp_path / "bert_jax")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(build("editable", project, tmp_path)) as archive:
+        archive.extractall(site)
+    code = "import site, sys; site.addsitedir(sys.argv[1]); import bert_jax; print(bert_jax.__file__)"
+    command = [sys.executable, "-S", "-c", code, str(site)]
+    printed = subprocess.run(command, cwd=tmp_path, env={}, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == str(project / "bert_jax" / "__init__.py")

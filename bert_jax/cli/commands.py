@@ -270,7 +270,7 @@ class Convert:
         if not self.overwrite and (existing := find_model(self.destination)):
             raise ValueError(f"{existing} is there already: choose another folder, or set `overwrite`")
         bert = load(self.source, head=self.head)
-        bert.save_pretrained(self.destination, dtype=self.dtype)
+        bert.save_pretrained(self.destination, dtype=self.dtype, overwrite=self.overwrite)
         print(f"{architecture(type(bert.model), bert.config.model_type)} in {self.destination}")
 
 

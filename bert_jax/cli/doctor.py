@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from bert_jax.cli.flags import as_flags
 from bert_jax.cli.lines import as_json
+from bert_jax.messages import counted
 
 if TYPE_CHECKING:
     from bert_jax.doctor import Finding
@@ -54,7 +55,7 @@ class Doctor:
             line = as_json({"severity": finding.severity, "text": text})
             print(line if self.json else f"{MARKS[finding.severity]}{text}")
         if problems:
-            raise ValueError(f"{problems} problem(s) found")
+            raise ValueError(f"{counted(problems, 'problem')} found")
 
     def findings(self) -> "Iterator[Finding]":
         """Yields what is found."""

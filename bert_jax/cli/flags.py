@@ -139,6 +139,33 @@ def require_command(arguments: Sequence[str], known: Sequence[str], *, kind: str
     sys.exit(2)
 
 
+def require_flags(
+    arguments: Sequence[str], names: Collection[str], *, prog: str, positional: Collection[str] = ()
+) -> None:
+    """Prints one line and exits with code 2 if a word of the arguments looks like a flag and is none.
+
+    tyro would first complain about what is missing, or print a page. Values of flags are left to it.
+
+    Args:
+        names: of the fields that are flags.
+        positional: names of the fields that are arguments without a flag.
+    """
+    dashed = [name.replace("_", "-") for name in names]
+    known = {"help", *dashed, *(f"no-{name}" for name in dashed)}
+    for word in arguments:
+        flag = word.partition("=")[0].replace("_", "-")
+        if word == "--":
+            return
+        if not flag.startswith("--") or flag.startswith("--tyro") or flag[2:] in known:
+            continue
+        hint = f"; see {prog} --help"
+        for near in difflib.get_close_matches(flag[2:], [*known, *positional], n=1):
+            given = near in positional
+            hint = f"; {near.upper()} is an argument without a flag" if given else f"; did you mean --{near}?"
+        print(f"{prog}: there is no flag {word.partition('=')[0]!r:.60}{hint}", file=sys.stderr)
+        sys.exit(2)
+
+
 def first_look(arguments: Sequence[str], *names: str) -> argparse.Namespace:
     """Returns --resume, --begin and some flags with a value (None: not given): the others' defaults depend on them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

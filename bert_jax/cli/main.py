@@ -16,19 +16,21 @@ output for the lines before it; the message gives its number.
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Annotated, Any, Union
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, subcommand
 
 from bert_jax.cli import process
 from bert_jax.cli.commands import Answer, Classify, Convert, Embed, FillMask, Inspect, Tag
 from bert_jax.cli.doctor import Doctor
-from bert_jax.cli.flags import flags_in_messages, require_command
+from bert_jax.cli.flags import flags_in_messages, require_command, require_flags
 
 # Nothing above imports JAX, and nothing below does until there is work to do, so that --help is quick.
+
+_MARKER = Positional[str].__metadata__[0]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def run_command(arguments: Sequence[str]) -> None:
         print(f"bert-jax {version('bert_jax')}")
         return
     require_command(arguments, list(COMMANDS), kind="command", prog="bert-jax")
+    if arguments and arguments[0] in COMMANDS:
+        kind = COMMANDS[arguments[0]]
+        require_flags(arguments, _flags(kind), prog=f"bert-jax {arguments[0]}", positional=_positional(kind))
     kinds: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
     command = tyro.cli(
         kinds,
@@ -90,8 +95,18 @@ def run_command(arguments: Sequence[str]) -> None:
         description=__doc__,
         config=(FlagCreatePairsOff,),
     )
-    with flags_in_messages(command.__dataclass_fields__.keys() - {"model", "texts", "source", "destination"}):
+    with flags_in_messages(_flags(type(command))):
         command.run()
+
+
+def _flags(kind: type) -> set[str]:
+    """Returns the names of a command's fields that are flags."""
+    return {field.name for field in fields(kind)} - _positional(kind)
+
+
+def _positional(kind: type) -> set[str]:
+    """Returns the names of a command's fields that are arguments without a flag."""
+    return {field.name for field in fields(kind) if _MARKER in getattr(field.type, "__metadata__", ())}
 
 
 if __name__ == "__main__":

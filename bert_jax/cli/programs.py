@@ -18,6 +18,7 @@ from bert_jax.cli.flags import (
     given_names,
     registry_of,
     require_command,
+    require_flags,
     setting_names,
     with_fields,
 )
@@ -123,6 +124,7 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
 
 def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
     """Returns the settings of a command line: those of a preset, or of the run to resume, changed by the flags."""
+    require_flags(arguments, setting_names(Settings(), FLAGS), prog=prog)
     arguments = _with_values(arguments)
     chosen = first_look(arguments, "preset", "output", "model")
     default = initial_settings(chosen.preset, model=chosen.model, output=chosen.output, resume=chosen.resume)
@@ -166,6 +168,9 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
 def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:
     """Returns the settings of a command line: those of a task, or of the run to resume, changed by the flags."""
     require_command(arguments, list(TASKS), kind="task", prog=prog)
+    if arguments and arguments[0] in TASKS:
+        names = setting_names(finetuning_settings.make_settings(arguments[0], model=""))
+        require_flags(arguments, names, prog=f"{prog} {arguments[0]}")
     chosen = first_look(arguments, "output", "model")
     folder = chosen.output or finetuning_settings.Run(model="").output
     recorded = recorded_settings(folder) if chosen.resume else None

@@ -11,6 +11,7 @@ from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop import huggingface
 from bert_jax.interop.loading import CHECKPOINTS, WEIGHTS, load, locate, read_vocabulary
+from bert_jax.messages import counted
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.runs.lock import holder
 from bert_jax.training.runs.manifests import check_manifest
@@ -76,7 +77,7 @@ def _labels(config: BertConfig) -> Iterator[Finding]:
     names = config.label_names
     if not names:
         return
-    yield fact(f"{len(names):,} labels: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
+    yield fact(f"{counted(len(names), 'label')}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
     yield from map(warning, suspicious_names(names))
 
 
@@ -99,7 +100,7 @@ def _run(folder: Path) -> Iterator[Finding]:
             yield problem(str(error))
     if (folder / METRICS).is_file():
         try:
-            yield fact(f"{METRICS}: {len(read_metrics(folder / METRICS)):,} rows")
+            yield fact(f"{METRICS}: {counted(len(read_metrics(folder / METRICS)), 'row')}")
         except (OSError, ValueError) as error:
             yield problem(str(error))
 

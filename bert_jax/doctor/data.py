@@ -26,6 +26,7 @@ from bert_jax.data.readers.texts import LABELS, read_texts
 from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop.loading import locate
+from bert_jax.messages import counted
 from bert_jax.metrics.tag_schemes import read_tag_scheme
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import MANY_UNKNOWN
@@ -153,28 +154,28 @@ def _labels(label: Label | None) -> tuple[str | float, ...]:
 
 def _describe(samples: Sequence[Sample], kind: str) -> Iterator[Finding]:
     """Yields counts, labels, empty texts and duplicates."""
-    yield fact(f"{len(samples):,} {'documents' if kind == 'corpus' else 'examples'}")
+    yield fact(counted(len(samples), "document" if kind == "corpus" else "example"))
     counts = Counter(name for sample in samples for name in sample.labels if isinstance(name, str))
     scores = [score for sample in samples for score in sample.labels if isinstance(score, float)]
     if scores:
         yield fact(f"scores from {min(scores):g} to {max(scores):g}, {np.mean(scores):g} on average")
     elif counts:
-        most = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(20))
-        yield fact(f"{len(counts):,} labels: {most}{', ...' if len(counts) > 20 else ''}")
+        most = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(20))
+        yield fact(f"{counted(len(counts), 'label')} (with counts): {most}{', ...' if len(counts) > 20 else ''}")
         yield from map(warning, suspicious_names(sorted(counts)))
         if kind == "tokens":
             yield _scheme(counts)
         rare = [name for name, count in counts.items() if count < RARE]
         if rare and kind != "squad":
-            yield warning(f"{len(rare):,} labels of fewer than {RARE} examples, such as {rare[0]!r}")
+            yield warning(f"{counted(len(rare), 'label')} of fewer than {RARE} examples, such as {rare[0]!r}")
         unlabelled = sum(not sample.labels for sample in samples)
         if unlabelled:
-            yield warning(f"{unlabelled:,} examples without a label")
+            yield warning(f"{counted(unlabelled, 'example')} without a label")
     elif kind != "corpus":
         yield warning("no labels: this can be used for prediction only")
     empty = sum(not text.strip() for sample in samples for text in sample.texts)
     if empty:
-        yield warning(f"{empty:,} empty texts")
+        yield warning(counted(empty, "empty text"))
     yield from _duplicates(samples)
 
 
@@ -199,9 +200,9 @@ def _duplicates(samples: Iterable[Sample]) -> Iterator[Finding]:
         else:
             seen[key] = labels
     if repeated:
-        yield warning(f"{repeated:,} examples repeat the texts of an earlier one")
+        yield warning(f"examples that repeat the texts of an earlier one: {repeated:,}")
     if contradicting:
-        yield warning(f"{contradicting:,} of these have other labels than the first")
+        yield warning(f"of these, with other labels than the first: {contradicting:,}")
 
 
 def _lengths(samples: Sequence[Sample], tokenizer: Tokenizer | None) -> Iterator[Finding]:

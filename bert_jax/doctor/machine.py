@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from bert_jax.data.readers.cache import CACHE_DIR, abandoned_folders
 from bert_jax.data.readers.hub import request_file
 from bert_jax.doctor.findings import Finding, fact, problem, warning
+from bert_jax.messages import counted
 from bert_jax.training.devices import cost
 from bert_jax.training.runs.folder import package_versions
 
@@ -47,7 +48,7 @@ def _devices() -> Iterator[Finding]:
         yield problem(f"JAX finds no device: {' '.join(str(error).split())}")
         return
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    yield fact(f"JAX uses {len(devices)} {devices[0].platform} device(s): {kinds}")
+    yield fact(f"JAX uses {counted(len(devices), f'{devices[0].platform} device')}: {kinds}")
     yield fact(f"memory of a device: {cost.memory_limit() / GIBI:.1f} GiB")
     if devices[0].platform == "cpu":
         yield no_accelerator()
@@ -86,7 +87,9 @@ def _caches(folder: Path) -> Iterator[Finding]:
     if stale:
         size = sum(map(size_of, stale)) / GIBI
         remedy = "`remove_stale` removes them"
-        yield warning(f"{len(stale)} folder(s) of killed processes, {size:.2f} GiB, such as {stale[0]}: {remedy}")
+        yield warning(
+            f"{counted(len(stale), 'folder')} of killed processes, {size:.2f} GiB, such as {stale[0]}: {remedy}"
+        )
 
 
 def size_of(path: Path) -> int:

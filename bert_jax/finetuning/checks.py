@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.interop.heads import architecture
+from bert_jax.messages import counted
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.runs.contents import require_outside
@@ -120,7 +121,7 @@ def check_model(settings: Settings, source: ModelSource) -> None:
         raise ValueError(f"`max_length={length}` exceeds the model's {config.max_length} positions")
     freeze = settings.training.freeze or 0
     if freeze > config.num_hidden_layers:
-        raise ValueError(f"`freeze={freeze}`: the model has {config.num_hidden_layers} layers")
+        raise ValueError(f"`freeze={freeze}`: the model has {counted(config.num_hidden_layers, 'layer')}")
     tensor = settings.devices.tensor
     if config.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide the model's {config.num_attention_heads} heads")

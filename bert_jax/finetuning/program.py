@@ -17,6 +17,7 @@ from bert_jax.finetuning.settings import CONTENTS, MAY_CHANGE_ON_RESUME, Setting
 from bert_jax.finetuning.sweep import combinations, compare_seeds, sweep
 from bert_jax.finetuning.trainer import Trainer, choose_rows, evaluation_layout, make_evaluator
 from bert_jax.interop.loading import LoadedBert, TrainedRun, load
+from bert_jax.messages import counted
 from bert_jax.tasks.base import PreparedData
 from bert_jax.tasks.data_report import describe_data, describe_splits
 from bert_jax.tasks.source import ModelSource
@@ -139,7 +140,7 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
         decoded = data.task.decode(split, outputs.logits)
         path = folder / f"{split.file_prefix}predictions.jsonl"
         _write_lines(path, data.task.predictions(split, decoded))
-        lines.append(f"predictions for {len(split.examples):,} examples in {path}")
+        lines.append(f"predictions for {counted(len(split.examples), 'example')} in {path}")
         if settings.run.do != "predict":
             computed = data.task.compute_metrics(split, decoded)
             metrics |= {f"{split.file_prefix}{name}": value for name, value in computed.items()}

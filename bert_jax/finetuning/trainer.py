@@ -24,6 +24,7 @@ from bert_jax.finetuning.model import (
 )
 from bert_jax.finetuning.settings import Settings
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.messages import counted
 from bert_jax.models import Bert
 from bert_jax.tasks.base import PreparedData, Split
 from bert_jax.tasks.evaluation import Evaluator
@@ -125,7 +126,7 @@ class Trainer:
                 reporter.draw()
         if int(state.step) < self.steps:
             metric = self.task.metric.replace("_", " ")
-            reason = f"{metric} did not improve in {self.settings.training.patience} evaluation(s)"
+            reason = f"{metric} did not improve in {counted(self.settings.training.patience, 'evaluation')}"
             print(f"stopped early after step {int(state.step):,} of {self.steps:,}: {reason}")
         trained = _list_shapes(step, len(self.ensemble))
         print(f"compiled for rows x tokens: training {trained}; evaluation {_list_shapes(evaluator.predict)}")
@@ -198,8 +199,8 @@ class Trainer:
         trained = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // seeds
         frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
         print(
-            f"training: {self.steps:,} steps of {settings.training.batch_size} examples, {seeds} seed(s) together; "
-            f"{trained / 1e6:.1f} million trained parameters, {frozen / 1e6:.1f} million frozen"
+            f"training: {counted(self.steps, 'step')} of {counted(settings.training.batch_size, 'example')}, "
+            f"{counted(seeds, 'seed')} together; {trained:,} trained parameters, {frozen:,} frozen"
         )
         mean = self.features.sequences.lengths.mean() * self.features.group
         packed = f"{rows.row_length / mean:.1f} per row of {rows.row_length} tokens"

@@ -14,7 +14,7 @@ from bert_jax.interop.assembly import require_finite
 from bert_jax.interop.names import flatten, unflatten
 from bert_jax.training.runs.manifests import check_manifest, checkpoint_files
 from bert_jax.training.runs.orbax_noise import filter_orbax_logs, release_frames
-from bert_jax.training.runs.saved_steps import newest_step
+from bert_jax.training.runs.saved_steps import newest_step, saved_steps
 
 ATTEMPTS = 10  # to read the newest checkpoint of a run that is saving
 MAX_EXPANSION = 100  # bytes of memory per byte of file; trained parameters hardly compress, zeros do
@@ -40,7 +40,8 @@ class CheckpointReader:
         self.step = found
         self.path = self.folder / str(found)
         if not self.path.is_dir():
-            raise FileNotFoundError(f"{folder}: there is no checkpoint of step {found}")
+            steps = ", ".join(map(str, saved_steps(folder))) or "none"
+            raise FileNotFoundError(f"{folder}: there is no checkpoint of step {found}; those saved: {steps}")
         check_manifest(self.path)
         with self._manager() as manager:
             leaves = flatten(manager.item_metadata(self.step)["state"]["params"])

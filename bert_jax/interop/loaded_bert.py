@@ -12,7 +12,9 @@ import numpy as np
 
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
-from bert_jax.interop.pooling import SentenceFiles
+from bert_jax.interop.formats.weights import OTHER_WEIGHTS
+from bert_jax.interop.pooling import MODULES, SentenceFiles
+from bert_jax.messages import counted
 from bert_jax.models import Bert, BertForMultipleChoice, Outputs
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizer_files import VOCABULARY
@@ -41,7 +43,7 @@ class LoadedBert:
 
     def __repr__(self) -> str:
         config = self.config
-        size = f"{config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}"
+        size = f"{counted(config.num_hidden_layers, 'layer')} of {config.hidden_size}, vocabulary {config.vocab_size:,}"
         return f"<{type(self.model).__name__}: {size}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,25 +134,37 @@ class LoadedBert:
             raise ValueError(f"{name} must lie in [0, {limit}), got {worst}")
         return jnp.asarray(values, jnp.int32)
 
-    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> None:
         """Writes config, weights and tokenizer in Hugging Face's layout, for transformers and for `load`.
 
         The other files of a sentence-transformers folder are written back, unless the model classifies.
 
         Args:
             folder: created if missing; files of the same names are replaced.
+            overwrite: delete weights in other formats and another model's `modules.json`, instead of refusing them.
             dtype: of the weights in the file: float32, bfloat16 or float16; default: that of the parameters.
 
         Raises:
-            FileExistsError: the folder is that of a run.
+            FileExistsError: the folder is that of a run, or has files of another model that would not be replaced.
         """
         if (Path(folder) / CHECKPOINTS).exists():
             raise FileExistsError(f"{folder} is the folder of a run: choose another one")
+        sentence = None if {"classifier", "span"}.intersection(self.model.heads) else self.sentence
+        others = [*OTHER_WEIGHTS, *([] if sentence else [MODULES])]
+        left = [Path(folder) / name for name in others if (Path(folder) / name).exists()]
+        if left and not overwrite:
+            names = ", ".join(path.name for path in left)
+            raise FileExistsError(
+                f"{folder} has {names} of another model, which would be mixed with this one: choose another folder, or "
+                "set `overwrite`"
+            )
         huggingface.write_model(folder, self.model, self.params, dtype=dtype)
+        for path in left:
+            path.unlink()
         if self.vocabulary is not None:
             self.vocabulary.save(folder)
-        if self.sentence is not None and not {"classifier", "span"}.intersection(self.model.heads):
-            self.sentence.write(Path(folder))
+        if sentence is not None:
+            sentence.write(Path(folder))
 
     def export(self, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> None:
         """Writes the forward pass and its weights as one file of StableHLO, which runs without this package.

@@ -131,6 +131,8 @@ def _read_model(
     config, named = huggingface.read_config(folder)
     # A fine-tuning run has its best model as model.safetensors, besides its checkpoints.
     is_run = (folder / CHECKPOINTS).is_dir() and not (folder / WEIGHTS).is_file()
+    if step is not None and not is_run:
+        raise ValueError(f"`step={step}`: {folder} holds one model, not the checkpoints of a pretraining run")
     # `dtype` in a run's config is the compute dtype; in Hugging Face's it is the dtype of the file.
     compute_dtype = dtype or (config.dtype if is_run else "float32")
     param_dtype = dtype or ("float64" if compute_dtype == "float64" else "float32")

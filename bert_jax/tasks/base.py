@@ -21,6 +21,7 @@ import numpy as np
 from bert_jax.data.finetuning.batches import Features
 from bert_jax.data.finetuning.sequences import Truncation
 from bert_jax.data.readers.report import ReadReport
+from bert_jax.messages import counted
 from bert_jax.models import Bert
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.objectives import Objective
@@ -262,12 +263,12 @@ class TaskData:
             OSError, ValueError: data that is missing or wrong, with file and line.
         """
         data = self.read_and_encode(source, do)
-        print("; ".join(f"{split.title}: {len(split.examples):,} examples" for split in data.splits))
+        print("; ".join(f"{split.title}: {counted(len(split.examples), 'example')}" for split in data.splits))
         if data.train is not None and self.evaluates_on_training_data:
             print("the evaluation data is the training data: the metrics measure memorization")
         names = data.task.config_changes.get("label_names")
         if names:
-            print(f"{len(names):,} labels: {list_first(names)}")
+            print(f"{counted(len(names), 'label')}: {list_first(names)}")
         return data
 
     def read_and_encode(self, source: ModelSource, do: Do) -> PreparedData:

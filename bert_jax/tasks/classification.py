@@ -20,6 +20,7 @@ from bert_jax.data.readers.labels import clean_labels, label_names
 from bert_jax.data.readers.movie_reviews import labelled_reviews
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import TextColumns, read_texts
+from bert_jax.messages import counted
 from bert_jax.metrics.label_scores import label_scores
 from bert_jax.models import Bert, BertForSequenceClassification
 from bert_jax.tasks.base import (
@@ -339,7 +340,9 @@ class Classification(Task):
         else:
             labels = self.problem.placeholder_labels(len(examples), self.outputs)
         if labels.ndim == 2 and labels.shape[1] != self.outputs:
-            raise ValueError(f"{examples[0].where}: expected {self.values} score(s) per text, got {labels.shape[1]}")
+            raise ValueError(
+                f"{examples[0].where}: expected {counted(self.values, 'score')} per text, got {labels.shape[1]}"
+            )
         if balanced:
             counts = np.bincount(labels, minlength=len(self.names))
             present = np.count_nonzero(counts)
@@ -378,7 +381,7 @@ def glue_label_order(glue: GlueTask, source: ModelSource) -> tuple[str, ...]:
     """
     wanted = max(len(glue.labels), 1)
     if source.config.num_labels != wanted:
-        raise ValueError(f"{source.folder} has {source.config.num_labels} labels, {glue.name} has {wanted}")
+        raise ValueError(f"{source.folder} has {counted(source.config.num_labels, 'label')}, {glue.name} has {wanted}")
     names = source.config.label_names
     if names is None or not glue.labels:
         return glue.labels

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.readers.examples import IGNORED_TAG, ChoiceExample, Question, TaggedExample, TextExample
+from bert_jax.messages import counted
 from bert_jax.tasks.base import NEVER_SEEN, PreparedData, Split, list_first
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import MANY_UNKNOWN
@@ -45,12 +46,12 @@ def describe_splits(report: dict[str, Any]) -> list[str]:
     found = []
     for name, facts in report["splits"].items():
         unknown = facts["unknown_tokens"] / max(facts["tokens"], 1)
-        counts = [f"{label} {count:,}" for label, count in facts["labels"].items()]
-        labels = f"; labels: {list_first(counts)}" if counts else ""
-        found.append(f"{name}: {facts['tokens']:,} tokens, {unknown:.2%} of them [UNK]{labels}")
+        counts = [f"{label} ({count:,})" for label, count in facts["labels"].items()]
+        labels = f"; labels (with counts): {list_first(counts)}" if counts else ""
+        found.append(f"{name}: {counted(facts['tokens'], 'token')}, {unknown:.2%} of them [UNK]{labels}")
         if facts.get(NEVER_SEEN):
             fraction = facts[NEVER_SEEN] / (facts["tokens"] + facts[NEVER_SEEN])
-            found.append(f"{name}: {facts[NEVER_SEEN]:,} tokens ({fraction:.1%}) are cut off and never seen")
+            found.append(f"{name}: {counted(facts[NEVER_SEEN], 'token')} ({fraction:.1%}) cut off and never seen")
         if unknown > MANY_UNKNOWN:
             found.append(
                 f"warning: {unknown:.1%} of the tokens of {name} are [UNK]: is the vocabulary one of this language and "

@@ -103,7 +103,7 @@ class MultipleChoiceData(TaskData):
             if example.label is None:
                 report.skip(UNLABELLED, example.where)
         if not labelled:
-            raise no_label(examples[0])
+            raise no_label(examples[0], report.columns.get("label"))
         return labelled
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.files import replaced, write_file
+from bert_jax.messages import counted
 from bert_jax.text.tokenizer import valid_text
 
 TABLE_WIDTH = 200  # characters of a cell in a Markdown table
@@ -168,7 +169,7 @@ def _shorten(text: str, length: int) -> str:
 def note_truncated(cut: int, count: int, description: str, max_length: int) -> None:
     """Prints how many examples were truncated, if any."""
     if cut:
-        print(f"{cut:,} of {count:,} {description} are longer than {max_length} tokens and were cut")
+        print(f"longer than {max_length} tokens, and cut: {cut:,} of {count:,} {description}")
 
 
 def note_labels(names: Sequence[str], count: int) -> None:
@@ -176,7 +177,7 @@ def note_labels(names: Sequence[str], count: int) -> None:
     if all(map(_is_number, names)) and not all(float(name).is_integer() for name in names):
         print("the labels are fractional numbers, used as class names; for scores, the problem type must be regression")
     elif len(names) > max(10, count / 2):
-        print(f"{len(names):,} labels for {count:,} examples: is this the right label column?")
+        print(f"{counted(len(names), 'label')} for {counted(count, 'example')}: is this the right label column?")
 
 
 def _is_number(text: str) -> bool:

@@ -364,9 +364,18 @@ def test_a_command_line_that_cannot_be_read_has_exit_code_2(capsys):
         (["finetune"], "bert-jax finetune: the task must come first; choose one of classification, tokens, "),
         (["finetune", "--model", "M", "squad"], "bert-jax finetune: the task must come first; choose one of "),
         (["finetune", "token", "--model", "M"], "bert-jax finetune: unknown task 'token'; did you mean tokens?"),
+        (["fill-mask", "--modl", "M"], "bert-jax fill-mask: there is no flag '--modl'; MODEL is an argument without"),
+        (["classify", "M", "--fil=x"], "bert-jax classify: there is no flag '--fil'; did you mean --file?"),
+        (["doctor", "--modl", "M"], "bert-jax doctor: there is no flag '--modl'; did you mean --model?"),
+        (["embed", "M", "--owl"], "bert-jax embed: there is no flag '--owl'; see bert-jax embed --help"),
+        (
+            ["finetune", "tokens", "--modl", "M"],
+            "bert-jax finetune tokens: there is no flag '--modl'; did you mean --model",
+        ),
+        (["pretrain", "--corpu", "x"], "bert-jax pretrain: there is no flag '--corpu'; did you mean --corpus?"),
     ],
 )
-def test_an_unknown_command_or_task_is_one_line(arguments, message, capsys):
+def test_an_unknown_command_task_or_flag_is_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2

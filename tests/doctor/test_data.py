@@ -43,30 +43,30 @@ def test_the_kind_of_data_is_guessed(name, content, kind, write):
 def test_duplicates_contradictions_and_empty_texts_are_counted(write):
     path = write("a.csv", "text,label\nan owl,x\nan owl,x\nan owl,y\n ,y\nit flew,nan\n")
     warnings = found(path, "warning")
-    assert "2 examples repeat the texts of an earlier one" in warnings
-    assert "1 of these have other labels than the first" in warnings
-    assert "1 empty texts" in warnings
-    assert "1 examples without a label" in warnings
+    assert "examples that repeat the texts of an earlier one: 2" in warnings
+    assert "of these, with other labels than the first: 1" in warnings
+    assert "1 empty text" in warnings
+    assert "1 example without a label" in warnings
 
 
 def test_labels_are_counted_and_odd_ones_named(write):
     rows = "".join(f"text {number},{'Good' if number % 2 else 'good'}\n" for number in range(12))
     path = write("a.csv", f"text,label\n{rows}")
-    assert "2 labels: good 6, Good 6" in found(path, "fact")
+    assert "2 labels (with counts): good (6), Good (6)" in found(path, "fact")
     assert any("differ in case or spaces only" in text for text in found(path, "warning"))
 
 
 def test_labels_are_those_that_a_run_would_have(write):
     path = write("a.csv", "text,label\nan owl,1.0\nit flew,1\nit sat,NA\nit slept,0\nit hooted,\n")
-    assert "2 labels: 1 2, 0 1" in found(path, "fact")
+    assert "2 labels (with counts): 1 (2), 0 (1)" in found(path, "fact")
     assert "2 examples without a label" in found(path, "warning")
 
 
 @pytest.mark.parametrize(
     ("cells", "problem_type", "expected"),
     [
-        (([1, 1, 0], [0, 1, 0]), "multi_label_classification", "2 labels: LABEL_1 2, LABEL_0 1"),
-        ((["x", "y"], ["y"]), "multi_label_classification", "2 labels: y 2, x 1"),
+        (([1, 1, 0], [0, 1, 0]), "multi_label_classification", "2 labels (with counts): LABEL_1 (2), LABEL_0 (1)"),
+        ((["x", "y"], ["y"]), "multi_label_classification", "2 labels (with counts): y (2), x (1)"),
         ((0.5, 4), "regression", "scores from 0.5 to 4, 2.25 on average"),
     ],
 )
@@ -82,7 +82,7 @@ def test_several_labels_and_scores_are_examined(write, cells, problem_type, expe
     ("tags", "severity", "expected"),
     [
         ('["B-per", "I-per", "O"]', "fact", "tags in the IOB scheme; entity kinds: per"),
-        ('["O", -100, "B-per"]', "fact", "2 labels: O 1, B-per 1"),
+        ('["O", -100, "B-per"]', "fact", "2 labels (with counts): O (1), B-per (1)"),
         ('["B-per", "per", "O"]', "problem", "tag 'per' fits no scheme"),
         ("[0, 1, -100]", "problem", "the tags are numbers, such as 0"),
     ],

@@ -338,7 +338,7 @@ def test_adapters_change_only_kernels_and_are_merged(run, place, capsys):
     scores = [row["eval_accuracy"] for row in evaluations]
     assert len(scores) < 27  # it stopped early, after one evaluation without improvement
     assert (
-        f"stopped early after step {len(scores)} of 27: accuracy did not improve in 1 evaluation(s)"
+        f"stopped early after step {len(scores)} of 27: accuracy did not improve in 1 evaluation"
         in capsys.readouterr().out
     )
     assert [later > earlier for earlier, later in pairwise(scores)] == [True] * (len(scores) - 2) + [False]
@@ -530,14 +530,14 @@ def test_notes_about_few_long_and_empty_examples(place, tmp_path, capsys):
              tmp_path / "few.jsonl", "--max-length", "6", "--epochs", "1", "--no-pack", "--resume",
              "--begin")  # fmt: skip
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'few.jsonl'}: 1 rows with an empty text (first: {tmp_path / 'few.jsonl'}:5)" in said
+    assert f"{tmp_path / 'few.jsonl'}: rows with an empty text: 1 (first: {tmp_path / 'few.jsonl'}:5)" in said
     assert "the evaluation data is the training data" in said
-    assert "2 of 5 examples of train are longer than 6 tokens and were cut" in said
+    assert "longer than 6 tokens, and cut: 2 of 5 examples of train" in said
     assert "text in 'text', label in 'label'" in said
     assert f"no checkpoint in {tmp_path / 'run'} to resume from: starting at step 0" in said
     assert "2 labels: no, yes" in said
-    assert "train: 14 tokens, 0.00% of them [UNK]; labels: yes 3, no 2" in said
-    assert "train: 8 tokens (36.4%) are cut off and never seen" in said
+    assert "train: 14 tokens, 0.00% of them [UNK]; labels (with counts): yes (3), no (2)" in said
+    assert "train: 8 tokens (36.4%) cut off and never seen" in said
     facts = json.loads((tmp_path / "run" / "data.json").read_text())
     assert facts["splits"]["train"]["labels"] == {"yes": 3, "no": 2}
     assert facts["sources"][0]["read"] == 5

@@ -115,6 +115,20 @@ def test_files_of_the_old_flax_classes_are_read():
         np.testing.assert_allclose(answer.seq_relationship_logits, stored["seq_relationship_logits"], atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors.index.json", "modules.json"])
+def test_a_model_is_not_mixed_with_the_files_of_another(name, tmp_path):
+    PRETRAINED.save_pretrained(tmp_path)
+    PRETRAINED.save_pretrained(tmp_path)
+    (tmp_path / name).write_text("[]")
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match=rf"{name} of another model"):
+        PRETRAINED.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    PRETRAINED.save_pretrained(tmp_path, overwrite=True)
+    assert not (tmp_path / name).exists()
+    assert_same_bits(bert_jax.load(tmp_path).params, PRETRAINED.params)
+
+
 def write_flax(bert, path):
     """`flax_model.msgpack` with the names that the Flax classes use."""
     tensors = {}

@@ -293,3 +293,11 @@ def test_a_called_model_can_be_pickled():
     want = PRETRAINED([[1, 2]]).last_hidden_state
     copy = pickle.loads(pickle.dumps(PRETRAINED))
     np.testing.assert_array_equal(copy([[1, 2]]).last_hidden_state, want)
+
+
+def test_a_step_that_was_not_saved_is_refused_with_those_that_were(tmp_path):
+    run = make_run(tmp_path / "run", model("BertForPreTraining"))
+    line = refusal(run, FileNotFoundError, step=7)
+    assert line.endswith("there is no checkpoint of step 7; those saved: 0")
+    model("BertForPreTraining").save_pretrained(tmp_path / "model")
+    assert "`step=7`" in refusal(tmp_path / "model", step=7)

@@ -100,7 +100,7 @@ def test_regression_predicts_one_score_or_several(words, tmp_path, values):
         f"mean absolute error {error:.4f}; the largest errors are"
     )
     assert (tmp_path / "mistakes.md").read_text().splitlines()[2].startswith("| 5.000 | 9.000")
-    with pytest.raises(ValueError, match=rf"t\.tsv:1: expected 5 score\(s\) per text, got {values}"):
+    with pytest.raises(ValueError, match=rf"t\.tsv:1: expected 5 scores per text, got {values}"):
         Classification("regression", values=5).encode("", texts(*given), words, max_length=9)
 
 

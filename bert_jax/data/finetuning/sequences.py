@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import Encoding
 
 from bert_jax.data.readers.examples import ChoiceExample, TextExample
+from bert_jax.messages import counted
 from bert_jax.text.tokenizer import Tokenizer, valid_text
 from bert_jax.text.vocabulary import text_batches
 
@@ -124,7 +125,9 @@ def encode_choices(
     choices = len(examples[0].choices) if examples else 0
     for example in examples:
         if len(example.choices) != choices:
-            raise ValueError(f"{example.where}: {len(example.choices)} choices, {examples[0].where} has {choices}")
+            raise ValueError(
+                f"{example.where}: {counted(len(example.choices), 'choice')}, {examples[0].where} has {choices}"
+            )
     first = encode_runs([example.text for example in examples], tokenizer)
     second = encode_runs([choice for example in examples for choice in example.choices], tokenizer)
     first = first.take(np.repeat(np.arange(len(examples)), choices))

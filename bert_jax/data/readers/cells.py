@@ -4,6 +4,7 @@
 |---|---|
 | null; NaN; an empty or blank text; `nan`, `NaN`, `<NA>`, `NaT`, `#N/A`, `\\N` | no label |
 | `NA`, `N/A`, `None`, `null` | no label among numbers, otherwise a class with this name; see `labels.py` |
+| `-` | no label in SNLI and MultiNLI, otherwise a class; see `labels.py` |
 | 1, 1.0 | the class "1" |
 | 0.5 | the class "0.5"; the score 0.5 |
 | true | the class "true" |

@@ -26,6 +26,7 @@ from bert_jax.data.readers.tables import (
     require_columns,
 )
 from bert_jax.data.readers.texts import require_text
+from bert_jax.messages import counted
 
 TEXTS = ("startphrase", "sent1", "ctx", "question", "premise", "text", "sentence")
 CHOICE_LISTS = ("endings", "choices", "options")
@@ -115,7 +116,9 @@ def read_choices(
             report.rows += 1
             choices = _choices_in(row, columns, where)
             if examples and len(choices) != len(examples[0].choices):
-                raise ValueError(f"{where}: {len(choices)} choices, {examples[0].where} has {len(examples[0].choices)}")
+                raise ValueError(
+                    f"{where}: {counted(len(choices), 'choice')}, {examples[0].where} has {len(examples[0].choices)}"
+                )
             label = _label_in(row, columns.label, len(choices), where) if columns.label else None
             examples.append(ChoiceExample(require_text(row, columns.text, where), choices, label, where))
     if not examples:

@@ -22,6 +22,7 @@ from bert_jax.data.readers.examples import TaggedExample
 from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.texts import LABELS, TEXTS
+from bert_jax.messages import counted
 from bert_jax.metrics.tag_schemes import OUTSIDE, read_tag_scheme
 
 WORDS = ("tokens", "words")
@@ -201,7 +202,7 @@ def _split_words(
         elif not fields[0] or len(fields) == 1 < layout.width:
             raise ValueError(f"{path}:{number}: {line!r} is not a word and its tag")
         elif len(fields) != layout.width:
-            raise ValueError(f"{path}:{number}: {len(fields)} columns, the lines before have {layout.width}")
+            raise ValueError(f"{path}:{number}: {counted(len(fields), 'column')}, the lines before have {layout.width}")
         else:
             within = True
             yield number, fields

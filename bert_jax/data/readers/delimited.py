@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
+from bert_jax.messages import counted
 
 LONGEST_FIELD = 1 << 28  # characters
 SEPARATORS = (";", "\t", "|", ",")
@@ -64,7 +65,7 @@ def read_delimited(
                 continue
             columns_of_first = f"the {'header' if header else 'first row'} has {width}"
             if report is None:
-                raise ValueError(f"{path}:{line}: {len(fields)} columns, {columns_of_first}")
+                raise ValueError(f"{path}:{line}: {counted(len(fields), 'column')}, {columns_of_first}")
             report.rows += 1
             report.skip(f"rows with another number of columns; {columns_of_first}", f"{path}:{line}")
 

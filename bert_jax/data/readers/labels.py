@@ -21,6 +21,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,15})(\.\d+)?([eE][+-]?\d+)?")  # 007 is a code, not a number
 _TRUTH = frozenset({"true", "false"})
 UNLABELLED = "rows without a label"
+WITHOUT_GOLD = "rows with the label '-', on which the annotators did not agree"
+INFERENCE = {"entailment", "neutral", "contradiction"}  # the classes of SNLI and MultiNLI
 
 
 def canonical(name: str) -> str:
@@ -44,7 +46,7 @@ def clean_labels(
     """Returns the examples that have labels, with one spelling for each class.
 
     `NA`, `N/A`, `None` and `null` are no label among `names` without them, or if all other labels are numbers.
-    Otherwise they are classes, and the report says so.
+    Otherwise they are classes, and the report says so. `-` is no label in SNLI and MultiNLI.
 
     Args:
         names: of the classes; None takes them from the examples.
@@ -68,6 +70,8 @@ def clean_labels(
         others = found - words
         missing = words if others and all(map(_PLAIN_NUMBER.fullmatch, others)) else set()
         spelled = _own_spellings(found - missing)
+    no_gold = _no_gold(found, names, report)
+    missing |= no_gold
     name_of = {label: _lookup(label, spelled) or label for label in found - missing}
     reasons = _reasons(name_of, words)
     kept = []
@@ -75,7 +79,7 @@ def clean_labels(
         label = example.label
         if label is None or label in missing:
             if drop:
-                report.skip(UNLABELLED, example.where)
+                report.skip(WITHOUT_GOLD if label in no_gold else UNLABELLED, example.where)
             else:
                 kept.append(replace(example, label=None))
             continue
@@ -84,8 +88,22 @@ def clean_labels(
             report.change(reasons[one], example.where)
         kept.append(replace(example, label=_renamed(label, name_of)) if changed else example)
     if not kept:
-        raise no_label(examples[0])
+        raise no_label(examples[0], report.columns.get("label"))
     return kept
+
+
+def _no_gold(found: Collection[str], names: Sequence[str] | None, report: ReadReport) -> set[str]:
+    """Returns the label `-` of SNLI and MultiNLI if it is among the labels, or nothing.
+
+    Those datasets are recognized by the name of their column, or by their three classes.
+
+    References: the README files of SNLI 1.0 and MultiNLI 1.0: pairs on which the annotators did not agree.
+    """
+    if "-" not in found or (names is not None and "-" in names):
+        return set()
+    others = set(names or found) - {"-"}
+    in_gold_label = report.columns.get("label", "").lower() == "gold_label"
+    return {"-"} if in_gold_label or {name.lower() for name in others} == INFERENCE else set()
 
 
 def _texts_in(label: Label | None) -> tuple[str, ...]:
@@ -191,9 +209,12 @@ def _names_in(examples: Sequence[TextExample] | Sequence[TaggedExample]) -> Iter
             yield label, example.where
 
 
-def no_label(example: TextExample | ChoiceExample) -> ValueError:
-    """Returns the error for an example that needs a label."""
-    return ValueError(f"{example.where}: no label (name its column with `label_column` when the examples are read)")
+def no_label(example: TextExample | ChoiceExample, column: str | None = None) -> ValueError:
+    """Returns the error for an example that needs a label; for the first one if no row has a label in `column`."""
+    if column is not None:
+        return ValueError(f"{example.where}: no label in {column!r}, and none in the other rows")
+    why = "its cell is empty, or `label_column` was not named when the examples were read"
+    return ValueError(f"{example.where}: no label ({why})")
 
 
 def _ids(names: Sequence[str]) -> dict[str, int]:

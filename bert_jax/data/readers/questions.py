@@ -14,6 +14,7 @@ from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import Origin, column_names, no_rows, parse_json, read_rows
+from bert_jax.messages import counted
 from bert_jax.text.folding import find_folded
 
 WANTED = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
@@ -153,7 +154,9 @@ def _read_rows(origin: Origin, encoding: str, report: ReadReport) -> Iterator[Qu
 def _golds(answers: Any, where: str) -> list[tuple[str, int]]:
     texts, starts = (_member(answers, name, list, where, WANTED_ROW) for name in ("text", "answer_start"))
     if len(texts) != len(starts):
-        raise ValueError(f"{where}: {len(texts)} answers, but {len(starts)} values of answer_start")
+        raise ValueError(
+            f"{where}: {counted(len(texts), 'answer')}, but {counted(len(starts), 'value')} of answer_start"
+        )
     return [
         (_checked(text, "text", str, where, WANTED_ROW), _checked(start, "answer_start", int, where, WANTED_ROW))
         for text, start in zip(texts, starts, strict=True)

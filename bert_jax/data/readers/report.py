@@ -77,7 +77,7 @@ class ReadReport:
             for reason, tally in self.skipped.items()
         ]
         changed = [
-            f"{self.source}: {tally.count:,} {reason} (first: {tally.first})" for reason, tally in self.changed.items()
+            f"{self.source}: {reason}: {tally.count:,} (first: {tally.first})" for reason, tally in self.changed.items()
         ]
         return skipped + changed
 

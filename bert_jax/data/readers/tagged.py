@@ -23,6 +23,7 @@ from bert_jax.data.readers.tables import (
     read_rows,
     require_columns,
 )
+from bert_jax.messages import counted
 
 TABLES_WITH_LISTS = frozenset({".json", ".jsonl", ".ndjson", ".parquet"})
 _NUMBER = re.compile(r"-?\d+")
@@ -149,7 +150,7 @@ def _read_lists(
         if columns.tags is not None and row[columns.tags] is not None:
             tags = tuple(_tag(tag, columns, where) for tag in _list_in(row, columns.tags, where))
             if len(tags) != len(words):
-                raise ValueError(f"{where}: {len(words)} words and {len(tags)} tags")
+                raise ValueError(f"{where}: {counted(len(words), 'word')} and {counted(len(tags), 'tag')}")
         yield TaggedExample(tuple(words), tags, where)
 
 

@@ -19,8 +19,10 @@ READERS: dict[str, Callable[[Path], Tensors]] = {
     "pytorch_model.bin": open_torch,
     "flax_model.msgpack": open_msgpack,
 }
-LFS_POINTER = b"version https://git-lfs"
 INDEX = ".index.json"  # model.safetensors.index.json names the shards
+# Files of weights besides the one that is written, model.safetensors.
+OTHER_WEIGHTS = (*list(READERS)[1:], *(name + INDEX for name in READERS))
+LFS_POINTER = b"version https://git-lfs"
 JSON_TYPE_NAMES = {dict: "object", list: "list"}
 JSON_LIMIT = 1 << 26  # bytes
 

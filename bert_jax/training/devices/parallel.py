@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bert_jax.messages import counted
 from bert_jax.models import logical_axes
 from bert_jax.models.sharding import ROWS
 from bert_jax.training.state import TrainState
@@ -67,7 +68,7 @@ def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None =
     """
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or tensor < 1 or count % (fsdp * tensor):
-        raise ValueError(f"{count} devices cannot be divided into `fsdp={fsdp}` x `tensor={tensor}`")
+        raise ValueError(f"{counted(count, 'device')} cannot be divided into `fsdp={fsdp}` x `tensor={tensor}`")
     shape = (count // (fsdp * tensor), fsdp, tensor)
     types = (jax.sharding.AxisType.Auto,) * 3
     return jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=types, devices=devices)

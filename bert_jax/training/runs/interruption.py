@@ -30,6 +30,7 @@ from jax.experimental import multihost_utils
 from bert_jax.training.devices.processes import is_first
 
 STOPPING = "stopping after this step; press Ctrl-C again to stop now"
+STOPPED = "stopped now, without saving; the last checkpoint is kept"
 
 T = TypeVar("T")
 _END = 0  # written to the listener's pipe; no signal has this number
@@ -133,16 +134,22 @@ class Interruption:
                 simulated = False  # `interrupt_main` writes to the pipe too
             elif number == signal.SIGINT and requested:
                 if self.exits:
+                    if self.speaks:
+                        _say(STOPPED)
                     os._exit(128 + signal.SIGINT)
                 self.stop_now = True
                 simulated = True
                 _thread.interrupt_main()
             elif number == signal.SIGINT and self.speaks:
-                with suppress(OSError, ValueError, AttributeError):  # standard error is closed
-                    sys.stderr.write(f"{STOPPING}\n")
-                    sys.stderr.flush()
+                _say(STOPPING)
             requested = requested or number in self.handlers
         os.close(self.reader)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # standard error is closed
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def receive_signals(also: Sequence[str] = ()) -> AbstractContextManager[Interruption | None]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bert_jax.files import sync, write_file
+from bert_jax.messages import counted
 
 METRICS = "metrics.jsonl"
 DAMAGED_ROWS = "metrics.damaged.jsonl"  # lines of metrics.jsonl that are no rows, such as NULs after a loss of power
@@ -72,7 +73,7 @@ class MetricsFile:
             with aside.open("ab") as file:
                 file.writelines(line + b"\n" for line in damaged.values())
             sync(aside)
-            first = f"{len(damaged):,} line(s) are no rows of metrics, the first is line {min(damaged)}"
+            first = f"{counted(len(damaged), 'line')} without metrics, the first is line {min(damaged)}"
             print(f"{self.path}: warning: {first}; moved to {aside}")
         write_file(self.path, "".join(as_line(row) for row in rows if row["step"] <= after_step))
 

@@ -5,6 +5,7 @@ Metrics are numbers, or arrays [K] if K seeds are trained together; the files th
 
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +64,7 @@ class Reporter:
         if is_first():
             self.files.append(MetricsFile(self.run / "metrics.jsonl", after_step=first_step))
             self.files.append(EventFile(self.run / "tensorboard", after_step=first_step))
+        self.timed = False  # whether the progress bar measures the speed
         terminal = sys.stderr.isatty()
         self.bar = (tqdm if terminal else LogProgress)(
             total=last_step,
@@ -85,14 +87,29 @@ class Reporter:
             file.close()
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
+        """Moves the progress bar by one step; the time left is estimated without the first one, which was compiled."""
+        if self.timed or self.bar.disable:
+            self.bar.update()
+            return
+        self.timed = True
+        self._restart_clock()
         self.bar.update()
+        self.bar.refresh()
+
+    def _restart_clock(self) -> None:
+        """Makes the progress bar measure the speed from the end of this step."""
+        self.bar.start_t = time.time()
+        self.bar.last_print_t = self.bar.start_t
+        self.bar.initial = self.bar.n + 1
+        self.bar.last_print_n = self.bar.initial
 
     def rewind(self, step: int) -> None:
         """Drops the rows of later steps."""
         for file in self.files:
             file.cut(step)
         self.bar.n = step
+        self.bar.initial = step
+        self.timed = False
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes the metrics of a training step, or those of an evaluation, whose keys start with `eval_`."""
@@ -138,12 +155,17 @@ class Reporter:
 class LogProgress(tqdm):
     """Progress in a log file: whole lines, where tqdm overwrites one line with carriage returns."""
 
+    def __init__(self, *, initial: int, **options: Any) -> None:
+        self.printed = initial  # the last step with a line; a thread of tqdm refreshes too, without a new step
+        super().__init__(initial=initial, **options)
+
     def refresh(self, *_: Any, **__: Any) -> None:
-        if self.n > self.initial:
+        if self.n != self.printed:
+            self.printed = self.n
             print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
-        if not self.disable and self.n != self.last_print_n:
+        if not self.disable:
             self.refresh()
         self.disable = True
 

@@ -15,10 +15,14 @@ from bert_jax.training.runs.manifests import Damaged, check_manifest
 DAMAGED = "damaged"
 
 
+def saved_steps(folder: str | Path) -> list[int]:
+    """Returns the steps saved in a folder, by the names of its checkpoints alone, in ascending order."""
+    return sorted(int(path.name) for path in Path(folder).glob("*") if path.name.isdigit())
+
+
 def newest_step(folder: str | Path) -> int | None:
     """Returns the newest step saved in a folder, by the names of its checkpoints alone, or None."""
-    steps = (int(path.name) for path in Path(folder).glob("*") if path.name.isdigit())
-    return max(steps, default=None)
+    return max(saved_steps(folder), default=None)
 
 
 def newest_whole_step(folder: str | Path, log: Callable[[str], None] = print) -> int | None:

@@ -82,7 +82,36 @@ def test_other_spellings_of_a_models_names_are_found():
 def test_a_word_for_missing_values_that_is_a_class_is_reported():
     report = ReadReport("a.tsv", rows=3)
     assert len(clean_labels(examples_of("DE", "NA", "NA"), None, report)) == 3
-    assert report.lines() == ["a.tsv: 2 rows with 'NA', which is read as a class (first: a.tsv:3)"]
+    assert report.lines() == ["a.tsv: rows with 'NA', which is read as a class: 2 (first: a.tsv:3)"]
+
+
+@pytest.mark.parametrize("names", [None, ("contradiction", "entailment", "neutral")])
+@pytest.mark.parametrize(
+    ("column", "others"), [("label", ("neutral", "entailment", "contradiction")), ("gold_label", ("neutral",))]
+)
+def test_rows_without_a_gold_label_are_skipped_and_counted(column, others, names):
+    report = ReadReport("snli.jsonl", rows=5, columns={"label": column})
+    kept = clean_labels(examples_of("-", *others, "-"), names, report)
+    assert [example.label for example in kept] == list(others)
+    assert report.skipped == {"rows with the label '-', on which the annotators did not agree": Tally(2, "a.tsv:2")}
+    assert clean_labels(examples_of("-", *others), names, report, drop=False)[0].label is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [(("-", "neutral", "yes"), None), (("-", "+"), None), (("-", "neutral"), ("-", "neutral"))]
+)
+def test_a_dash_is_a_class_in_other_data(labels, names):
+    assert len(clean_labels(examples_of(*labels), names, ReadReport("a.tsv", columns={"label": "label"}))) == len(
+        labels
+    )
+
+
+def test_the_error_says_whether_the_column_was_found():
+    found = ReadReport("a.tsv", columns={"text": "review", "label": "stars"})
+    with pytest.raises(ValueError, match=r"a\.tsv:2: no label in 'stars', and none in the other rows"):
+        clean_labels(examples_of(None, None), None, found)
+    with pytest.raises(ValueError, match=r"a\.tsv:2: no label .*`label_column` was not named"):
+        clean_labels(examples_of(None, None), None, ReadReport("a.tsv"))
 
 
 def test_tags_are_named_too():

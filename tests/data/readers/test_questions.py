@@ -172,7 +172,7 @@ def test_rows_in_the_layout_of_datasets_are_read(write, monkeypatch):
         (
             "a.jsonl",
             '{"question": "", "context": "a", "answers": {"text": ["a"], "answer_start": []}}',
-            r"a\.jsonl:1: 1 answers, but 0 values of answer_start",
+            r"a\.jsonl:1: 1 answer, but 0 values of answer_start",
         ),
         (
             "a.jsonl",

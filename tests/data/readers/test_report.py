@@ -28,4 +28,4 @@ def test_changed_rows_are_used():
     report = ReadReport("dev.json", unit="questions", rows=5)
     report.change("answers that were moved", "dev.json: question 3")
     assert report.used == 5
-    assert report.lines() == ["dev.json: 1 answers that were moved (first: dev.json: question 3)"]
+    assert report.lines() == ["dev.json: answers that were moved: 1 (first: dev.json: question 3)"]

@@ -75,13 +75,13 @@ def test_columns_without_a_header_have_numbers(tmp_path, name):
 def test_rows_of_a_wrong_length_are_errors_or_skipped(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("text\tlabel\na\t1\nb\n\nc\t2\t3\nd\t4\n")
-    with pytest.raises(ValueError, match=r"a\.tsv:3: 1 columns, the header has 2"):
+    with pytest.raises(ValueError, match=r"a\.tsv:3: 1 column, the header has 2"):
         list(read_rows(path))
     report = ReadReport("a.tsv")
     assert [row["text"] for _, row in read_rows(path, ragged=report)] == ["a", "d"]
     assert report.skipped == {"rows with another number of columns; the header has 2": Tally(2, f"{path}:3")}
     path.write_text("a\t1\nb\n")
-    with pytest.raises(ValueError, match=r"a\.tsv:2: 1 columns, the first row has 2"):
+    with pytest.raises(ValueError, match=r"a\.tsv:2: 1 column, the first row has 2"):
         list(read_rows(path, header=False))
 
 

@@ -177,7 +177,7 @@ def test_the_features_of_a_dataset_name_its_tags_in_order(write, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, r"a\.jsonl:1: 2 words and 1 tags"),
+        ({"tokens": ["a", "b"], "tags": ["O"]}, r"a\.jsonl:1: 2 words and 1 tag"),
         ({"tokens": "a b", "tags": ["O"]}, r"a\.jsonl:1: 'tokens' is not a list but 'a b'"),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, r"a\.jsonl:1: 'tokens' holds None, which is not a word"),
         ({"tokens": ["a"], "tags": [None]}, r"a\.jsonl:1: 'tags' is not a class: None"),

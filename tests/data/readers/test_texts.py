@@ -256,7 +256,7 @@ def test_a_label_of_another_problem_is_an_error(write, value, options, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", "sentence\tlabel\na\t1\nb\n", r"a\.tsv:3: 1 columns, the header has 2"),
+        ("a.tsv", "sentence\tlabel\na\t1\nb\n", r"a\.tsv:3: 1 column, the header has 2"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"a\.jsonl:2: no column 'label' among text"),
         ("a.jsonl", '{"text": null}\n', r"a\.jsonl:1: no text in 'text'"),
         ("a.jsonl", '{"text": ["a"]}\n', r"a\.jsonl:1: 'text' is not a text but a list"),

@@ -26,7 +26,7 @@ from resumable import (
 
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pretraining.presets import make_settings
-from bert_jax.training.runs.interruption import STOPPING, Interrupted, Interruption
+from bert_jax.training.runs.interruption import STOPPED, STOPPING, Interrupted, Interruption
 from bert_jax.training.runs.saved_steps import newest_step
 
 KILLS = 20
@@ -128,7 +128,7 @@ def test_workers_survive_a_signal_to_their_group_but_not_the_end_of_their_run(tm
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_interrupt_ends_a_program_at_once(tmp_path, first):
     run = tmp_path / "run"
-    process = start(fit_as_a_program, run, 3.0)
+    process = start(fit_as_a_program, run, 3.0, log=tmp_path / "log")
     wait_until(lambda: any(run.glob("tensorboard/*")), process)
     time.sleep(0.5)
     began = time.monotonic()
@@ -138,6 +138,7 @@ def test_a_second_interrupt_ends_a_program_at_once(tmp_path, first):
     process.join()
     assert time.monotonic() - began < 2.0
     assert process.exitcode == 128 + signal.SIGINT
+    assert (tmp_path / "log").read_text().splitlines()[-1] == STOPPED
     assert newest_step(run / "checkpoints") is None
 
 

@@ -20,9 +20,7 @@ def test_a_damaged_line_is_moved_away_with_a_warning(tmp_path, capsys, line):
     assert last_step(path) == 4
     assert [row["step"] for row in read_evaluations(path, (5,))] == [1, 3]
     file = MetricsFile(path, after_step=3)
-    assert (
-        f"{path}: warning: 1 line(s) are no rows of metrics, the first is line 2; moved to" in capsys.readouterr().out
-    )
+    assert f"{path}: warning: 1 line without metrics, the first is line 2; moved to" in capsys.readouterr().out
     assert (tmp_path / DAMAGED_ROWS).read_bytes() == line + b"\n"
     file.write({"step": 4, "loss": 2.0})
     assert [row["step"] for row in read_metrics(path)] == [1, 3, 4]

@@ -101,10 +101,32 @@ def test_progress_in_a_log_file_is_whole_lines_with_the_time_left(tmp_path, caps
     output, progress = capsys.readouterr()
     assert output.splitlines() == ["message 5", "message 6"]
     lines = progress.split("\n")
-    assert [re.sub(r"\d\d:\d\d left.*", "T left", line) for line in lines] == [
-        "step 5 of 9, T left", "step 6 of 9, T left", "",
+    assert [re.sub(r"(\d\d:\d\d|\?) left.*", r"\1 left", line) for line in lines] == [
+        "step 5 of 9, ? left", "step 6 of 9, 00:00 left", "",
     ]  # fmt: skip
     assert "\r" not in progress
+
+
+def test_the_last_line_of_progress_is_printed_once(tmp_path, capsys):
+    with Reporter(tmp_path, first_step=0, last_step=2, panels=PANELS, headline=HEADLINE) as reporter:
+        for _ in range(2):
+            reporter.advance()
+        reporter.bar.refresh()  # as the monitor thread of tqdm does during a long evaluation
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == ["step 1 of 2", "step 2 of 2"]
+
+
+def test_the_time_left_is_estimated_without_the_first_step(tmp_path, capsys):
+    """Also after a rewind."""
+    with Reporter(tmp_path, first_step=4, last_step=9, panels=PANELS, headline=HEADLINE) as reporter:
+        for start in (4, 2):
+            reporter.rewind(start)
+            reporter.bar.start_t -= 1000.0  # the first step was compiled
+            reporter.bar.last_print_t -= 1000.0
+            reporter.advance()
+            reporter.advance()
+            reporter.bar.refresh()
+    lines = [re.sub(r" left.*", "", line) for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["step 5 of 9, ?", "step 6 of 9, 00:00", "step 3 of 9, ?", "step 4 of 9, 00:00"]
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
