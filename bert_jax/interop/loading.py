@@ -30,7 +30,7 @@ from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.pooling import SENTENCE_FILES, SentenceFiles
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizer_files import VOCABULARY
+from bert_jax.text.tokenizer_files import MERGES, VOCABULARY
 from bert_jax.text.tokenizer_settings import SETTINGS_FILES
 from bert_jax.training.runs.manifests import CHECKPOINTS
 
@@ -111,7 +111,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
     if not folder.exists() and not folder.is_absolute():
         from bert_jax.interop.hub import fetch
 
-        folder = fetch(str(source), revision, files=(*VOCABULARY, *SETTINGS_FILES, *SENTENCE_FILES))
+        folder = fetch(str(source), revision, files=(*VOCABULARY, MERGES, *SETTINGS_FILES, *SENTENCE_FILES))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json here; expected the folder of a run or of a model")
     return folder

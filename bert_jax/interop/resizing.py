@@ -19,6 +19,7 @@ from bert_jax.config import BertConfig
 from bert_jax.interop.loading import LoadedBert
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import split_words, with_tokens
+from bert_jax.text.word_marks import is_wordpiece
 
 
 def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False, multiple_of: int = 1) -> LoadedBert:
@@ -26,7 +27,8 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
 
     With "quokka" added, its row is the mean of the rows of "quo", "##kk" and "##a", if those were its pieces. Words are
     added as the tokenizer normalizes them ("Quokka" as "quokka", if it lower-cases) and become part of the WordPiece
-    vocabulary: longer words that begin with one are split after it, "quokkas" into "quokka ##s". See `with_tokens`.
+    vocabulary: longer words that begin with one are split after it, "quokkas" into "quokka ##s". See `with_tokens`. In
+    other vocabularies they become added tokens, as they are written.
 
     Args:
         tokens: words; or, with `special`, markers that are found anywhere in a text and skipped when decoding.
@@ -51,7 +53,9 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
 
 
 def _normalized(tokenizer: Tokenizer, token: str) -> str:
-    """Returns a word as the tokenizer normalizes it; any other token as it is."""
+    """Returns a word as WordPiece normalizes it; any other token, or without WordPiece, as it is."""
+    if not is_wordpiece(tokenizer.backend):
+        return token
     words = split_words(tokenizer.backend, token)
     return words[0] if len(words) == 1 else token
 

@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         ids: int32 [n], with special tokens.
-        second: where segment B begins; n without a segment B.
+        second: where segment B, of token type 1, begins; n without a segment B.
         position: the position whose result is needed; None for the results of all tokens.
     """
 

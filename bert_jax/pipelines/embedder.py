@@ -16,7 +16,7 @@ from bert_jax.interop.pooling import SentenceSettings
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
-from bert_jax.pipelines.pipeline import SHORTEST_WINDOW, Pipeline
+from bert_jax.pipelines.pipeline import Pipeline, shortest_window
 from bert_jax.text.tokenizer import require_string
 
 Pooling = Literal["mean", "cls", "max"]
@@ -66,7 +66,7 @@ class Embedder(Pipeline):
         self.normalize = self.settings.normalize if normalize is None else normalize
         self.truncate = bert.sentence is not None if truncate is None else truncate
         if max_length is None and self.settings.max_length is not None:
-            max_length = min(max(SHORTEST_WINDOW, self.settings.max_length), bert.config.max_length)
+            max_length = min(max(shortest_window(bert.tokenizer), self.settings.max_length), bert.config.max_length)
         super().__init__(bert, max_length=max_length, **options)
 
     def stream(
@@ -123,7 +123,8 @@ class Embedder(Pipeline):
             vector = vectors.max(axis=0)
         else:
             windows = document.windows[: len(results)]
-            tokens = [window.stop - window.start + len(document.opening) + 1 for window in windows]
+            special = len(document.opening) + len(document.closing)
+            tokens = [window.stop - window.start + special for window in windows]
             vector = np.average(vectors, axis=0, weights=tokens)
         if self.normalize:
             vector = vector / max(np.linalg.norm(vector), 1e-12)

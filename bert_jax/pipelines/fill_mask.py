@@ -1,4 +1,4 @@
-"""Fills in [MASK] tokens with the masked language model.
+"""Fills in [MASK] tokens with the masked language model. The mask token is the tokenizer's own, such as <mask>.
 
 References: Devlin et al., BERT, 2018, section 3.1 (masked LM).
 """
@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.word_marks import is_wordpiece
 
 MAX_OUTPUT = 1 << 22  # tokens: every answer contains the whole text
 FEWEST = 8  # answers computed for a [MASK], and targets; then 64, 512, ...: a few programs serve every call
@@ -35,27 +37,35 @@ class FillMask(Pipeline):
     [{'score': 0.41, 'token': 312, 'token_str': 'loved', 'sequence': 'i really loved this film.'}, ...]
 
     Raises:
-        ValueError: a text without a [MASK], or a very long text with very many; a target that is not in the vocabulary,
-            or no target.
+        ValueError: a tokenizer without a mask token; a text without a [MASK], or a very long text with very many; a
+            target that is not in the vocabulary, or no target.
     """
 
     models = ("BertForMaskedLM", "BertForPreTraining")
-    special = ("[MASK]",)
+
+    def __init__(self, bert: LoadedBert, **options: Any) -> None:
+        self.mask_token = bert.tokenizer.mask_token
+        super().__init__(bert, **options)
+
+    def special_tokens(self) -> tuple[str, ...]:
+        return (self.mask_token,)
 
     def sequences(self, document: Document) -> list[Encoded]:
         found = []
         for window, masks in self.masked_windows(document):
             position = document.position(window, masks[0]) if len(masks) == 1 else None
-            found.append(document.encoded(window, self.tokenizer.sep_id, position))
+            found.append(document.encoded(window, position))
         return found
 
     def masked_windows(self, document: Document) -> list[tuple[Any, np.ndarray]]:
         """Returns the windows that answer a [MASK], each with its [MASK] tokens as indices in the document."""
         (masks,) = np.nonzero(document.ids == self.tokenizer.mask_id)
         if not len(masks):
-            raise ValueError(f"the text has no [MASK]: {document.text!r:.60}")
+            raise ValueError(f"the text has no {self.mask_token}: {document.text!r:.60}")
         if len(masks) * len(document.ids) > MAX_OUTPUT:
-            raise ValueError(f"{len(masks):,} [MASK] tokens are too many for a text of {len(document.ids):,} tokens")
+            raise ValueError(
+                f"{len(masks):,} {self.mask_token} tokens are too many for a text of {len(document.ids):,} tokens"
+            )
         owners = document.owners[masks]
         return [(document.windows[owner], masks[owners == owner]) for owner in np.unique(owners)]
 
@@ -85,8 +95,7 @@ class FillMask(Pipeline):
         found = []
         for word in words:
             text = valid_text(word, "a target")
-            known = self.tokenizer.backend.token_to_id(text)
-            ids = [known] if known is not None else self.tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
+            ids = self.pieces(text)
             if not ids or ids[0] == self.tokenizer.unk_id:
                 raise ValueError(f"the target {word!r:.60} is not in the vocabulary")
             if len(ids) > 1:
@@ -96,6 +105,13 @@ class FillMask(Pipeline):
                 )
             found.append(ids[0])
         return np.array(list(dict.fromkeys(found)), np.int32)
+
+    def pieces(self, text: str) -> list[int]:
+        """Returns the ids of a token of the vocabulary, or of a word as it is in the middle of a text."""
+        known = self.tokenizer.backend.token_to_id(text)
+        ids = self.tokenizer.encode_batch([self.tokenizer.as_word(text)], add_special_tokens=False)[0].ids
+        whole = len(ids) == 1 and not is_wordpiece(self.tokenizer.backend)  # "Ġowl" before "owl"
+        return ids if whole or known is None else [known]
 
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> Any:
         """Returns the probabilities of the best tokens, and the tokens, [B, P, top] each; -1 is no token."""
@@ -121,7 +137,7 @@ class FillMask(Pipeline):
         self, document: Document, mask: int, tokens: list[int], scores: list[float], *, alone: bool
     ) -> list[dict[str, Any]]:
         """Returns the answers to one [MASK]."""
-        ids = np.concatenate([document.opening, document.ids, [self.tokenizer.sep_id]])
+        ids = np.concatenate([document.opening, document.ids, document.closing])
         answers = []
         for token, score in zip(tokens, scores, strict=True):
             ids[len(document.opening) + mask] = token

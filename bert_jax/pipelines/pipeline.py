@@ -19,9 +19,8 @@ from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, Pair, read_documents
-from bert_jax.text.tokenizer import require_string
+from bert_jax.text.tokenizer import Tokenizer, require_string
 
-SHORTEST_WINDOW = 5  # tokens: [CLS] first [SEP] text [SEP]
 MAX_CHARACTERS = 1 << 23  # of the texts processed together
 PROGRESS_DELAY = 2.0  # seconds before the progress bar appears
 
@@ -49,7 +48,6 @@ class Pipeline:
     everywhere: ClassVar[bool] = False  # one result per token instead of one per sequence
     offsets: ClassVar[bool] = False  # whether the characters of tokens are needed
     whole_first: ClassVar[str | None] = None  # name of a first text that must not be truncated, for the error
-    special: ClassVar[tuple[str, ...]] = ()  # special tokens that are never text
 
     def __init__(
         self,
@@ -64,11 +62,12 @@ class Pipeline:
     ) -> None:
         self.require_head(bert, "this")
         limit = bert.config.max_length
+        shortest = shortest_window(bert.tokenizer)
         if max_length is None:
-            max_length = min(limit, max(SHORTEST_WINDOW, bert.tokenizer.max_length or limit))
-        if not SHORTEST_WINDOW <= max_length <= limit:
+            max_length = min(limit, max(shortest, bert.tokenizer.max_length or limit))
+        if not shortest <= max_length <= limit:
             raise ValueError(
-                f"`max_length` must lie between {SHORTEST_WINDOW} and the model's {limit} positions, got {max_length}"
+                f"`max_length` must lie between {shortest} and the model's {limit} positions, got {max_length}"
             )
         if overlap < 0 or window < 1:
             raise ValueError(f"`overlap` must be at least 0 and `window` at least 1, got {overlap} and {window}")
@@ -174,11 +173,11 @@ class Pipeline:
             overlap=self.overlap,
             offsets=self.offsets,
             whole_first=self.whole_first,
-            special=self.special,
+            special=self.special_tokens(),
         )
         for number, document in enumerate(read):
             config = self.bert.config
-            if document.paired and config.uses_token_types and config.type_vocab_size < 2:
+            if document.segment_b and config.uses_token_types and config.type_vocab_size < 2:
                 raise ValueError("this model has one token type, so it cannot read pairs of texts")
             sequences = self.sequences(document)
             documents.append(document)
@@ -197,6 +196,10 @@ class Pipeline:
 
     # The steps that differ between pipelines
 
+    def special_tokens(self) -> tuple[str, ...]:
+        """Returns the special tokens that are never text."""
+        return ()
+
     def default_options(self) -> dict[str, Any]:
         """Returns the options of a call with their defaults."""
         return {}
@@ -212,7 +215,7 @@ class Pipeline:
     def sequences(self, document: Document) -> list[Encoded]:
         """Returns the sequences of a document: one per window, with a result at [CLS] or for every token."""
         position = None if self.everywhere else 0
-        return [document.encoded(window, self.tokenizer.sep_id, position) for window in document.windows]
+        return [document.encoded(window, position) for window in document.windows]
 
     def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Checks the options of a call; returns those that `select` needs at compile time."""
@@ -237,6 +240,11 @@ class Pipeline:
     def collect(self, answers: list[Any]) -> Any:
         """Returns the answers to a list of texts in their final form."""
         return answers
+
+
+def shortest_window(tokenizer: Tokenizer) -> int:
+    """Returns the tokens of the shortest pair: for BERT [CLS] first [SEP] text [SEP]."""
+    return tokenizer.layout.pair + 2
 
 
 def group_texts(pairs: Iterable[Pair], window: int) -> Iterator[list[Pair]]:

@@ -97,5 +97,5 @@ class QuestionAnswerer(Pipeline):
     def found(self, document: Document, span: Span, score: float) -> dict[str, Any]:
         """Returns one result."""
         start = int(document.offsets[span.start, 0]) if span.start >= 0 else 0
-        end = int(document.offsets[span.end, 1]) if span.end >= 0 else 0
+        end = max(start, int(document.offsets[span.end, 1])) if span.end >= 0 else 0
         return {"score": score, "start": start, "end": end, "answer": document.text[start:end]}

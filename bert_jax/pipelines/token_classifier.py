@@ -18,6 +18,7 @@ from bert_jax.metrics.tag_schemes import read_tag_scheme
 from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
+from bert_jax.text.word_marks import is_wordpiece
 
 Aggregation = Literal["first", "average", "max", "simple"]
 
@@ -36,10 +37,11 @@ class TokenClassifier(Pipeline):
     """Finds entities.
 
     `tagger(text)` returns a list of `{"entity_group", "score", "word", "start", "end"}` in the order of the text, where
-    `text[start:end]` is the entity, `word` its spelling in the vocabulary, and `score` the mean over its words. The
-    labels may be of any tag scheme (`metrics/tag_schemes.py`): `L-per` of BILOU ends an entity whose `entity_group` is
-    `per`. Tokens with the label `O` are skipped. In a long text each token is labelled in the window where it has the
-    most context, and entities are assembled afterwards, so no entity is split at the end of a window.
+    `text[start:end]` is the entity, `word` its spelling in a WordPiece vocabulary (the same, for other vocabularies),
+    and `score` the mean over its words. The labels may be of any tag scheme (`metrics/tag_schemes.py`): `L-per` of
+    BILOU ends an entity whose `entity_group` is `per`. Tokens with the label `O` are skipped. In a long text each token
+    is labelled in the window where it has the most context, and entities are assembled afterwards, so no entity is
+    split at the end of a window.
 
     Args:
         aggregation: the score of a word: that of its `first` piece, the `average` of its pieces, or the piece with the
@@ -70,7 +72,7 @@ class TokenClassifier(Pipeline):
         scores = self.token_scores(document, results)
         words = [self.labelled_word(document, scores, *word) for word in self.words(document)]
         entities = find_entities([one.label for one in words], self.scheme)
-        return [self.entity(entity.kind, words[entity.start : entity.stop]) for entity in entities]
+        return [self.entity(document, entity.kind, words[entity.start : entity.stop]) for entity in entities]
 
     def token_scores(self, document: Document, results: list[Any]) -> np.ndarray:
         """Returns the probabilities [n, C] of the document's tokens, each from the window where it has most context."""
@@ -84,7 +86,7 @@ class TokenClassifier(Pipeline):
         """Returns the tokens start <= i < stop of each word, or of each piece."""
         begins = np.ones(len(document.ids), bool)
         if self.aggregation != "simple":
-            begins[1:] = ~self.tokenizer.continuation[document.ids[1:]]
+            begins = self.tokenizer.word_starts(document.text, document.ids, document.offsets)
         return list(pairwise([*np.nonzero(begins)[0].tolist(), len(document.ids)]))
 
     def labelled_word(self, document: Document, scores: np.ndarray, start: int, stop: int) -> LabelledWord:
@@ -94,9 +96,10 @@ class TokenClassifier(Pipeline):
             pieces = pieces.mean(axis=0, keepdims=True)
         best = pieces[pieces.max(axis=1).argmax()] if self.aggregation == "max" else pieces[0]
         begin = int(document.offsets[start, 0])
-        end = int(document.offsets[stop - 1, 1])
+        end = max(begin, int(document.offsets[stop - 1, 1]))  # white space alone has no characters
         ids = document.ids[start:stop].tolist()
-        word = document.text[begin:end] if self.tokenizer.unk_id in ids else self.spelled(ids)
+        as_in_text = self.tokenizer.unk_id in ids or not is_wordpiece(self.tokenizer.backend)
+        word = document.text[begin:end] if as_in_text else self.spelled(ids)
         label = int(best.argmax())
         return LabelledWord(self.names[label], float(best[label]), word, begin, end)
 
@@ -104,14 +107,17 @@ class TokenClassifier(Pipeline):
         """Returns the pieces joined; a first piece keeps its continuation prefix."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def entity(self, kind: str, group: list[LabelledWord]) -> dict[str, Any]:
+    def entity(self, document: Document, kind: str, group: list[LabelledWord]) -> dict[str, Any]:
         """Returns the result for the words of an entity."""
         decoder = self.tokenizer.backend.decoder
         words = [one.word for one in group]
+        word = decoder.decode(words) if decoder else " ".join(words)
+        if not is_wordpiece(self.tokenizer.backend):
+            word = document.text[group[0].start : group[-1].end]
         return {
             "entity_group": kind,
             "score": float(np.mean([one.score for one in group])),
-            "word": decoder.decode(words) if decoder else " ".join(words),
+            "word": word,
             "start": group[0].start,
             "end": group[-1].end,
         }

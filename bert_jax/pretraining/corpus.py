@@ -12,6 +12,7 @@ from bert_jax.data.prefetch import Batches
 from bert_jax.data.pretraining.corpus_report import CorpusReport, describe_corpus
 from bert_jax.data.pretraining.loader import PretrainingBatches, evaluation_batches, training_batches
 from bert_jax.data.pretraining.long_sentences import split_long_sentences
+from bert_jax.data.pretraining.sequences import special_tokens
 from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
@@ -59,7 +60,12 @@ class Corpus:
 
     @classmethod
     def of(cls, settings: Settings, documents: Documents, tokenizer: Tokenizer) -> "Corpus":
-        """Tokenizes the documents; the first process does it, the others find its files."""
+        """Tokenizes the documents; the first process does it, the others find its files.
+
+        Raises:
+            ValueError: a tokenizer without a mask token.
+        """
+        _ = tokenizer.mask_token
         print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
@@ -75,10 +81,14 @@ class Corpus:
         cls, settings: Settings, tokenizer: Tokenizer, documents: ReadReport, unsplit: Sequence[TokenStore]
     ) -> "Corpus":
         if not settings.batches.next_sentence:
-            return cls(
-                settings, tokenizer, documents, unsplit, *unsplit
-            )  # runs of sentences are cut where a row is full
-        split = partial(split_long_sentences, max_length=settings.batches.max_length, cache_dir=settings.text.cache_dir)
+            # Runs of sentences are cut where a row is full.
+            return cls(settings, tokenizer, documents, unsplit, *unsplit)
+        split = partial(
+            split_long_sentences,
+            max_length=settings.batches.max_length,
+            cache_dir=settings.text.cache_dir,
+            special=special_tokens(tokenizer.layout),
+        )
         with processes.first_process_first("long sentences are split"):
             return cls(settings, tokenizer, documents, unsplit, *map(split, unsplit))
 
@@ -127,7 +137,8 @@ class Corpus:
     def reports(self) -> dict[str, CorpusReport]:
         """The numbers of the documents to train on and of the held-out ones."""
         batches = self.settings.batches
-        return {"train": CorpusReport.of(self.train, batches), "held_out": CorpusReport.of(self.held_out, batches)}
+        report = partial(CorpusReport.of, settings=batches, special=special_tokens(self.tokenizer.layout))
+        return {"train": report(self.train), "held_out": report(self.held_out)}
 
     def _describe_vocabulary(self) -> str:
         cleaning = self._cleaning()

@@ -96,6 +96,8 @@ def _read(settings: Settings) -> tuple[Tokenizer, Documents, Any, dict[str, Any]
         and what data.json says of new words.
     """
     source = read_source(settings)
+    if settings.text.tokenizer and not settings.run.resume:
+        _ = Tokenizer.load(settings.text.tokenizer).mask_token  # an error without one, before hours of reading
     documents = Documents.read(settings)
     if source is None:
         return make_tokenizer(settings, documents.train), documents, None, {}

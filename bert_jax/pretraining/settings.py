@@ -66,7 +66,9 @@ class Text:
     held_out: float = 0.02
     """Fraction of the documents held out for evaluation."""
     tokenizer: str | None = None
-    """A vocab.txt, a tokenizer.json or a folder with one of them; default: train a vocabulary on the corpus."""
+    """A tokenizer.json, a vocab.txt, a vocab.json with its merges.txt, or a folder with one of them; default: train a
+    WordPiece vocabulary on the corpus.
+    """
     add_tokens: int | str | None = None
     """New words for the vocabulary of --model: how many to find in the corpus, or a file with one per line. Each starts
     as the mean of the pieces that it replaces."""

@@ -51,6 +51,7 @@ def read_source(settings: Settings) -> LoadedBert | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(newly initialized|the embedding has)")  # printed, or an error, below
         bert = load(source, head=model_class(settings).__name__, seed=settings.batches.seed)
+    _ = bert.tokenizer.mask_token  # an error without one
     tokens = bert.tokenizer.vocab_size
     rows = bert.config.vocab_size
     if rows - tokens >= PADDING:

@@ -15,6 +15,7 @@ from bert_jax.interop.loading import TrainedRun
 from bert_jax.pipelines import FillMask
 from bert_jax.pretraining.phases import Phase
 from bert_jax.pretraining.settings import Settings
+from bert_jax.text.vocabulary import MASK
 from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.state import TrainState
 
@@ -95,7 +96,8 @@ def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, ranki
         fill = FillMask(trained.model)
         print("  most likely words for each [MASK]:")
         for text in settings.reports.fill_mask:
-            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(text))
+            masked = text.replace(MASK, trained.model.tokenizer.mask_token)
+            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(masked))
             print(f"    {text}\n      {words}")
     print(f"\nThe model is in {trained.folder}: bert_jax.load({str(trained.folder)!r})")
 

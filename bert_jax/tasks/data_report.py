@@ -29,7 +29,7 @@ def describe_split(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
         `labels`, the number of each class, unless labels are scores or unknown.
     """
     ids = split.features.sequences.ids
-    special = np.isin(ids, [tokenizer.cls_id, tokenizer.sep_id])
+    special = np.isin(ids, tokenizer.layout.ids)
     labels = Counter(name for example in split.examples for name in _classes(example)) if split.labelled else {}
     return {
         "examples": len(split.examples),

@@ -11,6 +11,7 @@ from bert_jax.interop.heads import architecture, known_model
 from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.tokenizer_files import VOCABULARY
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ModelSource:
         config, named = huggingface.read_config(folder)
         tokenizer = read_vocabulary(folder, config)
         if tokenizer is None:
-            raise ValueError(f"{folder}: no tokenizer.json or vocab.txt")
+            raise ValueError(f"{folder}: no {' or '.join(VOCABULARY)}")
         if special_tokens:
             tokenizer = tokenizer.with_settings(split_special_tokens=False)
         model = known_model(named, config.model_type)

@@ -22,6 +22,7 @@ from tokenizers import normalizers, pre_tokenizers
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, is_word, split_words, text_batches
 from bert_jax.text.word_cache import ASCII_WORD
+from bert_jax.text.word_marks import is_wordpiece
 
 MIN_FREQUENCY = 5  # a row that is seen less often is hardly trained
 MAX_DISTINCT_WORDS = 1 << 20  # counted at a time; about 150 MB
@@ -44,9 +45,13 @@ def find_new_words(
     Args:
         count: maximum number of words; a corpus with fewer words that qualify gives fewer.
         min_frequency: minimum number of occurrences of a word.
+
+    Raises:
+        ValueError: `count` is not positive, or the vocabulary is not WordPiece.
     """
     if count < 1:
         raise ValueError(f"`count` of new words must be at least 1, got {count}")
+    _require_wordpiece(tokenizer)
     backend = tokenizer.backend
     counts = count_words(texts, backend)
     words = [word for word, number in counts.items() if number >= min_frequency and _has_letters(word)]
@@ -168,9 +173,11 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
     Words are normalized like texts: "Quokka" becomes "quokka" if the tokenizer lower-cases.
 
     Raises:
-        ValueError: no words, a word that the vocabulary has, or a line that cannot be one word; names file and line.
+        ValueError: a vocabulary that is not WordPiece, no words, a word that the vocabulary has, or a line that cannot
+            be one word; names file and line.
         OSError: the file cannot be read.
     """
+    _require_wordpiece(tokenizer)
     places: dict[str, int] = {}  # word -> number of its line
     known: dict[str, int] = {}
     blank_lines = 0
@@ -197,6 +204,12 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
     if not places:
         raise ValueError(f"{path}: no words; one word per line is expected")
     return NewWords(str(path), tuple(places), blank_lines, repeated, normalized)
+
+
+def _require_wordpiece(tokenizer: Tokenizer) -> None:
+    if not is_wordpiece(tokenizer.backend):
+        kind = type(tokenizer.backend.model).__name__
+        raise ValueError(f"new words can be added to a WordPiece vocabulary only; the tokenizer is a {kind}")
 
 
 def _decoded(path: str | Path) -> str:

@@ -1,7 +1,7 @@
-"""Encodes texts as token ids and decodes them, with WordPiece.
+"""Encodes texts as token ids and decodes them, with WordPiece, byte-level BPE, Unigram or another fast tokenizer.
 
-`tokenizers` does the work; this class configures it for BERT and returns arrays. Special tokens are found by name, at
-any id. A tokenizer is immutable, so several threads may share it.
+`tokenizers` does the work; this class configures it and returns arrays. Special tokens are found by their role
+(`special_tokens.py`), at any id. A tokenizer is immutable, so several threads may share it.
 
 References: Devlin et al., BERT, 2018, section 3 (input representation).
 """
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import processors
 
+from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
 from bert_jax.text.tokenizer_files import VOCABULARY, read_tokenizer, require_working, vocabulary_lines, write_tokenizer
-from bert_jax.text.vocabulary import CLS, CONTINUATION, SEP, SPECIAL_TOKENS, text_batches, train_wordpiece
+from bert_jax.text.vocabulary import text_batches, train_wordpiece
+from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, lacks_prefix_space, trimmed, word_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from bert_jax.text.word_cache import WordCache
 
@@ -31,13 +32,16 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
-    """BERT's tokenizer: cleaning, splitting into words, WordPiece, `[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`.
+    """A tokenizer of BERT or its relatives, with the special tokens and the layout of sequences that it defines.
 
     Attributes:
         backend: the `tokenizers.Tokenizer`, without truncation and padding.
         tokens: the pieces, by id.
-        continuation: bool [V], whether a piece continues a word.
-        special_ids: int32 [5], the ids of [PAD], [UNK], [CLS], [SEP] and [MASK].
+        continuation: bool [V], whether a piece continues a word; see `word_marks.py` for what a word is.
+        roles: the special tokens by role, `pad`, `unk`, `cls`, `sep` and `mask`; `unk` and `mask` may be missing.
+        layout: the special tokens around texts.
+        pad_id, unk_id, cls_id, sep_id, mask_id: the ids of these; -1 for a missing one.
+        special_ids: int32, the ids of all of these.
         fingerprint: SHA-256 of everything that decides the ids of a text.
         max_length: the sequence length that the model was trained with (`model_max_length`), or None. Texts are not
             truncated to it, but pipelines read longer texts in windows of this length.
@@ -51,41 +55,48 @@ class Tokenizer:
         max_length: int | None = None,
         *,
         split_special_tokens: bool | None = None,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         vocabulary = backend.get_vocab()
-        if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
-            raise ValueError(f"the vocabulary of {len(vocabulary)} tokens has no {' '.join(missing)}")
+        self.roles = find_roles(backend, roles or {})
+        require_roles(backend, self.roles, roles or {})
         if holes := set(range(len(vocabulary))).difference(vocabulary.values()):
             raise ValueError(
                 f"the {len(vocabulary)} tokens of the vocabulary do not have the ids 0 to {len(vocabulary) - 1}: "
                 f"no token has {min(holes)}"
             )
         known = {token.content for token in backend.get_added_tokens_decoder().values()}
-        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token not in known])
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{CLS} $A {SEP}",
-            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-            special_tokens=[(token, vocabulary[token]) for token in (CLS, SEP)],
-        )
+        backend.add_special_tokens([token for token in self.roles.values() if token not in known])
         backend.no_truncation()
         backend.no_padding()
+        self.layout = install_layout(backend, self.roles)
         self.backend = backend
         self.tokens: list[str] = sorted(vocabulary, key=vocabulary.__getitem__)
-        self.continuation = np.array([token.startswith(CONTINUATION) for token in self.tokens])
-        self.special_ids = np.array([vocabulary[token] for token in SPECIAL_TOKENS], np.int32)
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids.tolist()
-        self.fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
+        self.continuation = continuing_pieces(backend, self.tokens, set(self.roles.values()))
+        ids = {role: vocabulary[token] for role, token in self.roles.items()}
+        self.special_ids = np.array(list(dict.fromkeys([*ids.values(), *self.layout.ids])), np.int32)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids.get(role, -1) for role in NAMES)
+        content = backend.to_str()
+        if self.roles != find_roles(backend, {}):
+            content += json.dumps(self.roles)
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
         self.max_length = max_length
         self.split_special_tokens = split_special_tokens
+        self._adds_space = lacks_prefix_space(backend)
         self._variants: dict[Any, tokenizers.Tokenizer] = {}
         self._words: WordCache | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Tokenizer, split_special_tokens=self.split_special_tokens), (self.backend, self.max_length)
+        make = partial(Tokenizer, split_special_tokens=self.split_special_tokens, roles=self.roles)
+        return make, (self.backend, self.max_length)
 
     def with_settings(self, backend: tokenizers.Tokenizer | None = None, **changes: Any) -> Tokenizer:
         """Returns the tokenizer with another backend, or with changes to `max_length` or `split_special_tokens`."""
-        kept = {"max_length": self.max_length, "split_special_tokens": self.split_special_tokens}
+        kept = {
+            "max_length": self.max_length,
+            "split_special_tokens": self.split_special_tokens,
+            "roles": self.roles,
+        }
         return Tokenizer(self.backend if backend is None else backend, **{**kept, **changes})
 
     @property
@@ -115,14 +126,27 @@ class Tokenizer:
         """
         return cls(train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents))
 
+    @property
+    def mask_token(self) -> str:
+        """The token that stands for a word to predict.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
+        if "mask" not in self.roles:
+            raise ValueError(
+                f"the tokenizer has no mask token (`mask_token`, {' or '.join(NAMES['mask'])}): words cannot be masked"
+            )
+        return self.roles["mask"]
+
     @classmethod
-    def of(cls, content: bytes) -> Tokenizer:
-        """Makes a tokenizer from `backend.to_str().encode()`."""
-        return cls(tokenizers.Tokenizer.from_buffer(content))
+    def of(cls, content: bytes, roles: Mapping[str, str] | None = None) -> Tokenizer:
+        """Makes a tokenizer from `backend.to_str().encode()` and its `roles`, by default those with usual names."""
+        return cls(tokenizers.Tokenizer.from_buffer(content), roles=roles)
 
     @classmethod
     def load(cls, source: str | Path) -> Tokenizer:
-        """Loads a vocab.txt, a tokenizer.json, or a folder with either.
+        """Loads a tokenizer.json, a vocab.txt (WordPiece), a vocab.json (BPE, with its merges.txt), or a folder of one.
 
         The options of a vocab.txt come from the tokenizer_config.json next to it. Without one, text is lowercased if
         the vocabulary has no capital letters. `tokenizer_settings.py` says which files are read besides these.
@@ -134,23 +158,29 @@ class Tokenizer:
         if path.is_dir():
             found = [path / name for name in VOCABULARY if (path / name).is_file()]
             if not found:
-                raise FileNotFoundError(f"{path} has neither tokenizer.json nor vocab.txt")
+                raise FileNotFoundError(f"{path} has neither {' nor '.join(VOCABULARY)}")
             path = found[0]
         if not path.is_file():
             raise FileNotFoundError(f"no such vocabulary: {path}")
         try:
             backend, settings = read_tokenizer(path)
-            tokenizer = cls(backend, settings.max_length, split_special_tokens=settings.split_special_tokens)
+            tokenizer = cls(
+                backend,
+                settings.max_length,
+                split_special_tokens=settings.split_special_tokens,
+                roles=settings.roles,
+            )
             require_working(tokenizer.backend)
             return tokenizer
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, vocab.txt and tokenizer_config.json, in the format of transformers."""
+        """Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt, in the format of transformers."""
         write_tokenizer(
             Path(folder),
             self.backend,
+            self.roles,
             max_length=self.max_length,
             split_special_tokens=self.split_special_tokens,
         )
@@ -249,6 +279,28 @@ class Tokenizer:
         """Joins pieces into words, and words with spaces."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
+    def offsets(self, text: str, encoding: tokenizers.Encoding) -> np.ndarray:
+        """Returns the start and the end character of each token without the space before it, int64 [n, 2]."""
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        return offsets if is_wordpiece(self.backend) else trimmed(text, offsets)
+
+    def word_starts(self, text: str, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Returns whether each token of a text begins a word, bool [n].
+
+        Args:
+            ids: int [n], without special tokens around the text.
+            offsets: the result of `offsets`.
+        """
+        if not is_wordpiece(self.backend):
+            return word_starts(text, offsets)
+        starts = ~self.continuation[ids]
+        starts[:1] = True
+        return starts
+
+    def as_word(self, word: str) -> str:
+        """Returns a word as it is in the middle of a text: with the space before it that some tokenizers mark."""
+        return f" {word}" if self._adds_space and word.strip() else word
+
     def text_backend(self, *special: str) -> tokenizers.Tokenizer:
         """Returns the backend for the texts of users, where "[SEP]" is text unless the settings say otherwise.
 
@@ -264,18 +316,37 @@ class Tokenizer:
     def _variant(
         self, backend: tokenizers.Tokenizer, *, max_length: int | None = None, special: frozenset[str] | None = None
     ) -> tokenizers.Tokenizer:
-        """Returns a copy of a backend that truncates, or that reads all of BERT's special tokens but some as text."""
+        """Returns a copy of a backend that truncates, or that reads all tokens with roles but some as text."""
         key = (backend.encode_special_tokens, max_length, special)
         if key not in self._variants:
             content = json.loads(backend.to_str())
-            for token in content["added_tokens"] if special is not None else ():
-                token["special"] = token["content"] in SPECIAL_TOKENS and token["content"] not in special
+            if special is not None:
+                as_text = set(self.roles.values()) - special
+                for token in content["added_tokens"]:
+                    token["special"] = token["content"] in as_text
+                hide_pieces(content, as_text)
             variant = tokenizers.Tokenizer.from_str(json.dumps(content))
             variant.encode_special_tokens = special is not None or backend.encode_special_tokens
             if max_length is not None:
                 variant.enable_truncation(max_length)
             self._variants[key] = variant
         return self._variants[key]
+
+
+def hide_pieces(content: dict[str, Any], tokens: Collection[str]) -> None:
+    """Keeps a Unigram model from finding special tokens in texts, where their scores would make them the best pieces.
+
+    They get a text that no word has, because it contains a space. Their ids stay.
+
+    Args:
+        content: the tokenizer as JSON, which is changed.
+    """
+    if content["model"]["type"] != "Unigram":
+        return
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in tokens]
+    for number, piece in enumerate(content["model"]["vocab"]):
+        if piece[0] in tokens:
+            piece[0] = f"{piece[0]} {number}"
 
 
 def require_string(text: object, what: str = "a text") -> str:

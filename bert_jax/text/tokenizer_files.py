@@ -1,4 +1,7 @@
-"""Reads a tokenizer from its files, and writes them: a tokenizer.json, or a vocab.txt, and the settings beside it.
+"""Reads a tokenizer from its files, and writes them: a vocabulary, and the settings beside it.
+
+A tokenizer.json defines everything; a vocab.txt is a WordPiece vocabulary, and a vocab.json with a merges.txt a
+byte-level BPE, as RoBERTa has it.
 
 The number of a line of a vocab.txt is the id of its token. Of equal tokens the last one is used, as in transformers;
 the lines before it keep their ids, which no text gets.
@@ -12,27 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_jax.files import write_file
+from bert_jax.text.special_tokens import find_roles, require_roles
 from bert_jax.text.tokenizer_settings import CONFIG, Added, TokenizerSettings, read_settings
 from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
 
-VOCABULARY = ("tokenizer.json", "vocab.txt")  # the first that is there is read
+VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json")  # the first that is there is read
+MERGES = "merges.txt"  # beside vocab.json
 PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]:
-    """Reads a tokenizer.json or a vocab.txt, with the settings in its folder.
+    """Reads a vocabulary, one of the files of `VOCABULARY`, with the settings in its folder.
 
     Raises:
         ValueError: an invalid file, a setting that is not supported, or added tokens whose ids do not fit.
     """
-    fast = path.suffix == ".json"
-    settings = read_settings(path.parent, fast=fast)
-    if fast:
+    known = "tokenizer.json" if path.suffix == ".json" else "vocab.txt"
+    if (path.parent / MERGES).is_file() and path.name != "tokenizer.json" and path.suffix == ".json":
+        known = "vocab.json"
+    settings = read_settings(path.parent, file=known)
+    if known == "tokenizer.json":
         backend = _read_json(path)
         _follow_config(backend, settings, path)
+    elif known == "vocab.json":
+        backend = _read_merges(path, settings)
     else:
         backend = _read_vocabulary(path, settings)
     _add_tokens(backend, settings.added, path.name)
@@ -40,13 +49,23 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]
 
 
 def write_tokenizer(
-    folder: Path, backend: tokenizers.Tokenizer, *, max_length: int | None, split_special_tokens: bool | None
+    folder: Path,
+    backend: tokenizers.Tokenizer,
+    roles: Mapping[str, str],
+    *,
+    max_length: int | None,
+    split_special_tokens: bool | None,
 ) -> None:
-    """Writes tokenizer.json, vocab.txt and tokenizer_config.json, in the format of transformers."""
+    """Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt, in the format of transformers.
+
+    Args:
+        roles: the special tokens, by role.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     normalizer = backend.normalizer
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if isinstance(normalizer, normalizers.BertNormalizer):
+    wordpiece_model = isinstance(backend.model, models.WordPiece)
+    if isinstance(normalizer, normalizers.BertNormalizer) and wordpiece_model:
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": normalizer.lowercase,
@@ -55,24 +74,24 @@ def write_tokenizer(
         }
         if not normalizer.clean_text:
             config["clean_text"] = False
-    elif normalizer is None and isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit):
+    elif normalizer is None and wordpiece_model and isinstance(backend.pre_tokenizer, pre_tokenizers.WhitespaceSplit):
         config["do_basic_tokenize"] = False
     if max_length is not None:
         config["model_max_length"] = max_length
     if split_special_tokens is not None:
         config["split_special_tokens"] = split_special_tokens
-    config |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+    config |= {f"{role}_token": token for role, token in roles.items()}
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     config["added_tokens_decoder"] = {
         str(number): {flag: getattr(token, flag) for flag in flags}
         for number, token in sorted(backend.get_added_tokens_decoder().items())
     }
-    own = backend.get_vocab(with_added_tokens=False)
-    if sorted(own.values()) != list(range(len(own))):  # special tokens in tokenizer.json alone, at lower ids
-        own = backend.get_vocab()
-    lines = "".join(f"{line}\n" for line in vocabulary_lines(own))
     write_file(folder / "tokenizer.json", backend.to_str(pretty=True))
-    write_file(folder / "vocab.txt", lines)
+    if wordpiece_model:
+        own = backend.get_vocab(with_added_tokens=False)
+        if sorted(own.values()) != list(range(len(own))):  # special tokens in tokenizer.json alone, at lower ids
+            own = backend.get_vocab()
+        write_file(folder / "vocab.txt", "".join(f"{line}\n" for line in vocabulary_lines(own)))
     write_file(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -118,9 +137,24 @@ def _no_panic() -> Iterator[None]:
 
 def _read_json(path: Path) -> tokenizers.Tokenizer:
     with _no_panic():
-        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    if not isinstance(backend.model, models.WordPiece):
-        raise ValueError(f"has a {type(backend.model).__name__} model; BERT needs WordPiece")
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+
+
+def _read_merges(path: Path, settings: TokenizerSettings) -> tokenizers.Tokenizer:
+    """Reads a vocab.json and the merges.txt beside it as RoBERTa's byte-level BPE."""
+    with _no_panic():
+        model = models.BPE.from_file(str(path), str(path.parent / MERGES))
+    backend = tokenizers.Tokenizer(model)
+    prefix_space = bool(settings.prefix_space)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    roles = find_roles(backend, settings.roles)
+    require_roles(backend, roles, settings.roles)
+    vocabulary = backend.get_vocab()
+    sep, cls = ((roles[role], vocabulary[roles[role]]) for role in ("sep", "cls"))
+    backend.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=prefix_space)
+    if "mask" in roles:  # a mask takes the space before it with it, as the word does that it stands for
+        backend.add_special_tokens([tokenizers.AddedToken(roles["mask"], lstrip=True, special=True)])
     return backend
 
 
@@ -152,6 +186,7 @@ def _read_vocabulary(path: Path, settings: TokenizerSettings) -> tokenizers.Toke
 
 def _follow_config(backend: tokenizers.Tokenizer, settings: TokenizerSettings, path: Path) -> None:
     """Applies the settings that a tokenizer_config.json gives otherwise than the tokenizer.json, with a warning."""
+    _follow_prefix_space(backend, settings, path)
     normalizer = backend.normalizer
     if not isinstance(normalizer, normalizers.BertNormalizer):
         return
@@ -170,6 +205,19 @@ def _follow_config(backend: tokenizers.Tokenizer, settings: TokenizerSettings, p
         return
     for name, value in settings.cleaning.items():
         setattr(normalizer, name, value)
+    warnings.warn(f"{path}: {difference}; the config is used, as in transformers", stacklevel=2)
+
+
+def _follow_prefix_space(backend: tokenizers.Tokenizer, settings: TokenizerSettings, path: Path) -> None:
+    """Puts a space before texts, or none, if the config gives it otherwise than the tokenizer.json, with a warning."""
+    splitter = backend.pre_tokenizer
+    wanted = settings.prefix_space
+    if wanted is None or not isinstance(splitter, pre_tokenizers.ByteLevel) or splitter.add_prefix_space == wanted:
+        return
+    splitter.add_prefix_space = wanted
+    if isinstance(backend.post_processor, processors.RobertaProcessing):
+        backend.post_processor.add_prefix_space = wanted
+    difference = f"add_prefix_space is {wanted} in {CONFIG} or for its class and {not wanted} in {path.name}"
     warnings.warn(f"{path}: {difference}; the config is used, as in transformers", stacklevel=2)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from bert_jax.text.special_tokens import ROLES, STAND_INS
 from bert_jax.text.vocabulary import SPECIAL_TOKENS
 
 CONFIG = "tokenizer_config.json"
@@ -41,6 +42,8 @@ LIKE_BERT = (*GENERIC, JAPANESE, *(f"{name}Tokenizer" for name in (
     "Bert", "ConvBert", "DistilBert", "DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "Electra", "LayoutLM",
     "Lxmert", "MobileBert", "Realm", "RetriBert", "Splinter", "SqueezeBert")))  # fmt: skip
 
+LIKE_ROBERTA = ("RobertaTokenizer", "LongformerTokenizer")  # byte-level BPE
+
 
 class Added(NamedTuple):
     """A token that is found whole in a text, before it is split; without an id it gets the next one."""
@@ -62,6 +65,8 @@ class TokenizerSettings:
         added: the added tokens, those with an id first, by their ids.
         max_length: `model_max_length`.
         split_special_tokens: whether special tokens in a text are text; None if it is not named.
+        roles: the special tokens that are named, by role: `cls` for `cls_token`.
+        prefix_space: whether a space is put before a text (`add_prefix_space`); None: as in tokenizer.json.
     """
 
     cleaning: Mapping[str, bool | None]
@@ -70,13 +75,15 @@ class TokenizerSettings:
     added: tuple[Added, ...]
     max_length: int | None
     split_special_tokens: bool | None
+    roles: Mapping[str, str]
+    prefix_space: bool | None
 
 
-def read_settings(folder: Path, *, fast: bool) -> TokenizerSettings:
+def read_settings(folder: Path, *, file: str) -> TokenizerSettings:
     """Reads the settings in a folder.
 
     Args:
-        fast: whether there is a tokenizer.json, which defines how text is split.
+        file: the name of the vocabulary; a tokenizer.json defines how text is split, others do not.
 
     Raises:
         ValueError: a broken file, an invalid value, or a setting that is not supported.
@@ -85,8 +92,7 @@ def read_settings(folder: Path, *, fast: bool) -> TokenizerSettings:
     special = {} if "added_tokens_decoder" in config else _read_object(folder / SPECIAL_MAP)
     name = config.get("tokenizer_class") or _read_object(folder / "config.json").get("tokenizer_class")
     name = name.removesuffix("Fast") if isinstance(name, str) else None
-    _check_supported(config, name, fast=fast)
-    _check_special_tokens(special | config)
+    _check_supported(config, name, file)
     cleaning = {CLEANING[key]: value for key, value in _booleans(config, *CLEANING)}
     if name == JAPANESE:  # its own defaults
         cleaning = {"lowercase": False, "handle_chinese_chars": False} | cleaning
@@ -99,6 +105,8 @@ def read_settings(folder: Path, *, fast: bool) -> TokenizerSettings:
         added=tuple(_added_tokens(folder, config, special)),
         max_length=length if type(length) is int and 1 < length < 10**9 else None,
         split_special_tokens=split.get("split_special_tokens"),
+        roles=dict(_roles(special | config)),
+        prefix_space=_prefix_space(config, name),
     )
 
 
@@ -126,7 +134,23 @@ def _booleans(config: Mapping[str, Any], *keys: str) -> Iterator[tuple[str, bool
         yield key, value
 
 
-def _check_supported(config: Mapping[str, Any], name: str | None, *, fast: bool) -> None:
+def _prefix_space(config: Mapping[str, Any], name: str | None) -> bool | None:
+    """Returns `add_prefix_space`; generic classes follow tokenizer.json, and RoBERTa's default is false."""
+    said = dict(_booleans(config, "add_prefix_space")).get("add_prefix_space")
+    if name in GENERIC:
+        return None
+    return bool(said) if name in LIKE_ROBERTA else said
+
+
+def _roles(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the role and the text of each special token that is named."""
+    for role in (*ROLES, *STAND_INS.values()):
+        token = _content(config.get(f"{role}_token"))
+        if token:
+            yield role, token
+
+
+def _check_supported(config: Mapping[str, Any], name: str | None, file: str) -> None:
     """Raises ValueError for a setting that would give other ids than the ones that the model was trained with."""
     for key, supported in SUPPORTED.items():
         value = config.get(key)
@@ -134,17 +158,9 @@ def _check_supported(config: Mapping[str, Any], name: str | None, *, fast: bool)
             raise ValueError(f"{key} {value!r:.60} in {CONFIG} is not supported, only {supported!r}")
     if never := [token for token in _list(config, "never_split") if token not in SPECIAL_TOKENS]:
         raise ValueError(f"never_split {never!r:.60} in {CONFIG} is not supported: make them added tokens")
-    if not fast and name is not None and name not in LIKE_BERT:
+    readable = {"vocab.txt": LIKE_BERT, "vocab.json": (*GENERIC, *LIKE_ROBERTA)}.get(file)
+    if readable is not None and name is not None and name not in readable:
         raise ValueError(f"tokenizer_class {name!r:.60} is not supported without a tokenizer.json: it may split words")
-
-
-def _check_special_tokens(config: Mapping[str, Any]) -> None:
-    """Raises ValueError if [CLS] or another of BERT's special tokens has another name."""
-    for token in SPECIAL_TOKENS:
-        key = f"{token.strip('[]').lower()}_token"
-        content = _content(config.get(key))
-        if content is not None and content != token:
-            raise ValueError(f"{key} {content!r:.60} in {CONFIG} or {SPECIAL_MAP} is not supported, only {token!r}")
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

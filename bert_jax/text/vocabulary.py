@@ -127,14 +127,15 @@ def split_words(backend: tokenizers.Tokenizer, text: str) -> list[str]:
 def is_word(backend: tokenizers.Tokenizer, token: str) -> bool:
     """Returns whether WordPiece would find a token in texts, as a whole word, if its vocabulary had it."""
     return (
-        len(token) <= backend.model.max_input_chars_per_word
+        isinstance(backend.model, models.WordPiece)
+        and len(token) <= backend.model.max_input_chars_per_word
         and not token.startswith(CONTINUATION)
         and split_words(backend, token) == [token]
     )
 
 
 def with_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokenizers.Tokenizer:
-    """Returns a copy of a WordPiece tokenizer with new tokens at the end of the vocabulary.
+    """Returns a copy of a tokenizer with new tokens at the end of the vocabulary.
 
     Words become entries of the WordPiece vocabulary, whose longest match finds them: "quokkas", before it "qu ##ok
     ##kas", becomes "quokka ##s" if "quokka" is added. Words that do not begin with a new word keep their pieces. Other
@@ -145,6 +146,8 @@ def with_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokeniz
     with those would change, because ids without holes need them in the vocabulary too.
     """
     content = json.loads(backend.to_str())
+    if not isinstance(backend.model, models.WordPiece):  # words are not entries of other vocabularies
+        return _with_added(tokenizers.Tokenizer.from_str(json.dumps(content)), tokens)
     vocabulary = content["model"]["vocab"]
     outside = {token: i for token, i in backend.get_vocab().items() if token not in vocabulary}
     if not any(is_word(backend, token) for token in outside):
@@ -153,8 +156,13 @@ def with_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokeniz
             if is_word(backend, token):
                 vocabulary[token] = len(vocabulary)
     grown = tokenizers.Tokenizer.from_str(json.dumps(content))
-    grown.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in tokens if token not in vocabulary])
-    return grown
+    return _with_added(grown, [token for token in tokens if token not in vocabulary])
+
+
+def _with_added(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokenizers.Tokenizer:
+    """Adds tokens that are found as whole words, before a text is split."""
+    backend.add_tokens([tokenizers.AddedToken(token, single_word=True) for token in tokens])
+    return backend
 
 
 def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:

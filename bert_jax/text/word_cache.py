@@ -136,5 +136,7 @@ def separable(backend: tokenizers.Tokenizer) -> bool:
         isinstance(backend.model, models.WordPiece)
         and isinstance(backend.normalizer, normalizers.BertNormalizer)
         and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and all(token.content in SPECIAL_TOKENS for token in backend.get_added_tokens_decoder().values())
+        and all(
+            token.content in SPECIAL_TOKENS and token.special for token in backend.get_added_tokens_decoder().values()
+        )
     )

@@ -11,6 +11,7 @@ from token_stores import store_of
 from bert_jax import models
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
+from bert_jax.text.special_tokens import Layout
 from bert_jax.training.objectives import pretraining
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -33,7 +34,7 @@ def batch():
     documents = [
         [draw.integers(5, small.V, draw.integers(1, 7)) for _ in range(draw.integers(1, 5))] for _ in range(23)
     ]
-    vocabulary = Vocabulary(small.V, PAD, CLS, SEP, MASK, np.arange(5), np.zeros(small.V, bool))
+    vocabulary = Vocabulary(small.V, PAD, MASK, Layout.bert(CLS, SEP), np.arange(5), np.zeros(small.V, bool))
     batch = PretrainingRows(store_of(documents), vocabulary, SETTINGS)(np.arange(ROWS))
     assert (batch["attention_mask"].max(axis=1) > 1).all()
     return batch

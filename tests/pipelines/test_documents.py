@@ -18,14 +18,14 @@ def test_rows_say_the_text_between_special_tokens():
     for document, arguments in ((single, [[small.SHORT]]), (pair, [["is that so ?"], [small.SHORT]]), (empty, [[""]])):
         inputs = tokenizer(*arguments)
         (window,) = document.windows
-        row = document.encoded(window, tokenizer.sep_id)
+        row = document.encoded(window)
         assert row.ids.tolist() == inputs["input_ids"][0].tolist()
         assert row.second == len(row.ids) - inputs["token_type_ids"][0].sum()
 
 
 def test_every_window_of_a_pair_begins_with_the_first_text():
     (document,) = read(("is that so ?", small.LONG))
-    rows = [document.encoded(window, small.tokenizer().sep_id) for window in document.windows]
+    rows = [document.encoded(window) for window in document.windows]
     assert len(rows) > 5
     assert len({tuple(row.ids[: len(document.opening)]) for row in rows}) == 1
     assert max(len(row.ids) for row in rows) == small.POSITIONS

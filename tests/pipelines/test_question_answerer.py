@@ -21,7 +21,7 @@ def logits_of_windows(context, answerer=ANSWERER):
     (document,) = documents
     found = []
     for window in document.windows:
-        row = document.encoded(window, BERT.tokenizer.sep_id)
+        row = document.encoded(window)
         types = (np.arange(len(row.ids)) >= row.second).astype(int)
         outputs = answerer.bert(row.ids[None], token_type_ids=types[None])
         found.append((np.asarray(outputs.start_logits[0]), np.asarray(outputs.end_logits[0])))

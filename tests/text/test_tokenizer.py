@@ -188,10 +188,18 @@ def test_settings_for_batches_in_a_file_are_not_taken_over(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("vocab.txt", "[PAD]\n[UNK]\n[SEP]\na", r"vocab.txt: the vocabulary of 4 tokens has no \[CLS\] \[MASK\]"),
+        (
+            "vocab.txt",
+            "[PAD]\n[UNK]\n[SEP]\na",
+            r"vocab.txt: the vocabulary of 4 tokens has no cls_token \(\[CLS\] or <s>\)$",
+        ),
         ("vocab.txt", b"[PAD]\n\xff", "vocab.txt: .*decode"),
         ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
-        ("tokenizer.json", tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(), "has a BPE model"),
+        (
+            "tokenizer.json",
+            tokenizers.Tokenizer(tokenizers.models.BPE()).to_str(),
+            "vocabulary of 0 tokens has no pad_token",
+        ),
     ],
 )
 def test_the_error_names_an_invalid_file(name, content, message, tmp_path):

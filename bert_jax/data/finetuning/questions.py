@@ -11,14 +11,13 @@ References: Devlin et al., BERT, 2018, sections 4.2 and 4.3; google-research/ber
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import ClassVar, Self
 
 import numpy as np
 from tokenizers import Encoding
 
 from bert_jax.data.finetuning.answers import WindowLogits
-from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, ranges
+from bert_jax.data.finetuning.sequences import Runs, Sequences, encode_runs, join, ranges, second_starts
 from bert_jax.data.readers.examples import Question
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import flatten_windows, slide
@@ -31,6 +30,8 @@ class QuestionSequences(Sequences):
     Attributes:
         owned: bool [tokens of all sequences], whether it is a token of the context that has the most context in this
             window.
+        contexts: int32 [n], where the context begins in the sequence.
+        context_ends: int32 [n], where it ends.
         starts, ends: int32 [n], the first and the last token of the answer in the sequence; 0 and 0 for no answer.
         questions: int64 [n], the question of each window.
         first_tokens: int64 [n], the row of `characters` of the window's first context token.
@@ -43,6 +44,8 @@ class QuestionSequences(Sequences):
     """
 
     owned: np.ndarray
+    contexts: np.ndarray
+    context_ends: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
     questions: np.ndarray
@@ -54,7 +57,9 @@ class QuestionSequences(Sequences):
     no_overlap: int
 
     per_token: ClassVar[tuple[str, ...]] = ("ids", "owned")
-    per_sequence: ClassVar[tuple[str, ...]] = ("second", "starts", "ends", "questions", "first_tokens")
+    per_sequence: ClassVar[tuple[str, ...]] = (
+        "second", "contexts", "context_ends", "starts", "ends", "questions", "first_tokens",
+    )  # fmt: skip
 
     def trainable(self) -> Self:
         """Returns the windows to train on: those of questions whose answers are `found` and `whole`."""
@@ -68,7 +73,8 @@ class QuestionSequences(Sequences):
         """
         allowed = np.where(self.owned, start_logits, -np.inf)
         windows: list[list[WindowLogits]] = [[] for _ in self.found]
-        bounds = zip(self.offsets[:-1], self.offsets[:-1] + self.second, self.offsets[1:] - 1, strict=True)
+        cls = self.offsets[:-1]
+        bounds = zip(cls, cls + self.contexts, cls + self.context_ends, strict=True)
         for question, token, (cls, begin, end) in zip(self.questions, self.first_tokens, bounds, strict=True):
             windows[question].append(
                 WindowLogits(
@@ -99,7 +105,8 @@ def encode_questions(
     """
     if stride < 1 or max_question_length < 1:
         raise ValueError(f"`stride` and `max_question_length` must be at least 1, got {stride}, {max_question_length}")
-    if max_length < max_question_length + 4:
+    special = tokenizer.layout.pair
+    if max_length < max_question_length + special + 1:
         raise ValueError(
             f"`max_length` {max_length} has no room for a context beside a question of {max_question_length} tokens"
         )
@@ -111,18 +118,20 @@ def encode_questions(
     answered = contexts.take(context_of)
     spans = answer_spans(questions, characters, answered)
 
-    rooms = max_length - 3 - asked.lengths
+    rooms = max_length - special - asked.lengths
     sizes = zip(answered.lengths.tolist(), rooms.tolist(), strict=True)
     flat = flatten_windows([slide(length, room, min(stride, room)) for length, room in sizes])
     windows = answered.take(flat.documents)
     windows = Runs(windows.ids, windows.starts + flat.starts, flat.lengths)
-    sequences = join(asked.take(flat.documents), windows, np.ones(len(flat.starts), bool), tokenizer)
+    paired = np.ones(len(flat.starts), bool)
+    sequences = join(asked.take(flat.documents), windows, paired, tokenizer)
+    begins = second_starts(asked.take(flat.documents), paired, tokenizer)
     owned = np.zeros(len(sequences.ids), bool)
-    owned[ranges(sequences.offsets[:-1] + sequences.second, windows.lengths)] = flat.owned
+    owned[ranges(sequences.offsets[:-1] + begins, windows.lengths)] = flat.owned
 
     first, last = spans[flat.documents].T
     inside = (first >= flat.starts) & (last < flat.starts + flat.lengths)
-    shift = sequences.second - flat.starts
+    shift = begins - flat.starts
     impossible = np.array([question.impossible for question in questions], bool)
     whole_answers = impossible.copy()
     whole_answers[flat.documents[inside]] = True
@@ -131,6 +140,8 @@ def encode_questions(
         offsets=sequences.offsets,
         second=sequences.second,
         owned=owned,
+        contexts=begins.astype(np.int32),
+        context_ends=(begins + windows.lengths).astype(np.int32),
         starts=np.where(inside, first + shift, 0).astype(np.int32),
         ends=np.where(inside, last + shift, 0).astype(np.int32),
         questions=flat.documents,
@@ -145,16 +156,17 @@ def encode_questions(
 
 def encode_contexts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Runs, np.ndarray]:
     """Encodes texts without special tokens; also returns each token's start and end character, int32 [tokens, 2]."""
-    characters = [np.zeros(0, np.int32)]
+    characters = [np.zeros((0, 2), np.int32)]
 
     def encode(batch: list[str]) -> list[Encoding]:
         encodings = tokenizer.text_backend().encode_batch(batch, add_special_tokens=False)
-        pairs = chain.from_iterable(encoding.offsets for encoding in encodings)
-        characters.append(np.fromiter(chain.from_iterable(pairs), np.int32))
+        characters.extend(
+            tokenizer.offsets(text, encoding).astype(np.int32) for text, encoding in zip(batch, encodings, strict=True)
+        )
         return encodings
 
     runs = encode_runs(texts, tokenizer, encode)
-    return runs, np.concatenate(characters).reshape(-1, 2)
+    return runs, np.concatenate(characters)
 
 
 def answer_spans(questions: Sequence[Question], characters: np.ndarray, contexts: Runs) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Encodes examples as token sequences, all of them in one flat array.
 
-Every text is encoded once, many at a time; the sequences `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]` are then joined by
-index arithmetic. `batches.py` puts them into rows.
+Every text is encoded once, many at a time; the sequences `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, or those of
+another layout (`Tokenizer.layout`), are then joined by index arithmetic. `batches.py` puts them into rows.
 
 Axes: n sequences, C choices of an example; "tokens" counts the tokens of all sequences.
 
@@ -30,7 +30,7 @@ class Sequences:
     Attributes:
         ids: int32 [tokens of all sequences].
         offsets: int64 [n + 1]; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        second: int32 [n], where segment B begins within the sequence; its length without a segment B.
+        second: int32 [n], where segment B, of token type 1, begins within the sequence; its length without a segment B.
     """
 
     ids: np.ndarray
@@ -160,12 +160,13 @@ def join_cut(
 
     In a room of 10 tokens: lengths 4 and 9 become 4 and 6, lengths 7 and 9 become 5 and 5.
     """
-    least = 5 if paired.any() else 3
+    layout = tokenizer.layout
+    least = layout.pair + 2 if paired.any() else layout.single + 1
     if max_length < least:
         raise ValueError(
             f"`max_length` must be at least {least}, for special tokens and a token of each text, got {max_length}"
         )
-    room = max_length - 2 - paired
+    room = max_length - np.where(paired, layout.pair, layout.single)
     both = first.lengths + second.lengths
     shorter = np.minimum(np.minimum(first.lengths, second.lengths), room // 2)
     longer = room - shorter
@@ -179,17 +180,32 @@ def join_cut(
 
 def join(first: Runs, second: Runs, paired: np.ndarray, tokenizer: Tokenizer) -> Sequences:
     """Returns the sequences `[CLS] first [SEP]`, and `[CLS] first [SEP] second [SEP]` where `paired`, bool [n]."""
-    begin = 2 + first.lengths
-    lengths = begin + (second.lengths + 1) * paired
+    layout = tokenizer.layout
+    begin = second_starts(first, paired, tokenizer)
+    within = second.lengths * paired
+    lengths = begin + within + len(layout.pair_suffix) * paired
     offsets = offsets_of(lengths)
     ids = np.empty(offsets[-1], np.int32)
-    ids[offsets[:-1]] = tokenizer.cls_id
-    ids[offsets[:-1] + begin - 1] = tokenizer.sep_id
-    ids[offsets[1:] - 1] = tokenizer.sep_id
-    ids[ranges(offsets[:-1] + 1, first.lengths)] = first.ids[ranges(first.starts, first.lengths)]
-    within = second.lengths * paired
-    ids[ranges(offsets[:-1] + begin, within)] = second.ids[ranges(second.starts, within)]
-    return Sequences(ids, offsets, begin.astype(np.int32))
+
+    def put(starts: np.ndarray, special: tuple[int, ...]) -> None:
+        for place, token in enumerate(special):
+            ids[starts + place] = token
+
+    starts = offsets[:-1]
+    after_first = starts + len(layout.prefix) + first.lengths
+    put(starts, layout.prefix)
+    put(after_first[~paired], layout.suffix)
+    put(after_first[paired], layout.middle)
+    put((starts + begin + within)[paired], layout.pair_suffix)
+    ids[ranges(starts + len(layout.prefix), first.lengths)] = first.ids[ranges(first.starts, first.lengths)]
+    ids[ranges(starts + begin, within)] = second.ids[ranges(second.starts, within)]
+    return Sequences(ids, offsets, (begin if layout.segments else lengths).astype(np.int32))
+
+
+def second_starts(first: Runs, paired: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Returns where the second text begins in each sequence that `join` makes, int64 [n]; its length without one."""
+    layout = tokenizer.layout
+    return len(layout.prefix) + first.lengths + np.where(paired, len(layout.middle), len(layout.suffix))
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

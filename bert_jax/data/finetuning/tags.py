@@ -68,6 +68,8 @@ def encode_tagged(
 ) -> TaggedSequences:
     """Encodes sentences of words: `[CLS] pieces [SEP]`, long ones in several windows.
 
+    Each word is encoded as in the middle of a text, with the space before it if the tokenizer marks it.
+
     Args:
         names: the tags, in the order of their ids.
         max_length: maximum number of tokens of a window with its special tokens.
@@ -76,13 +78,16 @@ def encode_tagged(
     Raises:
         ValueError: a tag that is not in `names`, with its place; an impossible number.
     """
-    if max_length < 3 or overlap < 0:
-        raise ValueError(f"`max_length` must be at least 3 and `overlap` at least 0, got {max_length} and {overlap}")
+    special = tokenizer.layout.single
+    if max_length <= special or overlap < 0:
+        raise ValueError(
+            f"`max_length` must be at least {special + 1} and `overlap` at least 0, got {max_length} and {overlap}"
+        )
     labels = label_words(examples, names)
     # The pieces of a word do not depend on its neighbours, so each different word is encoded once.
     index: dict[str, int] = {}
     numbers = [index.setdefault(word, len(index)) for example in examples for word in example.words]
-    pieces = encode_runs(index, tokenizer).take(np.array(numbers, np.int64))
+    pieces = encode_runs(map(tokenizer.as_word, index), tokenizer).take(np.array(numbers, np.int64))
     piece_offsets = offsets_of(pieces.lengths)
     words = np.full(piece_offsets[-1], -1, np.int64)
     encoded = np.flatnonzero(pieces.lengths)
@@ -90,14 +95,14 @@ def encode_tagged(
 
     word_offsets = offsets_of(np.array([len(example.words) for example in examples], np.int64))
     begins = piece_offsets[word_offsets]
-    flat = flatten_windows([cover(length, max_length - 2, overlap) for length in np.diff(begins).tolist()])
+    flat = flatten_windows([cover(length, max_length - special, overlap) for length in np.diff(begins).tolist()])
     windows = Runs(
         pieces.ids[ranges(pieces.starts, pieces.lengths)], begins[flat.documents] + flat.starts, flat.lengths
     )
     none = np.zeros(len(windows.starts), bool)
     sequences = join(windows, Runs(windows.ids, windows.starts, windows.lengths * 0), none, tokenizer)
     words_of_tokens = np.full(len(sequences.ids), -1, np.int64)
-    words_of_tokens[ranges(sequences.offsets[:-1] + 1, windows.lengths)] = np.where(
+    words_of_tokens[ranges(sequences.offsets[:-1] + len(tokenizer.layout.prefix), windows.lengths)] = np.where(
         flat.owned, words[ranges(windows.starts, windows.lengths)], -1
     )
     return TaggedSequences(

@@ -8,6 +8,7 @@ import numpy as np
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.pretraining.long_sentences import count_long_sentences
 from bert_jax.data.pretraining.sequence_planning import BLOCK_DOCUMENTS, plan_sequences
+from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, SpecialTokens
 from bert_jax.data.pretraining.token_store import TokenStore
 from bert_jax.text.vocabulary import MANY_UNKNOWN
 
@@ -38,7 +39,12 @@ class CorpusReport:
     shown_tokens: float
 
     @classmethod
-    def of(cls, store: TokenStore, settings: BatchSettings) -> "CorpusReport":
+    def of(cls, store: TokenStore, settings: BatchSettings, special: SpecialTokens = SPECIAL_TOKENS) -> "CorpusReport":
+        """Returns the report of one side.
+
+        Args:
+            special: the numbers of special tokens of the sequences; default: BERT's.
+        """
         sequences = next(
             plan_sequences(
                 store,
@@ -47,6 +53,7 @@ class CorpusReport:
                 short_probability=settings.short_probability,
                 seed=settings.seed,
                 pass_number=0,
+                special=special,
             )
         )
         documents = np.asarray(store.document_offsets)
@@ -55,7 +62,9 @@ class CorpusReport:
         shown = sequences["a_length"].sum(dtype=np.int64) + sequences["b_length"][follows].sum(dtype=np.int64)
         split = store.split_sentences
         if not settings.next_sentence:
-            split = count_long_sentences(store, objective=settings.objective, max_length=settings.max_length)
+            split = count_long_sentences(
+                store, objective=settings.objective, max_length=settings.max_length, special=special
+            )
         return cls(
             documents=store.num_documents,
             sentences=store.num_sentences,

@@ -17,7 +17,7 @@ import numpy as np
 
 from bert_jax.data.packing import pack
 from bert_jax.data.pretraining.sequence_planning import plan_sequences
-from bert_jax.data.pretraining.sequences import SEQUENCE, Objective, sequence_lengths
+from bert_jax.data.pretraining.sequences import SEQUENCE, SPECIAL_TOKENS, Objective, SpecialTokens, sequence_lengths
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
     from bert_jax.data.pretraining.token_store import TokenStore
@@ -61,12 +61,14 @@ def plan_rows(
     short_probability: float = 0.1,
     seed: int,
     pass_number: int,
+    special: SpecialTokens = SPECIAL_TOKENS,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> EpochPlan:
     """Plans the sequences of a pass (see `plan_sequences`) and packs them in rows of `max_length` tokens.
 
     Args:
         slots: maximum number of sequences in a row; with 1 each has a row, in the order of the corpus.
+        special: the numbers of special tokens of the sequences; default: BERT's.
         cache_dir: folder for the plan, 25 bytes a sequence and 8 a row, in memory-mapped files that are deleted with
             the plan. None keeps the plan in memory.
 
@@ -80,6 +82,7 @@ def plan_rows(
         short_probability=short_probability,
         seed=seed,
         pass_number=pass_number,
+        special=special,
     )
     sequences = _Column(SEQUENCE, cache_dir)
     offsets = _Column(np.dtype(np.int64), cache_dir)
@@ -87,7 +90,7 @@ def plan_rows(
     planned = 0
     for index, block in enumerate(blocks):
         seeds = np.random.SeedSequence((seed, pass_number, index, PACKING))
-        order, in_row = _pack_block(sequence_lengths(block), max_length, slots, seeds)
+        order, in_row = _pack_block(sequence_lengths(block, special), max_length, slots, seeds)
         sequences.append(block[order])
         offsets.append(planned + np.cumsum(in_row))
         planned += len(block)

@@ -28,7 +28,7 @@ from bert_jax.data.prefetch import ENDLESS, Batch, Batches
 from bert_jax.data.pretraining.epoch_plan import EpochPlan, plan_rows
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
 from bert_jax.data.pretraining.sequence_inputs import build_inputs
-from bert_jax.data.pretraining.sequences import SEQUENCE, SHORTEST, Objective, check_lengths
+from bert_jax.data.pretraining.sequences import SEQUENCE, SHORTEST, Objective, check_lengths, special_tokens
 from bert_jax.data.pretraining.shuffle import shuffled
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
@@ -127,8 +127,8 @@ def training_batches(
         cache_dir: folder for the plans, see `plan_rows`; None keeps them in memory.
 
     Raises:
-        ValueError: an impossible size, fewer than two documents for pairs, or, from the iterator, a token id of the
-            corpus that is not in the vocabulary.
+        ValueError: an impossible size, fewer than two documents for pairs, a tokenizer without a mask token, or, from
+            the iterator, a token id of the corpus that is not in the vocabulary.
     """
     if start_row < 0:
         raise ValueError(f"`start_row` must be at least 0, got {start_row}")
@@ -235,7 +235,7 @@ class PretrainingRows:
         return np.concatenate(sequences), np.concatenate(in_row)
 
     def _plan_pass(self, pass_number: int) -> EpochPlan:
-        store, _, settings, cache_dir = self._arguments
+        store, vocabulary, settings, cache_dir = self._arguments
         return plan_rows(
             store,
             objective=settings.objective,
@@ -244,6 +244,7 @@ class PretrainingRows:
             short_probability=settings.short_probability,
             seed=settings.seed,
             pass_number=pass_number,
+            special=special_tokens(vocabulary.layout),
             cache_dir=cache_dir,
         )
 

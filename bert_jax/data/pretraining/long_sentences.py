@@ -17,22 +17,29 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, Objective
+from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, Objective, SpecialTokens
 from bert_jax.data.pretraining.token_store import TokenStore, write_offsets
 from bert_jax.data.readers.cache import new_folder
 
 SENTENCES_AT_ONCE = 1 << 20
 
 
-def split_long_sentences(store: TokenStore, *, max_length: int, cache_dir: str | os.PathLike[str]) -> TokenStore:
+def split_long_sentences(
+    store: TokenStore,
+    *,
+    max_length: int,
+    cache_dir: str | os.PathLike[str],
+    special: SpecialTokens = SPECIAL_TOKENS,
+) -> TokenStore:
     """Splits the sentences that are longer than a row, or returns the same store if there are none.
 
     Args:
         store: a store that `tokenize_corpus` made.
         max_length: tokens of a row, with [CLS] and both [SEP].
         cache_dir: folder for the new offsets.
+        special: the numbers of special tokens of the sequences, which the tokenizer of the store decides.
     """
-    room = max_length - SPECIAL_TOKENS["mlm-nsp"]
+    room = max_length - special["mlm-nsp"]
     piece = (room + 1) // 2
     long = np.concatenate([first + np.flatnonzero(lengths > room) for first, lengths in _lengths(store)])
     if not len(long):
@@ -46,9 +53,11 @@ def split_long_sentences(store: TokenStore, *, max_length: int, cache_dir: str |
     return store.with_offsets(folder)
 
 
-def count_long_sentences(store: TokenStore, *, objective: Objective, max_length: int) -> int:
+def count_long_sentences(
+    store: TokenStore, *, objective: Objective, max_length: int, special: SpecialTokens = SPECIAL_TOKENS
+) -> int:
     """Returns the number of sentences that are longer than a row."""
-    room = max_length - SPECIAL_TOKENS[objective]
+    room = max_length - special[objective]
     return sum(int(np.count_nonzero(lengths > room)) for _, lengths in _lengths(store))
 
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.pretraining.sequences import SHORTEST
+from bert_jax.text.special_tokens import Layout
 
 MASK_FRACTION = 0.8
 RANDOM_FRACTION = 0.1
@@ -40,22 +41,27 @@ class Vocabulary:
 
     vocab_size: int
     pad_id: int
-    cls_id: int
-    sep_id: int
     mask_id: int
+    layout: Layout  # the special tokens around texts
     special_ids: np.ndarray  # int, any number
-    continuation: np.ndarray  # bool [V], the piece continues a word ("##ing")
+    continuation: np.ndarray  # bool [V], the piece continues a word ("##ing"; see `word_marks.py`)
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Vocabulary":
-        """Copies the attributes of a tokenizer."""
+        """Copies the attributes of a tokenizer, or of another vocabulary.
+
+        Raises:
+            ValueError: a tokenizer without a mask token.
+        """
+        if tokenizer.mask_id < 0:
+            raise ValueError("the tokenizer has no mask token (`mask_token`), so it cannot be used for pretraining")
         return cls(**{field.name: getattr(tokenizer, field.name) for field in fields(cls)})
 
     def __reduce__(self) -> tuple[Any, ...]:
         # One bit for each token. Sending more than a pipe holds (64 KiB) to a worker that dies at its start would block
         # this process for ever, because it holds the pipe open itself.
-        ids = (self.vocab_size, self.pad_id, self.cls_id, self.sep_id, self.mask_id)
-        return _unpack, (ids, np.asarray(self.special_ids), np.packbits(self.continuation))
+        ids = (self.vocab_size, self.pad_id, self.mask_id)
+        return _unpack, (ids, self.layout, np.asarray(self.special_ids), np.packbits(self.continuation))
 
     @cached_property
     def special(self) -> np.ndarray:
@@ -68,8 +74,8 @@ class Vocabulary:
         return np.flatnonzero(~self.special).astype(np.int32)
 
 
-def _unpack(ids: tuple[int, int, int, int, int], special_ids: np.ndarray, bits: np.ndarray) -> Vocabulary:
-    return Vocabulary(*ids, special_ids, np.unpackbits(bits, count=ids[0]).astype(bool))
+def _unpack(ids: tuple[int, int, int], layout: Layout, special_ids: np.ndarray, bits: np.ndarray) -> Vocabulary:
+    return Vocabulary(*ids, layout, special_ids, np.unpackbits(bits, count=ids[0]).astype(bool))
 
 
 def predictions_per_row(

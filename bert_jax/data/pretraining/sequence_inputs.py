@@ -1,4 +1,7 @@
-"""Turns planned sequences into arrays: [CLS] A [SEP] B [SEP], or [CLS] A [SEP], in the rows of a batch."""
+"""Turns planned sequences into arrays: [CLS] A [SEP] B [SEP], or [CLS] A [SEP], in the rows of a batch.
+
+These are BERT's special tokens; the vocabulary's layout may have others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 
 from bert_jax.data.packing import PackedRows
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.data.pretraining.sequences import sequence_lengths
+from bert_jax.data.pretraining.sequences import sequence_lengths, special_tokens
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
     from bert_jax.data.pretraining.token_store import TokenStore
@@ -38,21 +41,28 @@ def build_inputs(
     Raises:
         ValueError: a token id of the corpus is not in the vocabulary.
     """
-    lengths = sequence_lengths(sequences)
+    layout = vocabulary.layout
+    lengths = sequence_lengths(sequences, special_tokens(layout))
     rows = PackedRows(lengths, in_row, row_length=max_length, slots=slots)
-    segment_b = sequences["a_length"].astype(np.int64) + 2  # [N], after [CLS] A [SEP]: the end if there is no B
+    paired = sequences["b_length"] > 0
+    a_end = rows.start + len(layout.prefix) + sequences["a_length"]  # [N], columns
     input_ids = np.full((len(in_row), max_length), vocabulary.pad_id, np.int32)
-    input_ids[rows.row, rows.start] = vocabulary.cls_id
-    input_ids[rows.row, rows.start + segment_b - 1] = vocabulary.sep_id
-    input_ids[rows.row, rows.start + lengths - 1] = vocabulary.sep_id
+    _put(input_ids, rows.row, rows.start, layout.prefix)
+    _put(input_ids, rows.row[~paired], a_end[~paired], layout.suffix)
+    _put(input_ids, rows.row[paired], a_end[paired], layout.middle)
+    ends = rows.start + lengths
+    _put(input_ids, rows.row[paired], ends[paired] - len(layout.pair_suffix), layout.pair_suffix)
     # A loop, because the store is memory-mapped in chunks: each span is copied from disk straight into the batch.
     columns = zip(rows.row.tolist(), rows.start.tolist(), sequences.tolist(), strict=True)
     for row, start, (a_start, b_start, a_length, b_length, _) in columns:
-        a_column = start + 1
-        b_column = start + a_length + 2
+        a_column = start + len(layout.prefix)
+        b_column = a_column + a_length + len(layout.middle)
         input_ids[row, a_column : a_column + a_length] = store.span(a_start, a_length)
-        input_ids[row, b_column : b_column + b_length] = store.span(b_start, b_length)
+        if b_length:
+            input_ids[row, b_column : b_column + b_length] = store.span(b_start, b_length)
     _check_ids(input_ids, sequences, rows, vocabulary.vocab_size)
+    # Where token type 1 begins, [N]: after [CLS] A [SEP], or at the end if there is no B.
+    segment_b = np.where(paired & layout.segments, a_end + len(layout.middle), ends) - rows.start
     inputs = {"input_ids": input_ids, **rows.model_inputs(segment_b)}
     if not next_sentence:
         del inputs["cls_positions"]  # no head reads [CLS]
@@ -61,6 +71,12 @@ def build_inputs(
         "next_sentence_labels": rows.scatter_sequences(sequences["label"].astype(np.int32)),
         "next_sentence_weights": rows.scatter_sequences(np.ones(len(sequences), np.float32)),
     }
+
+
+def _put(input_ids: np.ndarray, row: np.ndarray, column: np.ndarray, tokens: tuple[int, ...]) -> None:
+    """Writes special tokens into the rows [N], from the columns [N] on."""
+    for place, token in enumerate(tokens):
+        input_ids[row, column + place] = token
 
 
 def _check_ids(input_ids: np.ndarray, sequences: np.ndarray, rows: PackedRows, vocab_size: int) -> None:

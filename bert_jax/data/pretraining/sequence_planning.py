@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_jax.data.pretraining.pair_planning import plan_pairs
 from bert_jax.data.pretraining.run_planning import plan_runs
-from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, Objective, check_lengths
+from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, Objective, SpecialTokens, check_lengths
 
 if TYPE_CHECKING:  # so that rows can be described without `datasets`
     from bert_jax.data.pretraining.token_store import TokenStore
@@ -29,6 +29,7 @@ def plan_sequences(
     short_probability: float = 0.1,
     seed: int,
     pass_number: int,
+    special: SpecialTokens = SPECIAL_TOKENS,
 ) -> Iterator[np.ndarray]:
     """Plans one pass over the corpus: sentence pairs (`plan_pairs`) or runs of sentences (`plan_runs`).
 
@@ -36,6 +37,7 @@ def plan_sequences(
         max_length: maximum number of tokens of a sequence with its special tokens.
         short_probability: probability that a document's sequences get a random, shorter target length in this pass, so
             that the model also sees short inputs.
+        special: the numbers of special tokens of the sequences; default: BERT's.
 
     Returns:
         Blocks of sequences, SEQUENCE [sequences of the block], in the order of the corpus.
@@ -43,14 +45,14 @@ def plan_sequences(
     Raises:
         ValueError: `max_length` is too small for a sequence, or there are fewer than two documents for pairs.
     """
-    check_lengths(objective, max_length, short_probability)
+    check_lengths(objective, max_length, short_probability, special)
     if objective == "mlm-nsp" and store.num_documents < 2:
         raise ValueError(
             f"next-sentence prediction needs at least two documents, got {store.num_documents}; "
             "`objective=mlm` needs one"
         )
     plan = plan_pairs if objective == "mlm-nsp" else plan_runs
-    room = max_length - SPECIAL_TOKENS[objective]
+    room = max_length - special[objective]
 
     def block(index: int, first: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, pass_number, index))))

@@ -202,7 +202,7 @@ def _encode_all(
     with tempfile.TemporaryDirectory(prefix="bert_jax_") as private:
         file = Path(private) / "tokenizer.json"
         file.write_text(tokenizer.backend.to_str(), encoding="utf-8")
-        pool = ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (file, language))
+        pool = ProcessPoolExecutor(num_proc, get_context("spawn"), _start_worker, (file, tokenizer.roles, language))
         yield from _encode_in(pool, batches, num_proc)
 
 
@@ -228,9 +228,9 @@ def _encode_in(pool: ProcessPoolExecutor, batches: Iterable[list[str]], num_proc
 _encode_here: list[partial[EncodedDocuments]] = []  # in a worker: the function, sent once and not with every batch
 
 
-def _start_worker(tokenizer: Path, language: str) -> None:
+def _start_worker(tokenizer: Path, roles: dict[str, str], language: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
-    loaded = Tokenizer.of(tokenizer.read_bytes())
+    loaded = Tokenizer.of(tokenizer.read_bytes(), roles)
     _encode_here[:] = [partial(_encode_documents, tokenizer=loaded, language=language)]
 
 

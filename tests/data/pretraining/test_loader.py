@@ -9,11 +9,14 @@ from token_stores import store_of
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
+from bert_jax.text.special_tokens import Layout
 
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)
 ORDINARY = np.setdiff1d(np.arange(37), SPECIAL)
-VOCABULARY = Vocabulary(37, PAD, CLS, SEP, MASK, SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0]))
+VOCABULARY = Vocabulary(
+    37, PAD, MASK, Layout.bert(CLS, SEP), SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0])
+)
 SETTINGS = BatchSettings(max_length=19, packing=False, seed=5)
 
 

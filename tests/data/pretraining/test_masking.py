@@ -6,13 +6,16 @@ from scipy import stats
 
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
 from bert_jax.data.pretraining.sequences import SHORTEST, SPECIAL_TOKENS
+from bert_jax.text.special_tokens import Layout
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11  # nowhere near the usual ids
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)
 ORDINARY = np.setdiff1d(np.arange(37), SPECIAL)
-VOCABULARY = Vocabulary(37, PAD, CLS, SEP, MASK, SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0]))
+VOCABULARY = Vocabulary(
+    37, PAD, MASK, Layout.bert(CLS, SEP), SPECIAL, np.isin(np.arange(37), ORDINARY[ORDINARY % 3 == 0])
+)
 
 
 def sequences(rows, T, seed=0):

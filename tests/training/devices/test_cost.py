@@ -22,6 +22,7 @@ from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining import plan as phase_plan
 from bert_jax.pretraining.plan import span
+from bert_jax.text.special_tokens import Layout
 from bert_jax.training.devices import cost as plan
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.cost import bytes_per_device, largest_batch, matrix_flop, memory_limit, memory_of
@@ -132,7 +133,7 @@ def test_the_largest_batch_fits_where_memory_is_not_linear():
 @pytest.mark.parametrize("objective", ["mlm-nsp", "mlm"])
 def test_a_blank_batch_has_the_shapes_of_any_other(objective):
     store = store_of([[[5, 6, 7], [8, 9]], [[10, 11]] * 3, [[5] * 9]])
-    vocabulary = Vocabulary(12, 0, 2, 3, 4, special_ids=np.arange(5), continuation=np.zeros(12, bool))
+    vocabulary = Vocabulary(12, 0, 4, Layout.bert(2, 3), special_ids=np.arange(5), continuation=np.zeros(12, bool))
     for packing in (True, False):
         settings = BatchSettings(max_length=32, packing=packing, max_predictions=3, objective=objective)
         with training_batches(store, vocabulary, settings, batch_size=5) as batches:
