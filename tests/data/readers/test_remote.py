@@ -148,7 +148,7 @@ def test_a_file_without_a_version_is_mentioned(memory, tmp_path, monkeypatch):
     report = ReadReport("corpus", unit="documents")
     read_corpus(["memory://corpus/a.txt"], cache_dir=tmp_path, report=report)
     assert report.lines() == [
-        "corpus: 1 remote files without ETag or date, whose changes go unnoticed (first: memory:///corpus/a.txt)"
+        "corpus: remote files without ETag or date, whose changes go unnoticed: 1 (first: memory:///corpus/a.txt)"
     ]
 
 
