@@ -66,7 +66,8 @@ def make_schedule(
             "linear": 1.0 - jnp.minimum(step / decay_steps, 1.0),
             "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress(step, warmup_steps))),
             "constant": jnp.ones_like(step),
-            "warmup-stable-decay": 1.0 - jnp.sqrt(progress(step, stable_until)),
+            # Rounded, the last progress may be below 1, whose root would leave a rate above 0.
+            "warmup-stable-decay": jnp.where(step < decay_steps, 1.0 - jnp.sqrt(progress(step, stable_until)), 0.0),
         }[schedule]
         return peak * jnp.where(step < warmup_steps, step / max(warmup_steps, 1), decayed)
 

@@ -103,6 +103,7 @@ def test_a_run_that_is_killed_and_resumed_passes(monkeypatch, tmp_path, capsys):
     first, second = (line for line in output.splitlines() if line.startswith("  1: "))
     assert "steps 0 to" in first
     resumed = int(second.split()[2].replace(",", ""))
-    assert 0 < resumed <= int(first.split()[4].replace(",", ""))
+    # Every tenth step is logged and every fourth saved, so a checkpoint may be newer than the last logged step.
+    assert 0 < resumed < int(first.split()[4].replace(",", "")) + soak.LOG_EVERY
     assert output.count("no gaps, no duplicates") == 2
     assert output.count("Passed: nothing is lost, and nothing accumulates.") == 2

@@ -11,7 +11,7 @@ from token_stores import store_of
 from bert_jax import models
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 from bert_jax.training.objectives import pretraining
 
 PAD, UNK, CLS, SEP, MASK = range(5)

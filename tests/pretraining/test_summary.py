@@ -9,7 +9,7 @@ from token_stores import store_of
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.pretraining.summary import Baseline
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 
 STORE = store_of([[[5, 6, 7], [8, 9, 10, 11]], [[10, 11]] * 7, [[5] * 9, [7]], [[9, 6]] * 5])
 VOCABULARY = Vocabulary(12, 0, 4, Layout.bert(2, 3), special_ids=np.arange(5), continuation=np.zeros(12, bool))

@@ -10,7 +10,7 @@ import tokenizer_kinds as kinds
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.word_marks import trimmed, word_starts
 

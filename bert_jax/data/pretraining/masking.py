@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.pretraining.sequences import SHORTEST
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 
 MASK_FRACTION = 0.8
 RANDOM_FRACTION = 0.1

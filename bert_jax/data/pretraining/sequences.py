@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 
 Objective = Literal["mlm-nsp", "mlm"]
 # Starts count tokens from the beginning of the corpus. Label 0: B follows A, or there is no B; label 1: B is random.

@@ -13,6 +13,7 @@ References: Python, `pickletools` (what each instruction does); PyTorch, `torch/
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -76,12 +77,14 @@ class Machine:
             ValueError: an instruction or a name that is not allowed, or a truncated pickle.
         """
         try:
-            for instruction, argument, position in _instructions(self.program):
-                if position is not None and position > LIMIT:
-                    raise ValueError(f"the pickle has more than {LIMIT} bytes")
-                if instruction.name == "STOP":
-                    return self.stack.pop()
-                self._step(instruction.name, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of an escape in a damaged string
+                for instruction, argument, position in _instructions(self.program):
+                    if position is not None and position > LIMIT:
+                        raise ValueError(f"the pickle has more than {LIMIT} bytes")
+                    if instruction.name == "STOP":
+                        return self.stack.pop()
+                    self._step(instruction.name, argument)
         except (IndexError, KeyError, TypeError) as error:
             raise ValueError(f"a broken pickle ({type(error).__name__})") from None
         raise ValueError("a truncated pickle")

@@ -9,7 +9,7 @@ from token_stores import store_of
 from bert_jax.data.pretraining.epoch_plan import plan_rows
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 
 PAD, UNK, CLS, SEP, MASK = 17, 6, 29, 3, 11
 SPECIAL = np.array([PAD, UNK, CLS, SEP, MASK], np.int32)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from bert_jax.data.pretraining.masking import Vocabulary, mask_tokens, predictions_per_row
 from bert_jax.data.pretraining.sequences import SHORTEST, SPECIAL_TOKENS
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 
 SIGMAS = 5  # a fair draw strays further once in two million
 P_VALUE = 1e-4

@@ -22,7 +22,7 @@ from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining import plan as phase_plan
 from bert_jax.pretraining.plan import span
-from bert_jax.text.special_tokens import Layout
+from bert_jax.text.layout import Layout
 from bert_jax.training.devices import cost as plan
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.cost import bytes_per_device, largest_batch, matrix_flop, memory_limit, memory_of
