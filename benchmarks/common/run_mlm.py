@@ -1,7 +1,7 @@
 """Continued pretraining with transformers, as its official example `run_mlm.py` does it.
 
 Each paragraph becomes `[CLS] ... [SEP]`; all of them are concatenated and cut into blocks, which have no padding but
-begin and end anywhere. The masks are drawn anew each time that a block is read.
+begin and end anywhere. The masks are drawn again each time that a block is read.
 """
 
 from collections.abc import Sequence
