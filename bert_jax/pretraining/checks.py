@@ -94,6 +94,8 @@ def _check_source(settings: Settings) -> None:
     if isinstance(new_words, str) and not os.path.isfile(new_words):
         raise ValueError(f"`add_tokens`: {new_words} is neither a number nor a file")
     config = source_config(model)
+    if settings.batches.next_sentence and not config.family.has_next_sentence:
+        raise ValueError(f"{model} has no next-sentence head, as any {config.family.title}: set `objective=mlm`")
     if settings.batches.next_sentence and config.type_vocab_size < 2:
         raise ValueError(
             f"{model} has one token type: it cannot distinguish the two texts of a pair; set `objective=mlm`"

@@ -205,6 +205,13 @@ def test_sentence_pairs_need_two_token_types(model, tmp_path):
     check(make_settings(model=tmp_path / "model", objective="mlm"))
 
 
+def test_sentence_pairs_need_a_family_with_that_head(model, tmp_path):
+    with_config(shutil.copytree(model, tmp_path / "model"), model_type="electra")
+    with pytest.raises(ValueError, match=r"model has no next-sentence head, as any ELECTRA: set `objective=mlm`"):
+        check(make_settings(model=tmp_path / "model"))
+    check(make_settings(model=tmp_path / "model", objective="mlm"))
+
+
 def test_the_run_to_resume_is_that_of_the_preset(model, tmp_path, monkeypatch):
     """Without --output, a run that continues from a model is in runs/continued, not in the demo's folder."""
     monkeypatch.chdir(tmp_path)
