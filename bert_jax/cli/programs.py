@@ -127,6 +127,8 @@ def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Se
     require_flags(arguments, setting_names(Settings(), FLAGS), prog=prog)
     arguments = _with_values(arguments)
     chosen = first_look(arguments, "preset", "output", "model")
+    if {"-h", "--help"} & set(arguments):  # defaults of the preset alone: --model may be missing or broken
+        chosen.model = None
     default = initial_settings(chosen.preset, model=chosen.model, output=chosen.output, resume=chosen.resume)
     parsed = tyro.cli(
         Annotated[Settings, tyro.conf.OmitArgPrefixes],

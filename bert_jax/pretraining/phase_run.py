@@ -91,6 +91,7 @@ class PhaseRun:
         cadence = Cadence(reports.log_every, reports.eval_every, reports.checkpoint_every)
         warmup_steps = settings.optimizer.warmup_steps
         watch = Watch(baseline=self.baseline.entropy, warmup_steps=warmup_steps)
+        checkpoints.comparable_after = self.phase.first_step  # held-out rows have the length of the phase
         with self.corpus.training_batches(start_row=start_row, shard=shard) as batches:
             reporter.log(describe_phase(settings, self.phase, batches.rows_per_pass))
             reporter.phase = self.phase.number if self.phase.num_phases > 1 else None

@@ -12,10 +12,11 @@ import numpy as np
 from bert_jax.data.readers.sources import find_files
 from bert_jax.models import Bert
 from bert_jax.pretraining.checks import check
-from bert_jax.pretraining.model import Computation
+from bert_jax.pretraining.model import Computation, model_config
 from bert_jax.pretraining.phases import Phase
 from bert_jax.pretraining.program import make_layout
 from bert_jax.pretraining.settings import Settings
+from bert_jax.pretraining.source import count_new_words
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices.cost import (
     Memory,
@@ -65,11 +66,12 @@ class RunSpec:
     def of(cls, settings: Settings, phase: Phase, layout: Layout) -> "RunSpec":
         """Makes the shapes of a phase. Its text is not read: the vocabulary has the size that the settings ask for."""
         settings = settings.of_phase(phase)
-        config = settings.model
-        if settings.text.tokenizer:
-            config = replace(config, vocab_size=Tokenizer.load(settings.text.tokenizer).vocab_size)
-        if isinstance(settings.text.add_tokens, int):
-            config = replace(config, vocab_size=config.vocab_size + settings.text.add_tokens)
+        tokenizer = settings.run.output if settings.is_resumed else settings.text.tokenizer
+        if tokenizer is None:
+            rows = settings.model.vocab_size + count_new_words(settings)
+            config = replace(settings.model, vocab_size=rows)
+        else:
+            config = model_config(settings, Tokenizer.load(tokenizer))
         mask = np.ones((1, settings.batches.max_length), np.int32)
         computation = Computation.make(settings, config, mask)
         return cls(
@@ -109,7 +111,7 @@ def plan(settings: Settings) -> Iterator[str]:
         count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
         name = "plan" if phase.num_phases == 1 else f"phase {phase.number} of {phase.num_phases}"
         yield (
-            f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count / 1e6:.1f} million parameters, "
+            f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count:,} parameters, "
             f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
         )
         yield "  compiling         the step for several numbers of rows; a large model takes minutes"

@@ -15,6 +15,7 @@ from bert_jax.interop.resizing import add_tokens
 from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
 # Fields of the config that only a head for fine-tuning uses.
@@ -63,6 +64,19 @@ def read_source(settings: Settings) -> LoadedBert | None:
             print(line)
     print(f"{source}: {bert!r}; newly initialized: {new}{unused}; the optimizer starts at zero")
     return bert
+
+
+def count_new_words(settings: Settings) -> int:
+    """Returns how many new words the settings add; words to be found in the text are as many as asked for.
+
+    Raises:
+        FileNotFoundError, ValueError: a file of words that cannot be added, or no such model.
+    """
+    wanted = settings.text.add_tokens
+    if not isinstance(wanted, str):
+        return wanted or 0
+    assert settings.run.model is not None  # checked
+    return len(read_new_words(wanted, Tokenizer.load(locate(settings.run.model))).words)
 
 
 def add_new_words(

@@ -57,7 +57,7 @@ def describe_model(config: BertConfig, state: TrainState) -> None:
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(
         f"model: {config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}, "
-        f"{count / 1e6:.1f} million parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
+        f"{count:,} parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
     )
 
 

@@ -14,7 +14,9 @@ import train as script
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining.checks import check
+from bert_jax.pretraining.plan import RunSpec
 from bert_jax.pretraining.presets import make_settings
+from bert_jax.pretraining.program import make_layout
 
 ARCHITECTURE = ("--preset", "--num-hidden-layers", "--hidden-size", "--num-attention-heads", "--intermediate-size")
 OTHERS = [
@@ -259,3 +261,19 @@ def embed(folder, rows):
 def with_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.slow
+def test_a_plan_counts_the_new_words_of_a_file(source, tmp_path):
+    (tmp_path / "words.txt").write_text("quokka\nwombat\n")
+    for words, count in ((None, 0), (5, 5), (str(tmp_path / "words.txt"), 2)):
+        settings = make_settings(model=str(source), add_tokens=words, max_length=16)
+        run = RunSpec.of(settings, settings.phases[0], make_layout(settings))
+        assert run.model.config.vocab_size == bert_jax.load(source).config.vocab_size + count
+
+
+def test_help_needs_no_model(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_pretraining(["--model", "nowhere", "--help"])
+    assert stopped.value.code == 0
+    assert "--add-tokens" in capsys.readouterr().out

@@ -53,11 +53,13 @@ class Checkpoints:
     Args:
         folder: RUN/checkpoints; made if missing.
         keep: number of newest checkpoints to keep.
-        keep_best: number of checkpoints to keep in addition, those with the lowest scores.
+        keep_best: number of checkpoints to keep in addition, those with the lowest comparable scores.
         lock: the lock on the run's folder, which is checked before each save; None if there is none.
 
     Attributes:
         scores: {step: score} of the checkpoints that have one.
+        comparable_after: the last step before the evaluation data changed. Scores up to it are not comparable with
+            later ones, so the later ones count as better.
         pending: the newest step, if its evaluation comes later: one more checkpoint is kept, in case it is discarded.
     """
 
@@ -76,6 +78,7 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=ITEMS)
         self.scores: dict[int, float] = {}
+        self.comparable_after = 0
         self.pending: int | None = None
         steps = self.manager.all_steps()
         for step in sorted(steps):
@@ -109,18 +112,19 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the lowest score, the earlier of two equal ones, or None."""
+        """The step with the best score, the earlier of two equal ones, or None."""
         return next(iter(self.ranked()), None)
 
     def ranked(self) -> list[int]:
         """Returns the steps that have a score, best first."""
-        return sorted(self.scores, key=lambda step: (self.scores[step], step))
+        return sorted(self.scores, key=lambda step: (step <= self.comparable_after, self.scores[step], step))
 
     def is_best(self, score: float) -> bool:
         """Returns whether a state with this score should be kept as the best so far."""
         if not self.keep_best:
             return False
-        return self.best is None or score < self.scores[self.best]
+        best = self.best
+        return best is None or best <= self.comparable_after or score < self.scores[best]
 
     def save(
         self, state: TrainState, data: dict[str, Any], score: float | None = None, *, pending: bool = False

@@ -238,6 +238,21 @@ def test_the_best_checkpoints_are_kept_besides_the_newest_also_after_a_resume(tm
         assert not checkpoints.is_best(0.5)
 
 
+def test_scores_are_not_compared_with_those_of_other_evaluation_data(tmp_path, whole):
+    """Such as the losses of two phases, whose held-out rows have other lengths."""
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=1, keep_best=1) as checkpoints:
+        checkpoints.save(at(whole, 1), {"row": 1}, 1.0)
+        checkpoints.save(at(whole, 2), {"row": 2}, 2.0)
+        checkpoints.comparable_after = 2
+        assert checkpoints.is_best(3.0)
+        checkpoints.save(at(whole, 3), {"row": 3}, 3.0)
+        assert not checkpoints.is_best(3.5)
+        checkpoints.save(at(whole, 4), {"row": 4}, 4.0)
+        assert checkpoints.ranked() == [3, 4, 1, 2]
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "4"]
+
+
 def test_a_score_that_is_known_after_its_checkpoint_is_saved_by_the_next_one(tmp_path, whole):
     """Such as the score of a pending evaluation, which the resumed run does."""
     folder = tmp_path / "checkpoints"
