@@ -76,7 +76,7 @@ def config_and_inputs(case: Case, dtype: str) -> tuple[BertConfig, AttentionInpu
 def lower(case: Case, dtype: str, chosen: tuple[str | None, str] | None = None) -> Callable[[], Program]:
     """Traces a case and returns the function that compiles it; `chosen` = its kernel and the reason, if known."""
     config, inputs = config_and_inputs(case, dtype)
-    kernel, reason = chosen or choose_kernel(case.attention, config, inputs)
+    kernel, reason = chosen or choose_kernel(case.attention, config, inputs, platform=jax.devices()[0].platform)
     unroll = config.num_hidden_layers if case.unrolled else 1
     model_class, objective = TASKS.get(case.task, (Bert, None))
     model = model_class(config, remat=case.remat, kernel=kernel, unroll=unroll)
@@ -114,7 +114,8 @@ def lower(case: Case, dtype: str, chosen: tuple[str | None, str] | None = None) 
 def check_kernel(case: Case, dtype: str, *, name: str) -> dict[str, object]:
     """Compares a kernel's outputs and gradients with plain matrix multiplications, as a run does before it starts."""
     config, inputs = config_and_inputs(case, dtype)
-    problem = unsupported(name, config, inputs) or failed_test(name, config, inputs)
+    problem = unsupported(name, config, inputs, platform=jax.devices()[0].platform)
+    problem = problem or failed_test(name, config, inputs)
     return {
         "kernel": name,
         "length": case.length,
@@ -214,7 +215,7 @@ def median_seconds(function: Callable[[], Any], calls: int) -> float:
 
 def largest_batch(case: Case, dtype: str, *, limit: int, out_of_time: Callable[[], bool]) -> dict[str, object]:
     """Finds the largest number of rows whose program fits in `limit` bytes; out of time, the largest found so far."""
-    chosen = choose_kernel(case.attention, *config_and_inputs(case, dtype))
+    chosen = choose_kernel(case.attention, *config_and_inputs(case, dtype), platform=jax.devices()[0].platform)
     program_bytes: dict[int, float] = {}
 
     def needed(rows: int) -> float:

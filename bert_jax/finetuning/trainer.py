@@ -83,6 +83,7 @@ class Trainer:
             self.config,
             self.row_format,
             self.features,
+            layout,
             random_bits=settings.devices.random_bits,
             seeds=settings.run.seeds,
         )
@@ -263,7 +264,7 @@ def make_evaluator(
     num_rows = -(-rows // (settings.devices.accumulate * unit)) * unit
     attention = "plain" if settings.devices.attention == "plain" else "auto"
     config = replace(model.config, attention_probs_dropout_prob=0.0)
-    kernel = _attention_kernel(attention, config, row_format, features, seeds=len(ensemble))
+    kernel = _attention_kernel(attention, config, row_format, features, layout, seeds=len(ensemble))
     return Evaluator(
         data.task,
         data.held_out,
@@ -286,6 +287,7 @@ def _attention_kernel(
     config: BertConfig,
     row_format: RowFormat,
     features: Features,
+    layout: parallel.Layout,
     *,
     random_bits: str = "hashed",
     seeds: int,
@@ -297,8 +299,9 @@ def _attention_kernel(
     """
     mask = row_format.sample(features, CHECKED_ROWS)["attention_mask"]
     inputs = AttentionInputs(mask, row_format.slots > 1, random_bits, seeds, other_lengths=row_format.lengths)
-    kernel, why = choose_kernel(attention, config, inputs)
-    if jax.default_backend() == "gpu":
+    platform = parallel.platform_of(layout.mesh)
+    kernel, why = choose_kernel(attention, config, inputs, platform=platform)
+    if platform != "cpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")
     return kernel
 

@@ -37,22 +37,28 @@ class Computation:
     schedule: Schedule
 
     @classmethod
-    def make(cls, settings: Settings, config: BertConfig, mask: np.ndarray) -> "Computation":
+    def make(
+        cls, settings: Settings, config: BertConfig, mask: np.ndarray, *, platform: str, test_kernel: bool = True
+    ) -> "Computation":
         """Makes model and optimizer.
 
         Args:
             config: of the model, with the vocabulary of the run.
             mask: int [B, T], the attention mask of a batch, on which a kernel must be correct.
+            platform: of the devices that the step is compiled for, see `parallel.platform_of`.
+            test_kernel: whether to test the attention kernel on this machine; False if the step is for another one.
         """
         inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
         # One process chooses for all: different machines might disagree, and all must run the same program.
         chosen = broadcast_from_first(
             "the attention kernel is chosen",
-            lambda: json.dumps(choose_kernel(settings.devices.attention, config, inputs)).encode(),
+            lambda: json.dumps(
+                choose_kernel(settings.devices.attention, config, inputs, platform=platform, test=test_kernel)
+            ).encode(),
         )
         kernel, reason = json.loads(chosen)
-        on_gpu = jax.default_backend() == "gpu"
-        if on_gpu:
+        on_gpu = platform == "gpu"
+        if platform != "cpu":
             print(f"attention: {kernel or 'plain matrix products'} ({reason})")
         unroll = settings.training.unroll or (config.num_hidden_layers if on_gpu else 1)
         model = model_class(settings)(config, remat=settings.devices.remat, unroll=unroll, kernel=kernel)

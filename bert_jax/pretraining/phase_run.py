@@ -55,7 +55,9 @@ class PhaseRun:
         with corpus.held_out_batches() as batches:
             first_batch = next(batches)
             baseline = Baseline.of(chain([first_batch], batches))
-        computation = Computation.make(settings, config, first_batch["attention_mask"])
+        computation = Computation.make(
+            settings, config, first_batch["attention_mask"], platform=parallel.platform_of(layout.mesh)
+        )
         return cls(phase, settings, corpus, computation, layout, baseline)
 
     def train(

@@ -30,7 +30,7 @@ from bert_jax.training.devices.cost import (
     parallel_devices,
     program_bytes,
 )
-from bert_jax.training.devices.parallel import Layout
+from bert_jax.training.devices.parallel import Layout, platform_of
 from bert_jax.training.state import TrainState
 
 PREFIXES = ("", "k", "M", "G", "T", "P")
@@ -73,7 +73,7 @@ class RunSpec:
         else:
             config = model_config(settings, Tokenizer.load(tokenizer))
         mask = np.ones((1, settings.batches.max_length), np.int32)
-        computation = Computation.make(settings, config, mask)
+        computation = Computation.make(settings, config, mask, platform=platform_of(layout.mesh))
         return cls(
             computation.model,
             step=computation.step,

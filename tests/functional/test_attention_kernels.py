@@ -1,6 +1,7 @@
 """Attention kernels agree with plain matrix products, and a kernel that does not is not chosen."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from bert_jax.functional.attention_kernels import cudnn
 from bert_jax.functional.fused_attention import fused_attention
 from bert_jax.models import Bert
 from bert_jax.training.devices import kernel_choice as kernels
-from bert_jax.training.devices.kernel_choice import AttentionInputs, choose_kernel
+from bert_jax.training.devices.kernel_choice import AttentionInputs
 
 CONFIG = BertConfig(
     vocab_size=31,
@@ -27,6 +28,7 @@ CONFIG = BertConfig(
 MASK = np.array([[1] * 10 + [2] * 15 + [0] * 7, [1] * 32])
 ROWS = AttentionInputs(MASK, packed=True)
 DROPPING = replace(CONFIG, attention_probs_dropout_prob=0.1)
+choose_kernel = partial(kernels.choose_kernel, platform="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,19 @@ def test_a_kernel_that_fails_is_refused(monkeypatch):
 def test_no_kernel_is_chosen_automatically_on_a_cpu():
     kernel, why = choose_kernel("auto", CONFIG, ROWS)
     assert kernel is None
-    assert "cudnn needs a GPU, this is a cpu; pallas needs a GPU" in why
+    assert "cudnn needs a GPU, the run is for a CPU; pallas needs a GPU" in why
+
+
+def test_the_choice_is_made_for_the_platform_of_the_program_and_not_of_this_process(monkeypatch):
+    def never(*inputs):
+        raise AssertionError("no device of that platform is here")
+
+    monkeypatch.setattr(kernels, "failed_test", never)
+    rows = replace(ROWS, attention_mask=np.ones((2, 64), int))
+    kernel, why = choose_kernel("auto", DROPPING, rows, platform="gpu", test=False)
+    assert (kernel, why) == ("pallas", "supports the rows of this run, not tested")
+    alone = replace(rows, packed=False)
+    assert choose_kernel("auto", replace(CONFIG, dtype="bfloat16"), alone, platform="gpu", test=False)[0] == "cudnn"
 
 
 @pytest.mark.parametrize(
@@ -155,17 +169,15 @@ def test_unsupported_kernel_options_are_refused(name, config, rows, message):
         choose_kernel(name, replace(CONFIG, **config), replace(ROWS, **rows))
 
 
-def test_cudnn_requires_half_precision_and_one_sequence_per_row(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "has no dropout of attention weights" in kernels.unsupported("cudnn", DROPPING, ROWS, automatic=True)
-    assert "needs bfloat16, got float32" in kernels.unsupported("cudnn", CONFIG, ROWS, automatic=True)
+def test_cudnn_requires_half_precision_and_one_sequence_per_row():
+    unsupported = partial(kernels.unsupported, "cudnn", platform="gpu", automatic=True)
+    assert "has no dropout of attention weights" in unsupported(DROPPING, ROWS)
+    assert "needs bfloat16, got float32" in unsupported(CONFIG, ROWS)
     half = replace(CONFIG, dtype="bfloat16")
-    assert (
-        kernels.unsupported("cudnn", half, ROWS, automatic=True) == "supports one sequence per row, and rows are packed"
-    )
+    assert unsupported(half, ROWS) == "supports one sequence per row, and rows are packed"
     alone = replace(ROWS, packed=False)
-    assert kernels.unsupported("cudnn", half, alone, automatic=True) is None
-    assert kernels.unsupported("cudnn", half, replace(alone, seeds=2), automatic=True) == "supports one seed, got 2"
+    assert unsupported(half, alone) is None
+    assert unsupported(half, replace(alone, seeds=2)) == "supports one seed, got 2"
 
 
 def test_a_kernel_has_no_attention_weights_and_cudnn_no_dropout_of_them(params, ids):

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,10 +13,10 @@ CONFIG = BertConfig.preset("mini", vocab_size=31)
 
 
 @pytest.mark.parametrize(("platform", "unroll", "layers"), [("gpu", 0, 4), ("cpu", 0, 1), ("gpu", 1, 1), ("cpu", 3, 3)])
-def test_all_layers_are_unrolled_on_gpus_unless_a_number_is_given(platform, unroll, layers, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+def test_all_layers_are_unrolled_on_gpus_unless_a_number_is_given(platform, unroll, layers):
     settings = make_settings(attention="plain", unroll=unroll)
-    assert Computation.make(settings, CONFIG, np.ones((2, 8), np.int32)).model.unroll == layers
+    computation = Computation.make(settings, CONFIG, np.ones((2, 8), np.int32), platform=platform)
+    assert computation.model.unroll == layers
 
 
 def test_all_processes_use_the_kernel_that_the_first_one_chose(monkeypatch):
@@ -29,6 +28,6 @@ def test_all_processes_use_the_kernel_that_the_first_one_chose(monkeypatch):
         return b'["pallas", "agrees"]'
 
     monkeypatch.setattr("bert_jax.pretraining.model.broadcast_from_first", from_another_machine)
-    computation = Computation.make(make_settings(attention="plain"), CONFIG, np.ones((2, 8), np.int32))
+    computation = Computation.make(make_settings(attention="plain"), CONFIG, np.ones((2, 8), np.int32), platform="cpu")
     assert computation.model.kernel == "pallas"
     assert here == [[None, "as requested"]]

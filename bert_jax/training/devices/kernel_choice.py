@@ -1,8 +1,8 @@
 """Chooses the attention kernel of a run: the first that supports its inputs and passes a test on its device.
 
-What a kernel does not support is known: dropout, dtypes, row lengths. Whether it is correct is tested before the run
-starts, on arrays with the run's shapes: outputs and gradients, with the run's dropout, against plain matrix products,
-on the device itself. In doubt a run uses plain matrix products.
+What a kernel does not support is known: platforms, dropout, dtypes, row lengths. Whether it is correct is tested before
+the run starts, on arrays with the run's shapes: outputs and gradients, with the run's dropout, against plain matrix
+products, on the device itself. In doubt a run uses plain matrix products.
 
 Axes: B batch, T position, N heads, H head size, D = N H.
 """
@@ -46,11 +46,17 @@ class AttentionInputs:
     other_lengths: tuple[int, ...] = ()
 
 
-def choose_kernel(attention: str, config: BertConfig, inputs: AttentionInputs) -> tuple[str | None, str]:
+def choose_kernel(
+    attention: str, config: BertConfig, inputs: AttentionInputs, *, platform: str, test: bool = True
+) -> tuple[str | None, str]:
     """Returns the name of a kernel, or None for plain matrix products, and the reason.
 
     Args:
         attention: `auto` = the first kernel that works; `plain` = none; or the name of a kernel.
+        platform: of the devices that the program is compiled for, `cpu`, `gpu` or `tpu` (`parallel.platform_of`). It
+            need not be the platform of this process.
+        test: whether to compare the kernel with plain matrix products on a device of this process. False if the program
+            is compiled for a machine that is not this one: the choice is then by what the kernel supports.
 
     Raises:
         ValueError: the kernel that was named does not support the inputs or is wrong on this device.
@@ -61,23 +67,27 @@ def choose_kernel(attention: str, config: BertConfig, inputs: AttentionInputs) -
         return None, "as requested"
     reasons = []
     for name in KERNELS if attention == "auto" else (attention,):
-        reason = unsupported(name, config, inputs, automatic=attention == "auto") or failed_test(name, config, inputs)
+        reason = unsupported(name, config, inputs, platform=platform, automatic=attention == "auto")
+        if reason is None and test:
+            reason = failed_test(name, config, inputs)
         if reason is None:
-            return name, "agrees with plain matrix products"
+            return name, "agrees with plain matrix products" if test else "supports the rows of this run, not tested"
         if attention != "auto":
             raise ValueError(f"`attention={name}` {reason}")
         reasons.append(f"{name} {reason}")
     return None, "; ".join(reasons)
 
 
-def unsupported(name: str, config: BertConfig, inputs: AttentionInputs, *, automatic: bool = False) -> str | None:
-    """Returns why a kernel does not support the inputs, or None.
+def unsupported(
+    name: str, config: BertConfig, inputs: AttentionInputs, *, platform: str, automatic: bool = False
+) -> str | None:
+    """Returns why a kernel does not support the inputs on a platform, or None.
 
     Args:
         automatic: the kernel was not named. Pallas kernels also run on CPUs, but slowly, for tests.
     """
-    if (automatic or name == "cudnn") and jax.default_backend() != "gpu":
-        return f"needs a GPU, this is a {jax.default_backend()}"
+    if (automatic or name == "cudnn") and platform != "gpu":
+        return f"needs a GPU, the run is for a {platform.upper()}"
     dropout = config.attention_probs_dropout_prob
     if name == "cudnn":
         if dropout > 0:

@@ -60,6 +60,16 @@ def make_layout(
     return PmapLayout(Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,)))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """Returns `cpu`, `gpu` or `tpu`: what the programs of a mesh are compiled for.
+
+    The devices may be those of a topology (`jax.experimental.topologies`), which this machine does not have. So the
+    backend of this process says nothing.
+    """
+    platform = mesh.devices.flat[0].platform
+    return "gpu" if platform in ("cuda", "rocm") else platform
+
+
 def make_mesh(*, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of data x fsdp x tensor, with data = number of devices / (fsdp x tensor).
 
