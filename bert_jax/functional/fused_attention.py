@@ -39,10 +39,9 @@ from bert_jax.functional.attention_blocks import (
     forward_kernel,
 )
 from bert_jax.functional.layers import dropout_threshold
+from bert_jax.functional.mesh_axes import HEADS, ROWS, first_row, is_partitioned
 from bert_jax.functional.random_bits import HASHED
 
-ROWS = ("data", "fsdp")  # the mesh axes that shard rows
-HEADS = "tensor"  # the mesh axis that shards heads
 SAVED_NAMES = ("context", "sums")  # what a backward pass needs to run without the forward kernel
 NO_SEQUENCE = np.iinfo(np.int32).max
 
@@ -81,16 +80,16 @@ def fused_attention(
         shape = Shape(B, T, D // head_size, num_heads, head_size, threshold)
         return _attention(shape, seed, q, k, v, mask.astype(jnp.int32))
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if not set(ROWS) <= set(mesh.axis_names):
-        return attend(seed, q, k, v, attention_mask)
-    heads_axis = HEADS if num_heads % mesh.shape[HEADS] == 0 else None
+    partitioned = is_partitioned()
+    splits_heads = partitioned and num_heads % jax.sharding.get_abstract_mesh().shape[HEADS] == 0
+    heads_axis = HEADS if splits_heads else None
 
     def attend_to_shard(seed: Array, q: Array, *others: Array) -> Array:
-        row = jax.lax.axis_index(ROWS) * q.shape[0]
         head = jax.lax.axis_index(heads_axis) * (q.shape[2] // head_size) if heads_axis else 0
-        return attend(seed.at[2].set(row.astype(jnp.uint32)).at[3].set(jnp.uint32(head)), q, *others)
+        return attend(seed.at[2].set(jnp.uint32(first_row(len(q)))).at[3].set(jnp.uint32(head)), q, *others)
 
+    if not partitioned:
+        return attend_to_shard(seed, q, k, v, attention_mask)
     heads = P(ROWS, None, heads_axis)
     on_mesh = jax.shard_map(
         attend_to_shard, in_specs=(P(), heads, heads, heads, P(ROWS)), out_specs=heads, check_vma=False

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from bert_jax.functional.mesh_axes import first_row
+from bert_jax.functional.random_bits import row_bits
+
 
 def dense(params, x: Array) -> Array:
     """Returns x @ kernel + bias for x [..., I], kernel [I, O] and bias [O].
@@ -67,6 +70,8 @@ def gelu(x: Array) -> Array:
 def dropout(x: Array, *, rate: float, key: Array | None) -> Array:
     """Returns x with a fraction `rate` of its elements set to zero and the others scaled up; x itself if key is None.
 
+    The mask of a row of x [B, ...] depends on its place in the global batch, not on the device that computes it.
+
     References: Srivastava et al., Dropout, 2014.
     """
     if key is None or rate == 0.0:
@@ -74,7 +79,7 @@ def dropout(x: Array, *, rate: float, key: Array | None) -> Array:
     # 16 random bits per element cost half as much as a uniform float32. The scale uses the rounded rate, so that the
     # mean is exact.
     threshold = dropout_threshold(rate)
-    keep = jax.random.bits(key, x.shape, jnp.uint16) >= threshold
+    keep = row_bits(key, 16, x.shape, first_row(len(x))) >= threshold
     return jnp.where(keep, x / (1.0 - threshold / 2**16), jnp.zeros_like(x))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from bert_jax.functional.fused_attention import ROWS
+from bert_jax.functional.mesh_axes import ROWS, is_partitioned
 
 CHUNK = 128  # tokens
 
@@ -84,7 +84,7 @@ def _summed(size: int, ids: Array, gradient: Array) -> Array:
     def local(ids: Array, gradient: Array) -> Array:
         return sum_by_id(ids.reshape(-1), gradient.reshape(-1, gradient.shape[-1]), size)
 
-    if not set(ROWS) <= set(jax.sharding.get_abstract_mesh().axis_names):
+    if not is_partitioned():
         return local(ids, gradient)
     of_all = jax.shard_map(
         lambda *shards: jax.lax.psum(local(*shards), ROWS), in_specs=P(ROWS), out_specs=P(), check_vma=False

@@ -33,12 +33,27 @@ def hash_index(index: Array, word: Array, other_word: Array) -> Array:
     return hash_uint32(hash_uint32(index + word) + other_word)
 
 
-def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+def row_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int) -> Array:
+    """Returns `jax.random.bits` of a `shape` [B, ...] whose rows are those from `first_row` of a larger array.
+
+    Only keys of the kind `hashed` can skip rows: with others, row 0 is always the first.
+    """
+    if not skips_rows(key):
+        return jax.random.bits(key, shape, f"uint{bit_width}")
+    return _hashed_bits(jax.random.key_data(key), bit_width, shape, first_row)
+
+
+def skips_rows(key: Any) -> bool:
+    """Returns whether `row_bits` can skip rows with this key, or an array of keys, or its shape."""
+    return jax.random.key_impl(key) == HASHED
+
+
+def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int = 0) -> Array:
     """Returns random unsigned integers of `bit_width` bits in an array of `shape`; `key` is two uint32 words."""
     # The index of each element in row-major order, modulo 2^32. For shape (2, 3) the strides are (3, 1), and the
     # indices [[0, 1, 2], [3, 4, 5]]. A sum of iotas is elementwise, so it fuses and shards freely.
     strides = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
-    index = jnp.zeros(shape, jnp.uint32)
+    index = jnp.full(shape, jnp.uint32(first_row) * jnp.uint32(strides[0] if strides else 0))
     for axis, stride in enumerate(strides):
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
     bits = hash_index(index, key[0], key[1])

@@ -15,18 +15,14 @@ import jax
 from jax import Array
 from jax.sharding import PartitionSpec as P
 
-from bert_jax.functional.fused_attention import ROWS
+from bert_jax.functional.mesh_axes import ROWS, is_partitioned
 
 
 def replicate(tree) -> Any:
-    """Returns the arrays replicated on every device of the current mesh; unchanged without a mesh."""
-    return jax.lax.with_sharding_constraint(tree, P()) if _has_mesh() else tree
+    """Returns the arrays replicated on every device of the current mesh; unchanged in other programs."""
+    return jax.lax.with_sharding_constraint(tree, P()) if is_partitioned() else tree
 
 
 def shard_rows(x: Array) -> Array:
-    """Returns x [B, ...] with B sharded over the current mesh; unchanged without a mesh."""
-    return jax.lax.with_sharding_constraint(x, P(ROWS)) if _has_mesh() else x
-
-
-def _has_mesh() -> bool:
-    return set(ROWS) <= set(jax.sharding.get_abstract_mesh().axis_names)
+    """Returns x [B, ...] with B sharded over the current mesh; unchanged in other programs."""
+    return jax.lax.with_sharding_constraint(x, P(ROWS)) if is_partitioned() else x

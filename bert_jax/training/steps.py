@@ -13,15 +13,18 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from bert_jax.functional.random_bits import skips_rows
 from bert_jax.training.objectives import Batch, Metrics, Objective
 from bert_jax.training.optimizers import Schedule
 from bert_jax.training.state import TrainState
+
+Axis = str | tuple[str, ...]  # names of mapped axes
 
 
 def train_step(
     state: TrainState,
     batch: Batch,
-    axis: str | None = None,
+    axis: Axis | None = None,
     *,
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -33,7 +36,8 @@ def train_step(
 
     Args:
         batch: arrays [B, ...]; B must be divisible by `accumulate`.
-        axis: name of the mapped axis under `pmap` or `shard_map`; None under `jit`, where XLA sums over the devices.
+        axis: the mapped axis, or axes, under `pmap` or `shard_map`, over which gradients are summed once, after the
+            last micro-batch and in float32; None under `jit`, where XLA sums over the devices.
         schedule: the optimizer's learning rate, for the metrics.
         accumulate: number of micro-batches, computed one after another, whose gradients are summed.
         skip: if the loss or the gradient is not finite, keep parameters and optimizer state, and count the skip.
@@ -43,7 +47,7 @@ def train_step(
         padding, `row_efficiency` = tokens / (tokens and padding); with `skip` also `skipped`, the skips so far.
     """
     key = jax.random.fold_in(state.key, state.step)
-    if axis is not None:
+    if axis is not None and not skips_rows(key):
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))  # another dropout mask on each device
     # The weight of the global batch, known before the first micro-batch.
     totals = {name: _divisor(_sum_over(batch[weights].sum(), axis)) for name, weights in objective.losses.items()}
@@ -75,13 +79,13 @@ def train_step(
     return after, metrics
 
 
-def evaluation_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> Metrics:
+def evaluation_step(params, batch: Batch, axis: Axis | None = None, *, objective: Objective) -> Metrics:
     """Returns the metrics of a batch as pairs (sum, weight), without dropout."""
     return _sum_over(objective.loss_and_metrics(params, batch, None), axis)
 
 
 def prediction_step(
-    params, batch: Batch, axis: str | None = None, *, objective: Objective
+    params, batch: Batch, axis: Axis | None = None, *, objective: Objective
 ) -> tuple[dict[str, Array], Metrics]:
     """Returns the logits of a batch, float32, and its metrics as pairs (sum, weight), without dropout."""
     outputs = objective.apply(params, batch, None)
@@ -89,7 +93,7 @@ def prediction_step(
     return logits, _sum_over(objective.compute_metrics(outputs, batch), axis)
 
 
-def ranking_step(params, batch: Batch, axis: str | None = None, *, objective: Objective) -> dict[str, Array]:
+def ranking_step(params, batch: Batch, axis: Axis | None = None, *, objective: Objective) -> dict[str, Array]:
     """Returns the next-sentence scores of the global batch on every device, without dropout.
 
     Returns:
@@ -147,7 +151,7 @@ def _skip_unless(finite: Array, after: TrainState, before: TrainState) -> TrainS
     return jax.tree.map(lambda new, old: new if new is old else jnp.where(finite, new, old), after, skipped)
 
 
-def _sum_over(tree, axis: str | None) -> Any:
+def _sum_over(tree, axis: Axis | None) -> Any:
     """Returns the sum over the devices of a mapped axis; the tree itself if there is none."""
     return tree if axis is None else jax.lax.psum(tree, axis)
 

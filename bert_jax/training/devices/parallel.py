@@ -2,8 +2,12 @@
 
 `MeshLayout` is `jax.jit` over a mesh with the axes `data` (splits the rows of the batch), `fsdp` (splits rows and
 parameters over the same devices) and `tensor` (splits heads, the inner layer and the vocabulary). The logical axes of a
-parameter decide over which mesh axes it is split (`RULES`); its optimizer state is split the same way. XLA inserts the
-communication.
+parameter decide over which mesh axes it is split (`RULES`); its optimizer state is split the same way.
+
+Where only rows are split, the step is mapped over the devices (`jax.shard_map`) and sums the gradients itself: once, in
+float32, after the last micro-batch. XLA would sum them after each micro-batch, in bfloat16 where it can. Where
+parameters are split too, XLA inserts the communication: with fsdp a device cannot keep whole gradients until the last
+micro-batch, because it has memory for its shard only.
 
 `PmapLayout` is `jax.pmap` over the axis `data`: each device holds the whole state and a slice of the rows, and the step
 sums over the devices itself.
@@ -26,9 +30,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bert_jax.functional.mesh_axes import ROWS
+from bert_jax.functional.random_bits import skips_rows
 from bert_jax.messages import counted
 from bert_jax.models import logical_axes
-from bert_jax.models.sharding import ROWS
 from bert_jax.training.state import TrainState
 
 LAYOUTS = ("mesh", "pmap")
@@ -116,8 +121,10 @@ class MeshLayout:
             state: the state, or its shapes.
         """
         shardings = self.shardings(state)
+        # Mapped devices give the dropout masks of one device only if a key can skip the rows of the devices before.
+        is_mapped = 1 < self.mesh.size == self.mesh.shape["data"] and skips_rows(state.key)
         return jax.jit(
-            self._with_mesh(step),
+            self._map_rows(step) if is_mapped else self._with_mesh(step),
             in_shardings=(shardings, self.batch_sharding),
             out_shardings=(shardings, NamedSharding(self.mesh, P())),
             donate_argnums=0,
@@ -129,6 +136,12 @@ class MeshLayout:
             self._with_mesh(step),
             in_shardings=(self.shardings(params), self.batch_sharding),
             out_shardings=NamedSharding(self.mesh, P()),
+        )
+
+    def _map_rows(self, step: Callable) -> Callable:
+        """Returns the step mapped over the devices, each of which holds the whole state and its own rows."""
+        return jax.shard_map(
+            partial(step, axis=ROWS), mesh=self.mesh, in_specs=(P(), P(ROWS)), out_specs=P(), check_vma=False
         )
 
     def _with_mesh(self, step: Callable) -> Callable:
