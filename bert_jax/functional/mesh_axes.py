@@ -1,8 +1,8 @@
 """The axes of a device mesh, and the two kinds of programs over one.
 
 A program that XLA partitions (`jax.jit`) is written for global arrays. A mapped program (`jax.shard_map`, `jax.pmap`)
-is written for one device: its arrays are shards, and row 0 is the first row of the device's shard. Example: of 8 rows on
-4 devices, a mapped program sees 2 rows, and on device 3 the first of them is row 6 of the batch.
+is written for one device: its arrays are shards, and row 0 is the first row of the device's shard. Example: of 8 rows
+on 4 devices, a mapped program sees 2 rows, and on device 3 the first of them is row 6 of the batch.
 """
 
 import jax

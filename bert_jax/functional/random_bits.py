@@ -13,6 +13,7 @@ Wellons, Prospecting for Hash Functions, 2018 (the hash, `hash_uint32`).
 """
 
 import math
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -45,7 +46,12 @@ def row_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Arra
 
 def skips_rows(key: Any) -> bool:
     """Returns whether `row_bits` can skip rows with this key, or an array of keys, or its shape."""
-    return jax.random.key_impl(key) == HASHED
+    return key.dtype == _hashed_dtype()
+
+
+@cache
+def _hashed_dtype() -> Any:
+    return jax.eval_shape(partial(jax.random.key, impl=HASHED), 0).dtype
 
 
 def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int = 0) -> Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common.hlo import Program
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from pretraining_batches import CONFIG, packed_batch
 
@@ -123,9 +124,34 @@ def test_each_device_generates_its_own_shard_of_a_dropout_mask(generator):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_pmap_gives_the_parameters_of_one_device(accumulate):
-    """Without dropout: under pmap each device folds its index into the key, so its masks differ."""
+    """With dropout: the masks of hashed random bits depend on a row's place in the global batch."""
     layout = parallel.make_layout("pmap")
-    same_parameters(trained(layout, STILL, accumulate), trained_on_one_device(STILL, accumulate))
+    same_parameters(trained(layout, DROPPING, accumulate), trained_on_one_device(DROPPING, accumulate))
+
+
+def lowered(layout, accumulate, model=DROPPING):
+    state = first_state(layout)
+    step = partial(train_step, objective=pretraining(model), optimizer=OPTIMIZER, accumulate=accumulate)
+    return layout.compile_step(step, state).lower(state, layout.shapes(packed_batch(ROWS)))
+
+
+def test_gradients_are_summed_over_devices_once_per_step():
+    """However many micro-batches there are, and the table of the tied decoder once too."""
+    layout = parallel.make_layout()
+    sums = [Program.parse(lowered(layout, accumulate).compile().as_text()).collectives for accumulate in (1, 3)]
+    parameters = sum(x.nbytes for x in jax.tree.leaves(first_parameters()))
+    for collectives in sums:
+        assert {(one.kind, one.times, len(one.group)) for one in collectives} == {("all-reduce", 1, 8)}
+        assert parameters <= sum(one.size for one in collectives) < parameters + 100  # and a few scalars
+    assert len(sums[0]) == len(sums[1])
+
+
+def test_gradients_of_a_bfloat16_model_are_summed_in_float32():
+    model = BertForPreTraining(replace(DROPPING.config, dtype="bfloat16"))
+    program = lowered(parallel.make_layout(), 3, model).as_text()
+    summed = re.findall(r"stablehlo.all_reduce.*?\}\) : \(tensor<([^>]*)>", program, re.DOTALL)
+    assert len(summed) >= len(jax.tree.leaves(first_parameters()))
+    assert {shape.split("x")[-1] for shape in summed} == {"f32", "i32"}
 
 
 def test_under_pmap_each_device_has_a_different_dropout_mask():
