@@ -10,6 +10,8 @@ python train.py --output RUN --resume --steps 200000 -- resume the run in RUN.
 
 python train.py --preset base --plan -- memory, largest batch and speed of a run, without training.
 
+python train.py --preset base --plan --device h100:8 -- the same for machines that you do not have.
+
 The program is `bert_jax.pretraining`; `bert-jax pretrain` runs it too.
 """
 

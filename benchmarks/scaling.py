@@ -20,10 +20,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from common.hlo import COLLECTIVES, Collective, Program
 from common.results import make_parser, record
 
 from bert_jax.pretraining.plan import amount
+from bert_jax.training.devices.accelerators import ACCELERATORS, Accelerator
+from bert_jax.training.devices.hlo import COLLECTIVES, Program
 
 TRAIN_FLAGS = ("--preset", "large", "--dtype", "bfloat16", "--max-length", "512", "--optimizer", "lamb")
 MESHES = {"data": {}, "data x fsdp 8": {"fsdp": 8}, "data x tensor 8": {"tensor": 8}}
@@ -44,57 +45,7 @@ COLUMNS = (
 DUMP = {"xla_dump_hlo_pass_re": "spmd-partitioning", "xla_dump_hlo_as_long_text": True}
 
 
-@dataclass(frozen=True)
-class Accelerator:
-    """A manufacturer's data of a device.
-
-    Attributes:
-        peak: dense bfloat16 FLOP/s.
-        memory: bytes.
-        joined: number of devices that the fast links join.
-        fast_rate: bytes/s that a device can send over the fast links.
-        slow_rate: bytes/s that it can send beyond them.
-    """
-
-    name: str
-    peak: float
-    memory: float
-    joined: int
-    fast_rate: float
-    slow_rate: float
-
-    def communication_seconds(self, collectives: Sequence[Collective]) -> tuple[float, float]:
-        """Returns the seconds that a device sends over the fast links and beyond them.
-
-        A group that spans several nodes is reduced as by NCCL: first within each node, then each device exchanges only
-        its slice with the other nodes. With 4 devices per node, an all-reduce of 80 bytes over 8 devices sends
-        2 * 80 * 3/4 bytes over the fast links and 2 * 80/4 * 1/2 bytes beyond.
-        """
-        fast_bytes = 0.0
-        slow_bytes = 0.0
-        for collective in collectives:
-            nodes = len({device // self.joined for device in collective.group})
-            devices_per_node = len(collective.group) / nodes
-            size = collective.times * collective.phases * collective.size
-            if collective.kind != "collective-permute":
-                fast_bytes += size * (devices_per_node - 1) / devices_per_node
-                slow_bytes += size / devices_per_node * (nodes - 1) / nodes
-            elif nodes == 1:
-                fast_bytes += size
-            else:
-                slow_bytes += size
-        return fast_bytes / self.fast_rate, slow_bytes / self.slow_rate
-
-
-# H200: nvidia.com/en-us/data-center/h200 (its 1,979 TFLOP/s include sparsity; NVLink's 900 GB/s are both directions)
-# and the DGX H200 user guide (eight per node, one 400 Gb/s adapter each). TPUs: cloud.google.com/tpu/docs/v5p and /v6e
-# (the links' 1,200 and 800 GB/s are both directions; data-center network 50 Gb/s per chip, and 25.6 Tb/s per pod of
-# 256).
-ACCELERATORS = (
-    Accelerator("H200", 989e12, 141e9, 8, 450e9, 50e9),
-    Accelerator("TPU v5p", 459e12, 95e9, 8960, 600e9, 6.25e9),
-    Accelerator("TPU v6e", 918e12, 32e9, 256, 400e9, 12.5e9),
-)
+MACHINES = tuple(ACCELERATORS[name] for name in ("h200", "v5p", "v6e"))
 
 
 @dataclass(frozen=True)
@@ -212,7 +163,7 @@ def report(flags: Sequence[str], steps: dict[tuple[int, str], CompiledStep], byt
         "",
         ABOUT_MACHINES,
     ]
-    for machine in ACCELERATORS:
+    for machine in MACHINES:
         lines += [
             "",
             f"{machine.name}: {amount(machine.peak, 'FLOP/s')}, {amount(machine.memory, 'B')}; sends "

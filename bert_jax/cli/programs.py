@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
+import jax
 import tyro
 
 from bert_jax.cli.flags import (
@@ -30,6 +31,7 @@ from bert_jax.finetuning import program as finetuning
 from bert_jax.finetuning import settings as finetuning_settings
 from bert_jax.pretraining import program as pretraining
 from bert_jax.pretraining.checks import check
+from bert_jax.pretraining.device_plan import plan_for_device
 from bert_jax.pretraining.plan import plan
 from bert_jax.pretraining.presets import initial_settings, with_implied
 from bert_jax.pretraining.settings import Settings
@@ -49,6 +51,8 @@ PRETRAINING = """Pretrain a BERT on text files. The run's folder can be loaded w
 {prog} --output RUN --resume --steps 200000 -- resume the run in RUN.
 
 {prog} --preset base --plan -- memory, largest batch and speed of a run, without training.
+
+{prog} --preset base --plan --device h100:8 -- the same for machines that you do not have.
 """
 FINETUNING = """Fine-tune a BERT. The run's folder can be loaded with `bert_jax.load`.
 
@@ -112,6 +116,11 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
     with flags_in_messages(setting_names(Settings(), FLAGS)), second_interrupt_exits():
         settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
         check(settings)  # before the cache folder is made
+        if settings.run.device:
+            jax.config.update("jax_platforms", "cpu")  # the devices of this machine are left alone
+            for line in plan_for_device(settings):
+                print(line)
+            return
         if not settings.run.plan:
             pretraining.join_processes(settings)  # from here on only one of several processes prints
         keep_compiled(COMPILED)

@@ -9,6 +9,7 @@ from bert_jax.pretraining.phases import longest_row
 from bert_jax.pretraining.settings import Optimizer, Settings
 from bert_jax.pretraining.source import source_config
 from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
+from bert_jax.training.devices.targets import Target
 from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_whole_step
@@ -43,6 +44,7 @@ def check(settings: Settings) -> None:
     _check_model(settings)
     _check_phases(settings)
     _check_processes(settings)
+    _check_device(settings)
     for sentence in settings.reports.fill_mask:
         if sentence.count(MASK) != 1:
             raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
@@ -161,6 +163,17 @@ def _check_model(settings: Settings) -> None:
         )
     if model.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")
+
+
+def _check_device(settings: Settings) -> None:
+    device = settings.run.device
+    if device is None:
+        return
+    if not settings.run.plan:
+        raise ValueError("`device` is only used with `plan`: a run trains on the devices of this machine")
+    if settings.devices.parallel == "pmap":
+        raise ValueError("`device` cannot be combined with `parallel=pmap`, which compiles for this machine only")
+    Target.parse(device)
 
 
 def _check_processes(settings: Settings) -> None:

@@ -63,8 +63,13 @@ class RunSpec:
     steps: int
 
     @classmethod
-    def of(cls, settings: Settings, phase: Phase, layout: Layout) -> "RunSpec":
-        """Makes the shapes of a phase. Its text is not read: the vocabulary has the size that the settings ask for."""
+    def of(cls, settings: Settings, phase: Phase, layout: Layout, *, test_kernel: bool = True) -> "RunSpec":
+        """Makes the shapes of a phase. Its text is not read: the vocabulary has the size that the settings ask for.
+
+        Args:
+            layout: of this machine's devices or of a `Target`'s.
+            test_kernel: whether to test the attention kernel on this machine; False with a `Target`.
+        """
         settings = settings.of_phase(phase)
         tokenizer = settings.run.output if settings.is_resumed else settings.text.tokenizer
         if tokenizer is None:
@@ -73,7 +78,9 @@ class RunSpec:
         else:
             config = model_config(settings, Tokenizer.load(tokenizer))
         mask = np.ones((1, settings.batches.max_length), np.int32)
-        computation = Computation.make(settings, config, mask, platform=platform_of(layout.mesh))
+        computation = Computation.make(
+            settings, config, mask, platform=platform_of(layout.mesh), test_kernel=test_kernel
+        )
         return cls(
             computation.model,
             step=computation.step,
@@ -103,19 +110,13 @@ def plan(settings: Settings) -> Iterator[str]:
     for source in settings.text.corpus:
         find_files(source)
     layout = make_layout(settings)
-    shape = " x ".join(f"{name} {size}" for name, size in layout.mesh.shape.items())
     seconds = 0.0
     for phase in settings.phases:
         run = RunSpec.of(settings, phase, layout)
-        config = run.model.config
-        count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
-        name = "plan" if phase.num_phases == 1 else f"phase {phase.number} of {phase.num_phases}"
-        yield (
-            f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count:,} parameters, "
-            f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {shape} {jax.default_backend()} device(s)"
-        )
+        yield header(run, phase, f"{mesh_shape(layout)} {jax.default_backend()} device(s)")
         yield "  compiling         the step for several numbers of rows; a large model takes minutes"
-        yield from _memory_lines(run, layout)
+        programs = Programs(run, layout)
+        yield from memory_lines(programs, memory_limit(), largest_batch)
         expected = yield from _speed_lines(run, layout)
         time = run.steps * run.rows * run.length / expected
         yield _time_line(f"{run.steps:,} steps", time)
@@ -124,45 +125,88 @@ def plan(settings: Settings) -> Iterator[str]:
         yield _time_line("all phases", seconds)
 
 
+def header(run: RunSpec, phase: Phase, where: str) -> str:
+    """Returns the first line of a phase's plan; `where` = the devices."""
+    config = run.model.config
+    count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
+    name = "plan" if phase.num_phases == 1 else f"phase {phase.number} of {phase.num_phases}"
+    return (
+        f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count:,} parameters, "
+        f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {where}"
+    )
+
+
+def mesh_shape(layout: Layout) -> str:
+    """Returns the axes of a mesh: `data 4 x fsdp 2 x tensor 1`."""
+    return " x ".join(f"{name} {size}" for name, size in layout.mesh.shape.items())
+
+
 def _time_line(what: str, seconds: float) -> str:
     return f"  {what}".ljust(20) + f"about {span(seconds)} at that rate, without communication between devices"
 
 
-def _memory_lines(run: RunSpec, layout: Layout) -> Iterator[str]:
-    @cache
-    def memory(rows: int) -> Memory:
-        step: Any = layout.compile_step(run.step(run.model), run.state)
-        return memory_of(step.lower(run.state, layout.shapes(run.batch(rows))).compile(), run.state, layout)
+class Programs:
+    """The programs of a phase, compiled for batches of any number of rows when they are asked for.
 
-    @cache
-    def of_evaluation(rows: int) -> int:
+    Attributes:
+        text: of the optimized step for the run's own rows, once it is compiled.
+    """
+
+    def __init__(self, run: RunSpec, layout: Layout) -> None:
+        self.run = run
+        self.layout = layout
+        self.text = ""
+        self.memory = cache(self._memory)
+        self.of_evaluation = cache(self._of_evaluation)
+
+    def _memory(self, rows: int) -> Memory:
+        """Returns the bytes of a training step."""
+        run = self.run
+        step: Any = self.layout.compile_step(run.step(run.model), run.state)
+        program = step.lower(run.state, self.layout.shapes(run.batch(rows))).compile()
+        if rows == run.rows:
+            self.text = program.as_text()
+        return memory_of(program, run.state, self.layout)
+
+    def _of_evaluation(self, rows: int) -> int:
         """Returns the bytes while an evaluation runs, during which the optimizer's state stays."""
-        step: Any = layout.compile_evaluation(run.evaluation, run.state.params)
-        program = step.lower(run.state.params, layout.shapes(run.batch(rows // run.accumulate))).compile()
-        return program_bytes(program) + bytes_per_device(run.state.optimizer_state, layout)
+        run = self.run
+        step: Any = self.layout.compile_evaluation(run.evaluation, run.state.params)
+        program = step.lower(run.state.params, self.layout.shapes(run.batch(rows // run.accumulate))).compile()
+        return program_bytes(program) + bytes_per_device(run.state.optimizer_state, self.layout)
 
-    def needed(rows: int) -> float:
+    def needed(self, rows: int) -> float:
+        """Returns the bytes of a run; infinite if its program is too large to be compiled."""
         try:
-            total = memory(rows).total
+            total = self.memory(rows).total
             # Other batches are not compiled twice: without gradients, the same rows need less memory than in training.
-            return max(total, of_evaluation(rows)) if rows == run.rows else total
+            return max(total, self.of_evaluation(rows)) if rows == self.run.rows else total
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return math.inf
 
-    limit = memory_limit()
-    if needed(run.rows) < math.inf:
-        own = memory(run.rows)
+
+def memory_lines(programs: Programs, limit: int, search: Callable[..., int], about: str = "") -> Iterator[str]:
+    """Yields lines about the memory of a device.
+
+    Args:
+        limit: bytes that a device may use.
+        search: (needed, limit, unit) -> the largest batch.
+        about: how the largest batch is found.
+    """
+    run = programs.run
+    if programs.needed(run.rows) < math.inf:
+        own = programs.memory(run.rows)
         yield (
             f"  memory per device parameters {amount(own.parameters, 'B')}, optimizer {amount(own.optimizer, 'B')}, "
             f"activations and gradients {amount(own.working, 'B')}: {amount(own.total, 'B')} of {amount(limit, 'B')}"
         )
-        yield f"  evaluation        {amount(of_evaluation(run.rows), 'B')} per device, optimizer included"
+        yield f"  evaluation        {amount(programs.of_evaluation(run.rows), 'B')} per device, optimizer included"
     else:
         yield f"  memory per device more than the available {amount(limit, 'B')}"
-    fits = "fits" if needed(run.rows) <= limit else "DOES NOT FIT"
-    yield f"  largest batch     {largest_batch(needed, limit, run.unit):,} rows; {run.rows:,} {fits}"
+    fits = "fits" if programs.needed(run.rows) <= limit else "DOES NOT FIT"
+    yield f"  largest batch     {search(programs.needed, limit, run.unit):,} rows{about}; {run.rows:,} {fits}"
 
 
 def _speed_lines(run: RunSpec, layout: Layout) -> Generator[str, None, float]:

@@ -4,6 +4,7 @@ References: Devlin et al., BERT, 2018, section 3.1 and appendix A.2.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,17 @@ def join_processes(settings: Settings) -> None:
         processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
 
 
-def make_layout(settings: Settings) -> parallel.Layout:
+def make_layout(settings: Settings, target: Sequence[Any] | None = None) -> parallel.Layout:
     """Returns how the devices share a step.
+
+    Args:
+        target: other devices than those of all processes.
 
     Raises:
         ValueError: the batch cannot be divided over them.
     """
     devices = settings.devices
-    layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
+    layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor, devices=target)
     for phase in settings.phases:
         of_phase = settings.of_phase(phase)
         parallel.check_batch(of_phase.training.batch_size, layout, of_phase.devices.accumulate)

@@ -28,7 +28,7 @@ MAY_CHANGE_ON_RESUME = (
     "attention", "on_nan", "log_every", "quiet",
 )  # fmt: skip
 # How a command is called, which is no property of the run: not recorded, and ignored in records of older versions.
-OF_A_CALL = ("resume", "begin", "overwrite", "plan")
+OF_A_CALL = ("resume", "begin", "overwrite", "plan", "device")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import pytest
 import scaling
-from common import hlo
-from common.hlo import Collective, Program
+
+from bert_jax.training.devices import hlo
+from bert_jax.training.devices.hlo import Collective, Program
 
 CLOSE = 0.01
 V, D, L = 80, 32, 3
@@ -89,7 +90,7 @@ def test_a_collective_without_a_device_group_is_an_error():
 
 
 def test_beyond_the_fast_links_a_device_sends_only_its_slice():
-    machine = scaling.Accelerator("M", 1.0, 1.0, joined=4, fast_rate=10.0, slow_rate=1.0)
+    machine = scaling.Accelerator("M", 1.0, 1.0, 1.0, joined=4, fast_rate=10.0, slow_rate=1.0)
     all_devices = Collective("all-reduce", 80, tuple(range(8)), times=3)
     assert machine.communication_seconds([all_devices]) == pytest.approx(
         (3 * 2 * 80 * 3 / 4 / 10, 3 * 2 * 20 * 1 / 2 / 1)
@@ -138,6 +139,6 @@ def test_fsdp_gathers_parameters_and_scatters_gradients(steps):
 def test_the_report_has_every_sharding_and_accelerator(steps):
     steps = {(step.devices, name): step for name, step in steps.items()}
     text = scaling.report(FLAGS, steps, dict.fromkeys(scaling.MESHES, 1e6))
-    for machine in scaling.ACCELERATORS:
+    for machine in scaling.MACHINES:
         assert f"\n{machine.name}: " in text
-    assert text.count("\n| 8 | data x fsdp 8 | ") == 1 + len(scaling.ACCELERATORS)
+    assert text.count("\n| 8 | data x fsdp 8 | ") == 1 + len(scaling.MACHINES)

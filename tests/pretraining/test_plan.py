@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_jax.pretraining import plan as module
-from bert_jax.pretraining.plan import RunSpec
+from bert_jax.pretraining.plan import Programs, RunSpec, memory_lines
+from bert_jax.training.devices.cost import largest_batch
 
 ROWS, PARTS = 24, 4
 
@@ -25,6 +25,9 @@ class Compiled:
     def compile(self) -> "Compiled":
         return self
 
+    def as_text(self) -> str:
+        return ""
+
     def memory_analysis(self) -> Any:
         names = ("argument_size_in_bytes", "output_size_in_bytes", "alias_size_in_bytes")
         return SimpleNamespace(temp_size_in_bytes=self.bytes_per_row * self.rows, **dict.fromkeys(names, 0))
@@ -34,7 +37,7 @@ class Compiled:
     ("training", "evaluation", "limit", "fits"),
     [(5, 7, 120, True), (5, 7, 119, False), (1, 21, 126, True), (1, 21, 125, False)],
 )
-def test_a_run_fits_if_training_and_evaluation_do(monkeypatch, training, evaluation, limit, fits):
+def test_a_run_fits_if_training_and_evaluation_do(training, evaluation, limit, fits):
     """An evaluation has as many rows at once as a micro-batch: 24 / 4."""
     layout: Any = SimpleNamespace(
         compile_step=lambda *_: Compiled(training),
@@ -55,8 +58,7 @@ def test_a_run_fits_if_training_and_evaluation_do(monkeypatch, training, evaluat
         unit=PARTS,
         steps=1,
     )
-    monkeypatch.setattr(module, "memory_limit", lambda: limit)
-    lines = list(module._memory_lines(run, layout))
+    lines = list(memory_lines(Programs(run, layout), limit, largest_batch))
     assert f": {training * ROWS} B of {limit} B" in lines[0]
     assert lines[1].split()[:3] == ["evaluation", str(evaluation * ROWS // PARTS), "B"]
     assert lines[-1].endswith(f"{ROWS} {'fits' if fits else 'DOES NOT FIT'}")

@@ -25,7 +25,14 @@ from bert_jax.pretraining.plan import span
 from bert_jax.text.layout import Layout
 from bert_jax.training.devices import cost as plan
 from bert_jax.training.devices import parallel
-from bert_jax.training.devices.cost import bytes_per_device, largest_batch, matrix_flop, memory_limit, memory_of
+from bert_jax.training.devices.cost import (
+    bytes_per_device,
+    extrapolated_batch,
+    largest_batch,
+    matrix_flop,
+    memory_limit,
+    memory_of,
+)
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
@@ -213,3 +220,28 @@ def test_predicted_memory_is_within_a_fifth_of_the_measured():
     done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     metrics = json.loads(done.stdout)
     np.testing.assert_allclose(metrics["planned"], metrics["peak"], rtol=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("limit", "compiles_to", "expected"),
+    [
+        (20, math.inf, 144),  # 2 GB and 0.125 GB per row
+        (10, math.inf, 64),
+        (2.5, math.inf, 0),
+        (20, 40, 144),  # the batch itself cannot be compiled: the line goes through 16 and 32 rows
+        (20, 3, 0),
+    ],
+)
+def test_the_largest_batch_on_a_line_through_two_programs(limit, compiles_to, expected):
+    calls = []
+
+    def needed(rows):
+        calls.append(rows)
+        return 2 + 0.125 * rows if rows <= compiles_to else math.inf
+
+    assert extrapolated_batch(needed, limit, unit=8, rows=64) == expected
+    assert set(calls) <= {8, 16, 32, 64}
+
+
+def test_the_line_goes_through_more_rows_if_the_batch_is_one_unit():
+    assert extrapolated_batch(lambda rows: 3 + rows, 103, unit=8, rows=8) == 96
