@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train finetune test lint live bench clean
+.PHONY: help train finetune test lint live bench compile-check clean
 
 train: $(VENV)/.demo  ## pretrain a small BERT on film reviews, about four minutes on two cores (default)
 	$(BIN)/python train.py $(ARGS)
@@ -32,12 +32,16 @@ bench: live  ## run the quick benchmarks, under ten minutes on two cores, and re
 	$(BIN)/python benchmarks/compile_time.py --preset small --record
 	$(BIN)/python benchmarks/growth.py --preset mini --picture docs/growth.png --record
 
+compile-check: $(VENV)/gpu/.installed $(VENV)/tpu/.installed  ## compile small steps for a GPU and a TPU that are not there
+	$(VENV)/gpu/bin/python benchmarks/compile_for.py --check h100:2 $(ARGS)
+	$(VENV)/tpu/bin/python benchmarks/compile_for.py --check v5e:2x2 $(ARGS)
+
 clean:  ## remove the virtual environment and what the tools leave behind
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '%-10s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '%-14s %s\n' "$$target" "$$text"; done
 	@printf '\nARGS="..." passes flags to the program: make train ARGS="--steps 500"\n'
 
 # One stamp file per set of packages; it is older than pyproject.toml when the set has to be installed again.
@@ -48,3 +52,12 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.torch: $(VENV)/.%: pyproject.
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+# The compilers of GPUs and TPUs, 7 GB in all, each in its own environment, with the version of JAX whose memory
+# benchmarks/compile_for.json holds.
+gpu_packages := .[cuda] jax[cuda13]==0.10.2
+tpu_packages := .[tpu] jax[tpu]==0.10.2
+$(VENV)/gpu/.installed $(VENV)/tpu/.installed: $(VENV)/%/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/$*
+	PYTHONWARNINGS=ignore $(VENV)/$*/bin/python -m pip install --quiet --retries 10 --editable $($*_packages)
+	touch $@
