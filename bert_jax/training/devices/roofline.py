@@ -29,8 +29,8 @@ LAUNCH_SECONDS = 2e-6
 # Seconds per score [B, N, T, T] of the project's attention kernels on an H100, with dropout and all blocks visited
 # (benchmarks/RESULTS.md, "The kernel alone": ms per layer / 64 x 12 x 512 x 512).
 SCORE_SECONDS = {"forward_kernel": 2.18e-12, "backward_queries_kernel": 2.29e-12, "backward_keys_kernel": 2.51e-12}
-# Matrix products per score, each of 2 H operations: q k' and p v; with gradients three and four.
-SCORE_PRODUCTS = {"forward_kernel": 2, "backward_queries_kernel": 3, "backward_keys_kernel": 4}
+# Matrix products per score, each of 2 H operations: q k' and p v; with gradients three and four, in one kernel five.
+SCORE_PRODUCTS = {"forward_kernel": 2, "backward_queries_kernel": 3, "backward_keys_kernel": 4, "backward_kernel": 5}
 
 NO_KERNEL = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
@@ -176,8 +176,8 @@ def _cublas_flop(instruction: Instruction, computation: Computation) -> float:
 def _attention(instruction: Instruction, computation: Computation) -> tuple[str, float, float]:
     """Returns the name of an attention kernel, its scores and its FLOP; ("", 0, 0) for other instructions.
 
-    Its largest operands are [B, T, D], and the statistics of the backward pass [B, N, T] say how many heads there are;
-    so does the forward kernel's second result.
+    Its largest operands are [B, T, D]. The statistics of its scores say how many heads there are: they are float32
+    [B, N, T], or [B N / n, n, T] on a TPU, where a program computes n heads.
     """
     if instruction.operation != "custom-call":
         return "", 0.0, 0.0
@@ -187,7 +187,8 @@ def _attention(instruction: Instruction, computation: Computation) -> tuple[str,
         return "", 0.0, 0.0
     arrays = [array for operand in instruction.operands for array in computation[operand].arrays] + instruction.arrays
     B, T, D = max((array.shape for array in arrays if len(array.shape) == 3), key=math.prod)
-    N = next(array.shape[1] for array in arrays if array.dtype == "f32" and array.shape[::2] == (B, T))
+    statistics = next(x.shape for x in arrays if x.dtype == "f32" and x.shape[2:] == (T,) and x.shape != (B, T, D))
+    N = statistics[0] * statistics[1] // B
     scores = float(B * N * T * T)
     return name, scores, scores * SCORE_PRODUCTS[name] * 2 * D / N
 

@@ -75,7 +75,7 @@ class Target:
         platform = self.accelerator.platform
         extra, modules = COMPILERS[platform]
         if not any(find_spec(module) for module in modules):
-            raise ImportError(f"`device={self.name}` needs a compiler: pip install 'bert_jax[{extra}]'")
+            raise ImportError(f"the compiler for {self.name} is not installed: pip install 'bert_jax[{extra}]'")
         sides = "x".join(map(str, self.shape))
         try:
             if self.accelerator.chip is None:

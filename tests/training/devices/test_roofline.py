@@ -124,6 +124,22 @@ def test_an_attention_kernel_has_scores_and_three_products(found):
     assert kernel.seconds(ACCELERATORS["a100"]) > kernel.seconds(H100)
 
 
+def test_heads_of_a_group_are_counted_on_a_tpu():
+    """Four heads, two of which a program computes, and both gradients in one kernel."""
+    text = """HloModule m
+
+ENTRY %main (q: bf16[3,128,8]) -> bf16[3,128,8] {
+  %q = bf16[3,128,8]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %sums = f32[6,2,128]{2,1,0:T(2,128)} parameter(1)
+  ROOT %k = (bf16[3,128,8]{2,1,0}, bf16[3,128,8]{2,1,0}) custom-call(%q, %q, %q, %sums), custom_call_target="tpu_custom_call", metadata={op_name="jit(step)/backward_kernel"}
+}
+"""  # noqa: E501
+    (kernel,) = kernels(Module.parse(text))
+    assert kernel.scores == 3 * 4 * 128 * 128
+    assert kernel.flop == kernel.scores * 5 * 2 * 2
+    assert kernel.seconds(V5E, visited=0.5) == max(kernel.flop / 2 / V5E.peak, kernel.bytes / V5E.bandwidth)
+
+
 def test_a_kernel_takes_the_longer_of_arithmetic_and_memory(found):
     kernel = found["y"]
     of_memory = kernel.bytes / (H100.bandwidth * BANDWIDTH_FRACTION)
