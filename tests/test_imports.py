@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "families": 0, "config": 0.2, "files": 0, "messages": 0, "process_start": 0,
     "reference": 0, "functional": 0.5, "models": 1, "text": 1, "metrics": 1,
-    "data": 2, "training": 2, "interop": 3, "tasks": 3.5, "pipelines": 3.5, "pretraining": 4, "finetuning": 4,
-    "doctor": 4, "cli": 5, "": 5.5,
+    "data": 2, "training": 2, "interop": 3, "tasks": 3.5, "pipelines": 3.5, "plotting": 3.5,
+    "pretraining": 4, "finetuning": 4, "doctor": 4, "cli": 5, "": 5.5,
 }  # fmt: skip
 MODEL_SIDE, TEXT_SIDE = {"functional", "models"}, {"text", "data"}
 

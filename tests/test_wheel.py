@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from small_runs import SMALL, write_corpus
 
+import bert_jax
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md")
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
@@ -79,10 +81,22 @@ def test_sdist_has_the_package_its_licence_and_its_readme_but_no_tests(sdist):
     assert not {name for name in names if name.startswith("tests")}
 
 
-def test_wheel_has_every_module_of_the_package_and_nothing_else(wheel):
+def test_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {str(path.relative_to(ROOT)) for path in (ROOT / "bert_jax").rglob("*.py")}
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bert_jax").rglob("*") if path.is_file()}
+    assert names == {name for name in package if "__pycache__" not in name}
+    assert "bert_jax/py.typed" in names
+
+
+def test_distributions_are_of_one_version_and_accepted_by_twine(sdist, wheel):
+    version = bert_jax.__version__
+    assert sdist.name == f"bert_jax-{version}.tar.gz"
+    assert wheel.name == f"bert_jax-{version}-py3-none-any.whl"
+    pytest.importorskip("twine", reason="twine is not installed")
+    command = [sys.executable, "-W", "ignore", "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_installed_command_shows_its_help(environment, tmp_path):

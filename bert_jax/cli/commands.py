@@ -249,6 +249,27 @@ class Answer(Command):
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Write a page that shows what the attention heads of a model look at in a text; open it in a browser."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Folder of a run or of a model, or name of a model on the Hugging Face hub."""
+    text: Annotated[Positional[str], arg(metavar="TEXT")]
+    """The text, of up to 128 tokens."""
+    pair: str | None = None
+    """A second text."""
+    output: str = "attention.html"
+    """The file to write; it needs no network and no other file."""
+
+    def run(self) -> None:
+        from bert_jax.interop.loading import load
+        from bert_jax.plotting import write_attention_page
+
+        write_attention_page(self.output, load(self.model), argument(self.text), self.pair and argument(self.pair))
+        print(self.output)
+
+
+@dataclass(frozen=True)
 class Convert:
     """Write a model in Hugging Face's format: config.json, model.safetensors and the files of the tokenizer."""
 
@@ -260,6 +281,8 @@ class Convert:
     """Model class to write, such as BertForMaskedLM or BertModel; default: that of the source."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """dtype of the weights in the file; default: float32."""
+    license: str | None = None
+    """Licence for the model card: an identifier of the hub, such as apache-2.0."""
     overwrite: bool = False
     """Replace the model in FOLDER."""
 
@@ -270,8 +293,34 @@ class Convert:
         if not self.overwrite and (existing := find_model(self.destination)):
             raise ValueError(f"{existing} is there already: choose another folder, or set `overwrite`")
         bert = load(self.source, head=self.head)
-        bert.save_pretrained(self.destination, dtype=self.dtype, overwrite=self.overwrite)
+        bert.save_pretrained(self.destination, dtype=self.dtype, overwrite=self.overwrite, license=self.license)
         print(f"{architecture(type(bert.model), bert.config.model_type)} in {self.destination}")
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload a model to the Hugging Face hub, with a model card, in one commit.
+
+    The files are those that convert writes. A token with write access is needed: hf auth login, or HF_TOKEN."""
+
+    source: Annotated[Positional[str], arg(metavar="MODEL")]
+    """Folder of a run or of a model, or name of a model on the Hugging Face hub."""
+    repo: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    """Name of the repository, which is made unless it exists."""
+    private: bool = False
+    """Make a private repository."""
+    license: str | None = None
+    """Licence for the model card: an identifier of the hub, such as apache-2.0."""
+    overwrite: bool = False
+    """Add a commit to a repository that exists."""
+
+    def run(self) -> None:
+        from bert_jax.interop.loading import load
+        from bert_jax.interop.pushing import require_token
+
+        require_token(self.repo)  # before the model is loaded
+        bert = load(self.source)
+        print(bert.push_to_hub(self.repo, private=self.private, license=self.license, overwrite=self.overwrite))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
     zcat reviews.gz | bert-jax classify MODEL | cut -f1 | sort | uniq -c
     bert-jax answer MODEL "who wrote it?" < article.txt
     bert-jax convert RUN FOLDER
+    bert-jax push RUN OWNER/NAME --private
     bert-jax pretrain --corpus texts.txt --output RUN
     bert-jax --version
 
@@ -24,7 +25,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, subcommand
 
 from bert_jax.cli import process
-from bert_jax.cli.commands import Answer, Classify, Convert, Embed, FillMask, Inspect, Tag
+from bert_jax.cli.commands import Answer, Attention, Classify, Convert, Embed, FillMask, Inspect, Push, Tag
 from bert_jax.cli.doctor import Doctor
 from bert_jax.cli.flags import flags_in_messages, require_command, require_flags
 
@@ -49,7 +50,9 @@ COMMANDS: dict[str, type] = {
     "tag": Tag,
     "answer": Answer,
     "embed": Embed,
+    "attention": Attention,
     "convert": Convert,
+    "push": Push,
     "inspect": Inspect,
     "doctor": Doctor,
     "pretrain": Pretrain,

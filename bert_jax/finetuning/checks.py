@@ -10,6 +10,7 @@ from bert_jax.messages import counted
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.runs.contents import require_outside
+from bert_jax.training.runs.tracking import check_track
 from bert_jax.training.settings import require_at_least, require_fraction, require_positive
 
 SEED_LIMIT = 2**32  # keys are made of 32 bits
@@ -36,6 +37,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, settings.reports, "log_every")
     require_at_least(0, settings.reports, "mistakes")
     _check_combinations(settings)
+    check_track(settings.reports.track)
     settings.data.check(run.do)
     _check_unused(settings)
     settings.data.check_files(run.do)
@@ -89,7 +91,7 @@ def _unused(settings: Settings) -> list[Unused]:
     run = settings.run
     groups = (settings.training, settings.optimizer, settings.devices)
     training_only = [one.name for group in groups for one in fields(group) if one.name not in INFERENCE_FIELDS]
-    training_only += ["resume", "begin", "sweep", "from_scratch", "seed", "seeds", "log_every"]
+    training_only += ["resume", "begin", "sweep", "from_scratch", "seed", "seeds", "log_every", "track"]
     training_only += ["train", "train_split", "label_smoothing", "class_weights"]
     return [
         Unused(run.do != "train", training_only, f"is only used for training, not with `do={run.do}`"),

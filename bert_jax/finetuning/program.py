@@ -27,6 +27,7 @@ from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.lock import RunLock, lock_run
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_whole_step
+from bert_jax.training.runs.tracking import Tracker, open_tracker
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.settings import defaults_of
 
@@ -93,21 +94,26 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
     hashes[CONTENTS["model"]] = fingerprint(bert)
     folder = begin_run(run.output, settings.as_record() | {"data read": hashes}, **options)
     write_file(folder / DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    if first is not None:
-        _train(settings, first, folder)
+    if first is None:
+        return TrainedRun(folder, _evaluate_model(settings, data, bert, folder))
+    track = None if run.sweep else settings.reports.track  # the trainings of a sweep are tracked one by one
+    with open_tracker(track, folder, settings.as_record()) as tracker:
+        _train(settings, first, folder, tracker)
         print("\nThe best model on the held-out data:")
         bert = load(folder, head=type(bert.model).__name__)
-    metrics = _evaluate_model(settings, data, bert, folder)
-    if run.do == "train":
+        metrics = _evaluate_model(settings, data, bert, folder)
+        if tracker is not None:
+            tracker.final(metrics)
+            tracker.pictures(sorted(set(folder.glob("*.png")) - {folder / "curves.png"}))
         print(f"\nThe model is in {folder}: bert_jax.load({str(folder)!r})")
     return TrainedRun(folder, metrics)
 
 
-def _train(settings: Settings, first: Trainer, folder: Path) -> None:
+def _train(settings: Settings, first: Trainer, folder: Path, tracker: Tracker | None) -> None:
     """Trains the model, or all combinations of a sweep, of which `first` is the first; compares the scores."""
     metric = first.task.metric
     if not settings.run.sweep:
-        compare_seeds(metric, folder, first.train(folder))
+        compare_seeds(metric, folder, first.train(folder, tracker))
         return
 
     def train(candidate: Settings, run: Path) -> BestModel:
@@ -117,7 +123,8 @@ def _train(settings: Settings, first: Trainer, folder: Path) -> None:
             if candidate == first.settings
             else Trainer(candidate, first.data, first.bert, first.layout, first.lock)
         )
-        return one.train(run)
+        with open_tracker(candidate.reports.track, run, candidate.as_record()) as tracker:
+            return one.train(run, tracker)
 
     sweep(combinations(settings), train, folder, metric)
 

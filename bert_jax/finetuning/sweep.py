@@ -18,10 +18,11 @@ from bert_jax.finetuning.model import BestModel
 from bert_jax.finetuning.settings import Settings
 from bert_jax.training.metric_logger import NotFinite
 from bert_jax.training.runs.checkpoints import SAVED
+from bert_jax.training.runs.contents import TRACKER
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.metrics import as_line, read_evaluations
 
-REPORTS = ("metrics.jsonl", "curves.png", "tensorboard")  # kept of a combination that is not the best
+REPORTS = ("metrics.jsonl", "curves.png", "tensorboard", "wandb", TRACKER)  # kept of a combination that is not the best
 NO_SCORE = -math.inf  # the score of a seed without a finite metric
 
 

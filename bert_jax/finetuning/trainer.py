@@ -37,6 +37,7 @@ from bert_jax.training.runs.interruption import receive_signals
 from bert_jax.training.runs.lock import RunLock
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.runs.tracking import Tracker
 from bert_jax.training.seeds import SeedEnsemble
 from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
@@ -88,8 +89,11 @@ class Trainer:
             seeds=settings.run.seeds,
         )
 
-    def train(self, run: Path) -> BestModel:
+    def train(self, run: Path, tracker: Tracker | None = None) -> BestModel:
         """Trains all seeds, or resumes; leaves the best model, checkpoints, metrics and curves in `run`.
+
+        Args:
+            tracker: gets the metrics and curves too.
 
         Raises:
             NotFinite: a loss or a gradient became NaN or infinite.
@@ -102,7 +106,7 @@ class Trainer:
         with Checkpoints(run / CHECKPOINTS, keep=2, lock=self.lock) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
             self._print_sizes(state)
-            reporter = self._reporter(run, first)
+            reporter = self._reporter(run, first, tracker)
             # A sweep receives no signals, because it cannot be resumed.
             run_settings = self.settings.run
             signals = nullcontext() if run_settings.sweep else receive_signals(run_settings.save_on_signal)
@@ -207,7 +211,7 @@ class Trainer:
         packed = f"{rows.row_length / mean:.1f} per row of {rows.row_length} tokens"
         print(f"examples: {mean:.1f} tokens on average, {packed if rows.slots > 1 else 'one per row'}")
 
-    def _reporter(self, run: Path, first_step: int) -> Reporter:
+    def _reporter(self, run: Path, first_step: int, tracker: Tracker | None) -> Reporter:
         """Returns the reporter that writes metrics to files and to the screen."""
         metric = self.task.metric
         title = metric.replace("_", " ")
@@ -219,6 +223,7 @@ class Trainer:
             headline=(("held-out loss", "eval_loss", ".3f"), (title, f"eval_{metric}", ".4f")),
             seeds=self.settings.run.all_seeds,
             quiet=self.settings.reports.quiet,
+            tracker=tracker,
         )
 
 

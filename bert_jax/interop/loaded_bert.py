@@ -13,7 +13,9 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.formats.weights import OTHER_WEIGHTS
+from bert_jax.interop.model_card import require_license, write_card
 from bert_jax.interop.pooling import MODULES, SentenceFiles
+from bert_jax.interop.run_facts import Origin
 from bert_jax.messages import counted
 from bert_jax.models import Bert, BertForMultipleChoice, Outputs
 from bert_jax.text.tokenizer import Tokenizer
@@ -32,6 +34,7 @@ class LoadedBert:
         new_parts: the parts of the model that were newly initialized.
         unused_parts: the parts of the checkpoint that the model does not have.
         sentence: the other files of a sentence-transformers folder, or None.
+        origin: where the model was loaded from, for its model card; None if it was not loaded.
     """
 
     model: Bert
@@ -40,6 +43,7 @@ class LoadedBert:
     new_parts: frozenset[str] = frozenset()
     sentence: SentenceFiles | None = None
     unused_parts: frozenset[str] = frozenset()
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         config = self.config
@@ -134,19 +138,32 @@ class LoadedBert:
             raise ValueError(f"{name} must lie in [0, {limit}), got {worst}")
         return jnp.asarray(values, jnp.int32)
 
-    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> None:
-        """Writes config, weights and tokenizer in Hugging Face's layout, for transformers and for `load`.
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str | None = None,
+        overwrite: bool = False,
+        license: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Writes config, weights, tokenizer and model card in Hugging Face's layout, for transformers and for `load`.
 
-        The other files of a sentence-transformers folder are written back, unless the model classifies.
+        The other files of a sentence-transformers folder are written back, unless the model classifies. The card,
+        README.md, says what is known of the model's training; one that was written by hand is kept.
 
         Args:
             folder: created if missing; files of the same names are replaced.
             overwrite: delete weights in other formats and another model's `modules.json`, instead of refusing them.
             dtype: of the weights in the file: float32, bfloat16 or float16; default: that of the parameters.
+            license: for the card: an identifier of the hub, such as apache-2.0.
+            name: for the card: of the model; default: that of the folder.
 
         Raises:
             FileExistsError: the folder is that of a run, or has files of another model that would not be replaced.
+            ValueError: an impossible `license` or `dtype`.
         """
+        require_license(license)
         if (Path(folder) / CHECKPOINTS).exists():
             raise FileExistsError(f"{folder} is the folder of a run: choose another one")
         sentence = None if {"classifier", "span"}.intersection(self.model.heads) else self.sentence
@@ -165,6 +182,36 @@ class LoadedBert:
             self.vocabulary.save(folder)
         if sentence is not None:
             sentence.write(Path(folder))
+        write_card(self, Path(folder), name=name or Path(folder).resolve().name, license=license)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        license: str | None = None,
+        dtype: str | None = None,
+        overwrite: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face hub, in one commit, and returns the page's address.
+
+        Args:
+            repo: `owner/name`, of a user or an organization.
+            private: make a private repository.
+            license, dtype: as of `save_pretrained`.
+            overwrite: add the commit to a repository that exists.
+            token: with write access; default: that of `hf auth login` or of HF_TOKEN.
+
+        Raises:
+            ValueError: an impossible name or licence.
+            FileExistsError: the repository exists, and `overwrite` is not set.
+            PermissionError: no token, or one that may not write there.
+            ConnectionError: the hub cannot be reached.
+        """
+        from bert_jax.interop.pushing import push
+
+        return push(self, repo, private=private, license=license, dtype=dtype, overwrite=overwrite, token=token)
 
     def export(self, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> None:
         """Writes the forward pass and its weights as one file of StableHLO, which runs without this package.

@@ -28,6 +28,7 @@ from bert_jax.interop.heads import (
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.names import leaf_shapes
 from bert_jax.interop.pooling import SENTENCE_FILES, SentenceFiles
+from bert_jax.interop.run_facts import Origin
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizer_files import MERGES, VOCABULARY
@@ -93,12 +94,14 @@ def load(
     model = None if head is None else model_class(head)
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype float64 needs jax_enable_x64")
+    hub_name = None if Path(source).expanduser().exists() else str(source)
     folder = locate(source, revision)
-    bert, params, new, unused = _read_model(
+    bert, params, new, unused, step = _read_model(
         folder, head=model, new_head=new_head, dtype=dtype, seed=seed, step=step, **changes
     )
     vocabulary = read_vocabulary(folder, bert.config)
-    return LoadedBert(bert, params, vocabulary, new, SentenceFiles.read(folder), unused)
+    origin = Origin(folder, hub_name, step)
+    return LoadedBert(bert, params, vocabulary, new, SentenceFiles.read(folder), unused, origin)
 
 
 def locate(source: str | Path, revision: str | None = None) -> Path:
@@ -126,8 +129,11 @@ def _read_model(
     seed: int,
     step: int | None = None,
     **changes: Any,
-) -> tuple[Bert, dict[str, Any], frozenset[str], frozenset[str]]:
-    """Returns the model, its parameters, its new parts and the unused ones; the arguments are those of `load`."""
+) -> tuple[Bert, dict[str, Any], frozenset[str], frozenset[str], int | None]:
+    """Returns the model, its parameters, its new parts, the unused ones, and the step of a run's checkpoint.
+
+    The arguments are those of `load`.
+    """
     config, named = huggingface.read_config(folder)
     # A fine-tuning run has its best model as model.safetensors, besides its checkpoints.
     is_run = (folder / CHECKPOINTS).is_dir() and not (folder / WEIGHTS).is_file()
@@ -138,7 +144,7 @@ def _read_model(
     param_dtype = dtype or ("float64" if compute_dtype == "float64" else "float32")
     replaced = set(HEADS) if new_head else set()
 
-    def read(checkpoint: Any) -> tuple[type[Bert], BertConfig, dict[str, Any], set[str], set[str]]:
+    def read(checkpoint: Any) -> tuple[type[Bert], BertConfig, dict[str, Any], set[str], set[str], int | None]:
         model = head or known_model(named, config.model_type) or detect_model(checkpoint.parts, config.model_type)
         adapted = adapt_config(config, model, **{"dtype": compute_dtype, **changes})
         if adapted.lora_rank:
@@ -149,14 +155,14 @@ def _read_model(
         params = checkpoint.assemble(leaf_shapes(adapted, required - new), param_dtype)
         if not {"num_labels", "label_names"} & changes.keys():
             check_new_size(leaf_shapes(adapted, new), params)
-        return model, adapted, params, new, checkpoint.parts - required
+        return model, adapted, params, new, checkpoint.parts - required, checkpoint.step if is_run else None
 
     def read_file():
         return read(index_tensors(open_weights(folder), config.model_type))
 
     with name_file_in_errors(folder):
         found = _read_run(folder / CHECKPOINTS, step, read) if is_run else read_file()
-    model, config, params, new, unused = found
+    model, config, params, new, unused, step = found
     if head is None and named and known_model(named, config.model_type) is None:
         chosen = f"its tensors are those of {architecture(model, config.model_type)}"
         warnings.warn(f"{folder}: the class {named!r:.80} in config.json is unknown; {chosen}", stacklevel=3)
@@ -167,7 +173,8 @@ def _read_model(
         )
     if missing := new - replaced:
         warnings.warn(f"{folder} has no {', '.join(sorted(missing))}: newly initialized", stacklevel=3)
-    return model(config), params | init_parts(config, new, param_dtype, seed), frozenset(new), frozenset(unused)
+    params |= init_parts(config, new, param_dtype, seed)
+    return model(config), params, frozenset(new), frozenset(unused), step
 
 
 def _read_run(checkpoints: Path, step: int | None, read: Callable[[Any], Any]) -> Any:

@@ -17,6 +17,7 @@ import tokenizers
 
 from bert_jax.config import BertConfig
 from bert_jax.interop.loading import LoadedBert
+from bert_jax.interop.run_facts import changed
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import split_words, with_tokens
 from bert_jax.text.word_marks import is_wordpiece
@@ -49,7 +50,8 @@ def add_tokens(bert: LoadedBert, tokens: Sequence[str], *, special: bool = False
     # The embedding may have more rows than the vocabulary has tokens: new tokens take those rows first.
     size = max(bert.config.vocab_size, -(-tokenizer.vocab_size // multiple_of) * multiple_of)
     config, params = resize_vocabulary(bert.config, bert.params, size, keep=old.vocab_size, pieces=pieces)
-    return replace(bert, model=bert.model.clone(config=config), params=params, vocabulary=tokenizer)
+    model = bert.model.clone(config=config)
+    return replace(bert, model=model, params=params, vocabulary=tokenizer, origin=changed(bert.origin))
 
 
 def _normalized(tokenizer: Tokenizer, token: str) -> str:
@@ -115,4 +117,4 @@ def extend_positions(bert: LoadedBert, length: int) -> LoadedBert:
         rows = np.concatenate([whole[:unused], rows.astype(table.dtype)])
         embeddings = {**embeddings, "position": {"embedding": jnp.asarray(rows)}}
     model = bert.model.clone(config=replace(config, max_position_embeddings=length + unused))
-    return replace(bert, model=model, params={**bert.params, "embeddings": embeddings})
+    return replace(bert, model=model, params={**bert.params, "embeddings": embeddings}, origin=changed(bert.origin))

@@ -13,6 +13,7 @@ from bert_jax.training.devices.targets import Target
 from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_whole_step
+from bert_jax.training.runs.tracking import check_track
 from bert_jax.training.settings import (
     LONGEST_ROW,
     require_at_least,
@@ -38,6 +39,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, settings.reports, "log_every", "keep_checkpoints")
     require_at_least(0, settings.reports, "eval_every", "eval_rows", "checkpoint_every", "keep_best")
     settings.run.check()
+    check_track(settings.reports.track)
     _check_text(settings)
     _check_source(settings)
     _check_schedule(settings)

@@ -29,6 +29,7 @@ from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.lock import RunLock, lock_run
+from bert_jax.training.runs.tracking import open_tracker
 from bert_jax.training.settings import as_record, defaults_of
 
 
@@ -79,7 +80,8 @@ def _pretrain(
             write_file(folder / DATA, json.dumps(corpus.report() | facts, indent=2, ensure_ascii=False) + "\n")
     processes.barrier("the run has begun")
 
-    phase, state = train_phases(settings, corpus, params, layout, folder, lock)
+    with open_tracker(settings.reports.track, folder, as_record(settings)) as tracker:
+        phase, state = train_phases(settings, corpus, params, layout, folder, lock, tracker)
     ranking = phase.ranking_accuracy(state)
     processes.barrier("the metrics are written")
     trained = TrainedRun(folder, final_metrics(folder))

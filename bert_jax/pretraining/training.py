@@ -17,6 +17,7 @@ from bert_jax.training.runs.interruption import receive_signals
 from bert_jax.training.runs.lock import RunLock
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.reporting import Reporter
+from bert_jax.training.runs.tracking import Tracker
 from bert_jax.training.state import TrainState
 
 NEXT_SENTENCE_PANEL = ("next-sentence accuracy", "next_sentence_accuracy")
@@ -43,6 +44,7 @@ def train_phases(
     layout: parallel.Layout,
     folder: Path,
     lock: RunLock | None,
+    tracker: Tracker | None = None,
 ) -> tuple[PhaseRun, TrainState]:
     """Trains, or resumes training, until the last step; leaves checkpoints, metrics and curves in `folder`.
 
@@ -68,7 +70,7 @@ def train_phases(
             save_config(folder, phase.computation.model)
             corpus.tokenizer.save(folder)
         describe_model(config, state)
-        reporter = _reporter(settings, folder, int(state.step))  # opens files, which the `with` closes
+        reporter = _reporter(settings, folder, int(state.step), tracker)  # opens files, which the `with` closes
         with reporter, receive_signals(settings.run.save_on_signal) as interruption:
             during = {"checkpoints": checkpoints, "reporter": reporter, "interruption": interruption}
             state = phase.train(state, start_row=start_row, **during)
@@ -98,7 +100,7 @@ def _start(
     return state, 0
 
 
-def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
+def _reporter(settings: Settings, folder: Path, first_step: int, tracker: Tracker | None) -> Reporter:
     """Returns the reporter that writes metrics to files and to the screen."""
     return Reporter(
         folder,
@@ -107,4 +109,5 @@ def _reporter(settings: Settings, folder: Path, first_step: int) -> Reporter:
         panels=[panel for panel in PANELS if settings.batches.next_sentence or panel != NEXT_SENTENCE_PANEL],
         headline=HEADLINE,
         quiet=settings.reports.quiet,
+        tracker=tracker,
     )

@@ -25,7 +25,7 @@ S = TypeVar("S")
 # Settings of the groups below in which a resumed run may differ from how it began.
 MAY_CHANGE_ON_RESUME = (
     "output", "resume", "begin", "overwrite", "save_on_signal", "accumulate", "parallel", "fsdp", "tensor", "remat",
-    "attention", "on_nan", "log_every", "quiet",
+    "attention", "on_nan", "log_every", "quiet", "track",
 )  # fmt: skip
 # How a command is called, which is no property of the run: not recorded, and ignored in records of older versions.
 OF_A_CALL = ("resume", "begin", "overwrite", "plan", "device")
@@ -111,6 +111,9 @@ class Reports:
     """Steps between rows of metrics.jsonl."""
     quiet: bool = False
     """Hide the progress bar."""
+    track: str | None = None
+    """Experiment tracker for settings, metrics and pictures, besides the run's folder: wandb, mlflow or trackio, or one
+    of them with a project, as in wandb:PROJECT."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 import small_finetuning as small
 from safetensors.numpy import load_file
 from small_finetuning import finetune
+from small_trackers import Recorder, recorded_tracker
 
 import bert_jax
 from bert_jax import finetuning
@@ -52,8 +53,9 @@ def run(place):
 
 @pytest.fixture(scope="module")
 def reviewed(run):
-    """A run on reviews, one per row."""
-    return run("classification", "reviewed", *SHORT)
+    """A run on reviews, one per row, in a tracker."""
+    with recorded_tracker():
+        return run("classification", "reviewed", *SHORT, "--track", "trackio")
 
 
 def tensors(run):
@@ -89,6 +91,16 @@ def test_a_run_leaves_a_model_with_its_labels_and_scores(reviewed, place):
     best = max(row["eval_accuracy"] for row in evaluations)
     assert json.loads((reviewed / "scores.json").read_text())["accuracy"] == pytest.approx(best)
     assert len(small.rows(reviewed)) == 16
+
+
+def test_a_tracker_gets_the_rows_the_pictures_and_the_scores_of_the_final_model(reviewed):
+    (tracked,) = (run for run in Recorder.runs if run.folder == reviewed)
+    assert tracked.config["task"] == {"name": "classification"}
+    assert [step for step, row in tracked.rows if "eval/accuracy" in row] == [3, 6, 9, 12]
+    scores = json.loads((reviewed / "scores.json").read_text())
+    assert tracked.rows[-1] == (12, {f"final/{name}": value for name, value in scores.items()})
+    assert tracked.pictures == ["curves.png", "confusion.png"]
+    assert tracked.failed is False
 
 
 def test_finetune_is_a_function_that_leaves_the_process_as_it_was(place):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from small_runs import SMALL, WORDS, write_corpus
+from small_trackers import Recorder, recorded_tracker
 
 import bert_jax
 import train as script
@@ -50,9 +51,10 @@ def stopped(pretrain, tmp_path_factory):
     """A run of six steps, a run that stopped at step 3 and was resumed, and the files of the latter at step 3."""
     folder = tmp_path_factory.mktemp("runs")
     whole = pretrain(folder / "whole")
-    halves = pretrain(folder / "halves", "--steps", "3")
-    left = sorted(path.name for path in halves.iterdir())
-    pretrain(folder / "halves", "--resume", "--steps", "6")
+    with recorded_tracker():
+        halves = pretrain(folder / "halves", "--steps", "3", "--track", "trackio:films")
+        left = sorted(path.name for path in halves.iterdir())
+        pretrain(folder / "halves", "--resume", "--steps", "6")
     return whole, halves, left
 
 
@@ -77,6 +79,20 @@ def test_a_run_leaves_what_the_design_lists(stopped):
     keys = {"step", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate"}
     assert rows(run)[0].keys() > keys | {"tokens_per_second", "row_efficiency"}
     assert rows(run)[-1].keys() >= {"eval_masked_lm_loss", "eval_masked_lm_accuracy", "eval_next_sentence_accuracy"}
+
+
+def test_a_tracker_gets_settings_rows_and_curves_and_the_resumed_run_once(stopped):
+    halves = stopped[1]
+    first, second = (run for run in Recorder.runs if run.folder == halves)
+    assert first.project == "films"
+    assert first.config["optimizer"]["learning_rate"] == 0.01
+    assert second.run_id == first.run_id == json.loads((halves / "tracker.json").read_text())["run"]
+    sent = [(step, name, value) for run in (first, second) for step, row in run.rows for name, value in row.items()]
+    kept = [(row["step"], name, value) for row in rows(halves) for name, value in row.items() if name != "step"]
+    assert [step for step, row in (*first.rows, *second.rows) if "eval/loss" in row] == [3, 6]
+    assert sorted(sent) == sorted((step, name.replace("eval_", "eval/"), value) for step, name, value in kept)
+    assert [run.pictures for run in (first, second)] == [["curves.png"], ["curves.png"]]
+    assert (first.failed, second.failed) == (False, False)
 
 
 def test_a_resumed_run_equals_one_that_never_stopped_to_the_bit(stopped):

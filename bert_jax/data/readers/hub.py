@@ -2,11 +2,19 @@
 
 import os
 import queue
+import re
 import threading
 
 import huggingface_hub as hub
 
 TIMEOUT = 5.0  # seconds, unless HF_HUB_ETAG_TIMEOUT is set
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+_FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst|lz4)$")
+
+
+def may_be_dataset(source: str) -> bool:
+    """Returns whether a source can be the name of a dataset on the hub, `owner/name:config`; the hub is not asked."""
+    return bool(_HUB_NAME.fullmatch(source)) and not _FILE_SUFFIX.search(source)
 
 
 def request_file(

@@ -5,7 +5,6 @@ Error messages are one line, with the file and its line number.
 
 import codecs
 import glob
-import re
 from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from bert_jax.data.readers.delimited import LONGEST_FIELD
 from bert_jax.data.readers.files import File, format_of, open_text
-from bert_jax.data.readers.hub import request_file
+from bert_jax.data.readers.hub import may_be_dataset, request_file
 from bert_jax.data.readers.remote import find_remote, is_url
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.tables import TABLES, Origin, read_rows, text_of
@@ -28,8 +27,6 @@ from bert_jax.messages import first_line
 LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
 WITHOUT_TEXT = "documents without text"
 DocumentUnit = Literal["paragraphs", "line"]
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
-_FILE_SUFFIX = re.compile(r"\.(txt|text|csv|tsv|jsonl?|ndjson|parquet|gz|zip|xz|bz2|zst|lz4)$")
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
@@ -73,7 +70,7 @@ def find_files(source: str) -> Sequence[File]:
         if not found:
             raise FileNotFoundError(f"no file matches {source}")
         return found
-    if _HUB_NAME.fullmatch(source) and not _FILE_SUFFIX.search(source):
+    if may_be_dataset(source):
         return []
     raise FileNotFoundError(f"no such file: {source}")
 

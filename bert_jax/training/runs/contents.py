@@ -19,6 +19,7 @@ from bert_jax.training.runs.metrics import DAMAGED_ROWS, METRICS
 from bert_jax.training.runs.saved_steps import DAMAGED
 
 SETTINGS = "training.json"
+TRACKER = "tracker.json"  # the run of an experiment tracker
 DATA = "data.json"  # what was read: counts, labels, [UNK]
 FILE = "a file"
 FOLDER = "a folder that is removed as a whole"
@@ -36,7 +37,7 @@ _REPORTS = (
     r"mistakes\.md",
 )  # fmt: skip
 _FILES = (
-    SETTINGS, DATA, METRICS, DAMAGED_ROWS, SAVED, "best.json", "curves.png", "scores.json", "sweep.jsonl",
+    SETTINGS, DATA, METRICS, DAMAGED_ROWS, SAVED, "best.json", "curves.png", "scores.json", "sweep.jsonl", TRACKER,
 )  # fmt: skip
 _TRAINING: Contents = {
     **_MODEL,
@@ -46,6 +47,7 @@ _TRAINING: Contents = {
     CHECKPOINTS: {**_STEPS, DAMAGED: _STEPS},
     DAMAGED: _STEPS,
     "seeds": {r"\d+": _MODEL},
+    "wandb": FOLDER,
 }
 RUN: Contents = {**_TRAINING, "sweep": {r"[^/]*-\d+-\d+": _TRAINING}}
 

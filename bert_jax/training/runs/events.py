@@ -19,6 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from bert_jax.training.runs.metrics import tags
+
 
 class EventFile:
     """An event file in `folder`; TensorBoard ignores what earlier files say of steps after `after_step`."""
@@ -41,14 +43,9 @@ class EventFile:
         self._write_event(step=after_step + 1, session_log=start)
 
     def write(self, *rows: Mapping[str, Any]) -> None:
-        """Writes the metrics of each row as scalars named `loss`, `eval/loss`, or `loss/seed_3` for one of K seeds."""
+        """Writes the metrics of each row as scalars, see `tags`."""
         for row in rows:
-            suffix = f"/seed_{row['seed']}" if "seed" in row else ""
-            metrics = {name: value for name, value in row.items() if name not in ("step", "seed")}
-            values = [
-                self.summaries.Summary.Value(tag=name.replace("eval_", "eval/") + suffix, simple_value=value)
-                for name, value in metrics.items()
-            ]
+            values = [self.summaries.Summary.Value(tag=tag, simple_value=value) for tag, value in tags(row).items()]
             self._write_event(step=row["step"], summary=self.summaries.Summary(value=values))
 
     def sync(self) -> None:

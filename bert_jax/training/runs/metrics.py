@@ -124,10 +124,21 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     return rows, damaged
 
 
+def tags(row: Mapping[str, Any]) -> Row:
+    """Returns the metrics of a row as charts name them: `loss`, `eval/loss`, or `loss/seed_3` for one of K seeds."""
+    suffix = f"/seed_{row['seed']}" if "seed" in row else ""
+    metrics = {name: value for name, value in row.items() if name not in ("step", "seed")}
+    return {name.replace("eval_", "eval/") + suffix: value for name, value in metrics.items()}
+
+
+def known_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl that can be read; none if it does not exist."""
+    return _read_lines(path)[0] if path.exists() else []
+
+
 def last_step(path: Path) -> int:
     """Returns the last step in a metrics.jsonl; 0 if it has no row or does not exist."""
-    rows = _read_lines(path)[0] if path.exists() else []
-    return max((row["step"] for row in rows), default=0)
+    return max((row["step"] for row in known_rows(path)), default=0)
 
 
 def read_evaluations(path: str | Path, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from bert_jax.files import replaced
 from bert_jax.training.devices.processes import is_first
 from bert_jax.training.runs.events import EventFile
 from bert_jax.training.runs.metrics import MetricsFile, read_evaluations, read_metrics
+from bert_jax.training.runs.tracking import Tracker
 
 Panels = Sequence[tuple[str, str]]  # (title, key of metrics.jsonl), for curves.png
 Headline = Sequence[tuple[str, str, str]]  # (label, key, format), for the line that an evaluation prints
@@ -39,6 +40,7 @@ class Reporter:
         headline: the metrics that are printed after an evaluation.
         seeds: those trained together, in the order of the axis K; None = metrics have no such axis.
         quiet: no progress bar.
+        tracker: gets the same rows, and the curves.
 
     Attributes:
         phase: number of the phase of the run that the metrics belong to; None = the run has no phases.
@@ -54,16 +56,21 @@ class Reporter:
         headline: Headline,
         seeds: Sequence[int] | None = None,
         quiet: bool = False,
+        tracker: Tracker | None = None,
     ) -> None:
         self.run = Path(run)
         self.panels = panels
         self.headline = headline
         self.seeds = seeds
         self.phase: int | None = None
-        self.files: list[MetricsFile | EventFile] = []
+        self.tracker = tracker
+        self.files: list[MetricsFile | EventFile | Tracker] = []
         if is_first():
             self.files.append(MetricsFile(self.run / "metrics.jsonl", after_step=first_step))
             self.files.append(EventFile(self.run / "tensorboard", after_step=first_step))
+        if tracker is not None:
+            self.files.append(tracker)
+            tracker.log = self.log
         self.timed = False  # whether the progress bar measures the speed
         terminal = sys.stderr.isatty()
         self.bar = (tqdm if terminal else LogProgress)(
@@ -150,6 +157,8 @@ class Reporter:
         """Draws curves.png."""
         if self.files:
             _draw_curves(self.run, self.panels)
+        if self.tracker is not None:
+            self.tracker.pictures([self.run / "curves.png"])
 
 
 class LogProgress(tqdm):
