@@ -21,6 +21,7 @@ import pytest
 import small_finetuning
 import yaml
 from documentation import PAGES, ROOT, blocks, check_command, commands, prose
+from hub_server import hub_server
 from small_runs import write_corpus
 
 import bert_jax
@@ -50,6 +51,7 @@ def make_run(folder: Path, model: Path) -> None:
         checkpoints.save(state.replace(step=np.int32(1000)), {"row": 0})
     save_config(folder, bert.model)
     bert.tokenizer.save(folder)
+    (folder / "metrics.jsonl").write_text('{"step": 500, "loss": 4.0}\n{"step": 1000, "loss": 3.0}\n')
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,8 @@ def run_python(page: str) -> None:
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON}))
 def test_python_blocks_run(page, place, capsys):
-    run_python(page)
+    with hub_server():
+        run_python(page)
     if page == "README.md":
         assert_same_words(shown_in_readme(), capsys.readouterr().out)
 
@@ -246,7 +249,8 @@ def known_flags() -> set[str]:
 
     flags = {"--help"}
     helps = [["pretrain"], *(["finetune", task] for task in ("classification", "tokens", "squad", "multiple-choice"))]
-    helps += [[name] for name in ("fill-mask", "classify", "tag", "answer", "embed", "convert", "inspect", "doctor")]
+    helps += [[name] for name in ("fill-mask", "classify", "tag", "answer", "embed", "attention", "convert", "push")]
+    helps += [["inspect"], ["doctor"]]
     for arguments in helps:
         flags |= set(re.findall(r"--[a-z][\w-]*", shown_help(command.main, [*arguments, "--help"])))
     for script in (ROOT / "benchmarks").glob("*.py"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hub_server import hub_server
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(
@@ -128,10 +129,12 @@ def check_pretraining(flags: list[str]) -> None:
     from bert_jax.cli.programs import parse_pretraining
     from bert_jax.config import BertConfig
     from bert_jax.pretraining import checks, presets
+    from bert_jax.training.runs import tracking
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (checks, presets):
             patch.setattr(module, "source_config", lambda model: BertConfig())
+        patch.setattr(tracking, "find_spec", lambda name: name)  # as if each tracker were installed
         checks.check(parse_pretraining(flags))
 
 
@@ -139,8 +142,11 @@ def check_finetuning(flags: list[str]) -> None:
     """Lets the program's own parser and checks read the flags."""
     from bert_jax.cli.programs import parse_finetuning
     from bert_jax.finetuning.checks import check
+    from bert_jax.training.runs import tracking
 
-    check(parse_finetuning(flags))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "find_spec", lambda name: name)
+        check(parse_finetuning(flags))
 
 
 def check_bert_jax(arguments: list[str]) -> None:
@@ -154,6 +160,9 @@ def check_bert_jax(arguments: list[str]) -> None:
             check_pretraining(flags)
         case ["finetune", *flags]:
             check_finetuning(flags)
+        case ["push", *_]:
+            with hub_server():
+                require(main(arguments) == 0, f"bert-jax {' '.join(arguments)}")
         case _:
             require(main(arguments) == 0, f"bert-jax {' '.join(arguments)}")
 

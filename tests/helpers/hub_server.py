@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,7 +145,9 @@ def hub_server() -> Iterator[HubState]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # huggingface_hub uploads large files with an option that its HTTP library has renamed.
+        warnings.filterwarnings("ignore", "Use 'content", DeprecationWarning)
         patch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in stores large files as Git LFS does

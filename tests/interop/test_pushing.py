@@ -14,8 +14,6 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.loading import LoadedBert
 
 REPO = "anna/owl"
-# huggingface_hub uploads large files with an option that its HTTP library has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
 
 
 @pytest.fixture
