@@ -20,7 +20,7 @@ PRETRAINING = """
     max_position_embeddings max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes
     num_workers objective on_nan optimizer output overwrite packing parallel phases plan position_embedding_type preset
     process_id quiet random_bits remat resume save_on_signal schedule seed short_probability steps strip_accents tensor
-    text_column tokenizer unroll vocab_size warmup_steps weight_decay whole_word_masking
+    text_column tokenizer track unroll vocab_size warmup_steps weight_decay whole_word_masking
 """
 FINETUNING = """
     accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm
@@ -29,7 +29,7 @@ FINETUNING = """
     learning_rate log_every lora_alpha lora_rank max_answer_length max_length max_question_length mistakes model
     n_best null_threshold on_nan optimizer output overlap overwrite pack pair_column parallel patience problem_type
     quiet random_bits remat resume save_on_signal schedule seed seeds special_tokens stride sweep sweep_batch_sizes
-    sweep_epochs sweep_learning_rates tag_column tensor text_column train train_split version_2 warmup_share
+    sweep_epochs sweep_learning_rates tag_column tensor text_column track train train_split version_2 warmup_share
     weight_decay word_column
 """
 
