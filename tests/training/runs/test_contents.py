@@ -12,6 +12,7 @@ OWN = (
     "model.safetensors", "scores.json", "mismatched_mistakes.md", "predictions.jsonl", "predictions.json",
     "tensorboard/events.out.tfevents.17.host.3", "checkpoints/30/state/d/a", "checkpoints/40.orbax-checkpoint-tmp-1/x",
     "checkpoints/damaged/20-2/state", "damaged/20/state", "seeds/5/vocab.txt", "sweep/3e-05-16-2/curves.png",
+    "tracker.json", "wandb/offline-run-1/files/x", "sweep/3e-05-16-2/tracker.json",
 )  # fmt: skip
 OTHERS = (
     "notes.md", "data/train.tsv", "corpus.txt", "checkpoints/notes.txt", "damaged/why.txt", "seeds/5/README",
