@@ -284,7 +284,10 @@ class BertForQuestionAnswering(Bert):
 
 
 class BertForMultipleChoice(BertForSequenceClassification):
-    """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1."""
+    """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1.
+
+    Inputs [B, T] are choices in rows of their own, or packed: `logits` [B, 1], or [B, S, 1] with `cls_positions`.
+    """
 
     @classmethod
     def pooling_layer(cls, config):
@@ -292,6 +295,8 @@ class BertForMultipleChoice(BertForSequenceClassification):
 
     def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, **options):
         inputs = (input_ids, attention_mask, token_type_ids, position_ids)
+        if input_ids.ndim == 2:
+            return super().__call__(*inputs, **options)
         # [B, C, T] -> [B * C, T]: the choices of an example become rows, and their scores [B * C, 1] a row again.
         rows: list[Any] = [array if array is None else array.reshape(-1, array.shape[-1]) for array in inputs]
         outputs = super().__call__(*rows, **options)

@@ -1,14 +1,13 @@
 """Chooses the right one of several continuations of a text.
 
 Each choice is a separate sequence, `[CLS] text [SEP] choice [SEP]`, with one score, and the softmax is over the choices
-of a text. So the model runs as a classifier of pairs with one label, for any number of choices.
+of a text. So the model reads single choices, and a text has any number of them.
 
 References: Devlin et al., BERT, 2018, section 4.4; Zellers et al., SWAG, 2018.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -16,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.interop.loading import LoadedBert
 from bert_jax.metrics.classification import softmax
-from bert_jax.models import BertForSequenceClassification, Outputs
+from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
 from bert_jax.text.tokenizer import require_string
@@ -34,10 +32,6 @@ class MultipleChoice(Pipeline):
 
     models = ("BertForMultipleChoice",)
     task = "multiple-choice"
-
-    def __init__(self, bert: LoadedBert, **options: Any) -> None:
-        super().__init__(bert, **options)
-        self.bert = replace(bert, model=BertForSequenceClassification(bert.config))
 
     def stream(self, texts: Iterable[Any], *, total: int | None = None, **options: Any) -> Iterator[Any]:
         counts: deque[int] = deque()  # number of choices of each text that is read and not yet answered
