@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from bert_jax.finetuning.settings import Settings, make_settings
-from bert_jax.interop.heads import architecture
 from bert_jax.messages import counted
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
@@ -115,7 +114,7 @@ def check_model(settings: Settings, source: ModelSource) -> None:
     folder = source.folder.resolve()
     if output == folder or output in folder.parents:
         raise ValueError(f"`output={run.output}` contains the model to start from: choose another folder")
-    wanted = architecture(settings.data.model)
+    wanted = source.architecture_of(settings.data.model)
     if run.do != "train" and source.architecture is not None and source.architecture != wanted:
         raise ValueError(f"{source.folder} is a {source.architecture}; `do={run.do}` needs a {wanted}")
     length = settings.data.max_length

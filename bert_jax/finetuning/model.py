@@ -29,13 +29,14 @@ from bert_jax.training.runs.metrics import read_evaluations
 from bert_jax.training.seeds import SeedEnsemble, Selection
 
 ATTENTION = "attention_probs_dropout_prob"
-DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", ATTENTION)
+DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "span_dropout", ATTENTION)
 BEST_STEPS = "best.json"  # {seed: the step of its saved model}
 
 
-def dropout_rates(training: Training) -> dict[str, float]:
+def dropout_rates(training: Training, config: BertConfig) -> dict[str, float]:
     """Returns the dropout rates that differ from the model's, by their names in its config."""
-    rates = dict.fromkeys(DROPOUTS, training.dropout)
+    names = [name for name in DROPOUTS if name not in config.family.without]
+    rates = dict.fromkeys(names, training.dropout)
     if training.attention_probs_dropout_prob is not None:
         rates[ATTENTION] = training.attention_probs_dropout_prob
     return {name: rate for name, rate in rates.items() if rate is not None}

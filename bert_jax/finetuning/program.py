@@ -83,9 +83,8 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
     facts = describe_data(data, source.tokenizer)
     for line in describe_splits(facts):
         print(line)
-    bert = source.load(
-        data.task.model, data.task.config_changes, trained=run.do != "train", **dropout_rates(settings.training)
-    )
+    rates = dropout_rates(settings.training, source.config)
+    bert = source.load(data.task.model, data.task.config_changes, trained=run.do != "train", **rates)
     # Made before the folder, because the settings may name an attention kernel that cannot be used here.
     first = Trainer(combinations(settings)[0], data, bert, layout, lock) if run.do == "train" else None
 

@@ -19,7 +19,8 @@ class ModelSource:
     """A model's folder, read except for the weights.
 
     Attributes:
-        architecture: the model class that config.json names; None if it names none, or one that is unknown.
+        architecture: the model class that config.json names, by its family's name; None if it names none, or one that
+            is unknown.
     """
 
     folder: Path
@@ -46,7 +47,7 @@ class ModelSource:
         if special_tokens:
             tokenizer = tokenizer.with_settings(split_special_tokens=False)
         model = known_model(named, config.model_type)
-        return cls(folder, config, model and architecture(model), tokenizer)
+        return cls(folder, config, model and architecture(model, config.model_type), tokenizer)
 
     @property
     def trained_length(self) -> int | None:
@@ -64,12 +65,16 @@ class ModelSource:
         """The columns that the model was fine-tuned on, {role: name}; empty if they are not recorded."""
         return dict(self.config.data_columns or ())
 
+    def architecture_of(self, model: type[Bert]) -> str:
+        """Returns the name of a model class in this model's family."""
+        return architecture(model, self.config.model_type)
+
     def reusable_labels(self, model: type[Bert], used: Collection[Any]) -> tuple[str, ...] | None:
         """Returns the label names of the model's head if the head is of this kind and they include all `used` labels.
 
         Training then keeps the head instead of initialising a new one. Otherwise returns None.
         """
-        names = self.config.label_names if self.architecture == architecture(model) else None
+        names = self.config.label_names if self.architecture == self.architecture_of(model) else None
         return names if names is not None and set(used) <= set(names) else None
 
     def has_head(self, model: type[Bert], changes: Mapping[str, Any]) -> bool:
@@ -79,7 +84,7 @@ class ModelSource:
             model: the model class of the task.
             changes: the config fields that the task sets, such as `label_names`; see `Task.config_changes`.
         """
-        if self.architecture != architecture(model):
+        if self.architecture != self.architecture_of(model):
             return False
         config = self.config
         changes = {name: value for name, value in changes.items() if name != "data_columns"}
@@ -106,7 +111,11 @@ class ModelSource:
         """
         new_head = not trained and not self.has_head(model, changes)
         bert = load(
-            self.folder, head=architecture(model), new_head=new_head, dtype="float32", **{**changes, **more_changes}
+            self.folder,
+            head=self.architecture_of(model),
+            new_head=new_head,
+            dtype="float32",
+            **{**changes, **more_changes},
         )
         if trained and bert.new_parts:
             raise ValueError(f"{self.folder} has no trained {', '.join(sorted(bert.new_parts))}: fine-tune it first")

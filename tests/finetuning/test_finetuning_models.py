@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_finetuning as small
 
+from bert_jax.config import BertConfig
 from bert_jax.data.readers.examples import TextExample
 from bert_jax.data.readers.glue import glue_task
 from bert_jax.finetuning import make_settings
@@ -240,10 +241,15 @@ def test_a_model_is_evaluated_on_labels_in_another_form(folder, source, write):
 def test_attention_may_have_another_dropout_rate(folder):
     one, other = {"dropout": 0.3}, {"attention_probs_dropout_prob": 0.0}
     everywhere = {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.3, "attention_probs_dropout_prob": 0.3}
-    assert dropout_rates(settings(folder).training) == {}
-    assert dropout_rates(settings(folder, **one).training) == everywhere
-    assert dropout_rates(settings(folder, **other).training) == {"attention_probs_dropout_prob": 0}
-    assert dropout_rates(settings(folder, **one, **other).training) == everywhere | {"attention_probs_dropout_prob": 0}
+
+    def rates(model_type="bert", **changes):
+        return dropout_rates(settings(folder, **changes).training, BertConfig(model_type=model_type))
+
+    assert rates() == {}
+    assert rates(**one) == everywhere
+    assert rates(**other) == {"attention_probs_dropout_prob": 0}
+    assert rates(**one, **other) == everywhere | {"attention_probs_dropout_prob": 0}
+    assert rates("distilbert", **one) == everywhere | {"span_dropout": 0.3}
 
 
 @pytest.mark.parametrize(
