@@ -13,13 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+from tokenizers import normalizers
+
 from bert_jax.files import write_file
 from bert_jax.interop.formats.weights import JSON_LIMIT, name_file_in_errors, read_json
+from bert_jax.text.tokenizer import Tokenizer
 
 MODULES = "modules.json"
-LENGTHS = "sentence_bert_config.json"
+# The settings of the Transformer module; the first that is there is read, as sentence-transformers does it.
+LENGTHS = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 PROMPTS = "config_sentence_transformers.json"
-SENTENCE_FILES = (MODULES, "1_Pooling/config.json", LENGTHS, PROMPTS)
+SENTENCE_FILES = (MODULES, "1_Pooling/config.json", *LENGTHS, PROMPTS)
 FOLDERS = "[0-9]_*/config.json"  # the folders of modules, such as 1_Pooling
 SUPPORTED = {"Transformer", "Pooling", "Normalize"}
 OLD_KEY = re.compile("pooling_mode_(.*?)(_tokens?)?")  # one key per mode, before sentence-transformers 5.2
@@ -34,7 +42,7 @@ class SentenceSettings:
         normalize: whether the result is scaled to length 1.
         include_prompt: whether the tokens of a prompt are pooled.
         max_length: tokens to which a text is truncated; None: those of the tokenizer or the model.
-        lowercase: whether a text is lowercased before the tokenizer reads it.
+        lowercase: whether a text is lowercased before the tokenizer reads it; see `lowercased`.
         prompts: texts in front of each text, by name.
         default_prompt: the name of the prompt that is used if none is named.
     """
@@ -65,7 +73,7 @@ class SentenceFiles:
         """Reads the files; None if the folder has no modules.json."""
         if not (folder / MODULES).is_file():
             return None
-        files = [folder / name for name in (MODULES, LENGTHS, PROMPTS)] + sorted(folder.glob(FOLDERS))
+        files = [folder / name for name in (MODULES, *LENGTHS, PROMPTS)] + sorted(folder.glob(FOLDERS))
         small = [file for file in files if file.is_file() and file.stat().st_size <= JSON_LIMIT]
         return cls(folder, {file.relative_to(folder).as_posix(): file.read_bytes() for file in small})
 
@@ -94,6 +102,15 @@ class SentenceFiles:
             modules = self._json(MODULES, list)
             return {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
 
+    def transformer(self) -> dict[str, Any]:
+        """Returns the settings of the Transformer module, such as `max_seq_length`; empty if there are none.
+
+        Raises:
+            ValueError: a broken file.
+        """
+        names = [name for name in LENGTHS if name in self.contents]
+        return self._json(names[0]) if names else {}
+
     def settings(self) -> SentenceSettings:
         """Returns what the files say.
 
@@ -107,7 +124,7 @@ class SentenceFiles:
             if "Pooling" not in modules:
                 raise ValueError("there is no Pooling module")
             pooling = self._json(f"{modules['Pooling']}/config.json")
-        lengths = self._json(LENGTHS) if LENGTHS in self.contents else {}
+        lengths = self.transformer()
         said = self._json(PROMPTS) if PROMPTS in self.contents else {}
         length = lengths.get("max_seq_length")
         prompts = said.get("prompts") or {}
@@ -128,6 +145,23 @@ class SentenceFiles:
         if name not in self.contents:
             raise ValueError(f"{name!r:.80} is missing")
         return read_json(self.folder / name, kind, content=self.contents[name])
+
+
+def lowercased(tokenizer: Tokenizer) -> Tokenizer:
+    """Returns the tokenizer with lowercasing before everything else; itself if it lowercases already."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    own = backend.normalizer
+    if isinstance(own, normalizers.BertNormalizer):
+        if own.lowercase:
+            return tokenizer
+        own.strip_accents = bool(own.strip_accents)  # None would mean: strip if lowercase
+        own.lowercase = True
+    else:
+        parts = [*own] if isinstance(own, normalizers.Sequence) else [own] if own is not None else []
+        if any(isinstance(part, normalizers.Lowercase) for part in parts):
+            return tokenizer
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
+    return tokenizer.with_settings(backend)
 
 
 def _mode(values: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_jax.functional import select
 from bert_jax.interop.loaded_bert import LoadedBert
-from bert_jax.interop.pooling import SentenceSettings
+from bert_jax.interop.pooling import SentenceSettings, lowercased
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
@@ -68,6 +68,8 @@ class Embedder(Pipeline):
         if max_length is None and self.settings.max_length is not None:
             max_length = min(max(shortest_window(bert.tokenizer), self.settings.max_length), bert.config.max_length)
         super().__init__(bert, max_length=max_length, **options)
+        if self.settings.lowercase:
+            self.tokenizer = lowercased(self.tokenizer)
 
     def stream(
         self,
@@ -94,13 +96,12 @@ class Embedder(Pipeline):
         return require_string(prompt or "", "`prompt`")
 
     def prepared(self, prompt: str, given: Any) -> Any:
-        """Returns a text, or a pair, with the prompt in front, lowercased if the settings say so."""
+        """Returns a text, or a pair, with the prompt in front."""
         if isinstance(given, Mapping):
             return {name: self.prepared(prompt if name == "text" else "", text) for name, text in given.items()}
         if not isinstance(given, str):
             return given  # the error for it names its index
-        text = prompt + given if prompt else given
-        return text.lower() if self.settings.lowercase else text
+        return prompt + given if prompt else given
 
     def sequences(self, document: Document) -> list[Encoded]:
         sequences = super().sequences(document)

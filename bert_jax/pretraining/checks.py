@@ -159,9 +159,10 @@ def _check_model(settings: Settings) -> None:
     length = settings.batches.max_length
     tensor = settings.devices.tensor
     if model.position_embedding_type == "absolute" and length > model.max_length:
+        unused = f", of which the first {model.position_offset} are not used" if model.position_offset else ""
         raise ValueError(
             f"`max_length={length}` exceeds the position embeddings: "
-            f"`max_position_embeddings={model.max_position_embeddings}`"
+            f"`max_position_embeddings={model.max_position_embeddings}`{unused}"
         )
     if model.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")

@@ -124,9 +124,20 @@ def model_class(settings: Settings) -> type[Bert]:
 def model_config(settings: Settings, tokenizer: Tokenizer) -> BertConfig:
     """Returns the configuration of the model, with the vocabulary of a tokenizer.
 
-    The embedding of a model that training continues from may have more rows than its vocabulary has tokens.
+    The embedding of a model that training continues from may have more rows than its vocabulary has tokens. Its
+    pad_token_id stays, whatever the tokenizer's is: RoBERTa's positions depend on it.
+
+    Raises:
+        ValueError: rows longer than the position table, whose first rows may depend on the tokenizer.
     """
-    rows = tokenizer.vocab_size
+    own = settings.model
     if settings.run.model is not None:
-        rows = max(rows, settings.model.vocab_size)
-    return replace(settings.model, vocab_size=rows, pad_token_id=tokenizer.pad_id)
+        return replace(own, vocab_size=max(tokenizer.vocab_size, own.vocab_size))
+    config = replace(own, vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    length = settings.batches.max_length
+    if config.position_embedding_type == "absolute" and length > config.max_length:
+        raise ValueError(
+            f"`max_length={length}` exceeds the {config.max_length} positions that `max_position_embeddings="
+            f"{config.max_position_embeddings}` leaves for a tokenizer with padding token {config.pad_token_id}"
+        )
+    return config

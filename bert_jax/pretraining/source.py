@@ -11,6 +11,7 @@ from bert_jax.data.readers.sources import Texts
 from bert_jax.interop.huggingface import read_config
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import PADDING, load, locate
+from bert_jax.interop.pooling import lowercased
 from bert_jax.interop.resizing import add_tokens
 from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
@@ -32,8 +33,8 @@ def source_config(model: str) -> BertConfig:
         FileNotFoundError, ValueError: no such model, or not a BERT.
     """
     config, _ = read_config(locate(model))
-    defaults = BertConfig()
-    others = {name: getattr(defaults, name) for name in OF_OTHER_HEADS}
+    defaults = vars(BertConfig()) | config.family.defaults
+    others = {name: defaults[name] for name in OF_OTHER_HEADS}
     return replace(config, **others, dtype="float32")
 
 
@@ -53,6 +54,8 @@ def read_source(settings: Settings) -> LoadedBert | None:
         warnings.filterwarnings("ignore", ".*(newly initialized|the embedding has)")  # printed, or an error, below
         bert = load(source, head=model_class(settings).__name__, seed=settings.batches.seed)
     _ = bert.tokenizer.mask_token  # an error without one
+    if bert.sentence is not None and bert.sentence.transformer().get("do_lower_case") is True:
+        bert = replace(bert, vocabulary=lowercased(bert.tokenizer))  # as the texts were that the model learned from
     tokens = bert.tokenizer.vocab_size
     rows = bert.config.vocab_size
     if rows - tokens >= PADDING:

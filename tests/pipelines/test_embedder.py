@@ -7,9 +7,12 @@ import numpy as np
 import parity
 import pytest
 import small_pipelines as small
+import tiny_families
 from torch_extra import of_torch_extra
 
 import bert_jax
+from bert_jax.families import FAMILIES
+from bert_jax.interop.pooling import LENGTHS
 from bert_jax.pipelines import Embedder
 
 TOLERANCE = 1e-5
@@ -164,19 +167,26 @@ def test_vectors_equal_those_of_sentence_transformers():
 # The other files of a sentence-transformers folder
 
 
-def make_folder(path, *, pooling="cls", normalize=True, lengths=None, prompts=None, include_prompt=True):
-    """A folder as sentence-transformers writes it."""
-    small.bert("Bert").save_pretrained(path)
+def make_folder(
+    path, *, pooling="cls", normalize=True, lengths=None, prompts=None, include_prompt=True, bert=None, family="bert"
+):
+    """A folder as sentence-transformers writes it; the settings of the Transformer module are named after a family."""
+    bert = bert or small.bert("Bert")
+    bert.save_pretrained(path)
     kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalize
     modules = [
         {"idx": n, "name": str(n), "path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
         for n, kind in enumerate(kinds)
     ]
-    pooled = {"word_embedding_dimension": 12, f"pooling_mode_{pooling}_tokens": True, "include_prompt": include_prompt}
+    pooled = {
+        "word_embedding_dimension": bert.config.hidden_size,
+        f"pooling_mode_{pooling}_tokens": True,
+        "include_prompt": include_prompt,
+    }
     if pooling == "cls":
         pooled["pooling_mode_cls_token"] = pooled.pop("pooling_mode_cls_tokens")
     files = {"modules.json": modules, "1_Pooling/config.json": pooled}
-    files["sentence_bert_config.json"] = lengths or {"max_seq_length": 23, "do_lower_case": False}
+    files[f"sentence_{family}_config.json"] = lengths or {"max_seq_length": 23, "do_lower_case": False}
     files["config_sentence_transformers.json"] = prompts or {"prompts": {}, "default_prompt_name": None}
     for name, content in files.items():
         (path / name).parent.mkdir(exist_ok=True)
@@ -259,3 +269,36 @@ def test_vectors_of_a_folder_equal_those_of_sentence_transformers(tmp_path):
     np.testing.assert_allclose(embed(texts), theirs.encode(texts), atol=TOLERANCE)
     want = theirs.encode(texts, prompt_name="document")
     np.testing.assert_allclose(embed(texts, prompt_name="document"), want, atol=TOLERANCE)
+
+
+MIXED = ["The Café's owner sold 17 cups of TEA to Anna Smith, in New York!", "An OWL", "", "ÀÉ 東京 is a city"]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("number", range(len(FAMILIES)), ids=[*FAMILIES])
+def test_vectors_of_every_family_equal_those_of_sentence_transformers(number, tmp_path):
+    """With each pooling, with and without normalization, prompts and lowercasing, in turn."""
+    library = of_torch_extra("sentence_transformers")
+    family = [*FAMILIES][number]
+    tiny_families.bert(family).save_pretrained(tmp_path / "pretrained")
+    encoder = bert_jax.load(tmp_path / "pretrained", head="BertModel")
+    prompts = {"prompts": {"query": "Is that SO? ", "document": ""}, "default_prompt_name": "query"}
+    named = f"sentence_{family}_config.json" in LENGTHS
+    make_folder(
+        tmp_path / "a", bert=encoder, family=family if named else "bert", pooling=("cls", "mean", "max")[number % 3],
+        normalize=number % 2 == 0, lengths={"max_seq_length": 19, "do_lower_case": number % 2 == 1},
+        prompts=prompts if number % 4 < 2 else None,
+    )  # fmt: skip
+    want = library.SentenceTransformer(str(tmp_path / "a"), device="cpu").encode(MIXED)
+    np.testing.assert_allclose(Embedder.load(tmp_path / "a")(MIXED), want, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", ["roberta", "camembert", "distilbert"])
+def test_texts_are_lowercased_if_the_folder_says_so(family, tmp_path):
+    bert = tiny_families.bert(family)
+    make_folder(tmp_path, bert=bert, family=family, lengths={"max_seq_length": 60, "do_lower_case": True})
+    embed = Embedder.load(tmp_path)
+    np.testing.assert_array_equal(embed(MIXED[0]), embed(MIXED[0].lower()))
+    plain = Embedder(bert, pooling="cls")
+    np.testing.assert_allclose(embed(MIXED), plain([text.lower() for text in MIXED]), atol=TOLERANCE)
+    assert np.abs(embed(MIXED[0]) - plain(MIXED[0])).max() > 100 * TOLERANCE or family == "distilbert"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+import tiny_families
 from small_runs import SMALL, write_corpus
 
 import bert_jax
@@ -14,9 +15,12 @@ import train as script
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining.checks import check
+from bert_jax.pretraining.model import model_config
 from bert_jax.pretraining.plan import RunSpec
 from bert_jax.pretraining.presets import make_settings
 from bert_jax.pretraining.program import make_layout
+from bert_jax.pretraining.source import read_source
+from bert_jax.text.tokenizer import Tokenizer
 
 ARCHITECTURE = ("--preset", "--num-hidden-layers", "--hidden-size", "--num-attention-heads", "--intermediate-size")
 OTHERS = [
@@ -277,3 +281,36 @@ def test_help_needs_no_model(capsys):
         parse_pretraining(["--model", "nowhere", "--help"])
     assert stopped.value.code == 0
     assert "--add-tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_texts_are_lowercased_as_a_sentence_transformers_folder_asks(kind, tmp_path):
+    """The tokenizer that is saved with the run lowercases by itself."""
+    tiny_families.bert("roberta", kind).save_pretrained(tmp_path)
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "sentence_roberta_config.json").write_text(json.dumps({"do_lower_case": True}))
+    bert = read_source(make_settings(model=tmp_path, objective="mlm"))
+    assert bert is not None
+    bert.tokenizer.save(tmp_path / "saved")
+    for tokenizer in (bert.tokenizer, bert_jax.load(tmp_path).tokenizer, Tokenizer.load(tmp_path / "saved")):
+        ids = [tokenizer.encode_flat([text])[0].tolist() for text in ("An OWL in Noël", "an owl in noël")]
+        assert (ids[0] == ids[1]) == (tokenizer.fingerprint == bert.tokenizer.fingerprint)
+
+
+def test_the_padding_of_a_source_decides_its_positions(tmp_path):
+    """RoBERTa's first position is pad_token_id + 1, whatever token the tokenizer pads with."""
+    tiny_families.bert("roberta", "wordpiece", pad_token_id=1).save_pretrained(tmp_path)
+    settings = make_settings(model=tmp_path, objective="mlm")
+    words = bert_jax.load(tmp_path).tokenizer
+    assert words.pad_id == 0
+    config = model_config(settings, words)
+    assert config == settings.model
+    assert config.position_offset == 2
+
+
+def test_rows_must_fit_the_positions_that_the_tokenizer_leaves():
+    settings = make_settings("tiny", model_type="roberta", max_position_embeddings=40, max_length=39)
+    words = tiny_families.tokenizer("bpe")
+    with pytest.raises(ValueError, match=r"`max_length=39` exceeds the 38 positions .* with padding token 1"):
+        model_config(settings, words)
+    assert model_config(settings.replace(max_length=38), words).max_length == 38
