@@ -25,6 +25,7 @@ POSITIONS = ("absolute", "sinusoidal")
 DTYPES = ("float32", "bfloat16", "float64")
 SAME_ACTIVATION = {  # transformers' other names
     "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_new",
     "gelu_accurate": "gelu_new",
     "gelu_fast": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",

@@ -52,6 +52,11 @@ class TensorIndex(NamedTuple):
         """The parts of the model that the file has tensors for."""
         return {source.location.part for source in self.slots.values()}
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the file has a masked-LM decoder, equal to the word embedding or not."""
+        return any(source.location.path == "embeddings/word/embedding" for source in self.repeats)
+
     def assemble(self, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> dict[str, Any]:
         """Returns the tree of the leaves in `shapes`, read from the file and cast to `dtype`.
 

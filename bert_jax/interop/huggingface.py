@@ -44,6 +44,11 @@ def read_config(folder: str | Path) -> tuple[BertConfig, str | None]:
         return config, architectures[0]
 
 
+def is_untied(folder: str | Path) -> bool:
+    """Returns whether config.json says that the masked-LM decoder is another matrix than the word embedding."""
+    return read_json(Path(folder) / "config.json").get("tie_word_embeddings") is False
+
+
 def write_model(folder: str | Path, model: Bert, params: Mapping[str, Any], *, dtype: str | None = None) -> None:
     """Writes config.json and model.safetensors, in `dtype` or that of the parameters.
 

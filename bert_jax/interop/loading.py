@@ -26,7 +26,7 @@ from bert_jax.interop.heads import (
     parts_of,
 )
 from bert_jax.interop.loaded_bert import LoadedBert
-from bert_jax.interop.names import leaf_shapes
+from bert_jax.interop.names import NAMES, leaf_shapes
 from bert_jax.interop.pooling import SENTENCE_FILES, SentenceFiles
 from bert_jax.interop.run_facts import Origin
 from bert_jax.models import Bert
@@ -158,7 +158,14 @@ def _read_model(
         return model, adapted, params, new, checkpoint.parts - required, checkpoint.step if is_run else None
 
     def read_file():
-        return read(index_tensors(open_weights(folder), config.model_type))
+        tensors = index_tensors(open_weights(folder), config.model_type)
+        found = read(tensors)
+        if huggingface.is_untied(folder) and "masked_lm" in found[2] and not tensors.has_decoder:
+            raise ValueError(
+                f"tie_word_embeddings is false, but the file has no {NAMES[config.model_type].decoder}.weight; set it "
+                "to true if the decoder is the word embedding"
+            )
+        return found
 
     with name_file_in_errors(folder):
         found = _read_run(folder / CHECKPOINTS, step, read) if is_run else read_file()

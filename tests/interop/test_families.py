@@ -214,6 +214,9 @@ def test_an_untied_decoder_is_refused_by_name(family, folder):
         word = tensors[f"{names.prefix}embeddings.word_embeddings.weight"]
         tensors[f"{names.decoder}.weight"] = word + np.float32(0.5)
 
+    line = refusal(copy)
+    assert f"tie_word_embeddings is false, but the file has no {names.decoder}.weight" in line
+    bert_jax.load(copy, head="BertForQuestionAnswering", new_head=True)  # which has no decoder
     edit_weights(copy, untie)
     line = refusal(copy)
     assert f"{names.decoder}.weight differs from {names.prefix}embeddings.word_embeddings.weight" in line
@@ -311,7 +314,10 @@ def test_adapters_of_every_family_are_on_the_same_kernels(family):
     assert shapes["adapters"]["encoder"]["attention"].keys() == {"query", "key", "value", "output"}
 
 
-@pytest.mark.parametrize("name", ["silu", "swish", "tanh", "gelu_python", "gelu_fast"])
+@pytest.mark.parametrize(
+    "name",
+    ["silu", "swish", "tanh", "gelu_python", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"],
+)
 def test_activations_are_those_of_transformers(name):
     torch = of_torch_extra("torch")
     theirs = of_torch_extra("transformers.activations").ACT2FN[name]
