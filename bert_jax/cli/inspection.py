@@ -11,12 +11,16 @@ from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.checkpoint_reader import CheckpointReader
 from bert_jax.interop.formats.weights import open_weights
 from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, known_model, parts_of
-from bert_jax.interop.loading import CHECKPOINTS, locate
+from bert_jax.interop.loading import CHECKPOINTS, locate, read_vocabulary
 from bert_jax.models import Bert
+from bert_jax.text.tokenizer import Tokenizer
 
 
 def inspect(source: str) -> dict[str, Any]:
-    """Returns `source`, `model`, `config`, `parameters` by part and in total, and `heads`: classes that can load it.
+    """Returns what a folder has, without reading its weights.
+
+    The keys are `source`; `model`, the class; `family`; `tokenizer`, its kind, size and special tokens, or None;
+    `config`; `parameters`, by part and in total; and `heads`, the classes that can load it.
 
     Raises:
         FileNotFoundError, ValueError: those of `bert_jax.load`.
@@ -36,11 +40,25 @@ def inspect(source: str) -> dict[str, Any]:
         "model": architecture(
             known_model(named, config.model_type) or detect_model(counts, config.model_type), config.model_type
         ),
+        "family": config.family.title,
+        "tokenizer": describe_tokenizer(read_vocabulary(folder, config)),
         "config": config.to_dict(),
         "parameters": {**counts, "total": sum(counts.values())},
         "heads": [
             architecture(model, config.model_type) for model in MODELS.values() if loads_as(model, config, counts)
         ],
+    }
+
+
+def describe_tokenizer(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
+    """Returns `kind`, `size`, `special_tokens` by role and `max_length` of a tokenizer; None for none."""
+    if tokenizer is None:
+        return None
+    return {
+        "kind": tokenizer.kind,
+        "size": tokenizer.vocab_size,
+        "special_tokens": tokenizer.roles,
+        "max_length": tokenizer.max_length,
     }
 
 
@@ -54,7 +72,14 @@ def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> b
 
 def report(found: dict[str, Any]) -> str:
     """Returns the result of `inspect` as text."""
-    lines = [f"{found['model']} in {found['source']}", ""]
+    lines = [f"{found['model']} in {found['source']}", "", f"family      {found['family']}"]
+    tokenizer = found["tokenizer"]
+    if tokenizer is None:
+        lines += ["tokenizer   none", "", "config"]
+    else:
+        special = ", ".join(f"{role} {token}" for role, token in tokenizer["special_tokens"].items())
+        length = "" if tokenizer["max_length"] is None else f", rows of up to {tokenizer['max_length']:,}"
+        lines += [f"tokenizer   {tokenizer['kind']}, {tokenizer['size']:,} tokens ({special}){length}", "", "config"]
     lines += [f"  {name:<30} {json.dumps(value, ensure_ascii=False)}" for name, value in found["config"].items()]
     lines += ["", "parameters"]
     lines += [f"  {name:<15} {count:>15,}" for name, count in found["parameters"].items()]

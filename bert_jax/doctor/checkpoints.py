@@ -10,6 +10,7 @@ from bert_jax.config import BertConfig
 from bert_jax.doctor.findings import Finding, fact, problem, warning
 from bert_jax.doctor.labels import suspicious_names
 from bert_jax.interop import huggingface
+from bert_jax.interop.heads import architecture
 from bert_jax.interop.loading import CHECKPOINTS, WEIGHTS, load, locate, read_vocabulary
 from bert_jax.messages import counted
 from bert_jax.training.runs.folder import recorded_settings
@@ -37,11 +38,11 @@ def examine_model(source: str | Path) -> Iterator[Finding]:
     """Yields what was found in the folder of a run or of a model, or in a model on the hub. All weights are read."""
     try:
         folder = locate(source)
-        config, architecture = huggingface.read_config(folder)
+        config, named = huggingface.read_config(folder)
     except (OSError, ValueError) as error:
         yield problem(str(error))
         return
-    yield fact(f"{architecture or 'no architecture'} in {folder}")
+    yield fact(f"{named or 'no architecture'} in {folder}, a {config.family.title}")
     yield from _tokenizer(folder, config)
     yield from _labels(config)
     is_run = (folder / CHECKPOINTS).is_dir()
@@ -66,7 +67,13 @@ def _tokenizer(folder: Path, config: BertConfig) -> Iterator[Finding]:
     if tokenizer is None:
         yield warning(f"{folder}: no tokenizer.json or vocab.txt: texts cannot be encoded")
         return
-    yield fact(f"vocabulary of {tokenizer.vocab_size:,} tokens; the embedding has {config.vocab_size:,} rows")
+    special = ", ".join(f"{role} {token}" for role, token in tokenizer.roles.items())
+    yield fact(
+        f"{tokenizer.kind} vocabulary of {tokenizer.vocab_size:,} tokens ({special}); the embedding has "
+        f"{config.vocab_size:,} rows"
+    )
+    if "mask" not in tokenizer.roles:
+        yield warning("the tokenizer has no mask token: it cannot fill masks or continue pretraining")
     longest = tokenizer.max_length
     if longest is not None and longest > config.max_length:
         yield warning(f"model_max_length is {longest:,}, but the position table has {config.max_length:,} rows")
@@ -116,4 +123,4 @@ def _weights(folder: Path) -> Iterator[Finding]:
             return
     yield from (warning(str(one.message)) for one in caught)
     count = sum(leaf.size for leaf in jax.tree.leaves(bert.params))
-    yield fact(f"{type(bert.model).__name__} loads, {count:,} parameters")
+    yield fact(f"{architecture(type(bert.model), bert.config.model_type)} loads, {count:,} parameters")

@@ -21,7 +21,7 @@ import tokenizers
 from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
 from bert_jax.text.tokenizer_files import VOCABULARY, read_tokenizer, require_working, vocabulary_lines, write_tokenizer
 from bert_jax.text.vocabulary import text_batches, train_wordpiece
-from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, lacks_prefix_space, trimmed, word_starts
+from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, kind_of, lacks_prefix_space, trimmed, word_starts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -102,6 +102,11 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return len(self.tokens)
+
+    @property
+    def kind(self) -> str:
+        """The kind of vocabulary by its usual name, such as `WordPiece` or `byte-level BPE`."""
+        return kind_of(self.backend)
 
     @classmethod
     def train(

@@ -50,6 +50,12 @@ def lacks_prefix_space(backend: tokenizers.Tokenizer) -> bool:
     return False
 
 
+def kind_of(backend: tokenizers.Tokenizer) -> str:
+    """Returns the kind of a tokenizer by its usual name: `WordPiece`, `byte-level BPE`, `Unigram`, ..."""
+    name = type(backend.model).__name__
+    return f"byte-level {name}" if any(part["type"] == "ByteLevel" for part in _parts(backend)) else name
+
+
 def is_wordpiece(backend: tokenizers.Tokenizer) -> bool:
     """Returns whether the tokenizer has a WordPiece model."""
     return isinstance(backend.model, models.WordPiece)
