@@ -33,7 +33,7 @@ def source_config(model: str) -> BertConfig:
         FileNotFoundError, ValueError: no such model, or not a BERT.
     """
     config, _ = read_config(locate(model))
-    defaults = vars(BertConfig()) | config.family.defaults
+    defaults = {**vars(BertConfig()), **config.family.defaults}
     others = {name: defaults[name] for name in OF_OTHER_HEADS}
     return replace(config, **others, dtype="float32")
 
