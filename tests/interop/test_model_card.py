@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -10,7 +11,8 @@ from small_checkpoints import make_run, model
 
 import bert_jax
 from bert_jax.interop import add_tokens
-from bert_jax.interop.model_card import MARK
+from bert_jax.interop.model_card import MARK, card_text
+from bert_jax.interop.pooling import SentenceFiles
 from bert_jax.interop.run_facts import public
 
 PRETRAINING = {
@@ -156,6 +158,14 @@ def test_every_kind_of_model_has_a_card_without_a_run(head, tmp_path):
     card = card_of(model(head), tmp_path / "owl")
     assert "## Training" not in card.text
     assert '.load("owl")' in card.text
+
+
+def test_a_model_of_sentence_vectors_is_one_of_sentence_transformers(tmp_path):
+    bert = replace(model("BertModel"), sentence=SentenceFiles(tmp_path, {"modules.json": b"[]"}))
+    data = ModelCard(card_text(bert, "anna/owl")).data
+    assert (data.pipeline_tag, data.library_name) == ("sentence-similarity", "sentence-transformers")
+    data = ModelCard(card_text(replace(bert, sentence=None), "anna/owl")).data
+    assert (data.pipeline_tag, data.library_name) == ("feature-extraction", "transformers")
 
 
 def test_nothing_private_is_public():
