@@ -14,7 +14,7 @@ models are in `bert_jax.families`.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from bert_jax.families import FAMILIES, Family, family_of
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
 POSITIONS = ("absolute", "sinusoidal")
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16", "float64", "auto")
 SAME_ACTIVATION = {  # transformers' other names
     "gelu_python": "gelu",
     "gelu_python_tanh": "gelu_new",
@@ -46,7 +46,8 @@ class BertConfig:
 
     Attributes:
         dtype: the compute dtype. Parameters, softmax, layer-norm statistics and losses stay in float32. `float64` is
-            for checking gradients and needs `jax_enable_x64`.
+            for checking gradients and needs `jax_enable_x64`. `auto` is for settings of a program, which replaces it
+            when it knows the devices, see `for_platform`.
         label_names: the class names; `id2label` and `label2id` in `config.json`.
         null_threshold: for question answering with unanswerable questions: "no answer" is predicted if its score
             exceeds the best span's by more than this.
@@ -128,6 +129,10 @@ class BertConfig:
         for index, name in enumerate(self.label_names or ()):
             if ids.setdefault(name, index) != index:
                 raise ValueError(f"two labels are called {name!r:.60}: {ids[name]} and {index}")
+
+    def for_platform(self, platform: str) -> "BertConfig":
+        """Returns the config with the dtype `auto` replaced: float32 on `cpu`, bfloat16 on `gpu` and `tpu`."""
+        return replace(self, dtype=resolve_dtype(self.dtype, platform))
 
     def _check_sizes(self) -> None:
         """Checks the integers, and that the family has the fields that are not its defaults."""
@@ -308,3 +313,12 @@ PRESETS = {  # num_hidden_layers, hidden_size
     "base": (12, 768),
     "large": (24, 1024),
 }
+
+
+def resolve_dtype(dtype: str, platform: str) -> str:
+    """Returns the compute dtype, with `auto` replaced by the faster one that is precise enough on the platform.
+
+    Matrix units multiply bfloat16. CPUs convert it to float32 and gain nothing.
+    """
+    automatic = "float32" if platform == "cpu" else "bfloat16"
+    return automatic if dtype == "auto" else dtype

@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from bert_jax import models
@@ -18,7 +20,7 @@ from bert_jax.interop.heads import adapt_config
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob must lie in \[0, 1\), got 1.0"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps must be above 0, got 0.0"),
         ({"hidden_act": "mish"}, "hidden_act must be one of gelu, gelu_new, relu, silu, tanh; got 'mish'"),
-        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float64; got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float64, auto; got 'int8'"),
         ({"pad_token_id": 7, "vocab_size": 7}, "pad_token_id 7 is outside the vocabulary of 7"),
         ({"null_threshold": float("nan")}, "null_threshold must be a finite number, got nan"),
         ({"num_labels": 3, "label_names": ("a", "b")}, "num_labels is 3, but there are 2 label_names"),
@@ -149,3 +151,14 @@ def test_the_activation_of_a_cross_encoder_is_read_and_written(values, function)
 def test_another_activation_of_a_cross_encoder_is_refused():
     with pytest.raises(ValueError, match="activation_fn must be one of None, Identity, Sigmoid; got 'GELU'"):
         BertConfig.from_dict({"num_labels": 1, "sentence_transformers": {"activation_fn": "torch.nn.GELU"}})
+
+
+def test_the_dtype_auto_is_that_of_the_platform():
+    config = BertConfig(dtype="auto")
+    assert [config.for_platform(name).dtype for name in ("cpu", "gpu", "tpu")] == ["float32", "bfloat16", "bfloat16"]
+    assert BertConfig(dtype="float32").for_platform("gpu").dtype == "float32"
+
+
+def test_a_model_needs_a_dtype():
+    with pytest.raises(ValueError, match="dtype auto is for settings: a model needs float32, bfloat16 or float64"):
+        models.Bert(BertConfig(dtype="auto")).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))

@@ -102,7 +102,10 @@ FLAGS: dict[type, Flags] = {
         "max_position_embeddings": (int, "Size of the position embeddings: the longest row the model can read."),
         "position_embedding_type": (Literal["absolute", "sinusoidal"], "Learned or sinusoidal position embeddings."),
         "initializer_range": (float, "Standard deviation of the initial weights."),
-        "dtype": (Literal["float32", "bfloat16"], "dtype of computation; parameters are always float32."),
+        "dtype": (
+            Literal["auto", "float32", "bfloat16"],
+            "dtype of computation; parameters are always float32. auto: bfloat16 on GPUs and TPUs, float32 on CPUs.",
+        ),
     },
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from bert_jax.config import resolve_dtype
 from bert_jax.files import replaced, write_file
 from bert_jax.finetuning.checks import check, check_model, check_pairs
 from bert_jax.finetuning.model import BestModel, dropout_rates, fingerprint
@@ -55,6 +56,8 @@ def finetune(settings: Settings) -> TrainedRun:
         settings = settings.with_length()
     check(settings)
     layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
+    dtype = resolve_dtype(settings.training.dtype, parallel.platform_of(layout.mesh))
+    settings = settings.replace(dtype=dtype)
     options = {
         "resume": run.resume,
         "begin": run.begin,

@@ -74,8 +74,8 @@ class Training:
     """Stop after this many evaluations without improvement; 0 disables early stopping."""
     eval_every: int = 0
     """Steps between evaluations; 0 = once per epoch."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """dtype of computation; parameters are always float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """dtype of computation; parameters are always float32. auto: bfloat16 on GPUs and TPUs, float32 on CPUs."""
     on_nan: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop all seeds, or skip that seed's update."""
 

@@ -9,16 +9,13 @@ from jax import Array
 
 from bert_jax.config import BertConfig
 from bert_jax.functional.layers import activation, dense, layer_norm
-from bert_jax.functional.precision import product
+from bert_jax.functional.precision import affine
 
 
 def logits(params, x: Array) -> Array:
     """Returns x @ kernel + bias [..., C] for x [..., D]; in float32 if x is bfloat16, for the softmax that follows."""
-    kernel = params["kernel"].astype(x.dtype)  # [D, C]
-    rows = x.reshape(-1, x.shape[-1])
-    y = product("BD,DC->BC", rows, kernel)
-    y = y + params["bias"].astype(y.dtype)[None, :]
-    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+    y = affine(x.reshape(-1, x.shape[-1]), params["kernel"], params["bias"], wide=True)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def pooler(params, x: Array, *, act: str = "tanh") -> Array:

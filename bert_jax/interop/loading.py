@@ -92,6 +92,8 @@ def load(
         ValueError: files that are broken, inconsistent or not a BERT's; an unknown `head` or `dtype`.
     """
     model = None if head is None else model_class(head)
+    if dtype == "auto":
+        raise ValueError("dtype must be float32, bfloat16 or float64; got 'auto'")
     if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype float64 needs jax_enable_x64")
     hub_name = None if Path(source).expanduser().exists() else str(source)

@@ -75,6 +75,8 @@ class Bert(nn.Module):
         return tuple(part for part in layers if part is not None)
 
     def setup(self) -> None:
+        if self.config.dtype == "auto":
+            raise ValueError("dtype auto is for settings: a model needs float32, bfloat16 or float64")
         if self.remat not in REMAT:
             raise ValueError(f"remat must be one of {', '.join(REMAT)}; got {self.remat!r}")
         if self.kernel not in (None, *KERNELS):

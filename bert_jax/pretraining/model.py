@@ -48,6 +48,7 @@ class Computation:
             platform: of the devices that the step is compiled for, see `parallel.platform_of`.
             test_kernel: whether to test the attention kernel on this machine; False if the step is for another one.
         """
+        config = config.for_platform(platform)
         inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
         # One process chooses for all: different machines might disagree, and all must run the same program.
         chosen = broadcast_from_first(

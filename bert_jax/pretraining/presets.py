@@ -42,6 +42,7 @@ DEMO = Settings(
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         initializer_range=0.09,
+        dtype="auto",
     ),
     training=Training(steps=4_000, batch_size=32, unroll=2),
     optimizer=Optimizer(
@@ -56,7 +57,7 @@ SIZES = {
     name: Settings(
         run=Run(preset=name, output=f"runs/{name}"),
         batches=BatchSettings(max_length=512),
-        model=BertConfig.preset(name),
+        model=BertConfig.preset(name, dtype="auto"),
         training=Training(phases=("128:90%", "512:10%")),
     )
     for name in PRESETS

@@ -48,6 +48,7 @@ def pretrain(settings: Settings) -> TrainedRun:
     check(settings)
     join_processes(settings)
     layout = make_layout(settings)
+    settings = settings.for_platform(parallel.platform_of(layout.mesh))
     # The folder is checked now, because reading the text may take hours, and written to once the text has been read.
     folder = Path(settings.run.output)
     options = {

@@ -5,7 +5,8 @@ Defaults are BERT's published values; see `presets.py` for others.
 References: Devlin et al., BERT, 2018, appendix A.2.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -163,7 +164,7 @@ class Settings(shared.GroupedSettings):
     run: Run = field(default_factory=Run)
     text: Text = field(default_factory=Text)
     batches: BatchSettings = field(default_factory=BatchSettings)
-    model: BertConfig = field(default_factory=BertConfig)
+    model: BertConfig = field(default_factory=partial(BertConfig, dtype="auto"))
     training: Training = field(default_factory=Training)
     optimizer: Optimizer = field(default_factory=Optimizer)
     devices: shared.Devices = field(default_factory=shared.Devices)
@@ -185,6 +186,13 @@ class Settings(shared.GroupedSettings):
             batch_size=phase.batch_size or self.training.batch_size,
             accumulate=phase.accumulate or self.devices.accumulate,
         )
+
+    def for_platform(self, platform: str) -> "Settings":
+        """Returns the settings with the dtype `auto` replaced by that of the devices of the run: `cpu`, `gpu`, `tpu`.
+
+        All processes agree, because a mesh has devices of one platform.
+        """
+        return replace(self, model=self.model.for_platform(platform))
 
     @property
     def is_resumed(self) -> bool:

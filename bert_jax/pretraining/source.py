@@ -35,7 +35,7 @@ def source_config(model: str) -> BertConfig:
     config, _ = read_config(locate(model))
     defaults = {**vars(BertConfig()), **config.family.defaults}
     others = {name: defaults[name] for name in OF_OTHER_HEADS}
-    return replace(config, **others, dtype="float32")
+    return replace(config, **others, dtype="auto")
 
 
 def read_source(settings: Settings) -> LoadedBert | None:

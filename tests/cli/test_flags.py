@@ -87,7 +87,7 @@ def test_flags_keep_their_names(capsys):
 def test_flags_change_a_preset_and_fields_that_are_no_flags_stay():
     settings = parse_pretraining(["--preset", "mini", "--hidden-size", "512", "--max-length", "64", "--steps", "7"])
     assert settings == make_settings("mini", hidden_size=512, max_length=64, steps=7)
-    assert settings.model == BertConfig.preset("mini", hidden_size=512)
+    assert settings.model == BertConfig.preset("mini", hidden_size=512, dtype="auto")
 
 
 def test_a_value_that_a_dataclass_refuses_is_an_ordinary_error():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional.precision import product
+from bert_jax.functional.precision import affine, product
 
 LETTERS = "BNTH,BNSH->BNTS"
 OF_A_ROUNDING = 2e-2  # of bfloat16's rounding error: the effect of another order of summation
@@ -44,3 +44,30 @@ def test_other_dtypes_use_plain_einsum(factors):
     wide = [x.astype(jnp.float32) for x in factors]
     programs = [str(jax.make_jaxpr(partial(function, LETTERS))(*wide)) for function in (product, jnp.einsum)]
     assert programs[0] == programs[1]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_gradients_of_weights_leave_their_product_in_float32(wide):
+    """Against sums in float64 of the same bfloat16 numbers; the gradient of x stays in bfloat16."""
+    random = np.random.default_rng(1)
+    x, gradient = (jnp.asarray(random.normal(size=(300, size)), jnp.bfloat16) for size in (11, 7))
+    kernel, bias = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((11, 7), (7,)))
+    y, pull = jax.vjp(partial(affine, wide=wide), x, kernel, bias)
+    assert y.dtype == (jnp.float32 if wide else jnp.bfloat16)
+    exact_kernel = np.asarray(kernel.astype(jnp.bfloat16), np.float64)
+    exact = np.asarray(x, np.float64) @ exact_kernel + np.asarray(bias, np.float64)
+    np.testing.assert_allclose(np.asarray(y, np.float64), exact, atol=1e-5 if wide else 0.1)
+    got = pull(gradient.astype(y.dtype))
+    assert [leaf.dtype for leaf in got] == [jnp.bfloat16, jnp.float32, jnp.float32]
+    wide_x, wide_gradient = (np.asarray(a, np.float64) for a in (x, gradient))
+    for one, exact in zip(got[1:], (wide_x.T @ wide_gradient, wide_gradient.sum(axis=0)), strict=True):
+        rounded = np.asarray(jnp.asarray(exact, jnp.bfloat16), np.float64)
+        assert np.abs(one - exact).max() < OF_A_ROUNDING * np.abs(rounded - exact).max()
+    expected = wide_gradient @ exact_kernel.T
+    np.testing.assert_allclose(np.asarray(got[0], np.float64), expected, rtol=2**-7, atol=2**-7)
+
+
+def test_a_float32_layer_has_derivatives_in_forward_mode():
+    x, kernel, bias = (jnp.ones(shape) for shape in ((2, 3), (3, 5), (5,)))
+    _, tangent = jax.jvp(affine, (x, kernel, bias), (x, kernel, bias))
+    np.testing.assert_array_equal(tangent, jnp.full((2, 5), 7.0))

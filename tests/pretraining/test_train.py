@@ -369,6 +369,7 @@ def test_other_values_of_all_options(pretrain, stopped, tmp_path):
     assert bert_jax.load(run).config.dtype == "bfloat16"
     pretrain(run, "--steps", "1", "--overwrite")
     assert bert_jax.load(run).config.dtype == "float32"
+    assert json.loads((run / "training.json").read_text())["model"]["dtype"] == "float32"  # not auto
 
 
 @pytest.fixture
