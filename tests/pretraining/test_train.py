@@ -74,7 +74,9 @@ def test_a_run_leaves_what_the_design_lists(stopped):
     run = stopped[1]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["3", "6"]
     assert json.loads((run / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
-    assert json.loads((run / "training.json").read_text())["settings"]["optimizer"]["learning_rate"] == 0.01
+    settings = json.loads((run / "training.json").read_text())["settings"]
+    assert settings["optimizer"]["learning_rate"] == 0.01
+    assert settings["model"]["dtype"] == "float32"  # of the default, auto
     assert list((run / "tensorboard").glob("events.*"))
     keys = {"step", "loss", "masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy", "learning_rate"}
     assert rows(run)[0].keys() > keys | {"tokens_per_second", "row_efficiency"}
@@ -369,7 +371,6 @@ def test_other_values_of_all_options(pretrain, stopped, tmp_path):
     assert bert_jax.load(run).config.dtype == "bfloat16"
     pretrain(run, "--steps", "1", "--overwrite")
     assert bert_jax.load(run).config.dtype == "float32"
-    assert json.loads((run / "training.json").read_text())["model"]["dtype"] == "float32"  # not auto
 
 
 @pytest.fixture

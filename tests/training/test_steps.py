@@ -1,5 +1,6 @@
 """The gradient of a global batch does not depend on how the batch was split."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
-from pretraining_batches import CONFIG, random_batch
+from pretraining_batches import CONFIG, packed_batch, random_batch
 
 from bert_jax.models import BertForPreTraining
 from bert_jax.training.objectives import pretraining
@@ -122,3 +123,16 @@ def test_a_batch_that_is_not_divisible_into_micro_batches_is_an_error():
             jax.eval_shape(lambda: initial(gradient_descent())),
             random_batch(ROWS),
         )
+
+
+def test_no_sum_depends_on_the_order_of_a_gpus_threads(start):
+    """There, a scatter whose indices may be equal adds in the order in which threads arrive. On CPUs there are some."""
+    step = partial(train_step, objective=pretraining(MODEL), optimizer=gradient_descent(), accumulate=2)
+    traced = jax.jit(step).trace(start, packed_batch(ROWS))
+
+    def unique_indices(platform):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        return set(re.findall(r"stablehlo\.scatter.*?unique_indices = (\w+)", program, re.DOTALL))
+
+    assert unique_indices("cuda") == {"true"}
+    assert "false" in unique_indices("cpu")
