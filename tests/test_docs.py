@@ -20,7 +20,7 @@ import optax
 import pytest
 import small_finetuning
 import yaml
-from documentation import PAGES, ROOT, blocks, check_command, commands, prose
+from documentation import PAGES, ROOT, blocks, cells, check_command, commands, prose, read_page
 from hub_server import hub_server
 from small_runs import write_corpus
 
@@ -217,7 +217,7 @@ def test_blocks_without_a_language_hold_no_commands(block):
 
 
 def test_every_block_has_a_known_language():
-    fences = sum(text.count("\n```") // 2 for text in ("\n" + (ROOT / page).read_text() for page in PAGES))
+    fences = sum(text.count("\n```") // 2 for text in ("\n" + read_page(page) for page in PAGES))
     assert fences == len(PYTHON) + len(SHELL) + len(OUTPUT)
 
 
@@ -284,6 +284,35 @@ def test_readme_leads_to_every_page():
     text = prose("README.md")
     for page in ROOT.glob("docs/*.md"):
         assert f"(docs/{page.name}" in text, page
+
+
+TUTORIALS = sorted(path.name for path in ROOT.glob("docs/tutorials/*.md") if path.name != "index.md")
+
+
+def test_site_is_one_click_from_every_page_of_its_folders():
+    indexes = ("docs/index.md", "docs/tutorials/index.md", "docs/concepts/index.md", "docs/api/index.md")
+    listed = set()
+    for index in indexes:
+        for entry in re.findall(r"^```\{toctree\}\n(.*?)^```$", (ROOT / index).read_text(), re.M | re.S):
+            names = [line for line in entry.splitlines() if line and not line.startswith(":")]
+            listed |= {(ROOT / index).parent / f"{re.sub(r'.*<|>', '', name)}.md" for name in names}
+    listed = {path.resolve() for path in listed}
+    english = [path for path in ROOT.glob("docs/**/*.md") if not {"_build", "id"} & set(path.parts)]
+    assert {path.resolve() for path in english} <= listed | {ROOT / "docs/index.md"}
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_tutorial_is_translated_with_the_same_code(name):
+    code = cells(f"docs/tutorials/{name}")
+    assert len(code) >= 5
+    for number, cell in enumerate(code):
+        compile(cell, f"{name}, cell {number + 1}", "exec")
+    assert cells(f"docs/id/tutorials/{name}") == code
+
+
+def test_translations_have_a_tutorial_and_outputs_stay_out_of_the_repository():
+    assert sorted(path.name for path in ROOT.glob("docs/id/tutorials/*.md")) == TUTORIALS
+    assert not [path for path in ROOT.glob("docs/**/*.ipynb") if "_build" not in path.parts]
 
 
 def test_citation_is_valid_and_of_this_version():

@@ -1,4 +1,8 @@
-"""The code blocks of Markdown pages: found, and the commands of shell blocks checked against the programs they name."""
+"""The code blocks of Markdown pages: found, and the commands of shell blocks checked against the programs they name.
+
+Directives of the documentation site, such as ```{toctree}, and the cells of notebooks, ```{code-cell}, are no code
+blocks: `make docs` checks the first and executes the second.
+"""
 
 import os
 import re
@@ -19,10 +23,11 @@ PAGES = tuple(
     path.relative_to(ROOT).as_posix()
     for path in (
         *(ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"),
-        *sorted(ROOT.glob("docs/*.md")),
+        *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
         *sorted(ROOT.glob("examples/*/README.md")),
     )
 )
+DIRECTIVE = re.compile(r"^```\{[\w-]+\}.*?^```$", re.MULTILINE | re.DOTALL)
 # Programs of the system, and words of the shell that the pages use.
 SYSTEM = {"zcat", "cut", "sort", "uniq", "git", "cd", ".", "mpirun", "jq"}
 
@@ -40,9 +45,20 @@ class Block(NamedTuple):
         return f"{self.page}:{self.line}"
 
 
+def read_page(page: str) -> str:
+    """Returns the text of a page; the lines of directives are empty."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return DIRECTIVE.sub(lambda found: "\n" * found[0].count("\n"), text)
+
+
+def cells(page: str) -> list[str]:
+    """Returns the code cells of a notebook."""
+    return re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
 def blocks(page: str, language: str) -> list[Block]:
     """Returns the fenced blocks of a page that are in a language."""
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = read_page(page)
     found = []
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         found.append(Block(page, text.count("\n", 0, match.start()) + 1, *match.groups()))
@@ -51,8 +67,7 @@ def blocks(page: str, language: str) -> list[Block]:
 
 def prose(page: str) -> str:
     """Returns a page without its fenced blocks."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^```.*?^```$", "", read_page(page), flags=re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""Finds sources by name, files, URLs and datasets on the Hugging Face hub, and streams the documents in them.
+"""Finds sources by name: files, URLs, datasets on the Hugging Face hub, practice data; streams their documents.
 
 Error messages are one line, with the file and its line number.
 """
@@ -16,6 +16,7 @@ import pyarrow as pa
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from bert_jax.data.practice.sources import PREFIX, practice_dataset
 from bert_jax.data.readers.delimited import LONGEST_FIELD
 from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.hub import may_be_dataset, request_file
@@ -30,15 +31,17 @@ DocumentUnit = Literal["paragraphs", "line"]
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
-    """Returns the files, each once, and the datasets that `sources` name; `split` is one of the datasets'."""
+    """Returns the files, each once, and the datasets that `sources` name; `split` is one of the datasets'.
+
+    A dataset is a folder of `save_to_disk`, practice data (`practice:id`) or one on the hub.
+    """
     origins: dict[str, Origin] = {}
     for source in sources:
         files = find_files(source)
         if files:
             origins.update({str(path): path for path in files})
         else:
-            folder = Path(source).expanduser()
-            origins[source] = _from_folder(folder, split) if folder.is_dir() else _from_hub(source, split)
+            origins[source] = _open_dataset(source, split)
     if not origins:
         raise ValueError("no corpus: name a file, a pattern of files, or a dataset on the hub")
     return list(origins.values())
@@ -73,6 +76,13 @@ def find_files(source: str) -> Sequence[File]:
     if may_be_dataset(source):
         return []
     raise FileNotFoundError(f"no such file: {source}")
+
+
+def _open_dataset(source: str, split: str) -> datasets.Dataset:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder, split)
+    return practice_dataset(source, split) if source.startswith(PREFIX) else _from_hub(source, split)
 
 
 def _is_saved(path: Path) -> bool:
