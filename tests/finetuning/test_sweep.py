@@ -105,12 +105,12 @@ def test_each_training_is_made_when_its_turn_comes(tmp_path, monkeypatch):
             self.settings = settings
             events.append(("made", settings.optimizer.learning_rate))
 
-        def train(self, run):
+        def train(self, run, tracker):
             events.append(("trained", self.settings.optimizer.learning_rate))
             return fit(self.settings, run)
 
     monkeypatch.setattr(program, "Trainer", FakeTrainer)
-    program._train(SETTINGS, FakeTrainer(combinations(SETTINGS)[0]), tmp_path)
+    program._train(SETTINGS, FakeTrainer(combinations(SETTINGS)[0]), tmp_path, None)
     assert events == [(event, rate) for rate in (1e-5, 2e-5, 3e-5) for event in ("made", "trained")]
 
 
