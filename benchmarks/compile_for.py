@@ -46,16 +46,14 @@ TABLES = {
     "gpu": [
         ("h100", f"{BASE_512} {BEFORE}"),
         ("h100", BASE_512),
-        ("h100", f"{BASE_512} --unroll 1"),
-        ("h100", f"{BASE_128} {BEFORE}"),
-        ("h100", BASE_128),
-        ("h100", f"{LARGE_512} {BEFORE}"),
-        ("h100", f"{LARGE_512} --unroll 1"),
-        ("h200", BASE_512),
         ("h100:8", "--preset base --max-length 512 --batch-size 512 --unroll 1"),
         ("h100:8", "--preset base --max-length 512 --batch-size 2048 --accumulate 4 --unroll 1"),
+        ("h100", f"{LARGE_512} {BEFORE}"),
+        ("h100", f"{LARGE_512} --unroll 1"),
+        ("h100", f"{BASE_128} {BEFORE}"),
+        ("h100", BASE_128),
     ],
-    "tpu": [("v5e", f"{BASE_512} {BEFORE}"), ("v5e", BASE_512)],
+    "tpu": [("v5e", BASE_512)],
 }
 COLUMNS = (
     "devices", "flags of train.py", "kernel, remat, layers", "state GiB", "other GiB", "sent MB", "ms", "tokens/s",
