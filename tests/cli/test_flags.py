@@ -14,8 +14,9 @@ from bert_jax.training.settings import Devices
 NAMES = {"batch_size", "plan", "packing", "steps"}
 PRETRAINING = """
     accumulate add_tokens attention attention_probs_dropout_prob batch_size begin beta1 beta2 cache_dir checkpoint_every
-    clip_norm coordinator corpus decay_share decay_steps distributed document drop_duplicates dtype encoding eval_every
-    eval_rows fill_mask fsdp held_out hidden_act hidden_dropout_prob hidden_size initializer_range intermediate_size
+    clip_norm coordinator corpus decay_share decay_steps device distributed document drop_duplicates dtype encoding
+    eval_every eval_rows fill_mask fsdp held_out hidden_act hidden_dropout_prob hidden_size initializer_range
+    intermediate_size
     keep_best keep_checkpoints language learning_rate log_every lowercase masked_share max_length
     max_position_embeddings max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes
     num_workers objective on_nan optimizer output overwrite packing parallel phases plan position_embedding_type preset
