@@ -210,6 +210,12 @@ def read_vocabulary(folder: Path, config: BertConfig) -> Tokenizer | None:
         tokens -= 1
     if tokens > rows:
         raise ValueError(f"{folder}: the vocabulary has {tokens} tokens, the embedding only {rows} rows")
+    if config.family.offset_positions and tokenizer.pad_id != config.pad_token_id:
+        warnings.warn(
+            f"{folder}: pad_token_id is {config.pad_token_id} in config.json and {tokenizer.pad_id} in the tokenizer; "
+            f"positions begin at {config.position_offset}, as config.json says",
+            stacklevel=3,
+        )
     if rows - tokens >= PADDING:
         warnings.warn(f"{folder}: the embedding has {rows} rows, the vocabulary only {tokens} tokens", stacklevel=3)
     return tokenizer

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bert_jax.config import BertConfig
 from bert_jax.pretraining.phases import longest_row
-from bert_jax.pretraining.settings import Optimizer, Settings
+from bert_jax.pretraining.settings import Optimizer, Settings, Text
 from bert_jax.pretraining.source import source_config
-from bert_jax.text.vocabulary import MASK, SPECIAL_TOKENS
+from bert_jax.text.vocabulary import KINDS, MASK, SPECIAL_TOKENS, smallest_vocabulary
 from bert_jax.training.devices.targets import Target
 from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.manifests import CHECKPOINTS
@@ -47,9 +47,21 @@ def check(settings: Settings) -> None:
     _check_phases(settings)
     _check_processes(settings)
     _check_device(settings)
+    if settings.text.tokenizer is None and settings.run.model is None and not settings.run.resume:
+        check_masks(settings, MASK)  # otherwise when the tokenizer is read, which has its own
+
+
+def check_masks(settings: Settings, mask_token: str) -> None:
+    """Raises ValueError unless each sentence of `fill_mask` has one mask: the tokenizer's own, or [MASK]."""
     for sentence in settings.reports.fill_mask:
-        if sentence.count(MASK) != 1:
-            raise ValueError(f"`fill_mask`: each sentence must contain one {MASK}, got {sentence!r}")
+        if with_mask(sentence, mask_token).count(mask_token) != 1:
+            either = MASK if mask_token == MASK else f"{mask_token} (or {MASK})"
+            raise ValueError(f"`fill_mask`: each sentence must contain one {either}, got {sentence!r}")
+
+
+def with_mask(sentence: str, mask_token: str) -> str:
+    """Returns a sentence with the tokenizer's own mask token for [MASK]."""
+    return sentence.replace(MASK, mask_token)
 
 
 def check_steps(settings: Settings) -> None:
@@ -68,6 +80,18 @@ def _check_text(settings: Settings) -> None:
         raise ValueError(f"`held_out` must be between 0 and 1, got {text.held_out}")
     if model.vocab_size <= len(SPECIAL_TOKENS):
         raise ValueError(f"`vocab_size={model.vocab_size}` leaves no room beside {len(SPECIAL_TOKENS)} special tokens")
+    kind = text.tokenizer_kind
+    if kind not in KINDS:
+        raise ValueError(f"`tokenizer_kind` must be one of {', '.join(KINDS)}; got {kind!r:.60}")
+    given = text.tokenizer or settings.run.model
+    if given is not None and kind != Text().tokenizer_kind:
+        name = "tokenizer" if text.tokenizer else "model"
+        raise ValueError(f"`tokenizer_kind={kind}` cannot be combined with `{name}`: {given} has a vocabulary")
+    if given is None and model.vocab_size < smallest_vocabulary(kind):
+        raise ValueError(
+            f"`vocab_size={model.vocab_size}` is too small for `tokenizer_kind={kind}`, which needs at least "
+            f"{smallest_vocabulary(kind)}"
+        )
     # A resumed run has a copy of its vocabulary.
     if text.tokenizer is not None and not settings.run.resume and not os.path.exists(text.tokenizer):
         raise ValueError(f"`tokenizer`: {text.tokenizer} does not exist")

@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from datasets import Dataset
-from tokenizers.normalizers import BertNormalizer
 
 from bert_jax.data.prefetch import Batches
 from bert_jax.data.pretraining.corpus_report import CorpusReport, describe_corpus
@@ -18,6 +17,7 @@ from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.pretraining.settings import Settings
+from bert_jax.text.cleaning import cleaning
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
@@ -130,7 +130,7 @@ class Corpus:
     def report(self) -> dict[str, Any]:
         """Returns the same as JSON."""
         sides = {side: report.as_dict() for side, report in self.reports.items()}
-        vocabulary = {"size": self.tokenizer.vocab_size, **self._cleaning()}
+        vocabulary = {"size": self.tokenizer.vocab_size, **cleaning(self.tokenizer.backend)}
         return {"sources": [self.documents.as_dict()], **sides, "vocabulary": vocabulary}
 
     @cached_property
@@ -141,24 +141,13 @@ class Corpus:
         return {"train": report(self.train), "held_out": report(self.held_out)}
 
     def _describe_vocabulary(self) -> str:
-        cleaning = self._cleaning()
+        letters = cleaning(self.tokenizer.backend)
         line = f"vocabulary: {self.tokenizer.vocab_size:,} tokens, language {self.settings.text.language}"
-        if not cleaning:
+        if not letters:
             return line
-        case = "lower-cased" if cleaning["lowercase"] else "in its own case"
-        accents = "stripped" if cleaning["strip_accents"] else "kept"
+        case = "lower-cased" if letters["lowercase"] else "in its own case"
+        accents = "stripped" if letters["strip_accents"] else "kept"
         return f"{line}; text is {case}, accents and other marks are {accents}"
-
-    def _cleaning(self) -> dict[str, bool]:
-        """Returns what the tokenizer does to the letters of a text; empty if it is not BERT's."""
-        normalizer = self.tokenizer.backend.normalizer
-        if not isinstance(normalizer, BertNormalizer):
-            return {}
-        strip = normalizer.strip_accents
-        return {
-            "lowercase": normalizer.lowercase,
-            "strip_accents": normalizer.lowercase if strip is None else strip,
-        }
 
 
 def _read_documents(settings: Settings, report: ReadReport) -> tuple[Dataset, Dataset]:

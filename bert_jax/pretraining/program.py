@@ -12,7 +12,7 @@ import jax
 
 from bert_jax.files import write_file
 from bert_jax.interop.loading import TrainedRun
-from bert_jax.pretraining.checks import check, check_steps
+from bert_jax.pretraining.checks import check, check_masks, check_steps
 from bert_jax.pretraining.corpus import Corpus, Documents
 from bert_jax.pretraining.settings import (
     CONTENTS,
@@ -23,7 +23,7 @@ from bert_jax.pretraining.settings import (
 from bert_jax.pretraining.source import add_new_words, read_source
 from bert_jax.pretraining.summary import final_metrics, summarize
 from bert_jax.pretraining.training import train_phases
-from bert_jax.pretraining.vocabulary import make_tokenizer, tokenizer_hash
+from bert_jax.pretraining.vocabulary import given_tokenizer, make_tokenizer, tokenizer_hash
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.contents import DATA
@@ -100,8 +100,9 @@ def _read(settings: Settings) -> tuple[Tokenizer, Documents, Any, dict[str, Any]
         and what data.json says of new words.
     """
     source = read_source(settings)
-    if settings.text.tokenizer and not settings.run.resume:
-        _ = Tokenizer.load(settings.text.tokenizer).mask_token  # an error without one, before hours of reading
+    known = source.tokenizer if source is not None else given_tokenizer(settings)
+    if known is not None:
+        check_masks(settings, known.mask_token)  # also an error without one, before hours of reading
     documents = Documents.read(settings)
     if source is None:
         return make_tokenizer(settings, documents.train), documents, None, {}

@@ -14,6 +14,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
 from bert_jax.pretraining.phases import Phase, parse_phases
+from bert_jax.text.vocabulary import Kind
 from bert_jax.training import settings as shared
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_step
@@ -71,13 +72,15 @@ class Text:
     """Fraction of the documents held out for evaluation."""
     tokenizer: str | None = None
     """A tokenizer.json, a vocab.txt, a vocab.json with its merges.txt, or a folder with one of them; default: train a
-    WordPiece vocabulary on the corpus.
-    """
+    vocabulary on the corpus."""
+    tokenizer_kind: Kind = "wordpiece"
+    """Kind of vocabulary to train: wordpiece as BERT, byte-level bpe as RoBERTa, or unigram as XLM-R; all with BERT's
+    special tokens."""
     add_tokens: int | str | None = None
-    """New words for the vocabulary of --model: how many to find in the corpus, or a file with one per line. Each starts
+    """New words for the WordPiece vocabulary of --model: how many to find in the corpus, or a file with one per line. Each starts
     as the mean of the pieces that it replaces."""
     min_frequency: int = 2
-    """Minimum frequency of a pair of pieces to be merged, when a vocabulary is trained."""
+    """Minimum frequency of a pair of pieces to be merged, or of a piece with unigram, when a vocabulary is trained."""
     lowercase: bool | None = None
     """Lower-case the text; None = as BERT does, but not where case has a meaning of its own (German, Turkish) or the
     script has none (Hindi, Thai, Chinese)."""
@@ -139,7 +142,7 @@ class Reports(shared.Reports):
     keep_best: int = 0
     """Number of checkpoints with the lowest held-out loss to keep in addition; a new best is saved when evaluated."""
     fill_mask: tuple[str, ...] = ()
-    """Sentences with one [MASK] each, filled at the end."""
+    """Sentences with one mask each, filled at the end: [MASK], or the tokenizer's own mask token, such as <mask>."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bert_jax.interop.pooling import lowercased
 from bert_jax.interop.resizing import add_tokens
 from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
-from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words
+from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words, require_wordpiece
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
@@ -62,6 +62,8 @@ def read_source(settings: Settings) -> LoadedBert | None:
         raise ValueError(f"{source}: the vocabulary has {tokens:,} tokens, the embedding {rows:,} rows")
     new = ", ".join(sorted(bert.new_parts)) or "nothing"
     unused = f"; not used: {', '.join(sorted(bert.unused_parts))}" if bert.unused_parts else ""
+    if settings.text.add_tokens is not None:
+        require_wordpiece(bert.tokenizer)
     if isinstance(settings.text.add_tokens, str):  # checked now, because reading the text may take hours
         for line in read_new_words(settings.text.add_tokens, bert.tokenizer).lines():
             print(line)

@@ -13,9 +13,9 @@ from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
 from bert_jax.interop.loading import TrainedRun
 from bert_jax.pipelines import FillMask
+from bert_jax.pretraining.checks import with_mask
 from bert_jax.pretraining.phases import Phase
 from bert_jax.pretraining.settings import Settings
-from bert_jax.text.vocabulary import MASK
 from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.state import TrainState
 
@@ -94,10 +94,10 @@ def summarize(settings: Settings, trained: TrainedRun, baseline: Baseline, ranki
     _print_metrics(trained.metrics, baseline, ranking)
     if settings.reports.fill_mask:
         fill = FillMask(trained.model)
-        print("  most likely words for each [MASK]:")
+        print(f"  most likely words for each {fill.mask_token}:")
         for text in settings.reports.fill_mask:
-            masked = text.replace(MASK, trained.model.tokenizer.mask_token)
-            words = ", ".join(f"{found['token_str']} {found['score']:.0%}" for found in fill(masked))
+            found = fill(with_mask(text, fill.mask_token))
+            words = ", ".join(f"{one['token_str']} {one['score']:.0%}" for one in found)
             print(f"    {text}\n      {words}")
     print(f"\nThe model is in {trained.folder}: bert_jax.load({str(trained.folder)!r})")
 

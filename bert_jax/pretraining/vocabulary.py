@@ -11,8 +11,8 @@ from datasets import Dataset
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining.settings import TOKENIZER_HASH, Settings
+from bert_jax.text.cleaning import default_lowercase, default_strip_accents
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.vocabulary import default_lowercase, default_strip_accents
 from bert_jax.training.devices import processes
 
 VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
@@ -20,17 +20,22 @@ VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give a
 
 def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:
     """Returns the tokenizer: a resumed run's own, the one that the settings name, or one trained on the documents."""
-    text = settings.text
-    # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
-    if settings.is_resumed:
-        return Tokenizer.load(settings.run.output)
-    if text.tokenizer:
-        return Tokenizer.load(text.tokenizer)
+    given = given_tokenizer(settings)
+    if given is not None:
+        return given
 
     # Only the first process trains a vocabulary; the others, which may run on other machines, receive its bytes.
     return Tokenizer.of(
         processes.broadcast_from_first("the vocabulary is trained", partial(_train_vocabulary, settings, documents))
     )
+
+
+def given_tokenizer(settings: Settings) -> Tokenizer | None:
+    """Returns the tokenizer of the resumed run, or the one that the settings name; None if it is to be trained."""
+    # The embeddings of a resumed run belong to the token ids of the vocabulary that it began with.
+    if settings.is_resumed:
+        return Tokenizer.load(settings.run.output)
+    return Tokenizer.load(settings.text.tokenizer) if settings.text.tokenizer else None
 
 
 def tokenizer_hash(settings: Settings) -> dict[str, str]:
@@ -46,6 +51,7 @@ def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
     text = settings.text
     options = {
         "vocab_size": settings.model.vocab_size,
+        "kind": text.tokenizer_kind,
         "lowercase": default_lowercase(text.language) if text.lowercase is None else text.lowercase,
         "strip_accents": default_strip_accents(text.language) if text.strip_accents is None else text.strip_accents,
         "min_frequency": text.min_frequency,
@@ -54,7 +60,7 @@ def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     folder = Path(text.cache_dir) / f"vocabulary-{digest}"
     if not folder.is_dir():
-        print(f"training a vocabulary of {settings.model.vocab_size:,} tokens")
+        print(f"training a {text.tokenizer_kind} vocabulary of {settings.model.vocab_size:,} tokens")
         tokenizer = Tokenizer.train(Texts(documents), **options)
         with new_folder(folder) as unfinished:
             (unfinished / "tokenizer.json").write_text(tokenizer.backend.to_str(), encoding="utf-8")

@@ -51,7 +51,7 @@ def find_new_words(
     """
     if count < 1:
         raise ValueError(f"`count` of new words must be at least 1, got {count}")
-    _require_wordpiece(tokenizer)
+    require_wordpiece(tokenizer)
     backend = tokenizer.backend
     counts = count_words(texts, backend)
     words = [word for word, number in counts.items() if number >= min_frequency and _has_letters(word)]
@@ -177,7 +177,7 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
             be one word; names file and line.
         OSError: the file cannot be read.
     """
-    _require_wordpiece(tokenizer)
+    require_wordpiece(tokenizer)
     places: dict[str, int] = {}  # word -> number of its line
     known: dict[str, int] = {}
     blank_lines = 0
@@ -206,7 +206,12 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
     return NewWords(str(path), tuple(places), blank_lines, repeated, normalized)
 
 
-def _require_wordpiece(tokenizer: Tokenizer) -> None:
+def require_wordpiece(tokenizer: Tokenizer) -> None:
+    """Raises ValueError for a vocabulary to which words cannot be added so that other words keep their pieces.
+
+    A word of a BPE needs merges, which other words would use too; one of a Unigram needs a probability, which changes
+    the best pieces of other words.
+    """
     if not is_wordpiece(tokenizer.backend):
         kind = type(tokenizer.backend.model).__name__
         raise ValueError(f"new words can be added to a WordPiece vocabulary only; the tokenizer is a {kind}")

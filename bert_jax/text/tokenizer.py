@@ -20,12 +20,13 @@ import tokenizers
 
 from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
 from bert_jax.text.tokenizer_files import VOCABULARY, read_tokenizer, require_working, vocabulary_lines, write_tokenizer
-from bert_jax.text.vocabulary import text_batches, train_wordpiece
+from bert_jax.text.vocabulary import text_batches
 from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, kind_of, lacks_prefix_space, trimmed, word_starts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from bert_jax.text.vocabulary import Kind
     from bert_jax.text.word_cache import WordCache
 
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -114,22 +115,31 @@ class Tokenizer:
         texts: Iterable[str],
         vocab_size: int,
         *,
+        kind: Kind = "wordpiece",
         lowercase: bool = True,
         strip_accents: bool | None = None,
         min_frequency: int = 2,
     ) -> Tokenizer:
-        """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text.
+        """Trains a vocabulary with BERT's special tokens and layout; the same texts give the same one everywhere.
+
+        The special tokens come first, then pieces: by frequency (wordpiece), in the order of the merges (bpe) or by
+        probability (unigram), ties by text. See `vocabulary_training.py`.
 
         Args:
             texts: the corpus, which is read several times: a list, or the `Texts` of a dataset.
             vocab_size: maximum number of tokens; a small corpus gives fewer.
+            kind: `wordpiece` as BERT, byte-level `bpe` as RoBERTa, or `unigram` as XLM-R.
             strip_accents: None strips them if `lowercase` is set, like BERT.
-            min_frequency: minimum number of occurrences of a pair that becomes a piece.
+            min_frequency: minimum number of occurrences of a pair, or with unigram of a piece, that becomes a token.
 
         Raises:
-            ValueError: no text, or a `vocab_size` too small for the special tokens and the characters of the corpus.
+            ValueError: no text, an unknown `kind`, or a `vocab_size` too small for the special tokens and the
+                characters of the corpus, or for the 256 bytes of bpe.
         """
-        return cls(train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents))
+        from bert_jax.text.vocabulary_training import train_vocabulary  # SciPy is slow to import
+
+        options = {"kind": kind, "lowercase": lowercase, "strip_accents": strip_accents}
+        return cls(train_vocabulary(texts, vocab_size, min_frequency=min_frequency, **options))
 
     @property
     def mask_token(self) -> str:

@@ -9,33 +9,23 @@ References: Wu et al., Google's Neural Machine Translation System, 2016, section
 """
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+Kind = Literal["wordpiece", "bpe", "unigram"]  # of a vocabulary that is trained; all have these special tokens
+KINDS: tuple[str, ...] = get_args(Kind)
+BYTES = 256  # each of them is a piece of a byte-level BPE
 CONTINUATION = "##"
 MANY_UNKNOWN = 0.02  # a fraction of [UNK] above which a text is probably of another language or casing
 # A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
 CHARACTER_COVERAGE = 0.99999
-# Languages (ISO 639) that are not lower-cased by default.
-OWN_CASE = frozenset(
-    (
-        "de", "gsw", "lb", "nds",  # capitalised nouns
-        "az", "crh", "kaa", "tr",  # I without a dot
-        "ja", "ko", "wuu", "yue", "zh",  # scripts without case: East Asia
-        "as", "bho", "bn", "bo", "dz", "gu", "hi", "kn", "mai", "ml", "mr", "ne", "new", "or", "pa", "sa", "sat", "si",
-        "ta", "te",  # South Asia
-        "km", "lo", "my", "shn", "th",  # South-East Asia
-        "ar", "arz", "azb", "ckb", "dv", "fa", "he", "ks", "ps", "sd", "ug", "ur", "yi",  # Arabic, Hebrew, Thaana
-        "am", "ka", "ti",  # Ethiopic, Georgian
-    )
-)  # fmt: skip
 COUNTED_CHARACTERS = 1 << 24  # sample size for sorting pieces by frequency
 BATCH_CHARACTERS = 1 << 20
 
@@ -44,19 +34,9 @@ def train_wordpiece(
     texts: Iterable[str], vocab_size: int, min_frequency: int, *, lowercase: bool, strip_accents: bool | None
 ) -> tokenizers.Tokenizer:
     """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text."""
-    if vocab_size <= len(SPECIAL_TOKENS):
-        raise ValueError(f"`vocab_size` {vocab_size} has no room besides the {len(SPECIAL_TOKENS)} special tokens")
-    if isinstance(texts, Iterator):
-        raise ValueError("texts are read several times; pass a list or the column of a dataset, not an iterator")
     backend = wordpiece([], lowercase=lowercase, strip_accents=strip_accents)
     initials, continuations = _alphabet(texts, backend)
-    smallest = len(SPECIAL_TOKENS) + len(initials) + len(continuations)
-    if not initials:
-        raise ValueError("the corpus to train a tokenizer on has no text")
-    if vocab_size < smallest:
-        raise ValueError(
-            f"`vocab_size` {vocab_size} is too small for the characters of the corpus, which need {smallest}"
-        )
+    require_room(vocab_size, len(initials) + len(continuations))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
@@ -73,31 +53,20 @@ def train_wordpiece(
     return wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents)
 
 
-def default_lowercase(language: str) -> bool:
-    """Returns whether a vocabulary of a language is lower-cased: BERT's own rule, except where that loses meaning.
-
-    | languages | default | why |
-    |---|---|---|
-    | German, Luxembourgish, ... | own case | nouns are capitalised, and released models are cased |
-    | Turkish, Azerbaijani, ... | own case | Unicode's lower case of I is i, not ı, and that of İ is two characters |
-    | Chinese, Hindi, Thai, ... | own case | the script has no case; the names in Latin letters keep theirs |
-    | all others | lower-cased | BERT's uncased recipe |
-    """
-    return _code(language) not in OWN_CASE
+def smallest_vocabulary(kind: str) -> int:
+    """Returns the number of tokens below which no corpus has a vocabulary of the kind."""
+    return len(SPECIAL_TOKENS) + (BYTES if kind == "bpe" else 1)
 
 
-def default_strip_accents(language: str) -> bool | None:
-    """Returns `strip_accents` for a vocabulary of a language: None, BERT's own rule, for English; else False.
-
-    Elsewhere the marks belong to the words: the vowel signs of Hindi and Thai, the voicing marks of Japanese, the ü of
-    German. Unicode counts all of them as accents.
-    """
-    return None if _code(language) == "en" else False
-
-
-def _code(language: str) -> str:
-    """Returns the code of a language without script and country: `pt` for `pt-BR`."""
-    return re.split("[-_]", language.lower())[0]
+def require_room(vocab_size: int, characters: int) -> None:
+    """Raises ValueError if a corpus has no characters, or if they do not fit in a vocabulary."""
+    if not characters:
+        raise ValueError("the corpus to train a tokenizer on has no text")
+    smallest = len(SPECIAL_TOKENS) + characters
+    if vocab_size < smallest:
+        raise ValueError(
+            f"`vocab_size` {vocab_size} is too small for the characters of the corpus, which need {smallest}"
+        )
 
 
 def wordpiece(
@@ -192,16 +161,23 @@ def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list
     for code in np.flatnonzero(raw).tolist():
         for character in "".join(split_words(backend, chr(code))):
             counts[character] += int(raw[code])
-    kept = []
-    covered = 0
-    for character in sorted(counts, key=lambda character: (-counts[character], character)):
-        if covered >= CHARACTER_COVERAGE * counts.total():
-            break
-        kept.append(character)
-        covered += counts[character]
+    kept = frequent_characters(counts)
     # Punctuation and Chinese characters are words by themselves and never continue one.
     continuing = [character for character in sorted(kept) if len(split_words(backend, "a" + character)) == 1]
     return sorted(kept), [CONTINUATION + character for character in continuing]
+
+
+def frequent_characters(counts: Counter[str]) -> list[str]:
+    """Returns the most frequent characters, which cover CHARACTER_COVERAGE of the corpus."""
+    kept = []
+    covered = 0
+    total = counts.total()
+    for character in sorted(counts, key=lambda character: (-counts[character], character)):
+        if covered >= CHARACTER_COVERAGE * total:
+            break
+        kept.append(character)
+        covered += counts[character]
+    return kept
 
 
 def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:

@@ -1,8 +1,15 @@
 """A cache of the ids of words, for encoding a corpus an order of magnitude faster.
 
-A few hundred words make up half of a text. BERT's tokenizer encodes each word independently, so the chunks between
-spaces can be encoded once and looked up: the ids are the same. Arrow splits texts and finds repeated chunks. A new
-chunk such as "movie," is split at ASCII punctuation, because its parts are mostly in the cache already.
+A few hundred words make up half of a text. The tokenizers of BERT, RoBERTa and XLM-R encode each word independently,
+so the chunks between spaces can be encoded once and looked up: the ids are the same. Arrow splits texts and finds
+repeated chunks. For BERT, a new chunk such as "movie," is split at ASCII punctuation, because its parts are mostly in
+the cache already.
+
+Chunks of "an old film", and what the pre-tokenizers make of each alone, as in the text:
+
+    BertPreTokenizer                    an     old      film      an old film
+    ByteLevel, Metaspace                an     old      film      Ġan Ġold Ġfilm     they put a space before a text
+    ByteLevel without prefix space      an     " old"   " film"   an Ġold Ġfilm      so chunks keep theirs
 """
 
 import re
@@ -14,12 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import models
 
-from bert_jax.text.vocabulary import SPECIAL_TOKENS
+from bert_jax.text.word_marks import METASPACE, is_wordpiece, steps
 
 ASCII_WORD = re.compile(r"[^ !-/:-@\[-`{-~]+|[!-/:-@\[-`{-~]")
 MAX_CHARACTERS = 1 << 21  # of the chunks in a cache; about 40 MB
+# Normalizers that change each word independently, and never make a space or take one away.
+IN_WORDS = {"NFC", "NFD", "Lowercase", "StripAccents"}
+MAKES_SPACES = {"NFKC", "NFKD", "Nmt"}  # \u00b4 becomes a space and an accent
 
 
 class WordCache:
@@ -28,9 +38,14 @@ class WordCache:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
         self._lock = Lock()
-        self._separable = separable(backend)
+        self._space = space_of_chunks(backend)
+        self._separable = self._space is not None
         self._words = _IdCache(self._encode_words)
-        self._chunks = _IdCache(lambda chunks: self._words.encode(*self._split_at_punctuation(chunks)))
+        self._wordpiece = is_wordpiece(backend)
+        if self._wordpiece:
+            self._chunks = _IdCache(lambda chunks: self._words.encode(*self._split_at_punctuation(chunks)))
+        else:
+            self._chunks = _IdCache(self._encode_whole)
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of all texts, int32 [tokens], and the number of tokens of each text, int32 [texts]."""
@@ -43,7 +58,10 @@ class WordCache:
         split = texts.copy()
         for number in whole:
             split[number] = ""
-        parts = pc.call_function("split_pattern", [pa.array(split, pa.string())], pc.SplitPatternOptions(" "))
+        if self._space:
+            split = [text.replace(" ", "\n ") for text in split]
+        pattern = pc.SplitPatternOptions("\n" if self._space else " ")
+        parts = pc.call_function("split_pattern", [pa.array(split, pa.string())], pattern)
         coded = parts.values.dictionary_encode()
         strings = coded.dictionary.to_pylist()
         which = coded.indices.to_numpy()
@@ -61,7 +79,14 @@ class WordCache:
 
     def _may_be_split(self, text: str) -> bool:
         # The plain space is the only printable space character; texts with others are not split.
-        return self._separable and text.isprintable()
+        if not (self._separable and text.isprintable()):
+            return False
+        # Only BERT's tokenizer reads several spaces like one.
+        return self._wordpiece or not ("  " in text or text[:1] == " " or text[-1:] == " " or METASPACE in text)
+
+    def _encode_whole(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids = [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return np.array(list(chain.from_iterable(ids)), np.int32), np.array(list(map(len, ids)), np.int32)
 
     def _encode_words(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Encodes words; plain ones by the WordPiece model alone, which takes a seventh of the time."""
@@ -130,13 +155,30 @@ class _IdCache:
         self.characters = sum(map(len, self._numbers))
 
 
+def space_of_chunks(backend: tokenizers.Tokenizer) -> str | None:
+    """Returns what must be before a chunk of a text for it to get the ids that it has there: nothing, or its space.
+
+    None: the tokenizer may encode a word otherwise in another text.
+    """
+    if not all(token.special for token in backend.get_added_tokens_decoder().values()):
+        return None
+    normalizer = {step["type"] for step in steps(backend.normalizer)}
+    splitter = steps(backend.pre_tokenizer)
+    types = [step["type"] for step in splitter]
+    model = backend.model
+    if isinstance(model, models.WordPiece):
+        return "" if normalizer == {"BertNormalizer"} and types == ["BertPreTokenizer"] else None
+    if not isinstance(model, models.BPE | models.Unigram) or getattr(model, "dropout", None):
+        return None
+    if types == ["ByteLevel"] and splitter[0]["use_regex"] and normalizer <= IN_WORDS:
+        return "" if splitter[0]["add_prefix_space"] else " "
+    if types == ["WhitespaceSplit", "Metaspace"] and normalizer <= IN_WORDS | MAKES_SPACES:
+        return "" if splitter[1]["prepend_scheme"] == "always" else None
+    if types == ["Metaspace"] and splitter[0]["split"] and normalizer <= IN_WORDS:
+        return {"always": "", "never": " "}.get(splitter[0]["prepend_scheme"])
+    return None
+
+
 def separable(backend: tokenizers.Tokenizer) -> bool:
     """Returns whether the tokenizer encodes each word independently of its text."""
-    return (
-        isinstance(backend.model, models.WordPiece)
-        and isinstance(backend.normalizer, normalizers.BertNormalizer)
-        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and all(
-            token.content in SPECIAL_TOKENS and token.special for token in backend.get_added_tokens_decoder().values()
-        )
-    )
+    return space_of_chunks(backend) is not None

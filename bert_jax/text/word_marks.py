@@ -117,11 +117,14 @@ def _mark(backend: tokenizers.Tokenizer) -> str | None:
     return None
 
 
-def _parts(backend: tokenizers.Tokenizer) -> Iterator[dict[str, Any]]:
-    """Yields the pre-tokenizers and the normalizers, those of sequences one by one."""
-    for part in (backend.pre_tokenizer, backend.normalizer):
-        if part is not None:
-            yield from _flat(json.loads(part.__getstate__()))
+def _parts(backend: tokenizers.Tokenizer) -> list[dict[str, Any]]:
+    """Returns the steps of the pre-tokenizer and of the normalizer."""
+    return [*steps(backend.pre_tokenizer), *steps(backend.normalizer)]
+
+
+def steps(part: Any) -> list[dict[str, Any]]:
+    """Returns the steps of a pre-tokenizer or normalizer as JSON, those of sequences one by one; none of None."""
+    return [] if part is None else [*_flat(json.loads(part.__getstate__()))]
 
 
 def _flat(state: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Encoding word by word gives the ids that the tokenizer gives the whole text."""
 
 import csv
+import json
 import string
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
 from bert_jax.text import word_cache as module
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import wordpiece
 from bert_jax.text.word_cache import WordCache, separable
 
@@ -42,15 +45,51 @@ def assert_same(backend, found, texts):
     assert (ids.dtype, lengths.dtype) == (np.int32, np.int32)
 
 
+def piecewise(kind, *, prefix=True, letters=()):
+    """A byte-level BPE, or a Unigram with or without a split at all white space, which read special tokens as text."""
+    content = json.loads(
+        Tokenizer.train(["an able film, un able films “able” Films"] * 3, 290, kind=kind[:7]).backend.to_str()
+    )
+    made = tokenizers.Tokenizer.from_str(json.dumps(content))
+    made.normalizer = tokenizers.normalizers.Sequence([*letters])
+    if kind == "bpe":
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    elif kind == "unigram-metaspace":
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never")
+    made.encode_special_tokens = True
+    return made
+
+
+LETTERS = [tokenizers.normalizers.Lowercase(), tokenizers.normalizers.NFC()]
+OTHERS = [
+    piecewise("bpe"),
+    piecewise("bpe", letters=LETTERS),
+    piecewise("bpe", prefix=False),
+    piecewise("unigram", letters=[tokenizers.normalizers.Nmt(), tokenizers.normalizers.NFKC()]),
+    piecewise("unigram-metaspace"),
+    piecewise("unigram-metaspace", letters=LETTERS, prefix=False),
+]
 CHARACTERS = st.sampled_from(
-    [*"aAbé É.,'[]-_ \t\n京ßςΣ“…\u00b4", "\u0301", "\u00a0", "\x00", "\x1c", "\u200d", "\ufffd"]
+    [
+        *"aAbé É.,'[]-_ \t\n京ßςΣ“…\u00b4",
+        "\u0301",
+        "\u00a0",
+        "\x00",
+        "\x1c",
+        "\u200d",
+        "\ufffd",
+        "  ",
+        " able",
+        "▁",
+        "Ġ",
+    ]
 )
 
 
 @settings(max_examples=150)
 @given(st.lists(st.text(st.one_of(CHARACTERS, st.characters(exclude_categories=["Cs"]))), max_size=7))
 def test_any_texts_get_the_ids_of_the_backend(texts):
-    for one in BACKENDS:
+    for one in BACKENDS + OTHERS:
         assert_same(one, WordCache(one).encode(texts), texts)
 
 
@@ -59,14 +98,16 @@ def test_real_sentences_get_the_ids_of_the_backend():
         pytest.skip(f"{SST2} is not there")
     with SST2.open(encoding="utf-8", newline="") as file:
         texts = [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
-    words = WordCache(BACKENDS[0])
-    for _ in range(2):
-        assert_same(BACKENDS[0], words.encode(texts), texts)
+    for one in (BACKENDS[0], *OTHERS[2:4]):
+        words = WordCache(one)
+        for _ in range(2):
+            assert_same(one, words.encode(texts), texts)
 
 
 def test_a_special_token_in_a_text_is_text():
     texts = ["an [MASK] film", "[SEP]", ""]
-    assert_same(BACKENDS[0], WordCache(BACKENDS[0]).encode(texts), texts)
+    for one in BACKENDS + OTHERS:
+        assert_same(one, WordCache(one).encode(texts), texts)
 
 
 def test_cached_words_are_encoded_once(monkeypatch):
@@ -107,4 +148,10 @@ def test_other_tokenizers_get_whole_texts():
     lowering = backend()
     lowering.normalizer = tokenizers.normalizers.Replace("m s", "x")
     assert not separable(lowering)
-    assert all(map(separable, BACKENDS))
+    dropping = piecewise("bpe")
+    dropping.model.dropout = 0.5
+    spaces = piecewise("bpe", letters=[tokenizers.normalizers.NFKC()])  # \u00b4 begins with a space
+    first = piecewise("unigram-metaspace")
+    first.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    assert not any(map(separable, (dropping, spaces, first)))
+    assert all(map(separable, BACKENDS + OTHERS))
