@@ -31,7 +31,7 @@ from bert_jax.interop.pooling import SENTENCE_FILES, SentenceFiles
 from bert_jax.interop.run_facts import Origin
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizer_files import MERGES, VOCABULARY
+from bert_jax.text.tokenizer_files import MERGES, VOCABULARY, vocabulary_lines
 from bert_jax.text.tokenizer_settings import SETTINGS_FILES
 from bert_jax.training.runs.manifests import CHECKPOINTS
 
@@ -204,7 +204,7 @@ def read_vocabulary(folder: Path, config: BertConfig) -> Tokenizer | None:
         return None
     tokenizer = Tokenizer.load(folder)
     rows = config.vocab_size
-    lines = tokenizer.vocabulary_lines()
+    lines = vocabulary_lines(tokenizer.backend.get_vocab())
     tokens = len(lines)
     while tokens > rows and not lines[tokens - 1]:  # empty lines at the end, which no text needs
         tokens -= 1

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from bert_jax.pipelines.batching import Encoded
-from bert_jax.text.tokenizer import Tokenizer, valid_text
+from bert_jax.text.inputs import valid_text
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.windows import Window, cover, owners
 
 TEXTS_AT_ONCE = 64  # encoded together, while the device computes the batch before

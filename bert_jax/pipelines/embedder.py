@@ -17,7 +17,7 @@ from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline, shortest_window
-from bert_jax.text.tokenizer import require_string
+from bert_jax.text.inputs import require_string
 
 Pooling = Literal["mean", "cls", "max"]
 DEFAULT = SentenceSettings("mean", normalize=True)

@@ -16,7 +16,7 @@ from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.inputs import valid_text
 from bert_jax.text.word_marks import is_wordpiece
 
 MAX_OUTPUT = 1 << 22  # tokens: every answer contains the whole text

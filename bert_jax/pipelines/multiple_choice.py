@@ -19,7 +19,7 @@ from bert_jax.metrics.classification import softmax
 from bert_jax.models import Outputs
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline
-from bert_jax.text.tokenizer import require_string
+from bert_jax.text.inputs import require_string
 
 
 class MultipleChoice(Pipeline):

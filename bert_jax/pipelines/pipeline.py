@@ -19,7 +19,8 @@ from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Batcher, Encoded
 from bert_jax.pipelines.documents import Document, Pair, read_documents
-from bert_jax.text.tokenizer import Tokenizer, require_string
+from bert_jax.text.inputs import require_string
+from bert_jax.text.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 1 << 23  # of the texts processed together
 PROGRESS_DELAY = 2.0  # seconds before the progress bar appears

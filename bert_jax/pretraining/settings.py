@@ -77,8 +77,8 @@ class Text:
     """Kind of vocabulary to train: wordpiece as BERT, byte-level bpe as RoBERTa, or unigram as XLM-R; all with BERT's
     special tokens."""
     add_tokens: int | str | None = None
-    """New words for the WordPiece vocabulary of --model: how many to find in the corpus, or a file with one per line. Each starts
-    as the mean of the pieces that it replaces."""
+    """New words for the vocabulary of --model, if it is WordPiece: how many to find in the corpus, or a file with one
+    per line. Each starts as the mean of the pieces that it replaces."""
     min_frequency: int = 2
     """Minimum frequency of a pair of pieces to be merged, or of a piece with unigram, when a vocabulary is trained."""
     lowercase: bool | None = None

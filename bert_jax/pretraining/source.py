@@ -78,10 +78,12 @@ def count_new_words(settings: Settings) -> int:
         FileNotFoundError, ValueError: a file of words that cannot be added, or no such model.
     """
     wanted = settings.text.add_tokens
-    if not isinstance(wanted, str):
-        return wanted or 0
+    if wanted is None:
+        return 0
     assert settings.run.model is not None  # checked
-    return len(read_new_words(wanted, Tokenizer.load(locate(settings.run.model))).words)
+    tokenizer = Tokenizer.load(locate(settings.run.model))
+    require_wordpiece(tokenizer)
+    return wanted if isinstance(wanted, int) else len(read_new_words(wanted, tokenizer).words)
 
 
 def add_new_words(

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_jax.files import replaced, write_file
 from bert_jax.messages import counted
-from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.inputs import valid_text
 
 TABLE_WIDTH = 200  # characters of a cell in a Markdown table
 SCREEN_WIDTH = 60  # the same on the screen

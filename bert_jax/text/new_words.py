@@ -173,8 +173,7 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
     Words are normalized like texts: "Quokka" becomes "quokka" if the tokenizer lower-cases.
 
     Raises:
-        ValueError: a vocabulary that is not WordPiece, no words, a word that the vocabulary has, or a line that cannot
-            be one word; names file and line.
+        ValueError: a vocabulary that is not WordPiece, no words, a known word, or a line that cannot be one word.
         OSError: the file cannot be read.
     """
     require_wordpiece(tokenizer)
@@ -207,11 +206,7 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
 
 
 def require_wordpiece(tokenizer: Tokenizer) -> None:
-    """Raises ValueError for a vocabulary to which words cannot be added so that other words keep their pieces.
-
-    A word of a BPE needs merges, which other words would use too; one of a Unigram needs a probability, which changes
-    the best pieces of other words.
-    """
+    """Raises ValueError for other vocabularies: merges of a BPE would change other words, as would Unigram's scores."""
     if not is_wordpiece(tokenizer.backend):
         kind = type(tokenizer.backend.model).__name__
         raise ValueError(f"new words can be added to a WordPiece vocabulary only; the tokenizer is a {kind}")

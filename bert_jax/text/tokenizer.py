@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,18 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import tokenizers
 
+from bert_jax.text.inputs import padded, valid_input
 from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
-from bert_jax.text.tokenizer_files import VOCABULARY, read_tokenizer, require_working, vocabulary_lines, write_tokenizer
+from bert_jax.text.tokenizer_files import (
+    find_vocabulary,
+    read_tokenizer,
+    require_working,
+    write_tokenizer,
+)
+from bert_jax.text.variants import Variants
 from bert_jax.text.vocabulary import text_batches
 from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, kind_of, lacks_prefix_space, trimmed, word_starts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bert_jax.text.vocabulary import Kind
     from bert_jax.text.word_cache import WordCache
-
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -84,7 +88,7 @@ class Tokenizer:
         self.max_length = max_length
         self.split_special_tokens = split_special_tokens
         self._adds_space = lacks_prefix_space(backend)
-        self._variants: dict[Any, tokenizers.Tokenizer] = {}
+        self._variant = Variants(self.roles.values())
         self._words: WordCache | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -93,11 +97,7 @@ class Tokenizer:
 
     def with_settings(self, backend: tokenizers.Tokenizer | None = None, **changes: Any) -> Tokenizer:
         """Returns the tokenizer with another backend, or with changes to `max_length` or `split_special_tokens`."""
-        kept = {
-            "max_length": self.max_length,
-            "split_special_tokens": self.split_special_tokens,
-            "roles": self.roles,
-        }
+        kept = {"max_length": self.max_length, "split_special_tokens": self.split_special_tokens, "roles": self.roles}
         return Tokenizer(self.backend if backend is None else backend, **{**kept, **changes})
 
     @property
@@ -169,22 +169,12 @@ class Tokenizer:
         Raises:
             FileNotFoundError, ValueError: no such file, or an invalid one; with its name and line number.
         """
-        path = Path(source)
-        if path.is_dir():
-            found = [path / name for name in VOCABULARY if (path / name).is_file()]
-            if not found:
-                raise FileNotFoundError(f"{path} has neither {' nor '.join(VOCABULARY)}")
-            path = found[0]
-        if not path.is_file():
-            raise FileNotFoundError(f"no such vocabulary: {path}")
+        path = find_vocabulary(Path(source))
         try:
             backend, settings = read_tokenizer(path)
-            tokenizer = cls(
-                backend,
-                settings.max_length,
-                split_special_tokens=settings.split_special_tokens,
-                roles=settings.roles,
-            )
+            require_working(backend)
+            split = settings.split_special_tokens
+            tokenizer = cls(backend, settings.max_length, split_special_tokens=split, roles=settings.roles)
             require_working(tokenizer.backend)
             return tokenizer
         except ValueError as error:
@@ -199,10 +189,6 @@ class Tokenizer:
             max_length=self.max_length,
             split_special_tokens=self.split_special_tokens,
         )
-
-    def vocabulary_lines(self) -> list[str]:
-        """Returns the lines of a vocab.txt with all tokens, by id; a token may occur several times."""
-        return vocabulary_lines(self.backend.get_vocab())
 
     def __call__(
         self,
@@ -222,17 +208,7 @@ class Tokenizer:
             raise ValueError("`padding=max_length` needs a `max_length`")
         encodings = self.encode_batch(texts, pairs, max_length=max_length)
         longest = max(map(len, encodings), default=0)
-        shape = (len(encodings), max_length if padding == "max_length" and max_length else longest)
-        batch = {
-            "input_ids": np.full(shape, self.pad_id, np.int32),
-            "token_type_ids": np.zeros(shape, np.int32),
-            "attention_mask": np.zeros(shape, np.int32),
-        }
-        for row, encoding in enumerate(encodings):
-            batch["input_ids"][row, : len(encoding)] = encoding.ids
-            batch["token_type_ids"][row, : len(encoding)] = encoding.type_ids
-            batch["attention_mask"][row, : len(encoding)] = 1
-        return batch
+        return padded(encodings, max_length if padding == "max_length" and max_length else longest, self.pad_id)
 
     def encode_batch(
         self,
@@ -269,7 +245,7 @@ class Tokenizer:
         try:
             return encode(list(texts) if pairs is None else list(zip(*columns, strict=True)))
         except TypeError:  # invalid input, which the library does not describe
-            valid = [[_valid_input(text, words=words) for text in column] for column in columns]
+            valid = [[valid_input(text, words=words) for text in column] for column in columns]
             return encode(valid[0] if pairs is None else list(zip(*valid, strict=True)))
 
     def encode_flat(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -327,59 +303,3 @@ class Tokenizer:
         if self.split_special_tokens is False:
             return self.backend
         return self._variant(self.backend, special=frozenset(special))
-
-    def _variant(
-        self, backend: tokenizers.Tokenizer, *, max_length: int | None = None, special: frozenset[str] | None = None
-    ) -> tokenizers.Tokenizer:
-        """Returns a copy of a backend that truncates, or that reads all tokens with roles but some as text."""
-        key = (backend.encode_special_tokens, max_length, special)
-        if key not in self._variants:
-            content = json.loads(backend.to_str())
-            if special is not None:
-                as_text = set(self.roles.values()) - special
-                for token in content["added_tokens"]:
-                    token["special"] = token["content"] in as_text
-                hide_pieces(content, as_text)
-            variant = tokenizers.Tokenizer.from_str(json.dumps(content))
-            variant.encode_special_tokens = special is not None or backend.encode_special_tokens
-            if max_length is not None:
-                variant.enable_truncation(max_length)
-            self._variants[key] = variant
-        return self._variants[key]
-
-
-def hide_pieces(content: dict[str, Any], tokens: Collection[str]) -> None:
-    """Keeps a Unigram model from finding special tokens in texts, where their scores would make them the best pieces.
-
-    They get a text that no word has, because it contains a space. Their ids stay.
-
-    Args:
-        content: the tokenizer as JSON, which is changed.
-    """
-    if content["model"]["type"] != "Unigram":
-        return
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in tokens]
-    for number, piece in enumerate(content["model"]["vocab"]):
-        if piece[0] in tokens:
-            piece[0] = f"{piece[0]} {number}"
-
-
-def require_string(text: object, what: str = "a text") -> str:
-    """Returns the text; raises ValueError if it is not a string."""
-    if not isinstance(text, str):
-        raise ValueError(f"{what} must be a string, got {type(text).__name__}: {text!r:.60}")
-    return text
-
-
-def valid_text(text: object, what: str = "a text") -> str:
-    """Returns the text with each lone surrogate, which UTF-8 cannot encode, replaced by U+FFFD."""
-    return SURROGATES.sub("\ufffd", require_string(text, what))
-
-
-def _valid_input(text: object, *, words: bool) -> str | list[str]:
-    """Returns a text, or a list of words, with `valid_text` applied."""
-    if not words:
-        return valid_text(text)
-    if not isinstance(text, list | tuple):
-        raise ValueError(f"texts must be strings or lists of words, got {type(text).__name__}: {text!r:.60}")
-    return [valid_text(word, "a word") for word in text]

@@ -27,6 +27,22 @@ MERGES = "merges.txt"  # beside vocab.json
 PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
+def find_vocabulary(path: Path) -> Path:
+    """Returns the vocabulary of a folder, or the file itself.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if path.is_dir():
+        found = [path / name for name in VOCABULARY if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"{path} has neither {' nor '.join(VOCABULARY)}")
+        return found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"no such vocabulary: {path}")
+    return path
+
+
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]:
     """Reads a vocabulary, one of the files of `VOCABULARY`, with the settings in its folder.
 

@@ -4,7 +4,7 @@ import pytest
 import small_pipelines as small
 
 from bert_jax.pipelines.documents import read_documents
-from bert_jax.text.tokenizer import valid_text
+from bert_jax.text.inputs import valid_text
 
 
 def read(*pairs, **options):

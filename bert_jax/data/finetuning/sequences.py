@@ -19,7 +19,8 @@ from tokenizers import Encoding
 
 from bert_jax.data.readers.examples import ChoiceExample, TextExample
 from bert_jax.messages import counted
-from bert_jax.text.tokenizer import Tokenizer, valid_text
+from bert_jax.text.inputs import valid_text
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import text_batches
 
 
