@@ -2,6 +2,7 @@
 
 import functools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,31 @@ CONFIG = "tokenizer_config.json"
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>"]
 NAMED = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
 KINDS = ("wordpiece", "bpe", "unigram")
+# Blocks of Unicode: letters with marks, scripts with and without spaces, composed and decomposed, symbols, controls.
+BLOCKS = (
+    (0x20, 0x7E), (0xA0, 0x17F), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x4FF), (0x590, 0x5F4), (0x600, 0x6FF),
+    (0x900, 0x97F), (0xE00, 0xE5B), (0x1100, 0x11FF), (0x1E00, 0x1EFF), (0x2000, 0x206F), (0x2190, 0x21FF),
+    (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0xFB00, 0xFB06), (0xFF00, 0xFFEF),
+    (0x1D400, 0x1D7FF), (0x1F300, 0x1FAFF), (0x20000, 0x2A6DF), (0x00, 0x1F), (0xE0000, 0xE007F),
+)  # fmt: skip
+SPECIAL = ["<s>", "</s>", "<mask>", " <mask> ", "<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "▁", "Ġ", "##"]
+SPACES = [" ", "  ", "\n", "\t", "\u3000", "\u200b", "\u200d", "\ufeff", "\u00a0"]
+
+
+def unicode_texts(count: int, seed: int = 7) -> list[str]:
+    """Random texts of many scripts, white space, special tokens and beginnings of sentences; some are empty."""
+    draw = random.Random(seed)
+
+    def part() -> str:
+        choice = draw.random()
+        if choice < 0.45:
+            first, last = draw.choice(BLOCKS)
+            return "".join(chr(draw.randint(first, last)) for _ in range(draw.randint(1, 5)))
+        if choice < 0.8:
+            return draw.choice(SPECIAL if choice < 0.6 else SPACES)
+        return draw.choice(SENTENCES)[: draw.randint(1, 30)]
+
+    return ["".join(part() for _ in range(draw.randint(0, 9))) for _ in range(count)]
 
 
 def backend(kind: str) -> tokenizers.Tokenizer:

@@ -239,6 +239,14 @@ def test_a_loss_that_stays_at_the_unigram_baseline_gives_a_warning(pretrain, tmp
         (["--learning-rate", "-1"], "--learning-rate must be above 0"),
         (["--preset", "huge"], "--preset must be one of demo, tiny"),
         (["--vocab-size", "4"], "--vocab-size 4 leaves no room beside 5 special tokens"),
+        (
+            ["--tokenizer-kind", "bpe"],
+            "--vocab-size 150 is too small for --tokenizer-kind bpe, which needs at least 261",
+        ),
+        (
+            ["--tokenizer-kind", "unigram", "--tokenizer", "a"],
+            "--tokenizer-kind unigram cannot be combined with --tokeniz",
+        ),
         (["--tokenizer", "absent.json"], r"--tokenizer: absent\.json does not exist"),
         (["--masked-share", "2"], "masked.share must"),
         (["--seed", "-1"], "seed must"),

@@ -58,6 +58,32 @@ def test_ids_and_offsets_equal_those_of_transformers(folder, transformers, tmp_p
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("kind", "tokenizer_class"),
+    [
+        *((kind, "PreTrainedTokenizerFast") for kind in kinds.KINDS),
+        ("wordpiece", "ElectraTokenizer"),
+        ("bpe", "RobertaTokenizer"),
+        ("plain unigram", "XLMRobertaTokenizer"),  # as multilingual-e5: a BERT with the tokenizer of XLM-R
+    ],
+)
+def test_random_unicode_gives_the_ids_of_transformers(kind, tokenizer_class, transformers, tmp_path):
+    folder = kinds.write(tmp_path, kind.removeprefix("plain "), tokenizer_class=tokenizer_class)
+    if kind.startswith("plain"):  # transformers 5 keeps XLM-R's own normalizer only
+        content = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": None}))
+    ours = Tokenizer.load(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    first = kinds.unicode_texts(2000)
+    for second in (None, first[::-1]):
+        found = theirs(first, second, return_offsets_mapping=True)
+        encodings = ours.encode_batch(first, second)
+        assert [encoding.ids for encoding in encodings] == found["input_ids"]
+        assert [encoding.offsets for encoding in encodings] == found["offset_mapping"]
+        assert all(encoding.word_ids == found.word_ids(number) for number, encoding in enumerate(encodings))
+
+
+@pytest.mark.filterwarnings("default")
 def test_padded_batches_equal_those_of_transformers(folder, transformers):
     ours = Tokenizer.load(folder)
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
@@ -230,8 +256,9 @@ def test_a_vocabulary_with_merges_is_read_like_transformers_reads_it(prefix_spac
     (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
     ours = Tokenizer.load(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    found = theirs(texts(), texts()[::-1], return_offsets_mapping=True)
-    encodings = ours.encode_batch(texts(), texts()[::-1])
+    first = texts() + kinds.unicode_texts(2000)
+    found = theirs(first, first[::-1], return_offsets_mapping=True)
+    encodings = ours.encode_batch(first, first[::-1])
     assert [encoding.ids for encoding in encodings] == found["input_ids"]
     assert [encoding.offsets for encoding in encodings] == found["offset_mapping"]
 
