@@ -18,6 +18,7 @@ import numpy as np
 import tokenizers
 
 from bert_jax.text.inputs import padded, valid_input
+from bert_jax.text.layout import Layout
 from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
 from bert_jax.text.tokenizer_files import (
     find_vocabulary,
@@ -133,8 +134,7 @@ class Tokenizer:
             min_frequency: minimum number of occurrences of a pair, or with unigram of a piece, that becomes a token.
 
         Raises:
-            ValueError: no text, an unknown `kind`, or a `vocab_size` too small for the special tokens and the
-                characters of the corpus, or for the 256 bytes of bpe.
+            ValueError: no text, an unknown `kind`, or a `vocab_size` too small for special tokens and characters.
         """
         from bert_jax.text.vocabulary_training import train_vocabulary  # SciPy is slow to import
 
@@ -186,6 +186,7 @@ class Tokenizer:
             Path(folder),
             self.backend,
             self.roles,
+            bert_layout=self.layout == Layout.bert(self.cls_id, self.sep_id),
             max_length=self.max_length,
             split_special_tokens=self.split_special_tokens,
         )
@@ -223,8 +224,7 @@ class Tokenizer:
         Args:
             texts: strings, or lists of words (word ids are then indices into the list).
             pairs: second texts, one per text, in the same form.
-            max_length: maximum number of tokens with special tokens; the longer of two texts is truncated first, at its
-                end.
+            max_length: of tokens, with special tokens; the longer of two texts is truncated first, at its end.
 
         Raises:
             ValueError: not texts, mixed forms, or too small a `max_length`.

@@ -69,6 +69,7 @@ def write_tokenizer(
     backend: tokenizers.Tokenizer,
     roles: Mapping[str, str],
     *,
+    bert_layout: bool,
     max_length: int | None,
     split_special_tokens: bool | None,
 ) -> None:
@@ -76,12 +77,16 @@ def write_tokenizer(
 
     Args:
         roles: the special tokens, by role.
+        bert_layout: whether they are around texts as in BERT.
     """
     folder.mkdir(parents=True, exist_ok=True)
     normalizer = backend.normalizer
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     wordpiece_model = isinstance(backend.model, models.WordPiece)
-    if isinstance(normalizer, normalizers.BertNormalizer) and wordpiece_model:
+    splits_like_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
+        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
+    )
+    if wordpiece_model and bert_layout and splits_like_bert:  # transformers makes all of these for this class
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": normalizer.lowercase,

@@ -84,6 +84,26 @@ def test_random_unicode_gives_the_ids_of_transformers(kind, tokenizer_class, tra
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("part", ["pre_tokenizer", "post_processor"])
+def test_a_wordpiece_that_differs_from_berts_is_saved_as_what_it_is(part, transformers, tmp_path):
+    made = kinds.backend("wordpiece")
+    if part == "pre_tokenizer":
+        made.pre_tokenizer = pre_tokenizers.Whitespace()  # it keeps runs of punctuation together
+    else:
+        special = [("[CLS]", 2), ("[SEP]", 3)]
+        made.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=special
+        )
+    ours = Tokenizer(made)
+    ours.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    first = [*texts(), "an owl... hooted?!"]
+    wanted = theirs(first, first[::-1])["input_ids"]
+    for one in (ours, Tokenizer.load(tmp_path)):
+        assert [encoding.ids for encoding in one.encode_batch(first, first[::-1])] == wanted
+
+
+@pytest.mark.filterwarnings("default")
 def test_padded_batches_equal_those_of_transformers(folder, transformers):
     ours = Tokenizer.load(folder)
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
