@@ -20,10 +20,10 @@ TIES = [f"{a}{b}{c} {c}{b}{a}." for a in "abcdefgh" for b in "abcdefgh" for c in
 TEXTS = [f"{sentence} An able owlet hoots at unable owlets." for sentence in kinds.SENTENCES]
 KIND = pytest.mark.parametrize("kind", KINDS)
 SIZES = {"wordpiece": 150, "bpe": 320, "unigram": 150}
-PROGRAM = """
-from test_vocabulary_training import TIES, KINDS, SIZES
+PROGRAM = f"""
 from bert_jax.text.tokenizer import Tokenizer
-print(*(Tokenizer.train(TIES, SIZES[kind] - 40, kind=kind).fingerprint for kind in KINDS))
+for kind, size in {SIZES}.items():
+    print(Tokenizer.train({TIES}, size - 40, kind=kind).fingerprint)
 """
 
 
