@@ -18,7 +18,6 @@ import numpy as np
 import tokenizers
 
 from bert_jax.text.inputs import padded, valid_input
-from bert_jax.text.layout import Layout
 from bert_jax.text.special_tokens import NAMES, find_roles, install_layout, require_roles
 from bert_jax.text.tokenizer_files import (
     find_vocabulary,
@@ -186,7 +185,7 @@ class Tokenizer:
             Path(folder),
             self.backend,
             self.roles,
-            bert_layout=self.layout == Layout.bert(self.cls_id, self.sep_id),
+            layout=self.layout,
             max_length=self.max_length,
             split_special_tokens=self.split_special_tokens,
         )

@@ -18,6 +18,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_jax.files import write_file
+from bert_jax.text.layout import Layout
 from bert_jax.text.special_tokens import find_roles, require_roles
 from bert_jax.text.tokenizer_settings import CONFIG, Added, TokenizerSettings, read_settings
 from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
@@ -69,7 +70,7 @@ def write_tokenizer(
     backend: tokenizers.Tokenizer,
     roles: Mapping[str, str],
     *,
-    bert_layout: bool,
+    layout: Layout,
     max_length: int | None,
     split_special_tokens: bool | None,
 ) -> None:
@@ -77,16 +78,21 @@ def write_tokenizer(
 
     Args:
         roles: the special tokens, by role.
-        bert_layout: whether they are around texts as in BERT.
+        layout: the special tokens around texts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     normalizer = backend.normalizer
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if layout.segments:  # the generic class has no token types otherwise
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    ends = [backend.token_to_id(roles[role]) for role in ("cls", "sep")]
     wordpiece_model = isinstance(backend.model, models.WordPiece)
     splits_like_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
         backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
     )
-    if wordpiece_model and bert_layout and splits_like_bert:  # transformers makes all of these for this class
+    if (
+        wordpiece_model and splits_like_bert and layout == Layout.bert(*ends)
+    ):  # transformers makes all of these for this class
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": normalizer.lowercase,
