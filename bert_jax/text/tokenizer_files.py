@@ -85,7 +85,8 @@ def write_tokenizer(
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if layout.segments:  # the generic class has no token types otherwise
         config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    ends = [backend.token_to_id(roles[role]) for role in ("cls", "sep")]
+    vocabulary = backend.get_vocab()
+    like_bert = Layout.bert(vocabulary[roles["cls"]], vocabulary[roles["sep"]])
     wordpiece_model = isinstance(backend.model, models.WordPiece)
     splits_like_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
         backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
