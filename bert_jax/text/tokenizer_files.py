@@ -91,9 +91,7 @@ def write_tokenizer(
     splits_like_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
         backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
     )
-    if (
-        wordpiece_model and splits_like_bert and layout == Layout.bert(*ends)
-    ):  # transformers makes all of these for this class
+    if wordpiece_model and splits_like_bert and layout == like_bert:  # transformers makes all of these for this class
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": normalizer.lowercase,
