@@ -181,14 +181,8 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, tokenizer_config.json and, for WordPiece, vocab.txt, in the format of transformers."""
-        write_tokenizer(
-            Path(folder),
-            self.backend,
-            self.roles,
-            layout=self.layout,
-            max_length=self.max_length,
-            split_special_tokens=self.split_special_tokens,
-        )
+        options = {"max_length": self.max_length, "split_special_tokens": self.split_special_tokens}
+        write_tokenizer(Path(folder), self.backend, self.roles, layout=self.layout, **options)
 
     def __call__(
         self,
