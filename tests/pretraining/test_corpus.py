@@ -213,7 +213,7 @@ def test_a_line_is_printed_before_each_long_step(tmp_path, monkeypatch, capsys):
     read = tokenized_corpus(settings)
     assert printed == [
         f"reading {tmp_path / 'a.txt'}\n",
-        "training a vocabulary of 37 tokens\n",
+        "training a wordpiece vocabulary of 37 tokens\n",
         "tokenizing 7 documents\n",
         "",  # the held-out documents
     ]
