@@ -21,7 +21,7 @@ PRETRAINING = """
     max_position_embeddings max_predictions min_frequency model num_attention_heads num_hidden_layers num_processes
     num_workers objective on_nan optimizer output overwrite packing parallel phases plan position_embedding_type preset
     process_id quiet random_bits remat resume save_on_signal schedule seed short_probability steps strip_accents tensor
-    text_column tokenizer track unroll vocab_size warmup_steps weight_decay whole_word_masking
+    text_column tokenizer tokenizer_kind track unroll vocab_size warmup_steps weight_decay whole_word_masking
 """
 FINETUNING = """
     accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm
