@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.families import FAMILIES, Family, family_of
+from bert_jax.modern_config import ModernFields, read_modern_keys
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
 POSITIONS = ("absolute", "sinusoidal")
@@ -35,14 +36,18 @@ SAME_ACTIVATION = {  # transformers' other names
 STORED_DTYPES = ("float16", "auto")
 TORCH_MODULES = {"Identity": "linear.Identity", "Sigmoid": "activation.Sigmoid"}
 ACTIVATION_FNS = tuple(TORCH_MODULES)
+DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "span_dropout", "mlp_dropout",
+)  # fmt: skip
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(ModernFields):
     """The architecture, under Hugging Face's names; values are checked on construction.
 
-    Fields that transformers' `BertConfig` does not have, or has in another form:
+    The fields that only ModernBERT has are in `modern_config`. Fields that transformers' `BertConfig` does not have, or
+    has in another form:
 
     Attributes:
         dtype: the compute dtype. Parameters, softmax, layer-norm statistics and losses stay in float32. `float64` is
@@ -96,19 +101,19 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         self._check_sizes()
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "span_dropout",
-                     "initializer_range", "layer_norm_eps", "null_threshold", "lora_alpha"):  # fmt: skip
+        for name in (*DROPOUTS, "initializer_range", "layer_norm_eps", "null_threshold", "lora_alpha"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"{name} must be a number, got {value!r:.60}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "span_dropout"):
+        for name in DROPOUTS:
             value = getattr(self, name)
             if value is not None and not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
         for name in ("initializer_range", "layer_norm_eps"):
             if not getattr(self, name) > 0:  # refuses NaN too
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}")
-        for name, choices in (("hidden_act", ACTIVATIONS), ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
+        for name, choices in (("hidden_act", ACTIVATIONS), ("classifier_activation", ACTIVATIONS),
+                              ("position_embedding_type", POSITIONS), ("dtype", DTYPES),
                               ("problem_type", (None, *PROBLEM_TYPES)),
                               ("activation_fn", (None, *ACTIVATION_FNS))):  # fmt: skip
             if getattr(self, name) not in choices:
@@ -156,7 +161,9 @@ class BertConfig:
         if self.max_length < 1:
             rows = self.max_position_embeddings
             raise ValueError(f"max_position_embeddings {rows} has no row after the first {self.position_offset}")
-        for name in family.without:
+        if family.is_modern:
+            self.check_modern(self.hidden_size // self.num_attention_heads)
+        for name in family.unused_fields:
             default = type(self).__dataclass_fields__[name].default
             if getattr(self, name) != default:
                 raise ValueError(f"{name} must be {default} for {family.title}, got {getattr(self, name)!r}")
@@ -189,6 +196,8 @@ class BertConfig:
     @property
     def masked_lm_act(self) -> str:
         """The activation of the masked-LM head."""
+        if self.family.is_modern:
+            return self.classifier_activation
         return self.family.masked_lm_act or self.hidden_act
 
     @classmethod
@@ -221,16 +230,17 @@ class BertConfig:
                 raise ValueError(f"{key} must be {value!r} for {family.title}, got {values[key]!r:.60}")
         renamed = {name: values[key] for name, key in family.keys.items() if key in values}
         values = {**values, **renamed}
-        known = {field.name for field in fields(cls)} - set(family.without)
+        known = {field.name for field in fields(cls)} - set(family.unused_fields)
         given = {key: value for key, value in values.items() if key in known and value is not None}
-        chosen = {**family.defaults, **given}
+        chosen = {**family.defaults, **given, **(read_modern_keys(values) if family.is_modern else {})}
         if "dtype" not in chosen and values.get("torch_dtype"):
             chosen["dtype"] = values["torch_dtype"]  # its name before transformers 5
         if isinstance(chosen.get("dtype"), str):
             named = chosen["dtype"].removeprefix("torch.")
             chosen["dtype"] = "float32" if named in STORED_DTYPES else named
-        if isinstance(chosen.get("hidden_act"), str):
-            chosen["hidden_act"] = SAME_ACTIVATION.get(chosen["hidden_act"], chosen["hidden_act"])
+        for name in ("hidden_act", "classifier_activation"):
+            if isinstance(chosen.get(name), str):
+                chosen[name] = SAME_ACTIVATION.get(chosen[name], chosen[name])
         if function := _activation_fn(values):
             chosen["activation_fn"] = function
         if values.get("id2label"):
@@ -248,7 +258,7 @@ class BertConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of a `config.json` that transformers reads."""
         values = {"model_type": self.model_type, **asdict(self)}
-        for name in self.family.without:
+        for name in self.family.unused_fields:
             del values[name]
         names = values.pop("label_names") or [f"LABEL_{index}" for index in range(self.num_labels)]
         del values["num_labels"]  # transformers counts `id2label`
@@ -266,6 +276,8 @@ class BertConfig:
         if self.family.keys:
             values["classifier_dropout"] = self.sequence_dropout  # a number for each of these keys
             values = {self.family.keys.get(name, name): value for name, value in values.items()}
+        if self.family.is_modern:
+            values |= self.modern_keys(self.num_hidden_layers)
         values["id2label"] = {str(index): name for index, name in enumerate(names)}
         values["label2id"] = {name: index for index, name in enumerate(names)}
         return values

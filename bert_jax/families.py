@@ -4,12 +4,14 @@ A family is one entry of `FAMILIES`, under its `model_type` in Hugging Face's co
 in `interop.names`.
 
 References: Devlin et al., BERT, 2018. Liu et al., RoBERTa, 2019. Conneau et al., XLM-R, 2020. Martin et al., CamemBERT,
-2020. Sanh et al., DistilBERT, 2019. Clark et al., ELECTRA, 2020.
+2020. Sanh et al., DistilBERT, 2019. Clark et al., ELECTRA, 2020. Warner et al., ModernBERT, 2024.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from bert_jax.modern_config import MODERN_FIELDS
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Family:
     Attributes:
         title: the name in messages.
         class_prefix: of Hugging Face's classes: `Roberta` in `RobertaForMaskedLM`.
+        is_modern: whether the layers are those of `functional.modern`, and the heads share a prediction head. Only then
+            are the fields of `modern_config` used.
         offset_positions: whether the first position of a sequence is pad_token_id + 1 instead of 0.
         has_token_types: whether there is a table of token types.
         has_segments: whether the second text of a pair has another token type than the first.
@@ -38,6 +42,7 @@ class Family:
 
     title: str
     class_prefix: str
+    is_modern: bool = False
     offset_positions: bool = False
     has_token_types: bool = True
     has_segments: bool = True
@@ -53,6 +58,11 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ("embedding_size", "span_dropout")
+
+    @property
+    def unused_fields(self) -> tuple[str, ...]:
+        """All fields of the config that the family does not have."""
+        return self.without if self.is_modern else (*self.without, *MODERN_FIELDS)
 
 
 ROBERTA = Family(
@@ -106,6 +116,34 @@ FAMILIES = {
         defaults={"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
         fixed={"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"},
         without=("span_dropout",),
+    ),
+    "modernbert": Family(
+        "ModernBERT",
+        "ModernBert",
+        is_modern=True,
+        has_token_types=False,
+        has_segments=False,
+        has_pooler=False,
+        sequence_layer="prediction_head",
+        choice_layer="prediction_head",
+        keys={
+            "hidden_act": "hidden_activation",
+            "layer_norm_eps": "norm_eps",
+            "hidden_dropout_prob": "embedding_dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+        },
+        defaults={
+            "vocab_size": 50368,
+            "num_hidden_layers": 22,
+            "intermediate_size": 1152,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "classifier_dropout": 0.0,
+            "max_position_embeddings": 8192,
+            "layer_norm_eps": 1e-5,
+            "pad_token_id": 50283,
+        },
+        without=("embedding_size", "span_dropout", "type_vocab_size", "position_embedding_type"),
     ),
 }
 

@@ -29,13 +29,13 @@ from bert_jax.training.runs.metrics import read_evaluations
 from bert_jax.training.seeds import SeedEnsemble, Selection
 
 ATTENTION = "attention_probs_dropout_prob"
-DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "span_dropout", ATTENTION)
+DROPOUTS = ("hidden_dropout_prob", "classifier_dropout", "span_dropout", "mlp_dropout", ATTENTION)
 BEST_STEPS = "best.json"  # {seed: the step of its saved model}
 
 
 def dropout_rates(training: Training, config: BertConfig) -> dict[str, float]:
     """Returns the dropout rates that differ from the model's, by their names in its config."""
-    names = [name for name in DROPOUTS if name not in config.family.without]
+    names = [name for name in DROPOUTS if name not in config.family.unused_fields]
     rates = dict.fromkeys(names, training.dropout)
     if training.attention_probs_dropout_prob is not None:
         rates[ATTENTION] = training.attention_probs_dropout_prob

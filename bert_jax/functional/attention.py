@@ -5,6 +5,7 @@ without Cross-contamination, 2021, section 3.2 (the mask of packed rows).
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ def attention(
     *,
     num_heads: int,
     dropout_rate: float,
+    rotate: Callable[[Array], Array] | None = None,
     kernel: str | None = None,
     key: Array | None,
 ) -> tuple[Array, Array | None]:
@@ -52,6 +54,7 @@ def attention(
     Args:
         x: float32, bfloat16 or float64. float16 may overflow, because sums over S positions are divided last.
         mask: bool [B, 1, T, S] from `make_attention_mask`; with a kernel the sequence numbers, int [B, T].
+        rotate: applied to the queries and to the keys, [B, T, D] each: rotary positions, see `functional.modern`.
         kernel: one of `attention_kernels.KERNELS`, or None for plain matrix products.
 
     Returns:
@@ -62,6 +65,8 @@ def attention(
         ValueError: dropout of the attention weights, and a kernel that does not implement it.
     """
     q, k, v = (dense(params[name], x) for name in ("query", "key", "value"))  # [B, T, D] each
+    if rotate is not None:
+        q, k = rotate(q), rotate(k)
     options = {"num_heads": num_heads, "dropout_rate": dropout_rate, "key": key}
     if kernel is None:
         context, weights = plain_attention(q, k, v, mask, **options)

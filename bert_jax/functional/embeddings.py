@@ -1,7 +1,7 @@
 """Token ids to vectors: word, position and token-type embeddings, summed and normalized.
 
-Families differ in three ways: RoBERTa's positions start at `position_offset`; DistilBERT has no token types; ELECTRA's
-embeddings are of another size E and are projected to D.
+Families differ: RoBERTa's positions start at `position_offset`; DistilBERT has no token types; ELECTRA's embeddings are
+of another size E and are projected to D; ModernBERT has no positions here, its attention has them.
 
 References: Devlin et al., BERT, 2018, section 3 (Input/Output Representations). Vaswani et al., Attention Is All You
 Need, 2017, section 3.5 (sinusoidal positions). Clark et al., ELECTRA, 2020, section 3.2 (projection).
@@ -32,7 +32,7 @@ def embeddings(
     rows = position_ids + config.position_offset if config.position_offset else position_ids
     if config.position_embedding_type == "sinusoidal":
         x = x + sinusoidal_positions(rows, x.shape[-1], x.dtype)
-    else:
+    elif "position" in params:
         x = x + lookup(params["position"]["embedding"], rows)
     x = layer_norm(params["norm"], x.astype(config.dtype), eps=config.layer_norm_eps)
     x = dropout(x, rate=config.hidden_dropout_prob, key=key)

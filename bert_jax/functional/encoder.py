@@ -1,5 +1,7 @@
 """The encoder: L layers of attention and feed-forward, each followed by a residual connection and a layer norm.
 
+ModernBERT's layers are others, see `functional.modern`; the loop over them is the same.
+
 The parameters of all layers are stacked on a leading axis L, and `jax.lax.scan` runs one compiled layer over them, so
 compile time does not grow with depth. `unroll` compiles several layers per iteration where that measures faster.
 
@@ -17,6 +19,7 @@ from bert_jax.config import BertConfig
 from bert_jax.functional.attention import attention
 from bert_jax.functional.fused_attention import SAVED_NAMES
 from bert_jax.functional.layers import activation, dense, dropout, layer_norm
+from bert_jax.functional.modern import modern_layer, neighborhood
 
 REMAT = ("auto", "none", "dots", "full")
 # Matrix products and what the attention kernel computes.
@@ -80,6 +83,7 @@ def encoder(
     params,
     x: Array,
     mask: Array,
+    position_ids: Array | None = None,
     *,
     config: BertConfig,
     remat: str = "none",
@@ -95,6 +99,7 @@ def encoder(
     Args:
         params: the `encoder` subtree; every leaf has a leading axis L.
         mask: bool [B, 1, T, S] from `make_attention_mask`; with a kernel the sequence numbers, int [B, T].
+        position_ids: int [B, T]; read by ModernBERT's layers only, which have no kernel.
         remat: what the backward pass recomputes: `none`, `dots` (everything but matrix products and the results of the
             attention kernel), `full` (the whole layer), or `auto` (`none` if all layers are unrolled, else `dots`).
         unroll: number of layers per iteration of the compiled loop.
@@ -108,10 +113,19 @@ def encoder(
         [L, B, N, T, S] or None.
     """
 
+    around = None
+    if config.family.is_modern:
+        assert position_ids is not None
+        assert kernel is None
+        around = neighborhood(mask, position_ids, config)
+
     def layer(x, inputs):
         index, layer_params = inputs
         layer_key = None if key is None else jax.random.fold_in(key, index)  # independent of unroll and of freezing
-        x, weights = encoder_layer(layer_params, x, mask, config=config, kernel=kernel, key=layer_key)
+        if around is None:
+            x, weights = encoder_layer(layer_params, x, mask, config=config, kernel=kernel, key=layer_key)
+        else:
+            x, weights = modern_layer(layer_params, x, around, index, config=config, key=layer_key)
         return x, (x if output_hidden_states else None, weights if output_attentions else None)
 
     def run(x, first: int, last: int):

@@ -19,21 +19,21 @@ STATISTICS = ("mean", "variance")  # of layer norms; with them, a backward pass 
 
 
 def dense(params, x: Array) -> Array:
-    """Returns x @ kernel + bias for x [..., I], kernel [I, O] and bias [O].
+    """Returns x @ kernel + bias for x [..., I], kernel [I, O] and bias [O]; without a bias in `params`, x @ kernel.
 
     If `params` has an `adapter` (see `functional.lora`), (x @ a) @ b is added.
     """
     # XLA's CPU backend runs one plain matrix product 10 % faster than a contraction over three axes; elsewhere
     # flattening the leading axes costs nothing.
     rows = x.reshape(-1, x.shape[-1])
-    y = affine(rows, params["kernel"], params["bias"])
+    y = affine(rows, params["kernel"], params.get("bias"))
     if "adapter" in params:
         y = y + affine(affine(rows, params["adapter"]["a"], None), params["adapter"]["b"], None)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def layer_norm(params, x: Array, *, eps: float) -> Array:
-    """Returns (x - mean) / sqrt(variance + eps) * scale + bias over the last axis of x [..., D].
+    """Returns (x - mean) / sqrt(variance + eps) * scale + bias over the last axis of x [..., D]; the bias is optional.
 
     References: Ba, Kiros, Hinton, Layer Normalization, 2016.
     """
@@ -42,7 +42,9 @@ def layer_norm(params, x: Array, *, eps: float) -> Array:
     centered = rows - mean
     variance = checkpoint_name(jnp.square(centered).mean(axis=-1, keepdims=True), "variance")
     normalized = centered * jax.lax.rsqrt(variance + eps)
-    normalized = normalized * params["scale"][None, :] + params["bias"][None, :]
+    normalized = normalized * params["scale"][None, :]
+    if "bias" in params:
+        normalized = normalized + params["bias"][None, :]
     return normalized.astype(x.dtype).reshape(x.shape)
 
 

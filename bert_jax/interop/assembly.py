@@ -2,11 +2,11 @@
 
 Reading is strict. Every tensor is used once, or repeats another one and is equal to it; otherwise the error names it,
 as it names missing tensors and those of another shape than the config's. Tensors are read one at a time, transposed
-and cast directly into their place among the stacked layers, so that a model is never in memory twice.
+and cast directly into their place among the stacked layers, so that a model is never in memory twice. Tensors that hold
+several leaves (`names.piece_names`) are read piece by piece.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -16,7 +16,17 @@ import numpy as np
 
 from bert_jax.families import FAMILIES
 from bert_jax.interop.formats.tensors import DTYPES, Tensor, Tensors
-from bert_jax.interop.names import Location, flatten, hf_name, is_stacked, locate_tensor, unflatten
+from bert_jax.interop.names import (
+    Location,
+    flatten,
+    hf_name,
+    is_absent,
+    is_stacked,
+    locate_tensor,
+    piece_names,
+    unflatten,
+    whole_name,
+)
 
 NAMES_IN_ERROR = 5
 
@@ -85,8 +95,11 @@ class TensorIndex(NamedTuple):
         """Reads a leaf, layer by layer."""
         leaf = np.empty(shape, dtype)
         for layer in range(shape[0]) if is_stacked(path) else (None,):
-            source = self.slots[path, layer]
             part = leaf if layer is None else leaf[layer]
+            if is_absent(path, layer, self.model_type) and (path, layer) not in self.slots:
+                part[...] = 1.0 if path.endswith("/scale") else 0.0
+                continue
+            source = self.slots[path, layer]
             part[...] = source.read()
             require_finite(source.name, part)
         return leaf
@@ -100,9 +113,9 @@ def index_tensors(tensors: Tensors, model_type: str = "bert") -> TensorIndex:
     """
     slots: dict[Slot, IndexedTensor] = {}
     repeats, unknown = [], []
-    for name, tensor in tensors.items():
+    for name, piece, tensor in _pieces(tensors, model_type):
         try:
-            location = locate_tensor(name, model_type)
+            location = locate_tensor(piece, model_type)
         except KeyError:
             unknown.append(name)
             continue
@@ -124,21 +137,51 @@ def index_tensors(tensors: Tensors, model_type: str = "bert") -> TensorIndex:
     return TensorIndex(slots, repeats, model_type)
 
 
+def _pieces(tensors: Tensors, model_type: str) -> Iterator[tuple[str, str, Tensor]]:
+    """Yields (name for messages, name of the piece, tensor); a tensor that is one leaf is its own only piece.
+
+    Raises:
+        ValueError: a tensor that cannot be divided into its pieces.
+    """
+    for name, tensor in tensors.items():
+        names = piece_names(name, model_type)
+        if len(names) == 1:
+            # A file has no tensors with the names of pieces.
+            yield name, name if whole_name(name, model_type) == name else "", tensor
+            continue
+        if not tensor.shape or tensor.shape[0] % len(names):
+            raise ValueError(f"{name} has shape {tensor.shape}, which is not {len(names)} pieces of equal size")
+        rows = tensor.shape[0] // len(names)
+        for index, piece in enumerate(names):
+            part = slice(index * rows, (index + 1) * rows)
+            shape = (rows, *tensor.shape[1:])
+            yield (
+                f"{name}[{part.start}:{part.stop}]",
+                piece,
+                Tensor(shape, tensor.dtype, lambda tensor=tensor, part=part: tensor.read()[part]),
+            )
+
+
 def _check_complete(
     slots: Mapping[Slot, IndexedTensor], shapes: Mapping[str, tuple[int, ...]], model_type: str, parts: Collection[str]
 ) -> None:
     """Checks that every leaf, and every layer of it, has a tensor."""
     missing = []
-    name = partial(hf_name, model_type=model_type, parts=parts)
+
+    def name(path: str, layer: int | None = None) -> str:
+        return whole_name(hf_name(path, layer, model_type=model_type, parts=parts), model_type)
+
     for path, shape in shapes.items():
         if not is_stacked(path):
             missing += [] if (path, None) in slots else [name(path)]
         else:
             # A loop over the layers of the file: a hostile config may claim 10^9 of them.
-            first = next(layer for layer in count() if (path, layer) not in slots)
+            first = next(
+                layer for layer in count() if (path, layer) not in slots and not is_absent(path, layer, model_type)
+            )
             missing += [name(path, first)] if first < shape[0] else []
     if missing:
-        raise ValueError(f"missing from the file: {list_names(missing)}")
+        raise ValueError(f"missing from the file: {list_names(dict.fromkeys(missing))}")
 
 
 def _check_shape_and_dtype(source: IndexedTensor, shape: tuple[int, ...] | None, layer: int | None) -> None:
@@ -173,11 +216,24 @@ def to_state_dict(
         array = np.asarray(leaf)
         stored = array.dtype if dtype is None else DTYPES[dtype]
         for layer in range(len(array)) if is_stacked(path) else (None,):
+            if is_absent(path, layer, model_type):
+                continue
             tensor = array if layer is None else array[layer]
             tensor = tensor.T if path.endswith("/kernel") else tensor
             name = hf_name(path, layer, prefix=prefix, model_type=model_type, parts=params.keys())
             tensors[name] = np.ascontiguousarray(tensor, stored)
-    return tensors
+    return _joined(tensors, model_type)
+
+
+def _joined(tensors: Mapping[str, np.ndarray], model_type: str) -> dict[str, np.ndarray]:
+    """Returns the tensors with pieces put together: `Wqkv.0`, `Wqkv.1` and `Wqkv.2` become `Wqkv`."""
+    wholes = dict.fromkeys(whole_name(name, model_type) for name in tensors)
+    return {
+        name: tensors[name]
+        if name in tensors
+        else np.concatenate([tensors[one] for one in piece_names(name, model_type)])
+        for name in wholes
+    }
 
 
 def require_finite(name: str, array: np.ndarray) -> None:

@@ -26,7 +26,7 @@ SAME_MODEL = {
     "ElectraForPreTraining": "BertModel",  # the discriminator, whose head is not used
 }
 FIXED_NUM_LABELS = {models.BertForMultipleChoice: 1, models.BertForQuestionAnswering: 2}
-TRUNK = ("embeddings", "encoder")
+TRUNK = ("embeddings", "encoder", "final_norm")
 HEADS = ("masked_lm", "next_sentence", "pre_classifier", "summary", "classifier", "span")
 
 
@@ -69,11 +69,14 @@ def parts_of(model: type[Bert], config: BertConfig) -> set[str]:
     Raises:
         ValueError: the config's family has no such model.
     """
-    return {*TRUNK, *model.parts_above(config)}
+    return {"embeddings", "encoder", *model.parts_above(config)}
 
 
 def detect_model(parts: Collection[str], model_type: str = "bert") -> type[Bert]:
-    """Returns the model whose head is among the parts of a file; a pooler alone is not a head."""
+    """Returns the model whose head is among the parts of a file; a pooler alone is not a head.
+
+    The classifiers of ModernBERT all have the same tensors: without a name they are those of sequences.
+    """
     family = FAMILIES[model_type]
     if "masked_lm" in parts:
         return models.BertForPreTraining if "next_sentence" in parts else models.BertForMaskedLM
@@ -84,6 +87,8 @@ def detect_model(parts: Collection[str], model_type: str = "bert") -> type[Bert]
     if "classifier" in parts:
         is_sequence = family.sequence_layer in parts
         return models.BertForSequenceClassification if is_sequence else models.BertForTokenClassification
+    if "prediction_head" in parts:  # a decoder without a bias
+        return models.BertForMaskedLM
     return models.BertForQuestionAnswering if "span" in parts else Bert
 
 

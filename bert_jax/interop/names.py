@@ -7,7 +7,8 @@ numbered in the name, ours are stacked on a leading axis:
 
 PyTorch's classes call kernels, scales and embeddings all `weight`, and store a kernel with its outputs first. The Flax
 classes use our leaf names and our order. Older files say `gamma` and `beta`, omit the prefix `bert.`, repeat the tied
-decoder, or contain buffers that are not parameters. All of this is known here and nowhere else.
+decoder, or contain buffers that are not parameters. Two tensors of ModernBERT, `Wqkv` and `Wi`, hold several of our
+kernels, one below the other; each piece has a name here, such as `Wqkv.1`. All of this is known here and nowhere else.
 """
 
 import re
@@ -37,7 +38,8 @@ HEADS = {"classifier": "classifier", "qa_outputs": "span"}
 # Heads with a layer before the classifier of sequences; classifiers of tokens and choices have the name in HEADS.
 SEQUENCE_HEAD = {"classifier.dense": "pre_classifier", "classifier.out_proj": "classifier"}
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-PREFIXED = ("embeddings", "encoder", "transformer", "pooler")  # the modules below the prefix
+# The modules below the prefix.
+PREFIXED = ("embeddings", "encoder", "transformer", "pooler", "layers", "final_norm")
 
 
 class Names(NamedTuple):
@@ -48,12 +50,16 @@ class Names(NamedTuple):
         modules: module of Hugging Face -> subtree of ours. Of two modules for one subtree, a model has one.
         decoder: the module of the masked-LM decoder, which repeats the word embedding.
         unused: a module of a head that is not supported.
+        pieces: the last names of modules whose tensors hold several of our leaves, and how many.
+        from_second_layer: the subtree of ours that the first layer does not use.
     """
 
     prefix: str
     modules: Mapping[str, str]
     decoder: str
     unused: str | None = None
+    pieces: Mapping[str, int] = {}
+    from_second_layer: str | None = None
 
     def module_of(self, subtree: str, parts: Collection[str]) -> str:
         """Returns the module for a subtree of a model that has these parts."""
@@ -140,11 +146,36 @@ NAMES = {
         decoder="generator_lm_head",
         unused="discriminator_predictions",
     ),
+    "modernbert": Names(
+        "model.",
+        {
+            "embeddings.tok_embeddings": "embeddings/word",
+            "embeddings.norm": "embeddings/norm",
+            "layers.{}.attn_norm": "encoder/attention/norm",
+            "layers.{}.attn.Wqkv.0": "encoder/attention/query",
+            "layers.{}.attn.Wqkv.1": "encoder/attention/key",
+            "layers.{}.attn.Wqkv.2": "encoder/attention/value",
+            "layers.{}.attn.Wo": "encoder/attention/output",
+            "layers.{}.mlp_norm": "encoder/feed_forward/norm",
+            "layers.{}.mlp.Wi.0": "encoder/feed_forward/up",
+            "layers.{}.mlp.Wi.1": "encoder/feed_forward/gate",
+            "layers.{}.mlp.Wo": "encoder/feed_forward/down",
+            "final_norm": "final_norm",
+            "head.dense": "prediction_head/transform",
+            "head.norm": "prediction_head/norm",
+            "decoder": "masked_lm",
+            "classifier": "classifier",
+        },
+        decoder="decoder",
+        pieces={"Wqkv": 3, "Wi": 2},
+        from_second_layer="encoder/attention/norm",
+    ),
 }
 # The leaf of ours that a tensor's last name component can mean; which one depends on the module.
 LEAVES = {"weight": ("kernel", "embedding", "scale"), "gamma": ("scale",), "beta": ("bias",), "bias": ("bias",),
           "kernel": ("kernel",), "embedding": ("embedding",), "scale": ("scale",)}  # fmt: skip
-LAYER = re.compile(r"(?<=r\.layer\.)(0|[1-9][0-9]{0,5})(?=\.)")
+LAYER = re.compile(r"(?:(?<=r\.layer\.)|(?<=^layers\.))(0|[1-9][0-9]{0,5})(?=\.)")
+PIECE = re.compile(r"\.([0-9])(?=\.(?:weight|bias)$)")
 
 
 class Location(NamedTuple):
@@ -192,10 +223,34 @@ def locate_tensor(name: str, model_type: str = "bert") -> Location | None:
         raise KeyError(name)
     for candidate in LEAVES.get(leaf, ()):
         if isinstance(entry.get(candidate), Parameter):
+            if layer and is_absent(f"{subtree}/{candidate}", int(layer[0]), model_type):
+                break
             transposed = leaf == "weight" and candidate == "kernel"
             part = subtree.split("/")[0]
             return Location(f"{subtree}/{candidate}", int(layer[0]) if layer else None, transposed, part)
     raise KeyError(name)
+
+
+def piece_names(name: str, model_type: str) -> list[str]:
+    """Returns the names of a tensor's pieces, from top to bottom; the name itself if it is one leaf.
+
+    >>> piece_names("layers.0.mlp.Wi.weight", "modernbert")
+    ['layers.0.mlp.Wi.0.weight', 'layers.0.mlp.Wi.1.weight']
+    """
+    module, _, leaf = name.rpartition(".")
+    count = NAMES[model_type].pieces.get(module.rpartition(".")[2])
+    return [f"{module}.{piece}.{leaf}" for piece in range(count)] if count else [name]
+
+
+def whole_name(name: str, model_type: str) -> str:
+    """Returns the name of the tensor in files that a piece belongs to; the name itself if it is none."""
+    whole = PIECE.sub("", name)
+    return whole if name in piece_names(whole, model_type) else name
+
+
+def is_absent(path: str, layer: int | None, model_type: str) -> bool:
+    """Returns whether files have no tensor for a layer of a leaf, because the layer does not use it."""
+    return layer == 0 and path.rpartition("/")[0] == NAMES[model_type].from_second_layer
 
 
 def hf_name(
@@ -206,7 +261,7 @@ def hf_name(
     model_type: str = "bert",
     parts: Collection[str] = (),
 ) -> str:
-    """Returns the name of a leaf, or of one of its layers, in PyTorch's classes.
+    """Returns the name of a leaf, or of one of its layers, in PyTorch's classes; of a piece, as in `piece_names`.
 
     Args:
         prefix: whether the encoder's names start with the prefix, as in every class but `BertModel`.

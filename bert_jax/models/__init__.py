@@ -1,7 +1,7 @@
 """BERT and its heads as Flax Linen modules."""
 
-from bert_jax.models.bert import (
-    Bert,
+from bert_jax.models.bert import Bert
+from bert_jax.models.heads import (
     BertForMaskedLM,
     BertForMultipleChoice,
     BertForNextSentencePrediction,

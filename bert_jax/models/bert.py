@@ -1,8 +1,8 @@
-"""BERT as Flax modules, which declare parameters and call the pure functions of `bert_jax.functional`.
+"""BERT as a Flax module, which declares parameters and calls the pure functions of `bert_jax.functional`.
 
-`Bert` is the encoder with a pooler. The other models put a head on the encoder, with the pooler between them if the
-head reads [CLS]. The config's `model_type` makes them models of another family, see `bert_jax.families`: some have no
-pooler, or another layer in its place.
+`Bert` is the encoder with a pooler. The models of `models.heads` put a head on the encoder, with the pooler between
+them if the head reads [CLS]. The config's `model_type` makes them models of another family, see `bert_jax.families`:
+some have no pooler, or another layer in its place.
 
 All take the same batch (see `Bert.__call__`) and return `Outputs` under Hugging Face's names. Dropout is active if and
 only if a "dropout" key is given: `model.apply({"params": params}, input_ids, rngs={"dropout": key})`.
@@ -72,7 +72,15 @@ class Bert(nn.Module):
         if "next_sentence" in cls.heads and not config.family.has_next_sentence:
             raise ValueError(f"{config.family.title} has no next-sentence head, so there is no {cls.__name__} of it")
         layers = (cls.pooling_layer(config) if part == "pooler" else part for part in cls.heads)
-        return tuple(part for part in layers if part is not None)
+        parts = tuple(part for part in layers if part is not None)
+        return cls._modern_parts(config, parts) if config.family.is_modern else parts
+
+    @classmethod
+    def _modern_parts(cls, config: BertConfig, parts: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns ModernBERT's parts in place of BERT's: every head has the prediction head, also that of answers."""
+        head = ("prediction_head",) if parts else ()
+        others = ("classifier" if part == "span" else part for part in parts if part != "prediction_head")
+        return ("final_norm", *head, *(part for part in others if part != "masked_lm" or config.decoder_bias))
 
     def setup(self) -> None:
         if self.config.dtype == "auto":
@@ -81,6 +89,10 @@ class Bert(nn.Module):
             raise ValueError(f"remat must be one of {', '.join(REMAT)}; got {self.remat!r}")
         if self.kernel not in (None, *KERNELS):
             raise ValueError(f"kernel must be None or one of {', '.join(KERNELS)}; got {self.kernel!r}")
+        if self.kernel is not None and self.config.family.is_modern:
+            raise ValueError(
+                f"kernel must be None for {self.config.family.title}: {self.kernel} has no local attention"
+            )
         adapters = ("adapters",) if self.config.lora_rank else ()
         # Flax derives the key of a parameter from its path: an embedding starts with the same values in every model,
         # whatever the other parts are.
@@ -122,14 +134,17 @@ class Bert(nn.Module):
         embeddings_key, encoder_key, head_key = self._dropout_keys(3)
         if attention_mask is None:
             attention_mask = jnp.ones_like(input_ids)
+        if position_ids is None:
+            position_ids = self._default_positions(input_ids)
         x = self._embed(input_ids, token_type_ids, position_ids, key=embeddings_key)
-        outputs = self._encode(x, attention_mask, output_hidden_states, output_attentions, key=encoder_key)
+        outputs = self._encode(
+            x, attention_mask, position_ids, output_hidden_states, output_attentions, key=encoder_key
+        )
         layer = self.pooling_layer(self.config) if "pooler" in self.heads else None
         if layer is not None:
             with jax.named_scope(layer):
-                x = outputs["last_hidden_state"]
-                cls = x[:, 0] if cls_positions is None else F.select(x, cls_positions)  # [B, D] or [B, S, D]
-                outputs["pooler_output"] = self._pool(layer, cls, head_key)
+                x = self._sequence_vectors(outputs["last_hidden_state"], attention_mask, cls_positions)
+                outputs["pooler_output"] = self._pool(layer, x, head_key)
         outputs.update(self.apply_head(outputs, masked_positions=masked_positions, key=head_key))
         return outputs
 
@@ -142,35 +157,59 @@ class Bert(nn.Module):
         with jax.named_scope("masked_lm"):
             word_embedding = self.parts["embeddings"].weights["word"]["embedding"]
             x = x if masked_positions is None else F.select(x, masked_positions)
-            return F.masked_lm(self.parts["masked_lm"].weights, word_embedding, x, config=self.config)
+            # ModernBERT's transform and norm are in the part that its other heads have too.
+            parts = (self.parts[name].weights for name in ("prediction_head", "masked_lm") if name in self.parts)
+            weights = {name: entry for part in parts for name, entry in part.items()}
+            return F.masked_lm(weights, word_embedding, x, config=self.config)
+
+    def token_vectors(self, x: Array) -> Array:
+        """Returns what the classifiers of tokens read, [B, T, D], for the last hidden state x [B, T, D]."""
+        if "prediction_head" not in self.parts:
+            return x
+        with jax.named_scope("prediction_head"):
+            return F.prediction_head(self.parts["prediction_head"].weights, x, config=self.config)
 
     def classifier_logits(self, x: Array, rate: float, key: Array | None) -> Array:
         """Returns the classifier's logits [..., C] for x [..., D], after dropout."""
         with jax.named_scope("classifier"):
             return F.logits(self.parts["classifier"].weights, F.dropout(x, rate=rate, key=key))
 
-    def _pool(self, layer: str, cls: Array, key: Array | None) -> Array:
-        """Returns one vector of each sequence, from the vectors of its first token [..., D]."""
+    def _sequence_vectors(self, x: Array, attention_mask: Array, cls_positions: Array | None) -> Array:
+        """Returns one vector of each sequence, [B, D] or [B, S, D]: of its first token, or ModernBERT's mean."""
+        if self.config.family.is_modern and self.config.classifier_pooling == "mean":
+            return F.mean_pool(x, attention_mask, cls_positions)
+        return x[:, 0] if cls_positions is None else F.select(x, cls_positions)
+
+    def _pool(self, layer: str, x: Array, key: Array | None) -> Array:
+        """Returns the output of the layer between the vectors of sequences, x [..., D], and their classifier."""
+        if layer == "prediction_head":
+            return F.prediction_head(self.parts[layer].weights, x, config=self.config)
         family = self.config.family
         if layer == "pre_classifier" and family.layer_dropout and key is not None:
-            cls = F.dropout(cls, rate=self.config.sequence_dropout, key=jax.random.fold_in(key, 1))
+            x = F.dropout(x, rate=self.config.sequence_dropout, key=jax.random.fold_in(key, 1))
         act = "tanh" if layer == "pooler" else family.layer_act
-        return F.pooler(self.parts[layer].weights, cls, act=act)
+        return F.pooler(self.parts[layer].weights, x, act=act)
+
+    def _default_positions(self, input_ids: Array) -> Array:
+        """Returns 0 to T-1 in every row, int [B, T].
+
+        Raises:
+            ValueError: rows longer than the position table.
+        """
+        B, T = input_ids.shape
+        config = self.config
+        if config.position_embedding_type == "absolute" and config.max_length < T:
+            unused = f", the first {config.position_offset} unused" if config.position_offset else ""
+            limit = f"max_position_embeddings {config.max_position_embeddings}{unused}"
+            raise ValueError(f"rows of {T} tokens exceed {limit}")
+        return jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
 
     def _embed(
-        self, input_ids: Array, token_type_ids: Array | None, position_ids: Array | None, *, key: Array | None
+        self, input_ids: Array, token_type_ids: Array | None, position_ids: Array, *, key: Array | None
     ) -> Array:
         """Returns the embeddings' output [B, T, D]."""
-        B, T = input_ids.shape
         if token_type_ids is None:
             token_type_ids = jnp.zeros_like(input_ids)
-        if position_ids is None:
-            config = self.config
-            if config.position_embedding_type == "absolute" and config.max_length < T:
-                unused = f", the first {config.position_offset} unused" if config.position_offset else ""
-                limit = f"max_position_embeddings {config.max_position_embeddings}{unused}"
-                raise ValueError(f"rows of {T} tokens exceed {limit}")
-            position_ids = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
         with jax.named_scope("embeddings"):
             weights = replicate(self.parts["embeddings"].weights)  # see `models.sharding`
             return shard_rows(
@@ -178,7 +217,14 @@ class Bert(nn.Module):
             )
 
     def _encode(
-        self, x: Array, attention_mask: Array, hidden_states: bool, attentions: bool, *, key: Array | None
+        self,
+        x: Array,
+        attention_mask: Array,
+        position_ids: Array,
+        hidden_states: bool,
+        attentions: bool,
+        *,
+        key: Array | None,
     ) -> Outputs:
         """Returns the encoder's outputs for the embeddings' output x [B, T, D]."""
         if attentions and self.kernel is not None:
@@ -188,6 +234,7 @@ class Bert(nn.Module):
                 self._encoder_weights(),
                 x if self.frozen is None else jax.lax.stop_gradient(x),
                 F.make_attention_mask(attention_mask) if self.kernel is None else attention_mask,
+                position_ids,
                 config=self.config,
                 remat=self.remat,
                 unroll=self.unroll,
@@ -197,9 +244,11 @@ class Bert(nn.Module):
                 output_attentions=attentions,
                 key=key,
             )
+            if "final_norm" in self.parts:
+                last = F.layer_norm(self.parts["final_norm"].weights, last, eps=self.config.layer_norm_eps)
         outputs = Outputs(last_hidden_state=last)
         if layer_outputs is not None:
-            outputs["hidden_states"] = (x, *layer_outputs)
+            outputs["hidden_states"] = (x, *layer_outputs[:-1], last)
         if layer_attentions is not None:
             outputs["attentions"] = tuple(layer_attentions)
         return outputs
@@ -216,91 +265,3 @@ class Bert(nn.Module):
     def _dropout_keys(self, count: int) -> tuple[Array | None, ...]:
         """Returns `count` keys if a "dropout" key was given, otherwise `count` times None."""
         return tuple(jax.random.split(self.make_rng("dropout"), count)) if self.has_rng("dropout") else (None,) * count
-
-
-class BertForPreTraining(Bert):
-    """Masked LM and next-sentence prediction: `prediction_logits` and `seq_relationship_logits`."""
-
-    heads = ("pooler", "masked_lm", "next_sentence")
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        return {
-            "prediction_logits": self.masked_lm_logits(outputs["last_hidden_state"], masked_positions),
-            "seq_relationship_logits": F.logits(self.parts["next_sentence"].weights, outputs["pooler_output"]),
-        }
-
-
-class BertForMaskedLM(Bert):
-    """Masked LM: `prediction_logits` at the masked positions, or at every token."""
-
-    heads = ("masked_lm",)
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        return {"prediction_logits": self.masked_lm_logits(outputs["last_hidden_state"], masked_positions)}
-
-
-class BertForNextSentencePrediction(Bert):
-    """Next-sentence prediction: `seq_relationship_logits`; label 0 = B follows A, 1 = B is from elsewhere."""
-
-    heads = ("pooler", "next_sentence")
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        logits = F.logits(self.parts["next_sentence"].weights, outputs["pooler_output"])
-        return {"seq_relationship_logits": logits}
-
-
-class BertForSequenceClassification(Bert):
-    """Classification, multi-label classification or regression of a sequence: `logits` [B, C]."""
-
-    heads = ("pooler", "classifier")
-
-    @classmethod
-    def pooling_layer(cls, config):
-        return config.family.sequence_layer
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        return {"logits": self.classifier_logits(outputs["pooler_output"], self.config.sequence_dropout, key)}
-
-
-class BertForTokenClassification(Bert):
-    """Classification of every token: `logits` [B, T, C]."""
-
-    heads = ("classifier",)
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        config = self.config
-        whole = config.family.tokens_use_hidden_dropout
-        rate = config.hidden_dropout_prob if whole else config.sequence_dropout
-        return {"logits": self.classifier_logits(outputs["last_hidden_state"], rate, key)}
-
-
-class BertForQuestionAnswering(Bert):
-    """Extractive question answering: `start_logits` and `end_logits` [B, T] of the answer."""
-
-    heads = ("span",)
-
-    def apply_head(self, outputs, *, masked_positions, key):
-        x = F.dropout(outputs["last_hidden_state"], rate=self.config.span_dropout, key=key)
-        start, end = F.span(self.parts["span"].weights, x)
-        return {"start_logits": start, "end_logits": end}
-
-
-class BertForMultipleChoice(BertForSequenceClassification):
-    """Choice among C texts: `logits` [B, C] from inputs [B, C, T]. One score per choice, so `num_labels` is 1.
-
-    Inputs [B, T] are choices in rows of their own, or packed: `logits` [B, 1], or [B, S, 1] with `cls_positions`.
-    """
-
-    @classmethod
-    def pooling_layer(cls, config):
-        return config.family.choice_layer
-
-    def __call__(self, input_ids, attention_mask=None, token_type_ids=None, position_ids=None, **options):
-        inputs = (input_ids, attention_mask, token_type_ids, position_ids)
-        if input_ids.ndim == 2:
-            return super().__call__(*inputs, **options)
-        # [B, C, T] -> [B * C, T]: the choices of an example become rows, and their scores [B * C, 1] a row again.
-        rows: list[Any] = [array if array is None else array.reshape(-1, array.shape[-1]) for array in inputs]
-        outputs = super().__call__(*rows, **options)
-        outputs["logits"] = outputs["logits"].reshape(input_ids.shape[:2])
-        return outputs

@@ -8,11 +8,14 @@ kernels elsewhere. So nothing may be decided by the number of dimensions, only b
 
 Pretrained parts are initialized like the original, from a normal distribution of `initializer_range` truncated at two
 standard deviations (its actual standard deviation is 12 % smaller). Heads for fine-tuning use the full normal
-distribution, like transformers; benchmarks/RESULTS.md says what difference that makes.
+distribution, like transformers; benchmarks/RESULTS.md says what difference that makes. In ModernBERT, kernels whose
+result is added to the hidden states start smaller, by sqrt(2 L), so that the sum over L layers does not grow.
 
 References: Devlin et al., BERT, 2018, appendix A.2; google-research/bert `modeling.py` (truncated normal, 0.02).
+Shoeybi et al., Megatron-LM, 2019, section 5.1 (division by sqrt(2 L)).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,14 +24,22 @@ from flax import linen as nn
 
 from bert_jax.config import BertConfig
 
-Initializer = Callable[[float], Callable]  # from an `initializer_range` to an initializer of Flax
+Initializer = Callable[[float], Callable]  # from a standard deviation to an initializer of Flax
 
 
 class Parameter(NamedTuple):
-    """A leaf of the table: its logical axes and its initializer."""
+    """A leaf of the table.
+
+    Attributes:
+        axes: its logical axes.
+        initializer: of its values.
+        modern: what their standard deviation is in ModernBERT: `in` = initializer_range, as in all other families;
+            `out` = initializer_range / sqrt(2 L); `final` = 1 / sqrt(D).
+    """
 
     axes: tuple[str, ...]
     initializer: Initializer = nn.initializers.truncated_normal
+    modern: str = "in"
 
 
 def _zeros(_: float) -> Callable:
@@ -39,9 +50,11 @@ def _ones(_: float) -> Callable:
     return nn.initializers.ones
 
 
-def _dense(*axes: str, kernel: Initializer = nn.initializers.truncated_normal) -> dict[str, Parameter]:
+def _dense(
+    *axes: str, kernel: Initializer = nn.initializers.truncated_normal, modern: str = "in"
+) -> dict[str, Parameter]:
     """Returns a kernel over `axes`, of which the last two are inputs and outputs, and a bias without the inputs."""
-    return {"kernel": Parameter(axes, kernel), "bias": Parameter((*axes[:-2], axes[-1]), _zeros)}
+    return {"kernel": Parameter(axes, kernel, modern), "bias": Parameter((*axes[:-2], axes[-1]), _zeros)}
 
 
 def _norm(*axes: str) -> dict[str, Parameter]:
@@ -72,15 +85,17 @@ PARAMETERS: dict[str, dict[str, Any]] = {
             "query": _dense("layers", "hidden", "heads"),
             "key": _dense("layers", "hidden", "heads"),
             "value": _dense("layers", "hidden", "heads"),
-            "output": _dense("layers", "heads", "hidden"),
+            "output": _dense("layers", "heads", "hidden", modern="out"),
             "norm": _norm("layers", "hidden"),
         },
         "feed_forward": {
             "up": _dense("layers", "hidden", "inner"),
-            "down": _dense("layers", "inner", "hidden"),
+            "gate": _dense("layers", "hidden", "inner"),  # of ModernBERT
+            "down": _dense("layers", "inner", "hidden", modern="out"),
             "norm": _norm("layers", "hidden"),
         },
     },
+    "final_norm": _norm("hidden"),  # of ModernBERT, whose layers do not end with a norm
     "pooler": _dense("hidden", "pooled"),
     "masked_lm": {
         "transform": _dense("hidden", "transformed"),
@@ -89,9 +104,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     "next_sentence": _dense("hidden", "next_sentence"),
     # Before the classifier in other families than BERT, in the pooler's place; `summary`: multiple choice with ELECTRA.
+    # ModernBERT has one layer for all heads, the masked-LM head's transform and norm included.
+    "prediction_head": {"transform": _dense("hidden", "transformed", modern="out"), "norm": _norm("transformed")},
     "pre_classifier": _dense("hidden", "pooled", kernel=nn.initializers.normal),
     "summary": _dense("hidden", "pooled", kernel=nn.initializers.normal),
-    "classifier": _dense("hidden", "labels", kernel=nn.initializers.normal),
+    "classifier": _dense("hidden", "labels", kernel=nn.initializers.normal, modern="final"),
     "span": _dense("hidden", "span", kernel=nn.initializers.normal),
 }
 # LoRA: an adapter for every kernel of the encoder, with the same path below `adapters`.
@@ -105,6 +122,16 @@ PARAMETERS["adapters"] = {
         for block in PARAMETERS["encoder"]
     }
 }
+
+
+BIASES = {  # field of ModernBERT's config: the entries that have a bias if it is true
+    "norm_bias": ("embeddings/norm", "encoder/attention/norm", "encoder/feed_forward/norm", "final_norm",
+                  "prediction_head/norm"),
+    "attention_bias": tuple(f"encoder/attention/{name}" for name in ("query", "key", "value", "output")),
+    "mlp_bias": tuple(f"encoder/feed_forward/{name}" for name in ("up", "gate", "down")),
+    "classifier_bias": ("prediction_head/transform",),
+    "decoder_bias": ("masked_lm",),
+}  # fmt: skip
 
 
 def axis_sizes(config: BertConfig) -> dict[str, int]:
@@ -127,15 +154,31 @@ def axis_sizes(config: BertConfig) -> dict[str, int]:
 
 def entries_of(part: str, config: BertConfig) -> dict[str, Any]:
     """Returns the table's entries of a part of the model, without those that this model does not have."""
+    absent = _absent(config)
+
+    def present(entries: dict[str, Any], path: str) -> dict[str, Any]:
+        paths = {name: f"{path}/{name}" for name in entries if f"{path}/{name}".removeprefix("adapters/") not in absent}
+        return {
+            name: entries[name] if isinstance(entries[name], Parameter) else present(entries[name], below)
+            for name, below in paths.items()
+        }
+
+    return present(PARAMETERS[part], part)
+
+
+def _absent(config: BertConfig) -> set[str]:
+    """Returns the paths of the table's entries that this model does not have."""
     absent = set()
-    if part == "embeddings":
-        if config.position_embedding_type == "sinusoidal":
-            absent.add("position")
-        if not config.family.has_token_types:
-            absent.add("token_type")
-        if config.embedding_size in (None, config.hidden_size):
-            absent.add("projection")
-    return {name: entry for name, entry in PARAMETERS[part].items() if name not in absent}
+    if config.family.is_modern or config.position_embedding_type == "sinusoidal":
+        absent.add("embeddings/position")
+    if not config.family.has_token_types:
+        absent.add("embeddings/token_type")
+    if config.embedding_size in (None, config.hidden_size):
+        absent.add("embeddings/projection")
+    if not config.family.is_modern:
+        return absent | {"encoder/feed_forward/gate"}
+    absent |= {"masked_lm/transform", "masked_lm/norm"}
+    return absent | {f"{path}/bias" for field, paths in BIASES.items() if not getattr(config, field) for path in paths}
 
 
 def logical_axes(tree) -> Any:
@@ -161,6 +204,15 @@ def logical_axes(tree) -> Any:
     return jax.tree_util.tree_map_with_path(axes, tree)
 
 
+def _deviation(entry: Parameter, config: BertConfig) -> float:
+    """Returns the standard deviation of a leaf's initial values, before the truncation."""
+    if entry.modern == "in" or not config.family.is_modern:
+        return config.initializer_range
+    if entry.modern == "final":
+        return 1 / math.sqrt(config.hidden_size)
+    return config.initializer_range / math.sqrt(2 * config.num_hidden_layers)
+
+
 def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
     """Declares the parameters of a part of the model in `module` and returns them as a subtree."""
     sizes = axis_sizes(config)
@@ -168,7 +220,7 @@ def declare(module: nn.Module, part: str, config: BertConfig) -> dict[str, Any]:
 
     def initialize(key, entry):
         if isinstance(entry, Parameter):
-            initializer = entry.initializer(config.initializer_range)
+            initializer = entry.initializer(_deviation(entry, config))
             return initializer(key, tuple(sizes[axis] for axis in entry.axes), dtype)
         # Keys follow the order of the table: reordering or inserting entries changes the initial values of a seed.
         keys = jax.random.split(key, len(entry))

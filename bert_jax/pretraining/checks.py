@@ -22,7 +22,7 @@ from bert_jax.training.settings import (
 )
 
 # Fields of the model's config that `model` leaves to the settings. `initializer_range` is that of new parts.
-FREE_WITH_MODEL = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "dtype")
+FREE_WITH_MODEL = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout", "initializer_range", "dtype")
 
 
 def check(settings: Settings) -> None:
@@ -180,6 +180,8 @@ def _check_schedule(settings: Settings) -> None:
 
 def _check_model(settings: Settings) -> None:
     model = settings.model
+    if settings.batches.next_sentence and not model.family.has_next_sentence:
+        raise ValueError(f"{model.family.title} has no next-sentence head: set `objective=mlm`")
     length = settings.batches.max_length
     tensor = settings.devices.tensor
     if model.position_embedding_type == "absolute" and length > model.max_length:

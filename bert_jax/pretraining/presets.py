@@ -1,10 +1,11 @@
 """Presets: complete settings of pretraining, to be changed in part.
 
 The presets with BERT's names have BERT's published values. `demo` has its own and learns within minutes on two cores.
-`continue` is for a model that is trained already.
+`modern-base` has those of ModernBERT's first phase, `modern-tiny` is a ModernBERT for two cores. `continue` is for a
+model that is trained already.
 
 References: Devlin et al., BERT, 2018, appendix A.2. Sun et al., How to Fine-Tune BERT for Text Classification?, 2019,
-section 4.2 (further pretraining).
+section 4.2 (further pretraining). Warner et al., ModernBERT, 2024, section 2.2.
 """
 
 import os
@@ -62,12 +63,55 @@ SIZES = {
     )
     for name in PRESETS
 }
+# 1.7 trillion tokens in rows of 1,024 at the peak learning rate, and 50 billion of decay. The original had StableAdamW,
+# smaller batches at first, and rows of 8,192 before its decay.
+MODERN_BASE = Settings(
+    run=Run(preset="modern-base", output="runs/modern-base"),
+    batches=BatchSettings(max_length=1_024, masked_share=0.3, objective="mlm"),
+    model=BertConfig.from_dict({"model_type": "modernbert"}),
+    training=Training(steps=375_000, batch_size=4_608),
+    optimizer=Optimizer(
+        optimizer="adamw",
+        learning_rate=8e-4,
+        schedule="warmup-stable-decay",
+        decay_share=0.03,
+        warmup_steps=640,
+        decay_steps=375_000,
+        beta2=0.98,
+        weight_decay=1e-5,
+    ),
+)
+# Small enough for two cores, with two layers of each kind; initial weights as in DEMO.
+MODERN_TINY = Settings(
+    run=Run(preset="modern-tiny", output="runs/modern-tiny"),
+    batches=BatchSettings(max_length=128, masked_share=0.2, objective="mlm"),
+    model=replace(
+        MODERN_BASE.model,
+        vocab_size=5_000,
+        pad_token_id=0,
+        num_hidden_layers=4,
+        hidden_size=128,
+        num_attention_heads=4,
+        intermediate_size=192,
+        local_attention=32,
+        initializer_range=0.09,
+    ),
+    training=Training(steps=4_000, batch_size=16),
+    optimizer=replace(MODERN_BASE.optimizer, learning_rate=2e-3, decay_share=0.2, warmup_steps=300, decay_steps=4_000),
+    reports=Reports(eval_every=1_000, checkpoint_every=1_000, fill_mask=FILM_SENTENCES),
+)
 CONTINUE = Settings(
     run=Run(preset="continue", output="runs/continued"),
     training=Training(steps=100_000, batch_size=32),
     optimizer=Optimizer(learning_rate=5e-5, decay_steps=100_000),
 )
-ALL_PRESETS = {"demo": DEMO, **SIZES, "continue": CONTINUE}
+ALL_PRESETS = {
+    "demo": DEMO,
+    **SIZES,
+    "modern-tiny": MODERN_TINY,
+    "modern-base": MODERN_BASE,
+    "continue": CONTINUE,
+}
 
 
 def make_settings(preset: str | None = None, **changes: Any) -> Settings:

@@ -42,7 +42,7 @@ class Run(shared.Run):
     architecture and its tokenizer. Default: random weights."""
     preset: str = "demo"
     """Defaults of all other settings: demo; a size of BERT with BERT's published settings: tiny, mini, small, medium,
-    base, large; or continue, which is the default with --model."""
+    base, large; modern-tiny or modern-base, a ModernBERT; or continue, which is the default with --model."""
     plan: bool = False
     """Print the memory, the largest batch and the speed of the run, and stop."""
     device: str | None = None

@@ -9,6 +9,7 @@ Axes: B batch, T query position, S key position, D hidden, N heads, H head size,
 P predictions, C classes, I and O inputs and outputs of a dense layer. After `cls_positions`, [B, S] counts the
 sequences of a row.
 
-Read in this order: layers, attention, encoder, embeddings, heads, losses, model. The tests compare every parameter's
-gradient with central differences and with automatic differentiation of the JAX model.
+Read in this order: layers, attention, encoder, embeddings, heads, losses, model; then rotary and modern, which are of
+ModernBERT. The tests compare every parameter's gradient with central differences and with automatic differentiation of
+the JAX model.
 """

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from bert_jax.reference.layers import dense, dense_backward, softmax, softmax_backward
+from bert_jax.reference.rotary import rotate, rotate_backward
 
 
 def make_attention_mask(attention_mask):
@@ -37,10 +38,10 @@ def merge_heads(x):
     return x.reshape(*x.shape[:-2], -1)
 
 
-def attention(params, x, mask, *, num_attention_heads):
+def attention(params, x, mask, *, num_attention_heads, rotation=None):
     """Computes multi-head self-attention.
 
-        q, k, v = dense(x) three times, split into heads
+        q, k, v = dense(x) three times, split into heads; q and k rotated, if there is a rotation
         a = q k^T / sqrt(H), replaced by the most negative finite number where the mask is False
         p = softmax(a) over the keys
         y = dense(p v, heads merged)
@@ -51,18 +52,21 @@ def attention(params, x, mask, *, num_attention_heads):
         params: query, key, value, output: kernel [D, D] and bias [D] each.
         x: [B, T, D].
         mask: bool [B, T, S].
+        rotation: the rotary positions of ModernBERT, see `rotary.rotations`.
     Returns:
         y [B, T, D], cache.
     """
     projected = {name: dense(params[name], x) for name in ("query", "key", "value")}
     q, k, v = (split_heads(y, num_attention_heads) for y, _ in projected.values())  # [B, T, N, H]
+    if rotation is not None:
+        q, k = rotate(q, rotation), rotate(k, rotation)
     scores = np.einsum("BTNH,BSNH->BNTS", q, k) / math.sqrt(q.shape[-1])  # [B, N, T, S]
     scores = np.where(mask[:, None], scores, np.finfo(scores.dtype).min)
     weights, softmax_cache = softmax(scores)  # p
     context = merge_heads(np.einsum("BNTS,BSNH->BTNH", weights, v))  # [B, T, D]
     y, output_cache = dense(params["output"], context)
     dense_caches = {name: cache for name, (_, cache) in projected.items()}
-    return y, (q, k, v, weights, mask, dense_caches, softmax_cache, output_cache)
+    return y, (q, k, v, weights, mask, dense_caches, softmax_cache, output_cache, rotation)
 
 
 def attention_backward(dy, cache):
@@ -76,7 +80,7 @@ def attention_backward(dy, cache):
 
     The gradient of the key's bias is zero: q_t . b is the same for every key, and softmax ignores a common shift.
     """
-    q, k, v, weights, mask, dense_caches, softmax_cache, output_cache = cache
+    q, k, v, weights, mask, dense_caches, softmax_cache, output_cache, rotation = cache
     dcontext, output_gradient = dense_backward(dy, output_cache)
     dcontext = split_heads(dcontext, q.shape[-2])  # [B, T, N, H]
     dweights = np.einsum("BTNH,BSNH->BNTS", dcontext, v)  # dp
@@ -84,6 +88,8 @@ def attention_backward(dy, cache):
     dscores = np.where(mask[:, None], softmax_backward(dweights, softmax_cache), 0) / math.sqrt(q.shape[-1])
     dq = np.einsum("BNTS,BSNH->BTNH", dscores, k)
     dk = np.einsum("BNTS,BTNH->BSNH", dscores, q)
+    if rotation is not None:
+        dq, dk = rotate_backward(dq, rotation), rotate_backward(dk, rotation)
 
     dx = 0
     gradient = {"output": output_gradient}

@@ -1,7 +1,7 @@
 """The embeddings: word, position and token type, summed and normalized.
 
 Positions are learned if the parameters have a table for them, otherwise sinusoidal. Other families than BERT have no
-token types, start at another position, or project the result to another size.
+token types, start at another position, or project the result to another size; ModernBERT's attention has the positions.
 
 References: Devlin et al., BERT, 2018, figure 2. Vaswani et al., Attention Is All You Need, 2017, section 3.5.
 """
@@ -34,13 +34,14 @@ def lookup_backward(dy, ids, table):
     return {"embedding": dtable}
 
 
-def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_eps):
+def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_eps, sinusoidal=True):
     """Computes y = norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]), projected if E != D.
 
     Args:
         params: word/embedding [V, E] and norm; position/embedding [positions, E] if positions are learned;
             token_type/embedding [types, E] if there are token types; projection: kernel [E, D], bias [D], if E != D.
         input_ids, token_type_ids, position_ids: int [B, T]; the last are rows of the position table.
+        sinusoidal: whether positions without a table are sinusoidal; otherwise there are none.
     Returns:
         y [B, T, D], cache.
     """
@@ -48,7 +49,7 @@ def embeddings(params, input_ids, token_type_ids, position_ids, *, layer_norm_ep
     ids = {name: rows for name, rows in ids.items() if name in params}  # without positions if they are sinusoidal
     # [B, T, D]: one row of each table per position, summed over the tables.
     x = np.sum([params[name]["embedding"][rows] for name, rows in ids.items()], axis=0)
-    if "position" not in ids:
+    if sinusoidal and "position" not in ids:
         x = x + sinusoidal_positions(position_ids, x.shape[-1])
     y, norm_cache = layer_norm(params["norm"], x, layer_norm_eps=layer_norm_eps)
     projection_cache = None

@@ -63,13 +63,54 @@ def pooler_backward(dy, cache):
     return gather_backward(dfirst, gather_cache), gradient
 
 
+def mean_pool(x, attention_mask):
+    """Represents a sequence by the mean over its tokens: ModernBERT's pooling `mean`.
+
+    Args:
+        x: [B, T, D].
+        attention_mask: int [B, T] of ones and zeros: one sequence per row.
+    Returns:
+        y [B, D], cache.
+    """
+    shares = attention_mask / attention_mask.sum(axis=1, keepdims=True)  # [B, T]
+    return np.einsum("BT,BTD->BD", shares, x), shares
+
+
+def mean_pool_backward(dy, cache):
+    """dx[b, t] = the share of token t in the mean, times dy[b]."""
+    return cache[:, :, None] * dy[:, None, :]
+
+
+def prediction_head(params, x, *, hidden_act, layer_norm_eps):
+    """Computes y = norm(f(dense(x))): the first part of the masked-LM head, and of all heads of ModernBERT.
+
+    Args:
+        params: transform: kernel [D, D], bias [D]; norm: scale [D], bias [D].
+        x: [..., D].
+    Returns:
+        y [..., D], cache.
+    """
+    hidden, transform_cache = dense(params["transform"], x)
+    hidden, activation_cache = activation(hidden, hidden_act=hidden_act)
+    y, norm_cache = layer_norm(params["norm"], hidden, layer_norm_eps=layer_norm_eps)
+    return y, (transform_cache, activation_cache, norm_cache)
+
+
+def prediction_head_backward(dy, cache):
+    """The backward pass through norm, activation, dense."""
+    transform_cache, activation_cache, norm_cache = cache
+    dhidden, norm_gradient = layer_norm_backward(dy, norm_cache)
+    dx, transform_gradient = dense_backward(activation_backward(dhidden, activation_cache), transform_cache)
+    return dx, {"transform": transform_gradient, "norm": norm_gradient}
+
+
 def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_eps):
     """Computes logits over the vocabulary at each masked position: norm(f(dense(x))) E^T + b.
 
     E is the word embedding table, used a second time: the decoder is tied to it.
 
     Args:
-        params: transform: kernel [D, D], bias [D]; norm: scale [D], bias [D]; bias b [V].
+        params: those of `prediction_head`; bias b [V], 0 if there is none.
         word: E [V, D]; if its rows are smaller than D, so are the outputs of transform and norm.
         x: [B, T, D].
         masked_positions: int [B, P]; None = every token, P = T.
@@ -78,11 +119,10 @@ def masked_lm(params, word, x, masked_positions=None, *, hidden_act, layer_norm_
     """
     all_positions = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
     selected, gather_cache = gather(x, all_positions if masked_positions is None else masked_positions)
-    hidden, transform_cache = dense(params["transform"], selected)
-    hidden, activation_cache = activation(hidden, hidden_act=hidden_act)
-    hidden, norm_cache = layer_norm(params["norm"], hidden, layer_norm_eps=layer_norm_eps)
-    logits, decoder_cache = dense({"kernel": word.T, "bias": params["bias"]}, hidden)
-    return logits, (gather_cache, transform_cache, activation_cache, norm_cache, decoder_cache)
+    hidden, head_cache = prediction_head(params, selected, hidden_act=hidden_act, layer_norm_eps=layer_norm_eps)
+    bias = {"bias": params["bias"]} if "bias" in params else {}
+    logits, decoder_cache = dense({"kernel": word.T, **bias}, hidden)
+    return logits, (gather_cache, head_cache, decoder_cache)
 
 
 def masked_lm_backward(dlogits, cache):
@@ -91,10 +131,8 @@ def masked_lm_backward(dlogits, cache):
     Returns:
         dx [B, T, D], gradient, dword [V, D], to be added to the gradient of the embeddings' lookup in the same table.
     """
-    gather_cache, transform_cache, activation_cache, norm_cache, decoder_cache = cache
+    gather_cache, head_cache, decoder_cache = cache
     dhidden, decoder_gradient = dense_backward(dlogits, decoder_cache)
-    dhidden, norm_gradient = layer_norm_backward(dhidden, norm_cache)
-    dhidden = activation_backward(dhidden, activation_cache)
-    dselected, transform_gradient = dense_backward(dhidden, transform_cache)
-    gradient = {"transform": transform_gradient, "norm": norm_gradient, "bias": decoder_gradient["bias"]}
-    return gather_backward(dselected, gather_cache), gradient, decoder_gradient["kernel"].T
+    dword = decoder_gradient.pop("kernel").T
+    dselected, gradient = prediction_head_backward(dhidden, head_cache)
+    return gather_backward(dselected, gather_cache), gradient | decoder_gradient, dword

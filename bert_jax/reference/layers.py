@@ -17,12 +17,12 @@ def dense(params, x):
     """Computes y = x W + b.
 
     Args:
-        params: kernel W [I, O], bias b [O].
+        params: kernel W [I, O], bias b [O]; b is 0 if there is none.
         x: [..., I].
     Returns:
         y [..., O], cache.
     """
-    return x @ params["kernel"] + params["bias"], (params, x)
+    return x @ params["kernel"] + params.get("bias", 0), (params, x)
 
 
 def dense_backward(dy, cache):
@@ -30,7 +30,8 @@ def dense_backward(dy, cache):
     params, x = cache
     x_rows = x.reshape(-1, x.shape[-1])
     dy_rows = dy.reshape(-1, dy.shape[-1])
-    return dy @ params["kernel"].T, {"kernel": x_rows.T @ dy_rows, "bias": dy_rows.sum(axis=0)}
+    gradient = {"kernel": x_rows.T @ dy_rows, "bias": dy_rows.sum(axis=0)}
+    return dy @ params["kernel"].T, {name: gradient[name] for name in params}
 
 
 def softmax(x):
@@ -56,7 +57,7 @@ def layer_norm(params, x, *, layer_norm_eps):
     """Computes y = scale * h + bias, where h = (x - mean(x)) / sigma and sigma = sqrt(variance(x) + eps).
 
     Args:
-        params: scale [D], bias [D].
+        params: scale [D], bias [D]; the bias is 0 if there is none.
         x: [..., D]. Mean and (biased) variance are over D.
     Returns:
         y [..., D], cache.
@@ -64,7 +65,7 @@ def layer_norm(params, x, *, layer_norm_eps):
     centered = x - x.mean(axis=-1, keepdims=True)
     sigma = np.sqrt((centered**2).mean(axis=-1, keepdims=True) + layer_norm_eps)
     h = centered / sigma
-    return params["scale"] * h + params["bias"], (params, h, sigma)
+    return params["scale"] * h + params.get("bias", 0), (params, h, sigma)
 
 
 def layer_norm_backward(dy, cache):
@@ -78,7 +79,8 @@ def layer_norm_backward(dy, cache):
     dh = dy * params["scale"]
     dx = (dh - dh.mean(axis=-1, keepdims=True) - h * (dh * h).mean(axis=-1, keepdims=True)) / sigma
     rows = tuple(range(dy.ndim - 1))
-    return dx, {"scale": (dy * h).sum(axis=rows), "bias": dy.sum(axis=rows)}
+    gradient = {"scale": (dy * h).sum(axis=rows), "bias": dy.sum(axis=rows)}
+    return dx, {name: gradient[name] for name in params}
 
 
 def gelu(x):

@@ -4,7 +4,8 @@ Pretraining has two objectives, masked LM and next sentence, on the same last hi
 and so are their two gradients dx. Every other model has one objective.
 
 `config` is any object with num_attention_heads, hidden_act, masked_lm_act, layer_norm_eps, problem_type; and with what
-differs between families: position_offset, uses_token_types, family.layer_act. `batch` is a dict of arrays.
+differs between families: position_offset, uses_token_types, family.layer_act, family.is_modern; for ModernBERT also the
+fields of `modern_config`. `batch` is a dict of arrays.
 """
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from bert_jax.reference.attention import make_attention_mask
 from bert_jax.reference.embeddings import embeddings, embeddings_backward
 from bert_jax.reference.encoder import encoder, encoder_backward
+from bert_jax.reference.layers import layer_norm, layer_norm_backward
+from bert_jax.reference.modern import modern_encoder, modern_encoder_backward
 from bert_jax.reference.objectives import OBJECTIVES
 
 PRETRAINING = ("masked_lm", "next_sentence")
@@ -34,8 +37,17 @@ def bert(params, batch, config):
         token_types = np.zeros_like(ids)
     ids, mask, token_types, positions = (a.reshape(-1, a.shape[-1]) for a in (ids, mask, token_types, positions))
     x, embeddings_cache = embeddings(
-        params["embeddings"], ids, token_types, positions + config.position_offset, layer_norm_eps=config.layer_norm_eps
+        params["embeddings"],
+        ids,
+        token_types,
+        positions + config.position_offset,
+        layer_norm_eps=config.layer_norm_eps,
+        sinusoidal=not config.family.is_modern,
     )
+    if config.family.is_modern:
+        x, encoder_cache = modern_encoder(params["encoder"], x, make_attention_mask(mask), positions, config)
+        x, norm_cache = layer_norm(params["final_norm"], x, layer_norm_eps=config.layer_norm_eps)
+        return x, (embeddings_cache, encoder_cache, norm_cache)
     x, encoder_cache = encoder(
         params["encoder"],
         x,
@@ -44,14 +56,19 @@ def bert(params, batch, config):
         hidden_act=config.hidden_act,
         layer_norm_eps=config.layer_norm_eps,
     )
-    return x, (embeddings_cache, encoder_cache)
+    return x, (embeddings_cache, encoder_cache, None)
 
 
 def bert_backward(dx, cache):
     """The backward pass through encoder and embeddings; returns the gradient only, because ids have none."""
-    embeddings_cache, encoder_cache = cache
-    dx, encoder_gradient = encoder_backward(dx, encoder_cache)
-    return {"embeddings": embeddings_backward(dx, embeddings_cache), "encoder": encoder_gradient}
+    embeddings_cache, encoder_cache, norm_cache = cache
+    gradient = {}
+    if norm_cache is None:
+        dx, gradient["encoder"] = encoder_backward(dx, encoder_cache)
+    else:
+        dx, gradient["final_norm"] = layer_norm_backward(dx, norm_cache)
+        dx, gradient["encoder"] = modern_encoder_backward(dx, encoder_cache)
+    return gradient | {"embeddings": embeddings_backward(dx, embeddings_cache)}
 
 
 def add_trees(left, right):

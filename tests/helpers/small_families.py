@@ -16,17 +16,22 @@ OF_FAMILY = {
     "distilbert": {"dim": 16, "n_layers": L, "n_heads": 2, "hidden_dim": 20},
     "electra": SIZES | {"embedding_size": 10},
     "xlm-roberta": SIZES | {"type_vocab_size": 1},
+    "modernbert": SIZES | {"num_hidden_layers": 5, "local_attention": 4},  # layers 0 and 3 are global
+    "modernbert with biases": SIZES
+    | dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
+    | {"decoder_bias": False, "classifier_pooling": "mean", "local_attention": 4},
 }
 
 
 class Case(NamedTuple):
-    """A family and the end of a class's name."""
+    """A family and the end of a class's name; `options` is a key of `OF_FAMILY`, if not the family."""
 
     family: str
     head: str
+    options: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.family}-{self.head}"
+        return f"{self.options or self.family}-{self.head}"
 
     @property
     def architecture(self) -> str:
@@ -37,6 +42,7 @@ class Case(NamedTuple):
 FAMILY_NAMES = tuple(name for name in FAMILIES if name != "bert")
 # CamemBERT has the code of RoBERTa and XLM-RoBERTa, here as in transformers: two heads are enough.
 CASES = [Case(family, head) for family in FAMILY_NAMES for head in HEADS if family != "camembert" or head in HEADS[1:3]]
+CASES += [Case("modernbert", head, "modernbert with biases") for head in HEADS[1:3]]
 
 
 def write(case: Case, folder) -> Any:
@@ -47,7 +53,7 @@ def write(case: Case, folder) -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     labels = {"ForMultipleChoice": 1, "ForQuestionAnswering": 2}.get(case.head, C)
-    sizes: dict[str, Any] = OF_FAMILY.get(case.family, SIZES)
+    sizes: dict[str, Any] = OF_FAMILY.get(case.options or case.family, SIZES)
     family = FAMILIES[case.family]
     config = getattr(transformers, f"{family.class_prefix}Config")(
         vocab_size=V, max_position_embeddings=13, pad_token_id=PAD, num_labels=labels, **sizes

@@ -32,7 +32,7 @@ def folder(tmp_path):
         ({"hidden_size": "12"}, "hidden_size must be a positive integer"),
         ({"num_attention_heads": 5}, "hidden_size 12 is not divisible by num_attention_heads 5"),
         ({"hidden_act": "mish"}, "hidden_act must be one of"),
-        ({"model_type": "gpt2"}, "distilbert, electra; got 'gpt2'"),
+        ({"model_type": "gpt2"}, "electra, modernbert; got 'gpt2'"),
         ({"is_decoder": True}, "is_decoder must be false"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type must be one of"),
         ({"id2label": {"a": "b"}}, "config.json: id2label must be an object from ids to names, got {'a': 'b'}"),

@@ -20,7 +20,7 @@ from bert_jax.functional.layers import activation
 from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.formats.tensors import Tensor
 from bert_jax.interop.heads import MODELS, architecture, parts_of
-from bert_jax.interop.names import NAMES, leaf_shapes
+from bert_jax.interop.names import NAMES, hf_name, leaf_shapes
 from bert_jax.interop.resizing import extend_positions
 from bert_jax.models import BertForSequenceClassification
 from bert_jax.training.devices.parallel import make_mesh, tree_shardings
@@ -116,6 +116,9 @@ def test_outputs_and_gradients_agree_with_transformers(case, written):
     }
     shapes = leaf_shapes(bert.config, parts_of(type(bert.model), bert.config))
     wanted = index_tensors(slopes, case.family).assemble(shapes, "float32")
+    if FAMILIES[case.family].is_modern:  # the first layer has no norm before its attention
+        norm = wanted["encoder"]["attention"]["norm"]
+        norm["scale"] = norm["scale"].at[0].set(0.0)
     ours = jax.tree.map(np.asarray, gradient)
     for tree in (ours, wanted):  # PyTorch keeps the gradient of padding's row at 0
         row = np.array(tree["embeddings"]["word"]["embedding"])
@@ -151,7 +154,9 @@ def test_the_tensors_of_a_head_are_recognized_without_its_name(case, folder):
     copy = folder(case)
     kind = type(bert_jax.load(copy).model)
     edit_config(copy, "architectures")
-    guess = bert_jax.load(copy, head=None if case.head != "ForMultipleChoice" else architecture(kind, case.family))
+    is_modern = FAMILIES[case.family].is_modern  # whose classifiers all have the same tensors
+    same = ("ForMultipleChoice", *(("ForTokenClassification", "ForQuestionAnswering") if is_modern else ()))
+    guess = bert_jax.load(copy, head=architecture(kind, case.family) if case.head in same else None)
     assert type(guess.model) is kind
     assert architecture(kind, case.family) == case.architecture
 
@@ -176,7 +181,8 @@ def test_a_run_gives_back_the_same_bits_sharded_by_the_rules(family, written, tm
     mesh = make_mesh(fsdp=2, tensor=2)
     shardings = tree_shardings(bert.params, mesh)
     assert tuple(shardings["embeddings"]["word"]["embedding"].spec) == (None, "fsdp")
-    assert tuple(shardings["pre_classifier"]["kernel"].spec) == ("fsdp", None)
+    layer = shardings[FAMILIES[family].sequence_layer]
+    assert tuple(layer.get("transform", layer)["kernel"].spec) == ("fsdp", None)
     split = jax.tree.map(np.asarray, jax.device_put(bert.params, shardings))
     assert_same_bits(split, bert.params)
 
@@ -193,7 +199,8 @@ def test_the_usable_length_is_that_of_transformers(family, written):
     longer = extend_positions(bert, 2 * usable - 1)
     assert longer.config.max_length == 2 * usable - 1
     ids = np.full((1, 3), 5)
-    stretched = longer(ids, position_ids=[[0, 2, 4]]).prediction_logits
+    places = [[0, 1, 2]] if FAMILIES[family].is_modern else [[0, 2, 4]]  # without a table, nothing is stretched
+    stretched = longer(ids, position_ids=places).prediction_logits
     np.testing.assert_allclose(stretched, bert(ids).prediction_logits, atol=OUTPUT_TOLERANCE, rtol=0)
 
 
@@ -204,32 +211,32 @@ def test_token_types_are_ignored_where_there_is_one(family, written):
     np.testing.assert_array_equal(bert(ids, token_type_ids=[[0, 1, 1]]).last_hidden_state, bert(ids).last_hidden_state)
 
 
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra", "modernbert"])
 def test_an_untied_decoder_is_refused_by_name(family, folder):
     copy = folder(small.Case(family, "ForMaskedLM"))
     names = NAMES[family]
+    word = hf_name("embeddings/word/embedding", model_type=family)
     edit_config(copy, tie_word_embeddings=False)
 
     def untie(tensors):
-        word = tensors[f"{names.prefix}embeddings.word_embeddings.weight"]
-        tensors[f"{names.decoder}.weight"] = word + np.float32(0.5)
+        tensors[f"{names.decoder}.weight"] = tensors[word] + np.float32(0.5)
 
     line = refusal(copy)
     assert f"tie_word_embeddings is false, but the file has no {names.decoder}.weight" in line
     bert_jax.load(copy, head="BertForQuestionAnswering", new_head=True)  # which has no decoder
     edit_weights(copy, untie)
     line = refusal(copy)
-    assert f"{names.decoder}.weight differs from {names.prefix}embeddings.word_embeddings.weight" in line
+    assert f"{names.decoder}.weight differs from {word}" in line
     assert "an untied decoder is not supported" in line
 
 
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra", "modernbert"])
 def test_a_file_with_the_tied_decoder_only_is_read(family, folder):
     """As a repeated tensor, and as an alias in the metadata of the file."""
     copy = folder(small.Case(family, "ForMaskedLM"))
     whole = bert_jax.load(copy)
     names = NAMES[family]
-    word = f"{names.prefix}embeddings.word_embeddings.weight"
+    word = hf_name("embeddings/word/embedding", model_type=family)
     edit_weights(copy, lambda tensors: tensors.__setitem__(f"{names.decoder}.weight", tensors.pop(word)))
     assert_same_bits(bert_jax.load(copy).params, whole.params)
     tensors = load_file(copy / "model.safetensors")
@@ -258,7 +265,8 @@ def test_heads_can_be_named_as_in_either_family(family, written):
     folder, _ = written(small.Case(family, "ForMaskedLM"))
     with pytest.warns(UserWarning, match="newly initialized"):
         named = bert_jax.load(folder, head=small.Case(family, "ForSequenceClassification").architecture)
-    assert named.new_parts == {"pre_classifier", "classifier"}
+    layer = FAMILIES[family].sequence_layer  # ModernBERT's is a part of the masked-LM head
+    assert named.new_parts == {layer, "classifier"} - {"prediction_head"}
     line = refusal(folder, head="BertForNextSentencePrediction")
     assert f"{FAMILIES[family].title} has no next-sentence head" in line
 
@@ -275,6 +283,21 @@ def test_heads_can_be_named_as_in_either_family(family, written):
         ({"model_type": "roberta", "max_position_embeddings": 2}, "max_position_embeddings 2 has no row after the"),
         ({"model_type": "roberta", "position_embedding_type": "relative_key"}, "position_embedding_type must be one"),
         ({"model_type": "roberta", "is_decoder": True}, "is_decoder must be false"),
+        ({"model_type": "modernbert", "norm_bias": "no"}, "norm_bias must be true or false, got 'no'"),
+        ({"model_type": "modernbert", "mlp_dropout": "0"}, "mlp_dropout must be a number, got '0'"),
+        ({"model_type": "modernbert", "local_attention": 0}, "local_attention must be a positive integer, got 0"),
+        ({"model_type": "modernbert", "classifier_pooling": "max"}, "classifier_pooling must be one of cls, mean;"),
+        ({"model_type": "modernbert", "global_rope_theta": 0}, "global_rope_theta must be a number above 0, got 0"),
+        ({"model_type": "modernbert", "rope_scaling": {"factor": 2}}, "rope_scaling is not supported, got"),
+        ({"model_type": "modernbert", "hidden_size": 36}, "rotary positions need heads of an even size"),
+        (
+            {"model_type": "modernbert", "rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
+            "rope_type must be 'default' for ModernBERT, got 'yarn'",
+        ),
+        (
+            {"model_type": "modernbert", "layer_types": ["full_attention", "sliding_attention", "full_attention"] * 2},
+            "layer_types must be full_attention at layers 0, n, 2n, ... and sliding_attention elsewhere",
+        ),
     ],
 )
 def test_what_a_family_does_not_support_is_refused_by_name(values, message):
@@ -285,6 +308,10 @@ def test_what_a_family_does_not_support_is_refused_by_name(values, message):
 def test_fields_of_another_family_are_refused():
     with pytest.raises(ValueError, match="embedding_size must be None for BERT, got 8"):
         BertConfig(embedding_size=8)
+    with pytest.raises(ValueError, match="local_attention must be 128 for RoBERTa, got 64"):
+        BertConfig(model_type="roberta", local_attention=64)
+    with pytest.raises(ValueError, match="position_embedding_type must be absolute for ModernBERT, got sinusoidal"):
+        BertConfig(model_type="modernbert", position_embedding_type="sinusoidal")
     with pytest.raises(ValueError, match="layer_norm_eps must be 1e-12 for DistilBERT, got 1e-05"):
         BertConfig(model_type="distilbert", layer_norm_eps=1e-5)
 
@@ -310,7 +337,8 @@ def test_adapters_of_every_family_are_on_the_same_kernels(family):
     bert = BertForSequenceClassification(config)
     shapes = jax.eval_shape(bert.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     assert shapes["adapters"].keys() == {"encoder"}
-    assert "pre_classifier" in shapes
+    assert FAMILIES[family].sequence_layer in shapes
+    assert ("gate" in shapes["adapters"]["encoder"]["feed_forward"]) == FAMILIES[family].is_modern
     assert shapes["adapters"]["encoder"]["attention"].keys() == {"query", "key", "value", "output"}
 
 
@@ -325,3 +353,47 @@ def test_activations_are_those_of_transformers(name):
     act = BertConfig.from_dict({"hidden_act": name}).hidden_act
     want = theirs(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(activation(act)(jnp.asarray(x)), want, atol=1e-6, rtol=0)
+
+
+def test_old_and_new_keys_of_modernbert_mean_the_same():
+    old = {"global_attn_every_n_layers": 2, "global_rope_theta": 7.5, "local_rope_theta": 3, "num_hidden_layers": 3}
+    config = BertConfig.from_dict({"model_type": "modernbert", "position_embedding_type": "absolute", **old})
+    written = config.to_dict()
+    assert written["layer_types"] == ["full_attention", "sliding_attention", "full_attention"]
+    assert written["rope_parameters"]["sliding_attention"] == {"rope_type": "default", "rope_theta": 3}
+    new = {name: value for name, value in written.items() if name not in old or name == "num_hidden_layers"}
+    assert BertConfig.from_dict(new) == BertConfig.from_dict(written) == config
+    one_global = {"model_type": "modernbert", "layer_types": ["full_attention"] + ["sliding_attention"] * 4}
+    assert BertConfig.from_dict(one_global).layer_types(5) == one_global["layer_types"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.layers.1.attn.Wqkv.weight", lambda x: x[1:], "which is not 3 pieces of equal size"),
+        (
+            "model.layers.1.attn.Wqkv.weight",
+            lambda x: x[3:],
+            r"Wqkv.weight\[0:15\] has shape (15, 16), the config requires",
+        ),
+        ("model.layers.1.mlp.Wi.weight", None, "missing from the file: model.layers.1.mlp.Wi.weight"),
+        ("model.layers.2.attn_norm.weight", None, "missing from the file: model.layers.2.attn_norm.weight"),
+    ],
+)
+def test_broken_tensors_of_modernbert_are_named_as_in_the_file(name, change, message, folder):
+    copy = folder(small.Case("modernbert", "ForMaskedLM"))
+
+    def edit(tensors):
+        tensor = tensors.pop(name)
+        if change is not None:
+            tensors[name] = np.ascontiguousarray(change(tensor))
+
+    edit_weights(copy, edit)
+    assert message.replace("\\", "") in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.attn_norm.weight", "model.layers.0.attn.Wqkv.0.weight"])
+def test_tensors_that_modernbert_does_not_have_are_refused(name, folder):
+    copy = folder(small.Case("modernbert", "ForMaskedLM"))
+    edit_weights(copy, lambda tensors: tensors.__setitem__(name, np.ones(16, np.float32)))
+    assert f"ModernBERT has no tensors called {name}" in refusal(copy)

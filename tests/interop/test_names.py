@@ -8,8 +8,8 @@ from bert_jax.config import BertConfig
 from bert_jax.interop.names import NAMES, hf_name, is_stacked, leaf_shapes, locate_tensor
 from bert_jax.models.parameters import PARAMETERS
 
-# Adapters are merged into their kernels before a model is written; BERT has a pooler where other families have these.
-PARTS = PARAMETERS.keys() - {"adapters", "pre_classifier", "summary"}
+# Adapters are merged into their kernels before a model is written; the others are parts of other families.
+PARTS = PARAMETERS.keys() - {"adapters", "pre_classifier", "summary", "final_norm", "prediction_head"}
 
 CONFIG = small.config(
     num_labels=small.C,

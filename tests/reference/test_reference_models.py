@@ -147,17 +147,24 @@ CASES = {
     ),
 }
 CASES["relu"] = replace(CASES["token_classification"], options={"hidden_act": "relu"})
+MODERN = {"global_attn_every_n_layers": 2, "local_attention": 4, "local_rope_theta": 7.0}
+BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 FAMILIES = {
     "roberta": ("single_label", {"pad_token_id": 1, "type_vocab_size": 1, "hidden_act": "silu"}),
     "camembert": ("multiple_choice", {"pad_token_id": 1}),
     "xlm-roberta": ("masked_lm", {"pad_token_id": 1, "hidden_act": "relu"}),  # the head's activation is gelu
     "distilbert": ("masked_lm", {"hidden_act": "tanh"}),
     "electra": ("single_label", {"embedding_size": 8}),
+    "modernbert": ("masked_lm", MODERN),
 }
 OTHER_HEADS = {
     "distilbert": ("multi_label", {"hidden_act": "relu"}),  # as is the activation of the head
     "electra": ("multiple_choice", {"embedding_size": 8}),
     "electra generator": ("masked_lm", {"embedding_size": 8}),
+    "modernbert mean": ("single_label", {**MODERN, **BIASES, "classifier_pooling": "mean"}),
+    "modernbert packed": ("token_classification", {**MODERN, "classifier_activation": "silu"}),
+    "modernbert answers": ("question_answering", {**MODERN, "num_labels": 2}),
+    "modernbert choices": ("multiple_choice", {**MODERN, "hidden_act": "tanh"}),
 }
 for families in (FAMILIES, OTHER_HEADS):
     for family, (name, options) in families.items():

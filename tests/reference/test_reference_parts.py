@@ -21,6 +21,7 @@ from small_bert import (
     C,
     D,
     F,
+    H,
     N,
     T,
     V,
@@ -32,7 +33,7 @@ from small_bert import (
     normal,
 )
 
-from bert_jax.reference import attention, embeddings, encoder, heads, layers, losses
+from bert_jax.reference import attention, embeddings, encoder, heads, layers, losses, modern, rotary
 
 TOLERANCE = 1e-12
 
@@ -62,6 +63,8 @@ def loss_part(backward, loss, logits):
 ENCODER_OPTIONS = {"num_attention_heads": N, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
 HEAD_OPTIONS = {"hidden_act": "gelu_new", "layer_norm_eps": 1e-12}
 IDS = (PACKED["input_ids"], PACKED["token_type_ids"], POSITION_IDS)
+ROTATION = rotary.rotations(POSITION_IDS, H, 7.0)
+GATED = {"up": dense_shapes(D, F), "gate": {"kernel": (D, F)}, "down": dense_shapes(F, D)}
 AWAY_FROM_KINK = normal(B, T, F) + 0.1 * np.sign(normal(B, T, F))
 
 PARTS = {
@@ -107,6 +110,38 @@ PARTS = {
         {"params": draw(layer_shapes()), "x": normal(B, T, D)},
         lambda t: encoder.encoder_layer(t["params"], t["x"], ATTENDS, **ENCODER_OPTIONS),
         encoder.encoder_layer_backward,
+    ),
+    "rotate": Part(
+        {"x": normal(B, T, N, H)},
+        lambda t: (rotary.rotate(t["x"], ROTATION), ROTATION),
+        rotary.rotate_backward,
+        ("x",),
+    ),
+    "gated_feed_forward": Part(
+        {"params": draw(GATED), "x": normal(B, T, D)},
+        lambda t: modern.gated_feed_forward(t["params"], t["x"], hidden_act="gelu"),
+        modern.gated_feed_forward_backward,
+    ),
+    **{
+        name: Part(
+            {
+                "params": draw(
+                    {"attention": layer_shapes()["attention"], "feed_forward": GATED | {"norm": norm_shapes()}}
+                ),
+                "x": normal(B, T, D),
+            },
+            lambda t, name=name: modern.modern_layer(
+                t["params"], t["x"], ATTENDS, ROTATION, is_first=name == "first_modern_layer", **ENCODER_OPTIONS
+            ),
+            modern.modern_layer_backward,
+        )
+        for name in ("modern_layer", "first_modern_layer")
+    },
+    "mean_pool": Part(
+        {"x": normal(B, T, D)},
+        lambda t: heads.mean_pool(t["x"], (ATTENTION_MASK == 1) * 1),
+        heads.mean_pool_backward,
+        ("x",),
     ),
     "embeddings": Part(
         {"params": draw(SHAPES["embeddings"])},

@@ -86,6 +86,8 @@ def unsupported(
     Args:
         automatic: the kernel was not named. Pallas kernels also run on CPUs, but slowly, for tests.
     """
+    if config.family.is_modern:
+        return f"has no local attention, which {config.family.title} needs"
     if (automatic or name == "cudnn") and platform != "gpu":
         return f"needs a GPU, the run is for a {platform.upper()}"
     dropout = config.attention_probs_dropout_prob
