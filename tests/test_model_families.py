@@ -472,6 +472,9 @@ def refusals(place, edited):
     def electra(**changes):
         return lambda: BertConfig.from_dict({"model_type": "electra", **changes})
 
+    def modern(**changes):
+        return lambda: BertConfig.from_dict({"model_type": "modernbert", **changes})
+
     return {
         "next sentence without that head": lambda: predicts_next_sentences(place),
         "sentence pairs in pretraining": lambda: check_pretraining(pretraining_settings(place, objective="mlm-nsp")),
@@ -485,6 +488,8 @@ def refusals(place, edited):
         "another summary of ELECTRA": electra(summary_type="mean"),
         "an activation that is unknown": partial(load, {"hidden_act": "mish"}),
         "a number that is a string": electra(hidden_size="768"),
+        "scaled rotary positions": modern(rope_parameters={"full_attention": {"rope_type": "yarn"}}),
+        "global layers at irregular distances": modern(layer_types=["full_attention"] * 2 + ["sliding_attention"]),
         "rows that are too long": lambda: check_pretraining(pretraining_settings(place, max_length=200)),
     }
 

@@ -310,7 +310,7 @@ def test_fields_of_another_family_are_refused():
         BertConfig(embedding_size=8)
     with pytest.raises(ValueError, match="local_attention must be 128 for RoBERTa, got 64"):
         BertConfig(model_type="roberta", local_attention=64)
-    with pytest.raises(ValueError, match="position_embedding_type must be absolute for ModernBERT, got sinusoidal"):
+    with pytest.raises(ValueError, match="position_embedding_type must be absolute for ModernBERT, got 'sinusoidal'"):
         BertConfig(model_type="modernbert", position_embedding_type="sinusoidal")
     with pytest.raises(ValueError, match="layer_norm_eps must be 1e-12 for DistilBERT, got 1e-05"):
         BertConfig(model_type="distilbert", layer_norm_eps=1e-5)

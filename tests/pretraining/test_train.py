@@ -443,3 +443,25 @@ def test_presets_keep_berts_values():
     assert (training.steps, training.batch_size, optimizer.learning_rate) == (1_000_000, 256, 1e-4)
     assert (optimizer.warmup_steps, optimizer.beta2, optimizer.optimizer) == (10_000, 0.999, "bert_adamw")
     assert (settings.model.initializer_range, settings.batches.masked_share) == (0.02, 0.15)
+
+
+def test_modern_tiny_is_pretrained_continued_and_resumed(corpus, tmp_path):
+    def run(name, *flags):
+        common = ["--corpus", str(corpus), "--cache-dir", str(tmp_path / "cache"), "--output", str(tmp_path / name)]
+        sizes = ["--vocab-size", "150", "--max-length", "32", "--batch-size", "8", "--log-every", "1", "--quiet"]
+        script.main([*common, *sizes, *flags])
+        return tmp_path / name
+
+    small = ["--preset", "modern-tiny", "--hidden-size", "16", "--num-attention-heads", "2", "--fill-mask"]
+    whole = run("whole", *small, "--steps", "4")
+    bert = bert_jax.load(whole)
+    assert type(bert.model).__name__ == "BertForMaskedLM"
+    assert (bert.config.model_type, bert.config.local_attention) == ("modernbert", 32)
+    bert.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["architectures"] == ["ModernBertForMaskedLM"]
+    run("halves", *small, "--steps", "2")
+    halves = run("halves", "--resume", "--steps", "4")
+    for one, other in zip(*(jax.tree.leaves(bert_jax.load(folder).params) for folder in (whole, halves)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="ModernBERT has no next-sentence head: set --objective mlm"):
+        run("pairs", *small, "--objective", "mlm-nsp")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tokenizer_kinds as kinds
 import tokenizers
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_jax.text.layout import Layout
 from bert_jax.text.tokenizer import Tokenizer
@@ -259,6 +259,36 @@ def test_a_tokenizer_without_a_mask_is_refused_only_where_masks_are_made(kind):
     assert made(["an owl"])["input_ids"].shape[1] > 2
     with pytest.raises(ValueError, match="the tokenizer has no mask token"):
         _ = made.mask_token
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_tokenizer_of_modernbert_is_a_byte_level_bpe_with_the_names_of_bert(transformers, tmp_path):
+    """Its special tokens are added after the vocabulary, and its mask swallows the space before it."""
+    made = tokenizers.Tokenizer(models.BPE())
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(kinds.SENTENCES, trainer)
+    names = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
+    made.add_special_tokens([tokenizers.AddedToken(name, lstrip=name == "[MASK]") for name in names.values()])
+    ends = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
+    made.save(str(tmp_path / "tokenizer.json"))
+    settings = {f"{role}_token": name for role, name in names.items()}
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "modernbert"}')
+    ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.mask_id == theirs.mask_token_id == made.get_vocab_size() - 1
+    assert ours.roles["cls"] == "[CLS]"
+    found = theirs(texts(), texts()[::-1], return_offsets_mapping=True)
+    encodings = ours.encode_batch(texts(), texts()[::-1])
+    assert [encoding.ids for encoding in encodings] == found["input_ids"]
+    assert [encoding.offsets for encoding in encodings] == found["offset_mapping"]
+    assert [ours.tokens[i] for i in ours("an owl [MASK] here")["input_ids"][0]][-3:] == ["Ġh", "ere", "[SEP]"]
 
 
 # Files
