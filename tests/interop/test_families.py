@@ -357,7 +357,8 @@ def test_activations_are_those_of_transformers(name):
 
 def test_old_and_new_keys_of_modernbert_mean_the_same():
     old = {"global_attn_every_n_layers": 2, "global_rope_theta": 7.5, "local_rope_theta": 3, "num_hidden_layers": 3}
-    config = BertConfig.from_dict({"model_type": "modernbert", "position_embedding_type": "absolute", **old})
+    values = {"model_type": "modernbert", "position_embedding_type": "absolute", "id2label": {"0": "no"}, **old}
+    config = BertConfig.from_dict(values)
     written = config.to_dict()
     assert written["layer_types"] == ["full_attention", "sliding_attention", "full_attention"]
     assert written["rope_parameters"]["sliding_attention"] == {"rope_type": "default", "rope_theta": 3}

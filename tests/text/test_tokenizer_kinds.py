@@ -288,7 +288,7 @@ def test_the_tokenizer_of_modernbert_is_a_byte_level_bpe_with_the_names_of_bert(
     encodings = ours.encode_batch(texts(), texts()[::-1])
     assert [encoding.ids for encoding in encodings] == found["input_ids"]
     assert [encoding.offsets for encoding in encodings] == found["offset_mapping"]
-    assert [ours.tokens[i] for i in ours("an owl [MASK] here")["input_ids"][0]][-3:] == ["Ġh", "ere", "[SEP]"]
+    assert [ours.tokens[i] for i in ours(["an owl [MASK] here"])["input_ids"][0]][-3:] == ["Ġh", "ere", "[SEP]"]
 
 
 # Files
