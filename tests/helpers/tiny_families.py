@@ -17,7 +17,12 @@ from bert_jax.models import BertForMaskedLM, BertForPreTraining
 from bert_jax.text.tokenizer import Tokenizer
 
 POSITIONS = 96  # those that are used
-KIND_OF_FAMILY = {"roberta": "bpe", "xlm-roberta": "unigram", "camembert": "unigram", "modernbert": "bpe"}  # the others: wordpiece
+KIND_OF_FAMILY = {
+    "roberta": "bpe",
+    "xlm-roberta": "unigram",
+    "camembert": "unigram",
+    "modernbert": "bpe",
+}  # the others: wordpiece
 
 
 @cache
