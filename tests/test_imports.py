@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Layers of the design. Halves order two folders of one layer, one of which builds on the other.
 LAYERS = {
-    "families": 0, "config": 0.2, "files": 0, "messages": 0, "process_start": 0,
+    "modern_config": 0, "families": 0.1, "config": 0.2, "files": 0, "messages": 0, "process_start": 0,
     "reference": 0, "functional": 0.5, "models": 1, "text": 1, "metrics": 1,
     "data": 2, "training": 2, "interop": 3, "tasks": 3.5, "pipelines": 3.5, "plotting": 3.5,
     "pretraining": 4, "finetuning": 4, "doctor": 4, "cli": 5, "": 5.5,
