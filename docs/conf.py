@@ -26,6 +26,7 @@ exclude_patterns = ["docs/_build", ".venv", ".git", "runs", "build", "dist", "te
 extensions = ["myst_nb", "reference_pages", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
 nitpicky = False
 highlight_language = "none"
+smartquotes = False
 suppress_warnings = [
     "myst.xref_missing",  # links to folders and source files, which tests/test_docs.py checks
     "ref.python",  # attributes of several classes have the same name
@@ -33,7 +34,7 @@ suppress_warnings = [
 toc_object_entries = False  # thousands of functions in the navigation of every page
 
 # Markdown and notebooks
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = []  # formulas would need MathJax from the network
 myst_heading_anchors = 4  # the anchors that GitHub gives to headings
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "docs" / "_build" / "executed")  # by the code cells: a translation runs nothing
