@@ -127,7 +127,7 @@ def check_kernel(case: Case, dtype: str, *, name: str) -> dict[str, object]:
     """Compares a kernel's outputs and gradients with plain matrix multiplications, as a run does before it starts."""
     config, inputs = config_and_inputs(case, dtype)
     problem = unsupported(name, config, inputs, platform=jax.devices()[0].platform)
-    problem = problem or failed_test(name, config, inputs)
+    problem = problem or failed_test(name, config, inputs, platform=jax.devices()[0].platform)
     return {
         "kernel": name,
         "length": case.length,

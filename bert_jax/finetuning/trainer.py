@@ -303,7 +303,8 @@ def _attention_kernel(
         ValueError: `attention` names a kernel that cannot be used here.
     """
     mask = row_format.sample(features, CHECKED_ROWS)["attention_mask"]
-    inputs = AttentionInputs(mask, row_format.slots > 1, random_bits, seeds, other_lengths=row_format.lengths)
+    tensor = layout.mesh.shape.get("tensor", 1)
+    inputs = AttentionInputs(mask, row_format.slots > 1, random_bits, seeds, row_format.lengths, tensor)
     platform = parallel.platform_of(layout.mesh)
     kernel, why = choose_kernel(attention, config, inputs, platform=platform)
     if platform != "cpu":

@@ -1,11 +1,9 @@
-"""The bodies of the attention kernels: what one program computes from blocks of its arrays.
+"""The mathematics of the attention kernels: what a block of queries and a block of keys give.
 
-`functional.fused_attention` runs them and explains the algorithm. A ref is an array in device memory that a kernel
-reads and writes by slices. Refs of q, k, v, outputs and gradients hold one row and one head: [1, T, H], or only the
-program's block, [1, Q, H] or [1, K, H]. Those of statistics hold [1, 1, T] or [1, 1, Q], those of sequence numbers
-[1, T], and `range_ref` [1, 1, 2] the first and the last + 1 block to visit.
+`functional.fused_attention` explains the algorithm. `attention_gpu` and `attention_tpu` are its two drivers: which
+program computes which blocks, and where they are stored. Everything here is independent of that.
 
-Axes: T position, H head size, Q query positions and K key positions of a block.
+Axes: B batch, T position, N heads, H head size, Q query positions and K key positions of a block.
 """
 
 import math
@@ -13,22 +11,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.experimental import pallas as pl
 
-from bert_jax.functional.random_bits import hash_index
+from bert_jax.functional.random_bits import PAIRED, hash_index
 
 MASKED = -1e30  # a score; finite, so that the difference of two of them is a number
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How a kernel is compiled: positions per block of queries and of keys, warps per program, pipeline stages."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
+NO_SEQUENCE = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -37,17 +26,17 @@ class Shape:
 
     Attributes:
         rows: B, of this device.
-        length: T.
+        length: T, with the padding that fills the last block.
+        columns: T without it: the length of a row of the dropout mask.
         heads: N, of this device.
-        all_heads: N of the model; larger than `heads` if heads are split over devices.
         head_size: H.
         threshold: an attention weight is dropped if its 16 random bits are below it; 0 = no dropout.
     """
 
     rows: int
     length: int
+    columns: int
     heads: int
-    all_heads: int
     head_size: int
     threshold: int
 
@@ -61,130 +50,117 @@ class Shape:
         """The factor of the weights that are kept."""
         return 1.0 / (1.0 - self.threshold / 2**16)
 
-    def coordinates(self, program: Array, blocks: int) -> tuple[Array, Array, Array]:
-        """Returns row, head and block of a program; consecutive programs share a head, and so its keys."""
-        head = jax.lax.div(program, jnp.int32(blocks))
-        row = jax.lax.div(head, jnp.int32(self.heads))
-        return row, head - row * self.heads, program - head * blocks
+
+Softmax = tuple[Array, Array, Array]  # of the keys so far: the largest score [Q], the sum of exp [Q], context [Q, H]
 
 
-def forward_kernel(seed_ref, range_ref, q_ref, k_ref, v_ref, numbers_ref, out_ref, sums_ref, *, shape, tuning):
-    """Computes the output of a block of queries, and log(sum of exp(scores)) of each."""
-    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.queries)
-    queries = _span(block, tuning.queries)
-    q = q_ref[0]  # [Q, H]
+def softmax_start(shape: Shape, queries: int) -> Softmax:
+    """Returns the running softmax before the first keys."""
+    zeros = jnp.zeros(queries, jnp.float32)
+    return zeros + MASKED, zeros, jnp.zeros((queries, shape.head_size), jnp.float32)
 
-    def visit(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        maximum, total, context = carry  # [Q], [Q], [Q, H]
-        keys = _span(j, tuning.keys)
-        allowed = _same_sequence(numbers_ref[0, queries][:, None], numbers_ref[0, keys][None, :])
-        scores = jnp.where(allowed, _dot(q, k_ref[0, keys], (1, 1)) * shape.scale, MASKED)  # [Q, K]
-        higher = jnp.maximum(maximum, scores.max(axis=1))
-        weights = jnp.where(allowed, jnp.exp(scores - higher[:, None]), 0.0)
-        shrink = jnp.exp(maximum - higher)
-        total = total * shrink + weights.sum(axis=1)
-        if shape.threshold:
-            keep = _keep(shape, seed_ref, row, head, _positions(queries)[:, None], _positions(keys)[None, :])
-            weights = jnp.where(keep, weights, 0.0)
-        return higher, total, context * shrink[:, None] + _dot(weights.astype(v_ref.dtype), v_ref[0, keys], (1, 0))
 
-    zeros = jnp.zeros(tuning.queries, jnp.float32)
-    start = (zeros + MASKED, zeros, jnp.zeros((tuning.queries, shape.head_size), jnp.float32))
-    maximum, total, context = jax.lax.fori_loop(range_ref[0, 0, 0], range_ref[0, 0, 1], visit, start)
+def softmax_update(
+    shape: Shape, softmax: Softmax, q: Array, k: Array, v: Array, allowed: Array, keep: Array | None
+) -> Softmax:
+    """Adds a block of keys and values, [K, H], to the running softmax of q [Q, H]; `allowed` and `keep` are [Q, K]."""
+    maximum, total, context = softmax
+    scores = jnp.where(allowed, dot(q, k, (1, 1)) * shape.scale, MASKED)  # [Q, K]
+    higher = jnp.maximum(maximum, scores.max(axis=1))
+    weights = jnp.where(allowed, jnp.exp(scores - higher[:, None]), 0.0)
+    shrink = jnp.exp(maximum - higher)
+    total = total * shrink + weights.sum(axis=1)
+    if keep is not None:
+        weights = jnp.where(keep, weights, 0.0)
+    return higher, total, context * shrink[:, None] + dot(weights.astype(v.dtype), v, (1, 0))
+
+
+def softmax_end(shape: Shape, softmax: Softmax) -> tuple[Array, Array]:
+    """Returns the output, float32 [Q, H], and log(sum of exp(scores)), float32 [Q]."""
+    maximum, total, context = softmax
     total = jnp.where(total == 0.0, 1.0, total)  # of padding
-    out_ref[0] = (context * (shape.dropout_scale / total)[:, None]).astype(out_ref.dtype)
-    sums_ref[0, 0] = maximum + jnp.log(total)
+    return context * (shape.dropout_scale / total)[:, None], maximum + jnp.log(total)
 
 
-def backward_queries_kernel(
-    seed_ref, range_ref, q_ref, k_ref, v_ref, numbers_ref, out_ref, sums_ref, gradient_ref, dq_ref, delta_ref,
-    *, shape, tuning,
-):  # fmt: skip
-    """Computes the gradient of a block of queries, and sum(output * gradient) of each, which the keys need."""
-    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.queries)
-    queries = _span(block, tuning.queries)
-    q = q_ref[0]  # [Q, H]
-    gradient = gradient_ref[0]  # [Q, H]
-    sums = sums_ref[0, 0]  # [Q]
-    delta = (out_ref[0].astype(jnp.float32) * gradient.astype(jnp.float32)).sum(axis=1)  # [Q]
-    delta_ref[0, 0] = delta
+def block_gradients(
+    shape: Shape, scores: Array, products: Array, sums: Array, delta: Array, allowed: Array, keep: Array | None
+) -> tuple[Array, Array]:
+    """Returns the weights after dropout, not scaled up, and the gradient of the scores; both [Q, K], or transposed.
 
-    def visit(j: Array, dq: Array) -> Array:
-        keys = _span(j, tuning.keys)
-        k = k_ref[0, keys]
-        allowed = _same_sequence(numbers_ref[0, queries][:, None], numbers_ref[0, keys][None, :])
-        weights = jnp.where(allowed, jnp.exp(_dot(q, k, (1, 1)) * shape.scale - sums[:, None]), 0.0)  # [Q, K]
-        weights_gradient = _dot(gradient, v_ref[0, keys], (1, 1)) * shape.dropout_scale
-        if shape.threshold:
-            keep = _keep(shape, seed_ref, row, head, _positions(queries)[:, None], _positions(keys)[None, :])
-            weights_gradient = jnp.where(keep, weights_gradient, 0.0)
-        scores_gradient = weights * (weights_gradient - delta[:, None])
-        return dq + _dot(scores_gradient.astype(k.dtype), k, (1, 0))
-
-    start = jnp.zeros((tuning.queries, shape.head_size), jnp.float32)
-    dq = jax.lax.fori_loop(range_ref[0, 0, 0], range_ref[0, 0, 1], visit, start)
-    dq_ref[0] = (dq * shape.scale).astype(dq_ref.dtype)
+    Args:
+        scores: q k'.
+        products: g v', where g is the gradient of the output.
+        sums: log(sum of exp(scores)) of each query, [Q, 1] or transposed.
+        delta: sum(output * g) of each query, likewise.
+    """
+    weights = jnp.where(allowed, jnp.exp(scores * shape.scale - sums), 0.0)
+    gradient = products * shape.dropout_scale
+    if keep is None:
+        return weights, weights * (gradient - delta)
+    gradient = jnp.where(keep, gradient, 0.0)
+    return jnp.where(keep, weights, 0.0), weights * (gradient - delta)
 
 
-def backward_keys_kernel(
-    seed_ref, range_ref, q_ref, k_ref, v_ref, numbers_ref, sums_ref, delta_ref, gradient_ref, dk_ref, dv_ref,
-    *, shape, tuning,
-):  # fmt: skip
-    """Computes the gradients of a block of keys and values; its arrays are transposed, [K, Q]."""
-    row, head, block = shape.coordinates(pl.program_id(0), shape.length // tuning.keys)
-    keys = _span(block, tuning.keys)
-    k = k_ref[0]  # [K, H]
-    v = v_ref[0]  # [K, H]
-
-    def visit(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        dk, dv = carry
-        queries = _span(i, tuning.queries)
-        q = q_ref[0, queries]
-        gradient = gradient_ref[0, queries]
-        allowed = _same_sequence(numbers_ref[0, queries][None, :], numbers_ref[0, keys][:, None])
-        scores = _dot(k, q, (1, 1)) * shape.scale
-        weights = jnp.where(allowed, jnp.exp(scores - sums_ref[0, 0, queries][None, :]), 0.0)  # [K, Q]
-        weights_gradient = _dot(v, gradient, (1, 1)) * shape.dropout_scale
-        dropped = weights
-        if shape.threshold:
-            keep = _keep(shape, seed_ref, row, head, _positions(queries)[None, :], _positions(keys)[:, None])
-            dropped = jnp.where(keep, weights, 0.0)
-            weights_gradient = jnp.where(keep, weights_gradient, 0.0)
-        scores_gradient = weights * (weights_gradient - delta_ref[0, 0, queries][None, :])
-        dk = dk + _dot(scores_gradient.astype(q.dtype), q, (1, 0))
-        dv = dv + _dot(dropped.astype(q.dtype), gradient, (1, 0))
-        return dk, dv
-
-    zeros = jnp.zeros((tuning.keys, shape.head_size), jnp.float32)
-    dk, dv = jax.lax.fori_loop(range_ref[0, 0, 0], range_ref[0, 0, 1], visit, (zeros, zeros))
-    dk_ref[0] = (dk * shape.scale).astype(dk_ref.dtype)
-    dv_ref[0] = (dv * shape.dropout_scale).astype(dv_ref.dtype)
-
-
-def _span(block: Array, size: int) -> pl.Slice:
-    return pl.Slice(block * size, size)
-
-
-def _positions(span: pl.Slice) -> Array:
-    return (span.start + jax.lax.iota(jnp.int32, int(span.size))).astype(jnp.uint32)
-
-
-def _same_sequence(queries: Array, keys: Array) -> Array:
+def same_sequence(queries: Array, keys: Array) -> Array:
+    """Returns which queries may attend to which keys, from their sequence numbers: [Q, 1] and [1, K] or transposed."""
     return (queries == keys) & (keys != 0)
 
 
-def _dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
+def dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
+    """Returns the product of two matrices over an axis of each, float32."""
     axes = (((contracted[0],), (contracted[1],)), ((), ()))
     return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 
 
-def _keep(shape: Shape, seed_ref, row: Array, head: Array, queries: Array, keys: Array) -> Array:
-    """Returns which weights of a block are kept; `queries` and `keys` are positions, [Q, 1] and [1, K] or transposed.
+def dropout_mask(
+    shape: Shape,
+    words: tuple[Array, Array],
+    query: Array | int,
+    key: Array | int,
+    block: tuple[int, int],
+    *,
+    transposed=False,
+) -> Array | None:
+    """Returns which weights of a block [Q, K] (transposed: [K, Q]) are kept; None without dropout.
 
-    The plain path draws bits for an array [B, N, T, T] of all devices; this is the index of an element in it.
+    They are the bits that `random_bits` gives for the block's place in an array [B, N, T, T] of all devices. Rows t and
+    t + 8 of it share a hash: the hashes of Q / 2 rows [Q / 16, 8, K] become [Q / 16, 2, 8, K], the bits of Q rows.
+
+    Args:
+        words: the key of the block's matrix, `random_bits.matrix_key`.
+        query: the first query position of the block, a multiple of 16.
+        key: the first key position.
     """
-    row = row.astype(jnp.uint32) + seed_ref[2]
-    head = head.astype(jnp.uint32) + seed_ref[3]
-    first = (row * jnp.uint32(shape.all_heads) + head) * jnp.uint32(shape.length**2 % 2**32)
-    index = first + queries * jnp.uint32(shape.length) + keys
-    return hash_index(index, seed_ref[0], seed_ref[1]) >= jnp.uint32(shape.threshold << 16)
+    if not shape.threshold:
+        return None
+    Q, K = block
+    axis = 1 if transposed else 0  # of queries
+    hashed = (K, Q // 2) if transposed else (Q // 2, K)
+    pair = jnp.uint32(query) // 2 + jax.lax.broadcasted_iota(jnp.uint32, hashed, axis)
+    column = jnp.uint32(key) + jax.lax.broadcasted_iota(jnp.uint32, hashed, 1 - axis)
+    bits = hash_index(pair * jnp.uint32(shape.columns) + column, *words)
+    groups = (*hashed[:axis], Q // (2 * PAIRED), 1, PAIRED, *hashed[axis + 1 :])
+    halves = (*groups[: axis + 1], 2, *groups[axis + 2 :])
+    is_lower = jax.lax.broadcasted_iota(jnp.uint32, halves, axis + 1)
+    bits = jnp.broadcast_to(bits.reshape(groups), halves) << (16 * is_lower)
+    return bits.reshape((K, Q) if transposed else (Q, K)) >= jnp.uint32(shape.threshold << 16)
+
+
+def shared_blocks(numbers: Array, size: int, other_size: int) -> Array:
+    """Returns for each block of `size` positions the first and the last + 1 block of `other_size` to visit.
+
+    Two blocks may share a sequence if the ranges of their sequence numbers overlap. Returns int32 [B, T / size, 2];
+    zeros for a block of padding. The row [1, 1, 2, 2, 2, 3, 0, 0] in blocks of two gives [[0, 1], [1, 3], [1, 3],
+    [0, 0]].
+    """
+
+    def extremes(size: int) -> tuple[Array, Array]:
+        blocks = numbers.reshape(len(numbers), -1, size)
+        return jnp.where(blocks == 0, NO_SEQUENCE, blocks).min(axis=-1), blocks.max(axis=-1)
+
+    low, high = extremes(size)
+    other_low, other_high = extremes(other_size)
+    shares = (low[:, :, None] <= other_high[:, None, :]) & (other_low[:, None, :] <= high[:, :, None])
+    first = jnp.argmax(shares, axis=-1)
+    end = shares.shape[-1] - jnp.argmax(shares[..., ::-1], axis=-1)
+    return jnp.where(shares.any(axis=-1)[..., None], jnp.stack([first, end], axis=-1), 0).astype(jnp.int32)

@@ -1,15 +1,19 @@
 """A cheap random-number generator for dropout masks, which are recomputed instead of stored.
 
 JAX's own generator (threefry) runs twenty rounds per element and writes the bits to memory, and the masks are kept for
-the backward pass. Here the bits of an element are a hash of its index and of the key: a dozen operations, which XLA
-fuses into the code that reads them. Keys are still split and folded by threefry; only the last step, from a key to an
-array of bits, is new. The bits do not depend on the number of devices, and under `jax.vmap` each key gives the same
-bits as alone.
+the backward pass. Here the bits of an element are a hash of its index and of the key: one keyed round of ten
+operations, which XLA fuses into the code that reads them. Two elements that need 16 bits each share one hash. Keys are
+still split and folded by threefry; only the last step, from a key to an array of bits, is new. The bits do not depend
+on the number of devices, and under `jax.vmap` each key gives the same bits as alone.
 
-Suitable for dropout, not for cryptography. In an array of more than 2^32 elements the bits repeat.
+An array is a stack of matrices, its last two axes. Each matrix has a key of its own, made from the array's key and the
+matrix's index; within a matrix an element is a column and a row. So nothing repeats in an array of more than 2^32
+elements; only a single matrix of more than 2^32 elements repeats its bits.
+
+Suitable for dropout, not for cryptography.
 
 References: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011 (bits as a function of key and counter).
-Wellons, Prospecting for Hash Functions, 2018 (the hash, `hash_uint32`).
+Wellons, Prospecting for Hash Functions, 2018 (the multipliers and shifts of `hash_index`).
 """
 
 import math
@@ -21,17 +25,31 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.random import define_prng_impl, threefry_prng_impl
 
-
-def hash_uint32(x: Array) -> Array:
-    """Returns a hash of uint32 values; a bijection in which every input bit affects every output bit."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
-    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
-    return x ^ (x >> 15)
+PAIRED = 8  # rows t and t + 8 of 16 rows share a hash: neighbours in the registers of GPUs, and in the tiles of TPUs
 
 
 def hash_index(index: Array, word: Array, other_word: Array) -> Array:
-    """Returns the random bits, uint32, of the elements with these indices, uint32, for a key of two words."""
-    return hash_uint32(hash_uint32(index + word) + other_word)
+    """Returns a hash, uint32, of uint32 indices for a key of two words.
+
+    For each key it is a bijection in which every bit of the index affects every bit of the hash.
+    """
+    x = index + word
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15) ^ other_word) * jnp.uint32(0xD35A2D97)
+    return x ^ (x >> 15)
+
+
+def matrix_key(key_words: Array, matrix: Array) -> tuple[Array, Array]:
+    """Returns the two words that key the matrices with these indices, uint32 of any shape; `key_words` is uint32 [2].
+
+    Both words differ between all matrices, because a product with an odd number is a bijection. The first multiplier is
+    2^32 divided by the golden ratio. It spreads the matrices' ranges of indices evenly: they overlap only after
+    thousands of matrices, and then the other word differs. That one is a hash: the keys of the seeds 0 and 1 differ in
+    one bit of it, and their masks would exclude each other.
+    """
+    word, other_word = key_words[0], key_words[1]
+    scrambled = hash_index(other_word, jnp.uint32(0), jnp.uint32(0))
+    return word + matrix * jnp.uint32(0x9E3779B9), scrambled + matrix * jnp.uint32(0xC2B2AE35)
 
 
 def row_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int) -> Array:
@@ -55,17 +73,37 @@ def _hashed_dtype() -> Any:
 
 
 def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int = 0) -> Array:
-    """Returns random unsigned integers of `bit_width` bits in an array of `shape`; `key` is two uint32 words."""
-    # The index of each element in row-major order, modulo 2^32. For shape (2, 3) the strides are (3, 1), and the
-    # indices [[0, 1, 2], [3, 4, 5]]. A sum of iotas is elementwise, so it fuses and shards freely.
-    strides = [math.prod(shape[axis + 1 :]) % 2**32 for axis in range(len(shape))]
-    index = jnp.full(shape, jnp.uint32(first_row) * jnp.uint32(strides[0] if strides else 0))
-    for axis, stride in enumerate(strides):
-        index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-    bits = hash_index(index, key[0], key[1])
-    if bit_width == 64:
-        return bits.astype(jnp.uint64) << 32 | hash_uint32(bits + key[0]).astype(jnp.uint64)
-    return (bits >> (32 - bit_width)).astype(f"uint{bit_width}")
+    """Returns random unsigned integers of `bit_width` bits in an array of `shape`; `key` is two uint32 words.
+
+    Of 16 and fewer bits, rows t and t + 8 of a matrix use the upper and the lower half of one hash:
+
+        row    0 .. 7   8 .. 15   16 .. 23   24 .. 31
+        pair   0 .. 7   0 .. 7     8 .. 15    8 .. 15
+        half   upper    lower     upper      lower
+
+    Args:
+        first_row: the array is a slice of a larger one, from this index of the first axis.
+    """
+    wide = (1,) * (2 - len(shape)) + tuple(shape)  # fewer than two axes are one row
+    *stack, _, columns = wide
+    # Sums of iotas are elementwise, so they fuse and shard freely. The index of a matrix is in row-major order: with
+    # the stack (2, 3) the strides are (3, 1), and the indices [[0, 1, 2], [3, 4, 5]].
+    places = [jax.lax.broadcasted_iota(jnp.uint32, wide, axis) for axis in range(len(wide))]
+    places[len(wide) - len(shape)] += jnp.uint32(first_row)
+    matrix = jnp.zeros(wide, jnp.uint32)
+    for axis in range(len(stack)):
+        matrix = matrix + places[axis] * jnp.uint32(math.prod(stack[axis + 1 :]) % 2**32)
+    row, column = places[-2:]
+    words = matrix_key(key, matrix)
+    if bit_width > 16:
+        bits = hash_index(row * jnp.uint32(columns) + column, *words).reshape(shape)
+        if bit_width == 32:
+            return bits
+        return bits.astype(jnp.uint64) << 32 | hash_index(bits, *key).astype(jnp.uint64)
+    pair = row // (2 * PAIRED) * PAIRED + row % PAIRED
+    is_upper = (row // PAIRED + 1) % 2
+    half = hash_index(pair * jnp.uint32(columns) + column, *words) >> (16 * is_upper)
+    return (half.astype(jnp.uint16) >> (16 - bit_width)).astype(f"uint{bit_width}").reshape(shape)
 
 
 HASHED: Any = define_prng_impl(

@@ -49,7 +49,9 @@ class Computation:
             test_kernel: whether to test the attention kernel on this machine; False if the step is for another one.
         """
         config = config.for_platform(platform)
-        inputs = AttentionInputs(mask, settings.batches.packing, settings.devices.random_bits)
+        inputs = AttentionInputs(
+            mask, settings.batches.packing, settings.devices.random_bits, tensor=settings.devices.tensor
+        )
         # One process chooses for all: different machines might disagree, and all must run the same program.
         chosen = broadcast_from_first(
             "the attention kernel is chosen",

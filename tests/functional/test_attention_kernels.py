@@ -139,11 +139,11 @@ def test_a_kernel_that_fails_is_refused(monkeypatch):
 def test_no_kernel_is_chosen_automatically_on_a_cpu():
     kernel, why = choose_kernel("auto", CONFIG, ROWS)
     assert kernel is None
-    assert "cudnn needs a GPU, the run is for a CPU; pallas needs a GPU" in why
+    assert why == "cudnn needs a GPU, the run is for a CPU; pallas needs a GPU or a TPU, the run is for a CPU"
 
 
 def test_the_choice_is_made_for_the_platform_of_the_program_and_not_of_this_process(monkeypatch):
-    def never(*inputs):
+    def never(*inputs, platform):
         raise AssertionError("no device of that platform is here")
 
     monkeypatch.setattr(kernels, "failed_test", never)
@@ -152,6 +152,26 @@ def test_the_choice_is_made_for_the_platform_of_the_program_and_not_of_this_proc
     assert (kernel, why) == ("pallas", "supports the rows of this run, not tested")
     alone = replace(rows, packed=False)
     assert choose_kernel("auto", replace(CONFIG, dtype="bfloat16"), alone, platform="gpu", test=False)[0] == "cudnn"
+    assert choose_kernel("auto", BertConfig.preset("base"), rows, platform="tpu", test=False)[0] == "pallas"
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "message"),
+    [
+        ({"num_attention_heads": 48}, {}, "needs heads of 32, 64 or 128 on a TPU, got 16"),
+        ({}, {"other_lengths": (8192 + 128,)}, "no room on a TPU for 12 heads of rows of 8,320 tokens in float32"),
+        ({"hidden_size": 832, "num_attention_heads": 13}, {"other_lengths": (2048,)}, "no room on a TPU for 13 heads"),
+    ],
+)
+def test_a_tpu_gets_what_fits_in_its_fast_memory(config, rows, message):
+    rows = replace(ROWS, attention_mask=np.ones((2, 512), int), **rows)
+    kernel, why = choose_kernel("auto", BertConfig.preset("base", **config), rows, platform="tpu", test=False)
+    assert kernel is None
+    assert message in why
+    longest = replace(rows, other_lengths=(8192,), tensor=4)
+    assert choose_kernel("auto", BertConfig.preset("base"), longest, platform="tpu", test=False)[0] is None
+    half = BertConfig.preset("base", dtype="bfloat16")
+    assert choose_kernel("auto", half, longest, platform="tpu", test=False)[0] == "pallas"
 
 
 @pytest.mark.parametrize(
@@ -159,9 +179,7 @@ def test_the_choice_is_made_for_the_platform_of_the_program_and_not_of_this_proc
     [
         ("pallas", {"attention_probs_dropout_prob": 0.1}, {"random_bits": "rbg"}, "`random_bits=hashed` only, got rbg"),
         ("cudnn", {"dtype": "bfloat16"}, {}, "needs a GPU"),
-        ("pallas", {}, {"attention_mask": np.ones((2, 72), int)}, "needs rows of a multiple of 64 tokens"),
-        ("pallas", {}, {"other_lengths": (64, 96)}, "needs rows of a multiple of 64 tokens.* got 96 and 16"),
-        ("pallas", {"num_attention_heads": 4}, {}, "heads of a power of two, got 32 and 12"),
+        ("pallas", {"num_attention_heads": 4}, {}, "heads whose size is a power of two, got 12"),
     ],
 )
 def test_unsupported_kernel_options_are_refused(name, config, rows, message):

@@ -9,8 +9,9 @@ import pytest
 from gradient_checks import assert_leaves_agree
 
 from bert_jax.config import BertConfig
-from bert_jax.functional import attention_blocks, fused_attention
+from bert_jax.functional import attention_blocks, attention_gpu, attention_tpu, fused_attention
 from bert_jax.functional.attention import attention, make_attention_mask
+from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.functional.encoder import encoder
 from bert_jax.models import Bert
 from bert_jax.training.devices.parallel import make_mesh
@@ -19,11 +20,12 @@ from bert_jax.training.state import run_key
 SAME_IN_FLOAT32 = 2e-6
 # Relative to the largest element of a leaf, and which leaves are zero but for rounding: the gradient of a key's bias.
 TOLERANCES = {"float32": (SAME_IN_FLOAT32, 1e-6), "bfloat16": (2e-2, 1e-4)}
-N, H, T = 2, 8, 48
+N, H, T = 4, 8, 45
 D = N * H
 RATE = 0.1
 KEY = run_key(jax.random.key(3))
-MASK = np.array([[1] * 11 + [2] * 19 + [3] * 8 + [0] * 10, [7] * 2 + [5] * 46, [0] * T])  # numbers in no order
+MASK = np.array([[1] * 11 + [2] * 19 + [3] * 8 + [0] * 7, [7] * 2 + [5] * 43, [0] * T])  # numbers in no order
+DRIVERS = {"blocks": attention_gpu, "rows": attention_tpu}
 CONFIG = BertConfig(
     vocab_size=31, hidden_size=D, num_hidden_layers=2, num_attention_heads=N, intermediate_size=20,
     max_position_embeddings=T, hidden_dropout_prob=0.0, attention_probs_dropout_prob=RATE,
@@ -32,9 +34,21 @@ CONFIG = BertConfig(
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Several blocks of queries and of keys in a row."""
+    """Several blocks of queries and of keys in a row, and several heads in a group of the kernel of TPUs."""
     for name in ("FORWARD", "BACKWARD_QUERIES", "BACKWARD_KEYS"):
-        monkeypatch.setattr(fused_attention, name, attention_blocks.Tuning(queries=16, keys=8, warps=4, stages=2))
+        monkeypatch.setattr(attention_gpu, name, attention_gpu.Tuning(queries=16, keys=8, warps=4, stages=2))
+    monkeypatch.setattr(attention_gpu, "UNIT", 16)
+    for name in ("UNIT", "BLOCK"):
+        monkeypatch.setattr(attention_tpu, name, 16)
+    monkeypatch.setattr(attention_tpu, "LANES", 2 * H)
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request, monkeypatch):
+    """The driver that is interpreted, also by a model."""
+    interpreted = DRIVERS[request.param]
+    monkeypatch.setitem(KERNELS, "pallas", partial(fused_attention.fused_attention, interpreted=interpreted))
+    return interpreted
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +62,11 @@ def arrays(count: int, *shape: int, dtype=jnp.float32):
 
 
 def fused(q, k, v, mask=MASK, *, rate=0.0, key=None):
-    return fused_attention.fused_attention(q, k, v, jnp.asarray(mask), num_heads=N, dropout_rate=rate, key=key)
+    return KERNELS["pallas"](q, k, v, jnp.asarray(mask), num_heads=N, dropout_rate=rate, key=key)
 
 
 @pytest.mark.parametrize(("dtype", "rate"), [("float32", 0.0), ("float32", RATE), ("bfloat16", RATE)])
-def test_outputs_and_gradients_are_those_of_matrix_products(params, dtype, rate):
+def test_outputs_and_gradients_are_those_of_matrix_products(params, dtype, rate, driver):
     x, weights = arrays(2, *MASK.shape, D, dtype=dtype)
     is_token = (MASK != 0)[..., None]
 
@@ -71,7 +85,7 @@ def test_outputs_and_gradients_are_those_of_matrix_products(params, dtype, rate)
     assert_leaves_agree(gradients("pallas"), gradients(None), tolerance, negligible=negligible)
 
 
-def test_the_dropout_mask_is_that_of_the_plain_path():
+def test_the_dropout_mask_is_that_of_the_plain_path(driver):
     """With q = k = 0 all weights are equal, and v = one-hot vectors show which of them were kept."""
     zeros = jnp.zeros((2, T, D))
     attend = jax.jit(partial(fused, zeros, zeros, mask=np.ones((2, T), int), rate=RATE, key=KEY))
@@ -80,10 +94,10 @@ def test_the_dropout_mask_is_that_of_the_plain_path():
         one_hot = jnp.tile(jnp.eye(T, H, k=-start), (2, 1, N))
         kept.append(attend(one_hot).reshape(2, T, N, H) != 0)
     drawn = jax.random.bits(KEY, (2, N, T, T), jnp.uint16) >= round(RATE * 2**16)
-    np.testing.assert_array_equal(jnp.concatenate(kept, axis=-1).swapaxes(1, 2), drawn)
+    np.testing.assert_array_equal(jnp.concatenate(kept, axis=-1).swapaxes(1, 2)[..., :T], drawn)
 
 
-def test_packed_sequences_give_what_they_give_in_rows_of_their_own():
+def test_packed_sequences_give_what_they_give_in_rows_of_their_own(driver):
     q, k, v = arrays(3, 1, T, D)
     cut = 19
     packed = fused(q, k, v, np.array([[1] * cut + [2] * (T - cut)]))
@@ -96,7 +110,23 @@ def test_packed_sequences_give_what_they_give_in_rows_of_their_own():
     np.testing.assert_allclose(packed[0], expected, atol=SAME_IN_FLOAT32)
 
 
-def test_a_sequence_sees_neither_its_neighbours_nor_padding():
+def test_packed_sequences_give_the_same_bits_as_alone_at_their_place(driver):
+    """Also where other blocks of keys are skipped: a block that adds nothing changes no bit."""
+    q, k, v, cotangent = arrays(4, 1, T, D)
+
+    @jax.jit
+    def run(mask):
+        out, pullback = jax.vjp(lambda *given: fused(*given, mask, rate=RATE, key=KEY), q, k, v)
+        return out, *pullback(cotangent)
+
+    packed = run(jnp.asarray(MASK[:1]))
+    for number in (1, 2, 3):
+        place = MASK[0] == number
+        for together, alone in zip(packed, run(jnp.asarray(MASK[:1] * place)), strict=True):
+            np.testing.assert_array_equal(together[0, place], alone[0, place])
+
+
+def test_a_sequence_sees_neither_its_neighbours_nor_padding(driver):
     q, k, v = arrays(3, 1, T, D)
     first = np.array(MASK[:1] == 1)[..., None]
     others = [jnp.where(first, x, 1 - x) for x in (q, k, v)]
@@ -111,7 +141,7 @@ def test_a_sequence_sees_neither_its_neighbours_nor_padding():
     assert (run(q, k, v)[0] != run(*others)[0]).any()
 
 
-def test_padding_gives_zeros_and_gets_no_gradient():
+def test_padding_gives_zeros_and_gets_no_gradient(driver):
     q, k, v = arrays(3, *MASK.shape, D)
     padding = np.asarray(MASK == 0)
     out, pullback = jax.vjp(partial(fused, rate=RATE, key=KEY), q, k, v)
@@ -132,12 +162,12 @@ def gradients_and_output(q, k, v, weights):
 
 
 @cache
-def on_one_device():
+def on_one_device(driver):
     return jax.jit(gradients_and_output)(*arrays(4, 8, 16, D))
 
 
-@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 2), (1, 1), (1, 4)])
-def test_every_mesh_computes_what_one_device_computes(fsdp, tensor):
+@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 2), (1, 1), (1, 8)])
+def test_every_mesh_computes_what_one_device_computes(fsdp, tensor, driver):
     """To the bit, dropout included; if `tensor` does not divide the heads, each of its devices computes all of them."""
     mesh = make_mesh(fsdp=fsdp, tensor=tensor)
 
@@ -147,10 +177,27 @@ def test_every_mesh_computes_what_one_device_computes(fsdp, tensor):
 
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
     found = jax.jit(on_mesh, in_shardings=rows)(*arrays(4, 8, 16, D))
-    jax.tree.map(np.testing.assert_array_equal, found, on_one_device())
+    jax.tree.map(np.testing.assert_array_equal, found, on_one_device(driver))
 
 
-def test_seeds_mapped_together_have_the_masks_that_each_has_alone():
+def test_pmap_computes_what_one_device_computes(driver):
+    q, k, v = arrays(3, 2, 1, 16, D)
+    alone = partial(fused, mask=np.ones((1, 16), int), rate=RATE, key=KEY)
+    together = jax.pmap(alone)(q, k, v)
+    for device in range(2):
+        np.testing.assert_array_equal(together[device], jax.jit(alone)(q[device], k[device], v[device]))
+
+
+def test_heads_that_do_not_fill_registers_are_computed_together(monkeypatch):
+    q, k, v = arrays(3, *MASK.shape, D)
+    options = {"num_heads": N, "dropout_rate": RATE, "key": KEY, "interpreted": attention_tpu}
+    in_pairs = fused_attention.fused_attention(q, k, v, jnp.asarray(MASK), **options)
+    monkeypatch.setattr(attention_tpu, "LANES", 3 * H)
+    together = fused_attention.fused_attention(q, k, v, jnp.asarray(MASK), **options)
+    np.testing.assert_allclose(together, in_pairs, atol=SAME_IN_FLOAT32)
+
+
+def test_seeds_mapped_together_have_the_masks_that_each_has_alone(driver):
     q, k, v = arrays(3, 2, 1, 16, D)
     keys = jax.random.split(KEY)
     alone = jax.jit(partial(fused, mask=np.ones((1, 16), int), rate=RATE))
@@ -170,15 +217,15 @@ def test_rematerialization_of_all_but_products_keeps_the_results_of_the_kernel(r
         return out.sum()
 
     program = str(jax.make_jaxpr(jax.grad(loss))(tree["encoder"]))
-    compiled_and_interpreted = 2
-    assert program.count("name=forward_kernel") == runs * compiled_and_interpreted
+    drivers = 3  # of GPUs, of TPUs, and interpreted
+    assert program.count("name=forward_kernel") == runs * drivers
 
 
 def test_blocks_that_share_a_sequence_are_visited_and_blocks_of_padding_are_not():
-    example = fused_attention._shared_blocks(jnp.array([[1, 1, 2, 2, 2, 3, 0, 0]]), 2, 2)
+    example = attention_blocks.shared_blocks(jnp.array([[1, 1, 2, 2, 2, 3, 0, 0]]), 2, 2)
     np.testing.assert_array_equal(example, [[[0, 1], [1, 3], [1, 3], [0, 0]]])
     numbers = np.random.default_rng(0).integers(0, 4, (5, 24))
-    ranges = np.asarray(fused_attention._shared_blocks(jnp.asarray(numbers), 4, 3))
+    ranges = np.asarray(attention_blocks.shared_blocks(jnp.asarray(numbers), 4, 3))
     for row, block, other in np.ndindex(5, 6, 8):
         mine = set(numbers[row, 4 * block : 4 * block + 4]) - {0}
         if mine & set(numbers[row, 3 * other : 3 * other + 3]):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional.random_bits import HASHED, hash_uint32
+from bert_jax.functional.random_bits import HASHED, hash_index, matrix_key
 from bert_jax.training.state import GENERATORS, run_key
 
 ROWS, COLUMNS = 1009, 1021
@@ -17,9 +17,9 @@ def bits(key, shape=(ROWS, COLUMNS), dtype=jnp.uint16):
     return np.asarray(jax.random.bits(key, shape, dtype))
 
 
-def masks(key):
+def masks(key, shape=(ROWS, COLUMNS)):
     """Returns a dropout mask of rate 0.1, shifted by 0.1 to mean zero: values 0.9 and -0.1."""
-    return (bits(key) < round(0.1 * 2**16)) - 0.1
+    return (bits(key, shape) < round(0.1 * 2**16)) - 0.1
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,9 @@ def test_dropout_is_uniform_over_rows_and_columns(key):
         assert 0.85 < z.std() < 1.15
 
 
-@pytest.mark.parametrize("steps", [(0, 1), (1, 0), (0, 2), (0, 16), (2, 0), (7, 13), (128, 0), (0, 512)])
+@pytest.mark.parametrize(
+    "steps", [(0, 1), (1, 0), (0, 2), (0, 16), (2, 0), (8, 0), (8, 1), (7, 13), (128, 0), (0, 512)]
+)
 def test_neighbouring_elements_are_independent(key, steps):
     mask = masks(key)
     down, across = steps
@@ -62,7 +64,7 @@ def test_different_keys_give_independent_bits(key, other):
     keys = {
         "step": [jax.random.fold_in(key, number) for number in range(4)],
         "layer": [jax.random.fold_in(jax.random.fold_in(key, 1), number) for number in range(4)],
-        "seed": [run_key(jax.random.key(number)) for number in range(4)],
+        "seed": [run_key(jax.random.key(number)) for number in (0, 1, 2, 3, 2**24, 2**31)],
         "split": list(jax.random.split(key, 4)),
     }[other]
     drawn = [masks(one) for one in keys]
@@ -85,7 +87,46 @@ def test_both_words_of_a_key_matter(word):
 
 def test_the_hash_is_a_bijection():
     x = jnp.arange(1 << 20, dtype=jnp.uint32) * jnp.uint32(4093)
-    assert len(np.unique(np.asarray(hash_uint32(x)))) == len(x)
+    assert len(np.unique(np.asarray(hash_index(x, jnp.uint32(5), jnp.uint32(9))))) == len(x)
+
+
+def test_both_halves_of_a_hash_are_used_and_independent(key):
+    """Rows t and t + 8 of sixteen share the hashes that arrays of 32 bits have in half as many rows."""
+    halves = bits(key, (32, COLUMNS)).reshape(2, 2, 8, COLUMNS).astype(np.uint32)
+    whole = bits(key, (16, COLUMNS), jnp.uint32).reshape(2, 8, COLUMNS)
+    np.testing.assert_array_equal(halves[:, 0] << 16 | halves[:, 1], whole)
+    halves = bits(key)[: ROWS // 16 * 16].reshape(-1, 2, 8, COLUMNS) >> 11
+    upper, lower = halves[:, 0].ravel(), halves[:, 1].ravel()
+    counts = np.bincount(upper * 32 + lower, minlength=1024)
+    expected = counts.sum() / counts.size
+    chi_squared = np.square(counts - expected).sum() / expected
+    assert abs(chi_squared - (counts.size - 1)) < SIGMAS * np.sqrt(2 * counts.size)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_and_heads_have_independent_masks(key, axis):
+    drawn = masks(key, (31, 12, 48, 64))
+    for shift in (1, 2, 7):
+        one, other = np.split(np.moveaxis(drawn, axis, 0), [shift])[1], np.moveaxis(drawn, axis, 0)[:-shift]
+        assert abs((one * other).mean()) < SIGMAS * 0.09 / np.sqrt(one.size)
+
+
+def test_matrices_do_not_repeat_after_2_to_the_32_elements(key):
+    """Rows b and b + 1024 of 16 heads and 512 tokens are 2^32 elements apart: their masks were the same."""
+    words = np.stack(matrix_key(jax.random.key_data(key), jnp.arange(1 << 16, dtype=jnp.uint32)))
+    for word in words:
+        assert len(np.unique(word)) == word.size
+
+
+def test_matrices_whose_indices_overlap_have_independent_masks(key):
+    """The first word of some later matrix is that of matrix 0 plus 500, so all but 500 of their hashes share it."""
+    words, index = jax.random.key_data(key), jnp.arange(COUNT, dtype=jnp.uint32)
+    later = 500 * pow(0x9E3779B9, -1, 2**32) % 2**32
+    one, other = (matrix_key(words, jnp.uint32(matrix)) for matrix in (0, later))
+    assert other[0] - one[0] == 500
+    drawn = [hash_index(index + 500, *one), hash_index(index, *other)]
+    one, other = ((np.asarray(hashes) >> 16 < round(0.1 * 2**16)) - 0.1 for hashes in drawn)
+    assert abs((one * other).mean()) < SIGMAS * 0.09 / np.sqrt(COUNT)
 
 
 @pytest.mark.parametrize("generator", ["hashed", "threefry2x32"])

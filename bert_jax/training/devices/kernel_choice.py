@@ -16,14 +16,17 @@ import numpy as np
 from jax import Array
 
 from bert_jax.config import BertConfig
+from bert_jax.functional import attention_tpu
 from bert_jax.functional.attention import make_attention_mask, plain_attention
 from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.messages import first_line
 from bert_jax.training.state import run_key
 
 CHOICES = ("auto", "plain", *KERNELS)
-BLOCK = 64  # tokens; rows of a multiple of it fit the blocks of the Pallas kernel
-TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}  # relative to the largest value; matrix units also round float32
+LONGEST_ROW = 8192  # tokens, on a TPU, whose kernel holds the keys of a whole row in fast memory
+TPU_HEAD_SIZES = (32, 64, 128)  # that Mosaic is known to compile
+# Relative to the largest value. Matrix units also round float32: those of GPUs to 10 bits, of TPUs to bfloat16.
+TOLERANCE = {"bfloat16": 3e-2, "float32": 2e-3}
 CHECKED_ROWS = 4
 
 
@@ -37,6 +40,7 @@ class AttentionInputs:
         random_bits: the generator of dropout masks, see `training.state.run_key`.
         seeds: number of seeds trained together, by a step that is mapped over them.
         other_lengths: T of other batches, if it varies.
+        tensor: number of devices that the heads are split over.
     """
 
     attention_mask: np.ndarray
@@ -44,6 +48,7 @@ class AttentionInputs:
     random_bits: str = "hashed"
     seeds: int = 1
     other_lengths: tuple[int, ...] = ()
+    tensor: int = 1
 
 
 def choose_kernel(
@@ -69,7 +74,7 @@ def choose_kernel(
     for name in KERNELS if attention == "auto" else (attention,):
         reason = unsupported(name, config, inputs, platform=platform, automatic=attention == "auto")
         if reason is None and test:
-            reason = failed_test(name, config, inputs)
+            reason = failed_test(name, config, inputs, platform=platform)
         if reason is None:
             return name, "agrees with plain matrix products" if test else "supports the rows of this run, not tested"
         if attention != "auto":
@@ -88,8 +93,10 @@ def unsupported(
     """
     if config.family.is_modern:
         return f"has no local attention, which {config.family.title} needs"
-    if (automatic or name == "cudnn") and platform != "gpu":
+    if name == "cudnn" and platform != "gpu":
         return f"needs a GPU, the run is for a {platform.upper()}"
+    if automatic and platform == "cpu":
+        return "needs a GPU or a TPU, the run is for a CPU"
     dropout = config.attention_probs_dropout_prob
     if name == "cudnn":
         if dropout > 0:
@@ -102,23 +109,34 @@ def unsupported(
     if dropout > 0 and inputs.random_bits != "hashed":
         return f"has dropout from `random_bits=hashed` only, got {inputs.random_bits}"
     H = config.hidden_size // config.num_attention_heads
-    for T in (inputs.attention_mask.shape[1], *inputs.other_lengths):
-        if T % min(BLOCK, T) or H & (H - 1):
-            return f"needs rows of a multiple of {BLOCK} tokens and heads of a power of two, got {T} and {H}"
+    if platform == "tpu":
+        return _unsupported_on_tpu(H, config, inputs)
+    return f"needs heads whose size is a power of two, got {H}" if H & (H - 1) else None
+
+
+def _unsupported_on_tpu(H: int, config: BertConfig, inputs: AttentionInputs) -> str | None:
+    """Returns why the Pallas kernel of TPUs does not support the inputs, or None; H = the size of a head."""
+    if H not in TPU_HEAD_SIZES:
+        return f"needs heads of 32, 64 or 128 on a TPU, got {H}"
+    N = config.num_attention_heads
+    heads = N // inputs.tensor if N % inputs.tensor == 0 else N  # of a device
+    T = max(inputs.attention_mask.shape[1], *inputs.other_lengths, 0)
+    if T > LONGEST_ROW or not attention_tpu.fits(T, heads, H, jnp.dtype(config.dtype).itemsize):
+        return f"has no room on a TPU for {heads} heads of rows of {T:,} tokens in {config.dtype}"
     return None
 
 
-def failed_test(name: str, config: BertConfig, inputs: AttentionInputs) -> str | None:
+def failed_test(name: str, config: BertConfig, inputs: AttentionInputs, *, platform: str) -> str | None:
     """Tests a kernel on rows of the largest, the smallest and a medium length; returns what is wrong, or None."""
     lengths = sorted({inputs.attention_mask.shape[1], *inputs.other_lengths})
     for T in dict.fromkeys([lengths[-1], lengths[0], lengths[len(lengths) // 2]]):
-        reason = _failed_test_at(T, name, config, inputs)
+        reason = _failed_test_at(T, name, config, inputs, platform)
         if reason is not None:
             return reason
     return None
 
 
-def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInputs) -> str | None:
+def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInputs, platform: str) -> str | None:
     """Compares a kernel with plain matrix products on rows of T tokens; returns what is wrong, or None.
 
     A few rows are enough, because a kernel treats each row and head by itself; and the plain scores [B, N, T, T] of
@@ -152,7 +170,7 @@ def _failed_test_at(T: int, name: str, config: BertConfig, inputs: AttentionInpu
         return f"fails on this device ({first_line(error):.200})"
     if not np.isfinite(np.asarray(raw, np.float32)).all():
         return "is wrong on this device: its output is not finite everywhere, padding included"
-    tolerance = TOLERANCE.get(config.dtype, TOLERANCE["float32"])
+    tolerance = TOLERANCE["bfloat16" if "bfloat16" in config.dtype or platform == "tpu" else "float32"]
     names = ("output", "gradient of q", "gradient of k", "gradient of v")
     for what, *pair in zip(names, got, expected, strict=True):
         a, b = (np.asarray(x, np.float32) for x in pair)
