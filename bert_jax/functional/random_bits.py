@@ -34,8 +34,8 @@ def hash_index(index: Array, word: Array, other_word: Array) -> Array:
     For each key it is a bijection in which every bit of the index affects every bit of the hash.
     """
     x = index + word
-    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
-    x = (x ^ (x >> 15) ^ other_word) * jnp.uint32(0xD35A2D97)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD) + other_word
+    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
     return x ^ (x >> 15)
 
 
@@ -44,12 +44,11 @@ def matrix_key(key_words: Array, matrix: Array) -> tuple[Array, Array]:
 
     Both words differ between all matrices, because a product with an odd number is a bijection. The first multiplier is
     2^32 divided by the golden ratio. It spreads the matrices' ranges of indices evenly: they overlap only after
-    thousands of matrices, and then the other word differs. That one is a hash: the keys of the seeds 0 and 1 differ in
-    one bit of it, and their masks would exclude each other.
+    thousands of matrices, and then the other word differs. The key's second word is hashed, because keys such as those
+    of the seeds 0 and 1 differ in one bit of it only.
     """
-    word, other_word = key_words[0], key_words[1]
-    scrambled = hash_index(other_word, jnp.uint32(0), jnp.uint32(0))
-    return word + matrix * jnp.uint32(0x9E3779B9), scrambled + matrix * jnp.uint32(0xC2B2AE35)
+    second = hash_index(key_words[1], jnp.uint32(0), jnp.uint32(0))
+    return key_words[0] + second + matrix * jnp.uint32(0x9E3779B9), second + matrix * jnp.uint32(0xC2B2AE35)
 
 
 def row_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: Array | int) -> Array:

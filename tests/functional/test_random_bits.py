@@ -118,7 +118,7 @@ def test_matrices_do_not_repeat_after_2_to_the_32_elements(key):
         assert len(np.unique(word)) == word.size
 
 
-def test_matrices_whose_indices_overlap_have_independent_masks(key):
+def test_matrices_whose_indices_overlap_have_almost_independent_masks(key):
     """The first word of some later matrix is that of matrix 0 plus 500, so all but 500 of their hashes share it."""
     words, index = jax.random.key_data(key), jnp.arange(COUNT, dtype=jnp.uint32)
     later = 500 * pow(0x9E3779B9, -1, 2**32) % 2**32
