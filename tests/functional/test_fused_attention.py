@@ -166,10 +166,10 @@ def on_one_device(driver):
     return jax.jit(gradients_and_output)(*arrays(4, 8, 16, D))
 
 
-@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 2), (1, 1), (1, 8)])
-def test_every_mesh_computes_what_one_device_computes(fsdp, tensor, driver):
+@pytest.mark.parametrize(("devices", "fsdp", "tensor"), [(8, 2, 2), (8, 1, 1), (6, 1, 3)])
+def test_every_mesh_computes_what_one_device_computes(devices, fsdp, tensor, driver):
     """To the bit, dropout included; if `tensor` does not divide the heads, each of its devices computes all of them."""
-    mesh = make_mesh(fsdp=fsdp, tensor=tensor)
+    mesh = make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:devices])
 
     def on_mesh(*given):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from common.hlo import Program
 from gradient_checks import NEGLIGIBLE_IN_FLOAT32, assert_leaves_agree
 from pretraining_batches import CONFIG, packed_batch
 
 from bert_jax.models import BertForPreTraining
 from bert_jax.training.devices import parallel
 from bert_jax.training.devices.compilations import CompilationCounter
+from bert_jax.training.devices.hlo import Program
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer, make_schedule
 from bert_jax.training.runs.metrics import evaluate
