@@ -6,8 +6,8 @@ of the next layer multiplies it by zero, and zero times NaN is NaN.
 
 `cudnn`: NVIDIA's kernel for bfloat16 and float16; one sequence per row, followed by padding; no dropout. It is kept for
 inference, where it is the faster one.
-`pallas`: our own, `functional.fused_attention`, for GPUs and TPUs; any number of sequences per row, and dropout with the
-masks of the plain path.
+`pallas`: our own, `functional.fused_attention`, for GPUs and TPUs; any number of sequences per row, and dropout with
+the masks of the plain path.
 """
 
 from collections.abc import Callable
