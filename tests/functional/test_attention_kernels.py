@@ -168,10 +168,14 @@ def test_a_tpu_gets_what_fits_in_its_fast_memory(config, rows, message):
     kernel, why = choose_kernel("auto", BertConfig.preset("base", **config), rows, platform="tpu", test=False)
     assert kernel is None
     assert message in why
-    longest = replace(rows, other_lengths=(8192,), tensor=4)
-    assert choose_kernel("auto", BertConfig.preset("base"), longest, platform="tpu", test=False)[0] is None
-    half = BertConfig.preset("base", dtype="bfloat16")
-    assert choose_kernel("auto", half, longest, platform="tpu", test=False)[0] == "pallas"
+
+
+@pytest.mark.parametrize(("tensor", "kernel"), [(1, "pallas"), (2, "pallas"), (4, None)])
+def test_the_longest_rows_of_a_tpu_depend_on_the_heads_of_a_device(tensor, kernel):
+    """Pairs of 64-wide heads fit; three heads, which are no pairs, do not."""
+    rows = replace(ROWS, attention_mask=np.ones((2, 8192), int), tensor=tensor)
+    config = BertConfig.preset("base", dtype="bfloat16")
+    assert choose_kernel("auto", config, rows, platform="tpu", test=False)[0] == kernel
 
 
 @pytest.mark.parametrize(
