@@ -62,7 +62,7 @@ def arrays(count: int, *shape: int, dtype=jnp.float32):
 
 
 def fused(q, k, v, mask=MASK, *, rate=0.0, key=None):
-    return KERNELS["pallas"](q, k, v, jnp.asarray(mask), num_heads=N, dropout_rate=rate, key=key)
+    return KERNELS["pallas"](q, k, v, jnp.asarray(mask), num_heads=q.shape[-1] // H, dropout_rate=rate, key=key)
 
 
 @pytest.mark.parametrize(("dtype", "rate"), [("float32", 0.0), ("float32", RATE), ("bfloat16", RATE)])
@@ -163,21 +163,27 @@ def gradients_and_output(q, k, v, weights):
 
 @cache
 def on_one_device(driver):
-    return jax.jit(gradients_and_output)(*arrays(4, 8, 16, D))
+    return jax.jit(gradients_and_output)(*arrays(4, 8, 16, 2 * H))
 
 
-@pytest.mark.parametrize(("devices", "fsdp", "tensor"), [(8, 2, 2), (8, 1, 1), (6, 1, 3)])
-def test_every_mesh_computes_what_one_device_computes(devices, fsdp, tensor, driver):
-    """To the bit, dropout included; if `tensor` does not divide the heads, each of its devices computes all of them."""
-    mesh = make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:devices])
+@pytest.mark.parametrize(("fsdp", "tensor"), [(2, 2), (1, 1), (1, 4)])
+def test_every_mesh_computes_what_one_device_computes(fsdp, tensor, driver):
+    """Dropout included; if `tensor` does not divide the heads, each of its devices computes all of them.
+
+    To the bit, where a program computes one head. For several, XLA's loops over the interpreted programs of a CPU round
+    by their number.
+    """
+    mesh = make_mesh(fsdp=fsdp, tensor=tensor)
 
     def on_mesh(*given):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return gradients_and_output(*given)
 
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp")))
-    found = jax.jit(on_mesh, in_shardings=rows)(*arrays(4, 8, 16, D))
-    jax.tree.map(np.testing.assert_array_equal, found, on_one_device(driver))
+    found = jax.jit(on_mesh, in_shardings=rows)(*arrays(4, 8, 16, 2 * H))
+    tolerance = 0.0 if driver is attention_gpu else SAME_IN_FLOAT32
+    check = partial(np.testing.assert_allclose, rtol=0.0, atol=tolerance)
+    jax.tree.map(check, found, on_one_device(driver))
 
 
 def test_pmap_computes_what_one_device_computes(driver):
