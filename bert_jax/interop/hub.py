@@ -3,7 +3,7 @@
 Only the files that are needed are downloaded, all from one commit. Without network the cache is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from bert_jax.interop.formats.weights import INDEX, READERS, shard_names
 from bert_jax.messages import first_line
 
 
-def fetch(name: str, revision: str | None = None, *, files: Sequence[str]) -> Path:
+def fetch(name: str, revision: str | None = None, *, files: Sequence[str], beside: Mapping[str, Sequence[str]]) -> Path:
     """Returns the cache folder of a model on the hub, after downloading its config, its weights and `files`.
 
     Args:
         name: `bert-base-uncased`, `owner/model`.
         revision: a branch, tag or commit; default: the newest commit.
         files: further files, downloaded if they exist.
+        beside: files that are asked for only if another one exists, by the name of that one.
 
     Raises:
         FileNotFoundError: no such model, or neither network nor a copy in the cache.
@@ -46,6 +47,10 @@ def fetch(name: str, revision: str | None = None, *, files: Sequence[str]) -> Pa
 
     for file in files:
         try_download(file)
+    for file, others in beside.items():
+        if try_download(file):
+            for other in others:
+                try_download(other)
     for weights in READERS:
         if try_download(weights):
             return folder

@@ -27,7 +27,7 @@ from bert_jax.interop.heads import (
 )
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.names import NAMES, leaf_shapes
-from bert_jax.interop.pooling import SENTENCE_FILES, SentenceFiles
+from bert_jax.interop.pooling import MODULES, SENTENCE_FILES, SentenceFiles
 from bert_jax.interop.run_facts import Origin
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
@@ -116,7 +116,8 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
     if not folder.exists() and not folder.is_absolute():
         from bert_jax.interop.hub import fetch
 
-        folder = fetch(str(source), revision, files=(*VOCABULARY, MERGES, *SETTINGS_FILES, *SENTENCE_FILES))
+        files = (*VOCABULARY, MERGES, *SETTINGS_FILES)
+        folder = fetch(str(source), revision, files=files, beside={MODULES: SENTENCE_FILES})
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json here; expected the folder of a run or of a model")
     return folder

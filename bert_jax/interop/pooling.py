@@ -27,7 +27,7 @@ LENGTHS = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 PROMPTS = "config_sentence_transformers.json"
-SENTENCE_FILES = (MODULES, "1_Pooling/config.json", *LENGTHS, PROMPTS)
+SENTENCE_FILES = ("1_Pooling/config.json", *LENGTHS, PROMPTS)  # beside modules.json
 FOLDERS = "[0-9]_*/config.json"  # the folders of modules, such as 1_Pooling
 SUPPORTED = {"Transformer", "Pooling", "Normalize"}
 OLD_KEY = re.compile("pooling_mode_(.*?)(_tokens?)?")  # one key per mode, before sentence-transformers 5.2

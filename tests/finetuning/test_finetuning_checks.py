@@ -47,7 +47,7 @@ def place(tmp_path_factory):
         (TEXTS, {}, ["--schedule", "warmup-stable-decay", "--warmup-share", "0.5", "--decay-share", "0.7"],
          "--warmup-share 0.5 and --decay-share 0.7 are more than 1 together"),
         (TEXTS, {}, ["--dropout", "1"], r"--dropout must be in \[0, 1\), got 1"),
-        (TEXTS, {}, ["--attention", "cudnn"], "--attention cudnn needs a GPU, this is a cpu"),
+        (TEXTS, {}, ["--attention", "cudnn"], "--attention cudnn needs a GPU, the run is for a CPU"),
         (TEXTS, {}, ["--attention", "pallas", "--dropout", "0.1", "--random-bits", "rbg"],
          "--attention pallas has dropout from --random-bits hashed only, got rbg"),
         (TEXTS, {}, ["--freeze", "3"], "--freeze 3: the model has 2 layers"),
