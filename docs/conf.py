@@ -43,7 +43,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
-nb_output_stderr = "remove-warn"
+nb_output_stderr = "remove"  # notes of libraries; an error fails the build
 
 # API reference
 autodoc_member_order = "bysource"
