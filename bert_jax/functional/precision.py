@@ -33,7 +33,8 @@ def _product(letters: str, a: Array, b: Array) -> Array:
 
 
 def _forward(letters: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _product(letters, a, b), (a, b)
+    # Not `_product`, which has no derivative in forward mode: Hessian-vector products need one of this.
+    return jnp.einsum(letters, a, b, preferred_element_type=jnp.float32), (a, b)
 
 
 def _backward(letters: str, factors: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:

@@ -227,7 +227,8 @@ def _training(facts: RunFacts, base: str | None, origin: Origin) -> Iterator[str
     epochs = facts.setting("epochs")
     length += [counted(epochs, "epoch")] if epochs is not None else []
     length += [f"{noun} {facts.setting(name)}" for name, noun in SHOWN if facts.setting(name) is not None]
-    versions = ", ".join(f"{package} {facts.versions[package]}" for package in ("bert_jax", "jax") if facts.versions)
+    named = [package for package in ("bert_jax", "jax") if package in facts.versions]
+    versions = ", ".join(f"{package} {facts.versions[package]}" for package in named)
     yield f"{', '.join(length)}{f'; {versions}' if versions else ''}.\n"
     if origin.changed:
         yield "Parameters were changed after the training.\n"

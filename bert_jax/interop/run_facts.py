@@ -9,16 +9,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from bert_jax.data.practice.sources import PREFIX as PRACTICE
 from bert_jax.data.readers.glue import HUB as GLUE
 from bert_jax.data.readers.hub import may_be_dataset
 from bert_jax.interop.formats.weights import read_json
 from bert_jax.training.runs.contents import DATA, SETTINGS
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.runs.metrics import METRICS, read_evaluations
+from bert_jax.training.settings import map_texts, without_secrets
 
 SCORES = "scores.json"
 REVIEWS = "IMDB film reviews"  # without a corpus
@@ -158,7 +159,7 @@ def _datasets(recorded: Mapping[str, Any]) -> list[str]:
     for source in filter(None, sources):
         if source.startswith("hf://datasets/"):
             names.append("/".join(source.split("/")[3:5]).partition("@")[0])
-        elif may_be_dataset(source) and not Path(source).exists():
+        elif may_be_dataset(source) and not source.startswith(PRACTICE) and not Path(source).exists():
             names.append(source.partition(":")[0])
     return list(dict.fromkeys(names))
 
@@ -200,14 +201,11 @@ def public(value: Any) -> Any:
     >>> public(["/home/anna/texts/a.txt", "texts/*.txt", "https://anna:pass@host/a.txt?signature=5"])
     ['a.txt', 'texts/*.txt', 'https://host/a.txt']
     """
-    if isinstance(value, Mapping):
-        return {name: public(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [public(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if "://" in value:
-        url = urlsplit(value)
-        return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment=""))
-    is_path = os.path.isabs(value) or value.startswith(("~", "..")) or _WINDOWS_PATH.match(value)
-    return re.split(r"[\\/]", value.rstrip("\\/"))[-1] if is_path else value
+    return map_texts(_public_text, value)
+
+
+def _public_text(text: str) -> str:
+    if "://" in text and not text.startswith("file://"):
+        return without_secrets(text)
+    is_path = os.path.isabs(text) or text.startswith(("~", "..", "file://")) or _WINDOWS_PATH.match(text)
+    return re.split(r"[\\/]", text.rstrip("\\/"))[-1] if is_path else text

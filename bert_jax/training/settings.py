@@ -9,13 +9,14 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from inspect import formatannotation
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
@@ -155,6 +156,23 @@ def as_record(settings: Any) -> Record:
         group: {name: value for name, value in values.items() if name not in OF_A_CALL}
         for group, values in record.items()
     }
+
+
+def map_texts(change: Callable[[str], str], value: Any) -> Any:
+    """Returns a value of JSON with all its strings changed, except the names in objects."""
+    if isinstance(value, Mapping):
+        return {name: map_texts(change, inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_texts(change, inner) for inner in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def without_secrets(text: str) -> str:
+    """Returns a URL without user name, password, query and fragment; other texts as they are."""
+    if "://" not in text:
+        return text
+    url = urlsplit(text)
+    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def from_record(kind: type[S], recorded: Mapping[str, Mapping[str, Any]], file: str | Path) -> S:

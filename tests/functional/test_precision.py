@@ -71,3 +71,18 @@ def test_a_float32_layer_has_derivatives_in_forward_mode():
     x, kernel, bias = (jnp.ones(shape) for shape in ((2, 3), (3, 5), (5,)))
     _, tangent = jax.jvp(affine, (x, kernel, bias), (x, kernel, bias))
     np.testing.assert_array_equal(tangent, jnp.full((2, 5), 7.0))
+
+
+@pytest.mark.parametrize("function", [partial(product, "RI,IO->RO"), lambda x, kernel: affine(x, kernel, None)])
+def test_gradients_have_derivatives_in_both_modes(function):
+    """Hessian-vector products, forward over reverse and reverse over reverse; all numbers are small integers."""
+    x, kernel = (jnp.ones(shape, jnp.bfloat16) for shape in ((2, 3), (3, 5)))
+
+    def gradient(kernel):
+        return jax.grad(lambda kernel: jnp.square(function(x, kernel).astype(jnp.float32)).sum())(kernel)
+
+    forward = jax.jvp(gradient, (kernel,), (kernel,))[1]
+    backward = jax.vjp(gradient, kernel)[1](kernel)[0]
+    # The gradient is 2 x' (x kernel), linear in the kernel: 2 rows of 2 * 3.
+    for product_with_hessian in (forward, backward):
+        np.testing.assert_array_equal(product_with_hessian, jnp.full((3, 5), 12.0))

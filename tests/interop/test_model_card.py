@@ -122,6 +122,14 @@ def test_a_finetuned_model_names_the_base_of_its_base_and_its_scores(finetuned, 
     assert encoder.data.eval_results is None
 
 
+def test_practice_data_are_no_dataset_of_the_hub(run, tmp_path):
+    record = {"settings": {"text": {"corpus": ["practice:id"]}}, "versions": {"jax": "2"}}
+    (run / "training.json").write_text(json.dumps(record))
+    card = card_of(bert_jax.load(run), tmp_path / "owl")
+    assert card.data.datasets is None
+    assert "on practice:id" in card.text
+
+
 def test_runs_that_name_each_other_end(run, tmp_path):
     settings = {**PRETRAINING, "run": {"model": str(run)}}
     (run / "training.json").write_text(json.dumps({"settings": settings}))
@@ -170,5 +178,8 @@ def test_a_model_of_sentence_vectors_is_one_of_sentence_transformers(tmp_path):
 
 def test_nothing_private_is_public():
     assert public(
-        {"a": ["~/x/y", "C:\\users\\anna\\b.txt", "s3://key:secret@bucket/c?sig=1", "texts/*.txt", 3, None]}
-    ) == {"a": ["y", "b.txt", "s3://bucket/c", "texts/*.txt", 3, None]}
+        {
+            "a": ["~/x/y", "C:\\users\\anna\\b.txt", "s3://key:secret@bucket/c?sig=1", "texts/*.txt", 3, None],
+            "b": "file:///home/anna/d.txt",
+        }
+    ) == {"a": ["y", "b.txt", "s3://bucket/c", "texts/*.txt", 3, None], "b": "d.txt"}

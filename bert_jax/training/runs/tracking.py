@@ -1,8 +1,8 @@
 """A run that is followed in an experiment tracker, besides metrics.jsonl, which stays the record of the run.
 
-A tracker never stops or slows down the training: it is called in a thread, and after its first error, which is one line
-of warning, no more. RUN/tracker.json names the tracker's run, so that a resumed run continues it. Rows that were sent
-before, as metrics.jsonl says, are not sent again.
+A tracker never stops or slows down the training: once it has begun its run, it is called in a thread, and after its
+first error, which is one line of warning, no more. Passwords in URLs are not sent. RUN/tracker.json names the tracker's
+run, so that a resumed run continues it. Rows that were sent before, as metrics.jsonl says, are not sent again.
 """
 
 import io
@@ -23,6 +23,7 @@ from bert_jax.training.devices.processes import is_first
 from bert_jax.training.runs.contents import TRACKER
 from bert_jax.training.runs.metrics import METRICS, Row, known_rows, tags
 from bert_jax.training.runs.trackers import BACKENDS, Backend, Config
+from bert_jax.training.settings import map_texts, without_secrets
 
 PROJECT = "bert_jax"  # the default
 FINISH_SECONDS = 60.0  # how long the end of a run waits for a tracker
@@ -91,14 +92,15 @@ class Tracker:
         rows = known_rows(folder / METRICS)
         try:
             with redirect_stdout(io.StringIO()):  # one tracker prints a page
-                self.backend = BACKENDS[self.name](self.project, folder, config, run_id)
-            record = {"tracker": self.name, "project": self.project, "run": self.backend.run_id}
+                backend = BACKENDS[self.name](self.project, folder, map_texts(without_secrets, config), run_id)
+            record = {"tracker": self.name, "project": self.project, "run": backend.run_id}
             write_file(folder / TRACKER, json.dumps(record) + "\n")
         except (Exception, SystemExit) as error:
             self._fail(error)
             return
-        self.log(f"tracking: {self.name}, project {self.project}, run {self.backend.run_id}")
-        self.thread = threading.Thread(target=self._work, args=(self.backend,), daemon=True)
+        self.backend = backend
+        self.log(f"tracking: {self.name}, project {self.project}, run {backend.run_id}")
+        self.thread = threading.Thread(target=self._work, args=(backend,), daemon=True)
         self.thread.start()
         if run_id is not None:
             self.sent = {_key(row) for row in rows}
@@ -159,11 +161,11 @@ class Tracker:
             try:
                 job(backend)
             except (Exception, SystemExit) as error:
-                self.error = f"{type(error).__name__}: {first_line(error)}"
+                self.error = _describe(error)
                 return
 
     def _fail(self, error: BaseException) -> None:
-        self.error = f"{type(error).__name__}: {first_line(error)}"
+        self.error = _describe(error)
         self._warn()
 
     def _warn(self) -> None:
@@ -180,6 +182,10 @@ class Tracker:
             return str(record["run"]) if same else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _key(row: Mapping[str, Any]) -> tuple[int, bool]:

@@ -90,6 +90,21 @@ def test_an_error_of_the_run_ends_the_trackers_run_as_failed(runs, tmp_path):
     assert runs[0].failed is True
 
 
+def test_a_record_that_cannot_be_written_is_one_warning(runs, tmp_path, capsys):
+    (tmp_path / "tracker.json").mkdir()
+    report(tmp_path, range(1, 4))
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+    (warned,) = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line or "warning" in line]
+    assert warned.startswith("warning: trackio failed, the run goes on without it")
+
+
+def test_passwords_of_urls_are_not_sent(runs, tmp_path):
+    config = {"text": {"corpus": ["https://anna:secret@host/a.txt?signature=5", "b.txt"], "steps": 3}}
+    with open_tracker("trackio", tmp_path, config):
+        pass
+    assert runs[0].config == {"text": {"corpus": ["https://host/a.txt", "b.txt"], "steps": 3}}
+
+
 class Silent(Recorder):
     """A tracker that never answers."""
 
