@@ -88,7 +88,8 @@ def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: 
     # Sums of iotas are elementwise, so they fuse and shard freely. The index of a matrix is in row-major order: with
     # the stack (2, 3) the strides are (3, 1), and the indices [[0, 1, 2], [3, 4, 5]].
     places = [jax.lax.broadcasted_iota(jnp.uint32, wide, axis) for axis in range(len(wide))]
-    places[len(wide) - len(shape)] += jnp.uint32(first_row)
+    if shape:
+        places[len(wide) - len(shape)] += jnp.uint32(first_row)
     matrix = jnp.zeros(wide, jnp.uint32)
     for axis in range(len(stack)):
         matrix = matrix + places[axis] * jnp.uint32(math.prod(stack[axis + 1 :]) % 2**32)

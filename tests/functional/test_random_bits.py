@@ -153,6 +153,11 @@ def test_bits_of_every_width_are_uniform(key, dtype):
     assert len(np.unique(drawn & dtype(0xFF))) > 200  # the low bits vary as well
 
 
+def test_a_single_element_can_be_drawn(key):
+    drawn = {int(jax.random.bits(one, ())) for one in jax.random.split(key, 11)}
+    assert len(drawn) == 11
+
+
 def test_an_unknown_generator_is_refused():
     assert len({str(jax.random.key_impl(run_key(jax.random.key(0), name))) for name in GENERATORS}) == len(GENERATORS)
     with pytest.raises(ValueError, match="one of hashed, threefry2x32, rbg; got 'dice'"):
