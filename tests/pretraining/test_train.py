@@ -16,8 +16,9 @@ import train as script
 from bert_jax import pretraining as library
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pipelines import FillMask
-from bert_jax.pretraining import phase_run
+from bert_jax.pretraining import make_settings, phase_run
 from bert_jax.pretraining.corpus import Documents
+from bert_jax.pretraining.presets import ALL_PRESETS
 from bert_jax.pretraining.summary import final_metrics
 from bert_jax.training.loop import Milestones
 from bert_jax.training.metric_logger import NotFinite
@@ -443,6 +444,12 @@ def test_presets_keep_berts_values():
     assert (training.steps, training.batch_size, optimizer.learning_rate) == (1_000_000, 256, 1e-4)
     assert (optimizer.warmup_steps, optimizer.beta2, optimizer.optimizer) == (10_000, 0.999, "bert_adamw")
     assert (settings.model.initializer_range, settings.batches.masked_share) == (0.02, 0.15)
+
+
+@pytest.mark.parametrize("preset", ALL_PRESETS)
+def test_every_preset_chooses_the_dtype_by_platform(preset):
+    settings = make_settings(preset)
+    assert [settings.for_platform(name).model.dtype for name in ("cpu", "gpu")] == ["float32", "bfloat16"]
 
 
 def test_modern_tiny_is_pretrained_continued_and_resumed(corpus, tmp_path):
