@@ -191,6 +191,13 @@ def test_unsupported_kernel_options_are_refused(name, config, rows, message):
         choose_kernel(name, replace(CONFIG, **config), replace(ROWS, **rows))
 
 
+def test_a_gpu_without_triton_gets_plain_matrix_products(monkeypatch):
+    monkeypatch.setattr(kernels.attention_gpu, "is_available", lambda: False)
+    kernel, why = choose_kernel("auto", BertConfig.preset("base"), ROWS, platform="gpu", test=False)
+    assert kernel is None
+    assert "pallas needs Pallas's Triton backend" in why
+
+
 def test_cudnn_requires_half_precision_and_one_sequence_per_row():
     unsupported = partial(kernels.unsupported, "cudnn", platform="gpu", automatic=True)
     assert "has no dropout of attention weights" in unsupported(DROPPING, ROWS)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from bert_jax.config import BertConfig
-from bert_jax.functional import attention_tpu
+from bert_jax.functional import attention_gpu, attention_tpu
 from bert_jax.functional.attention import make_attention_mask, plain_attention
 from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.messages import first_line
@@ -111,6 +111,8 @@ def unsupported(
     H = config.hidden_size // config.num_attention_heads
     if platform == "tpu":
         return _unsupported_on_tpu(H, config, inputs)
+    if platform == "gpu" and not attention_gpu.is_available():
+        return "needs Pallas's Triton backend, which this version of JAX does not have"
     return f"needs heads whose size is a power of two, got {H}" if H & (H - 1) else None
 
 
