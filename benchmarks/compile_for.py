@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from common import program_checks
 from common.gpu_cases import Case, random_batch
@@ -29,6 +30,8 @@ from common.pretraining_step import real_token_flop
 from common.results import make_parser, record
 
 from bert_jax.cli.programs import parse_pretraining
+from bert_jax.functional import attention_gpu, attention_tpu
+from bert_jax.functional.attention_blocks import shared_blocks
 from bert_jax.models import Bert
 from bert_jax.pretraining.plan import RunSpec
 from bert_jax.pretraining.program import make_layout
@@ -68,7 +71,6 @@ ABOUT = (
 # A row's length is no other axis of the model, so that an array of scores is known by its shape.
 CHECKED = "--preset tiny --max-length 384 --batch-size 16 --vocab-size 1024 --dtype bfloat16 --accumulate"
 MICRO_BATCHES = (1, 4)
-QUERIES, KEYS = 64, 32  # the sides of a block of scores in the attention kernel
 GIBI = 2**30
 
 
@@ -113,7 +115,9 @@ def row(step: CompiledStep) -> str:
     config = step.model.config
     batch = random_batch(Case("", step.length, True, step.rows // devices), config.vocab_size)
     flop = float(real_token_flop(config, batch))  # of one device
-    of_kernels = step_seconds(step.kernels, accelerator, visited_fraction(batch["attention_mask"]))
+    of_kernels = step_seconds(
+        step.kernels, accelerator, visited_fraction(batch["attention_mask"], accelerator.platform)
+    )
     seconds = of_kernels + communication_seconds(step.collectives, accelerator)
     layers = "scanned" if step.model.unroll == 1 else "unrolled"
     bound = "" if accelerator.platform == "gpu" else "> "
@@ -132,17 +136,15 @@ def row(step: CompiledStep) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def visited_fraction(attention_mask: np.ndarray) -> float:
+def visited_fraction(attention_mask: np.ndarray, platform: str) -> float:
     """Returns the fraction of the blocks of scores that the attention kernel computes: those that share a sequence."""
-
-    def extremes(size: int) -> tuple[np.ndarray, np.ndarray]:
-        blocks = attention_mask.reshape(len(attention_mask), -1, size)
-        return blocks.min(axis=2), blocks.max(axis=2)
-
-    low, high = extremes(QUERIES)
-    other_low, other_high = extremes(KEYS)
-    shares = (low[:, :, None] <= other_high[:, None]) & (other_low[:, None] <= high[:, :, None])
-    return float(shares.mean())
+    length = attention_mask.shape[1]
+    if platform == "tpu":
+        queries = keys = attention_tpu.block_size(length)
+    else:
+        queries, keys = attention_gpu.FORWARD.queries, attention_gpu.FORWARD.keys
+    first, end = np.moveaxis(shared_blocks(jnp.asarray(attention_mask), queries, keys), -1, 0)
+    return float((end - first).mean() / (length // keys))
 
 
 def table(cases: Sequence[tuple[str, str]]) -> str:

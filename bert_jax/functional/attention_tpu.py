@@ -87,6 +87,11 @@ def backward(
     return call(*specs.prepare(words, numbers), q, k, v, numbers[:, None], numbers[:, None], out, sums, gradient)
 
 
+def block_size(length: int) -> int:
+    """Returns the positions of a block of a row of `length`, a multiple of `UNIT`."""
+    return BLOCK if length % BLOCK == 0 else UNIT
+
+
 def fits(length: int, heads: int, head_size: int, itemsize: int) -> bool:
     """Returns whether VMEM holds what the backward kernel keeps of a row; `heads` are those of a device."""
     width = -(-_heads_of_group(heads, head_size) * head_size // LANES) * LANES
@@ -175,7 +180,7 @@ class _Specs:
         from jax.experimental.pallas import tpu
 
         self.shape = shape
-        self.size = BLOCK if shape.length % BLOCK == 0 else UNIT
+        self.size = block_size(shape.length)
         self.blocks = shape.length // self.size
         self.group = _heads_of_group(shape.heads, shape.head_size)
         self.width = self.group * shape.head_size

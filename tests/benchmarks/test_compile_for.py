@@ -113,11 +113,16 @@ def test_a_check_fails_if_the_kernel_is_lost(monkeypatch):
 
 def test_blocks_of_other_sequences_are_not_visited():
     whole = np.ones((2, 512), np.int32)
-    assert compile_for.visited_fraction(whole) == 1
     halves = np.repeat([[1, 2]], 256, axis=1)
-    assert compile_for.visited_fraction(halves) == 0.5
+    quarters = np.repeat([[1, 2, 3, 3]], 128, axis=1)
     packed = random_batch(Case("base", 512, True, 64), 100)["attention_mask"]
-    assert 0.3 < compile_for.visited_fraction(packed) < 0.6
+    on_gpu, on_tpu = (
+        [compile_for.visited_fraction(mask, platform) for mask in (whole, halves, quarters, packed)]
+        for platform in ("gpu", "tpu")
+    )
+    assert on_gpu[:3] == [1, 0.5, 0.375]
+    assert on_tpu[:3] == [1, 0.5, 0.5]  # blocks of 256
+    assert 0.3 < on_gpu[3] < 0.6 < on_tpu[3] <= 1
 
 
 def test_the_stored_memory_is_that_of_the_checked_programs():

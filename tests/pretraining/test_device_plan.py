@@ -1,5 +1,6 @@
 """A plan for devices that are not there: here two of the CPU's take their place, with the data of H100s."""
 
+import math
 import re
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from bert_jax.pretraining import make_settings
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.device_plan import plan_for_device
+from bert_jax.pretraining.plan import Programs
 from bert_jax.training.devices.targets import Target
 
 SMALL = {
@@ -67,6 +69,14 @@ def test_a_tpu_gets_a_bound_instead_of_an_estimate(monkeypatch):
     assert "no TPU has been measured" in line(lines, "step")
     assert "at most" in line(lines, "expected")
     assert not any(text.strip().startswith("communication") for text in lines)
+
+
+def test_there_is_no_total_without_a_phase_that_cannot_be_compiled(monkeypatch):
+    monkeypatch.setattr(Target, "devices", lambda self: jax.devices()[:1])
+    monkeypatch.setattr(Programs, "needed", lambda self, rows: math.inf)
+    lines = list(plan_for_device(settings_for("h100", phases=("8:50%", "16:50%"))))
+    assert line(lines, "largest batch").endswith("8 DOES NOT FIT")
+    assert not any(text.strip().startswith("all phases") for text in lines)
 
 
 @pytest.mark.parametrize(
