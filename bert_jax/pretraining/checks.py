@@ -186,9 +186,12 @@ def _check_model(settings: Settings) -> None:
     tensor = settings.devices.tensor
     if model.position_embedding_type == "absolute" and length > model.max_length:
         unused = f", of which the first {model.position_offset} are not used" if model.position_offset else ""
+        if settings.training.phases:
+            rows = f"`phases`: rows of {length} tokens exceed"
+        else:
+            rows = f"`max_length={length}` exceeds"
         raise ValueError(
-            f"`max_length={length}` exceeds the position embeddings: "
-            f"`max_position_embeddings={model.max_position_embeddings}`{unused}"
+            f"{rows} the position embeddings: `max_position_embeddings={model.max_position_embeddings}`{unused}"
         )
     if model.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")

@@ -192,7 +192,7 @@ def test_phases_decide_the_longest_row_and_the_steps():
     ("changes", "message"),
     [
         ({"phases": ("32:70", "64:30"), "steps": 50}, "the steps of 32:70 64:30 add up to 100, but `steps=50`"),
-        ({"phases": ("32:70", "1024:30")}, "`max_length=1024` exceeds the position embeddings"),
+        ({"phases": ("32:70", "1024:30")}, "`phases`: rows of 1024 tokens exceed the position embeddings: .*=512`"),
         ({"phases": ("3:70", "64:30")}, "`max_length` must be at least"),
         ({"phases": ("32:7000",)}, "`steps=7000` exceeds `decay_steps=4000`"),
         ({"phases": ("32:7", "64:3"), "max_length": 32}, "`max_length=32` contradicts `phases`: .* have 64 tokens"),
