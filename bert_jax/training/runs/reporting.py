@@ -215,7 +215,7 @@ def _draw_curves(run: str | Path, panels: Panels) -> Path:
 
     rows = read_metrics(Path(run) / "metrics.jsonl")
     seeds = list(dict.fromkeys(row.get("seed") for row in rows))
-    borders = [first["step"] for first, row in pairwise(rows) if first.get("phase") != row.get("phase")]
+    borders = [(one["step"], row["phase"]) for one, row in pairwise(rows) if one.get("phase") != row.get("phase")]
     height = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(10, 3 * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -229,8 +229,10 @@ def _draw_curves(run: str | Path, panels: Panels) -> Path:
                     y = [row[name] for row in of_seed]
                     # One entry in the legend for all seeds.
                     axes.plot(x, y, style, label=label if seed == seeds[0] else None, linewidth=1, markersize=3)
-        for step in borders:
+        for step, phase in borders:
             axes.axvline(step, color="gray", linestyle=":", linewidth=1)
+            at_the_foot = axes.get_xaxis_transform()  # x in steps, y from 0 to 1
+            axes.text(step, 0.02, f" phase {phase}", transform=at_the_foot, color="gray", fontsize="small")
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         if not index and axes.lines:

@@ -157,6 +157,20 @@ def test_curves_are_drawn(run):
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_name_each_phase_at_its_border(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    found = []
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **_: found.append((x, text.strip())))
+    options = {"first_step": 0, "last_step": 7, "panels": PANELS[:1], "headline": HEADLINE, "quiet": True}
+    with Reporter(tmp_path, **options) as reporter:
+        for step in range(1, 8):
+            reporter.phase = 1 if step <= 3 else 2 if step <= 5 else 3
+            reporter.write({"step": step, "loss": 2.0, "tokens_per_second": 30.0})
+        reporter.draw()
+    assert found == [(3, "phase 2"), (5, "phase 3")]
+
+
 def test_an_evaluation_is_one_line():
     assert evaluation_line({"step": 20, "eval_accuracy": 0.5}, HEADLINE) == "step     20  held-out accuracy 0.50"
     assert evaluation_line(EVALUATION, HEADLINE) == "step      1  held-out accuracy 0.50 ± 0.35"
