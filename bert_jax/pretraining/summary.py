@@ -19,6 +19,8 @@ from bert_jax.pretraining.settings import Settings
 from bert_jax.training.runs.metrics import ranking_accuracy, read_metrics, unigram_entropy
 from bert_jax.training.state import TrainState
 
+TOO_FEW_TOKENS = 0.15  # nats; above it the entropy of the held-out tokens is so low that a good model can be above it
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -27,12 +29,17 @@ class Baseline:
     Attributes:
         sequences: number of sentence pairs, or of runs of sentences if there are no pairs.
         entropy: of the masked tokens, in nats: the MLM loss of the best constant prediction.
+        masked_tokens: how many there are.
+        bias: by how much the entropy of so few tokens is too low at least, in nats (Miller, Note on the Bias of
+            Information Estimates, 1955).
         majority: fraction of the more frequent next-sentence label: the accuracy of the best constant answer; None
             without pairs.
     """
 
     sequences: int
     entropy: float
+    masked_tokens: int
+    bias: float
     majority: float | None
 
     @classmethod
@@ -49,7 +56,9 @@ class Baseline:
         if labels:
             random = np.concatenate(labels).mean()  # label 1: the second sentence is a random one
             majority = float(max(random, 1 - random))
-        return cls(sequences, unigram_entropy(words), majority)
+        found = np.concatenate(words)
+        bias = (len(np.unique(found)) - 1) / (2 * max(len(found), 1))
+        return cls(sequences, unigram_entropy([found]), len(found), bias, majority)
 
 
 def describe_model(config: BertConfig, state: TrainState) -> None:
@@ -128,6 +137,8 @@ def _print_metrics(metrics: dict[str, float], baseline: Baseline, ranking: float
     print(f"\nHeld-out metrics after {metrics['step']:,} steps, on {baseline.sequences:,} {kind}:")
     print(f"  masked LM loss          {loss:.3f} nats, perplexity {metrics['eval_perplexity']:.1f}")
     print(f"  unigram baseline        {baseline.entropy:.3f} nats: the model is {abs(difference):.2f} {side} it")
+    if baseline.bias > TOO_FEW_TOKENS:
+        print(f"                          (too low: of {baseline.masked_tokens:,} tokens only; hold out more text)")
     if baseline.majority is not None:
         print(
             f"  next-sentence accuracy  {metrics['eval_next_sentence_accuracy']:.1%} "

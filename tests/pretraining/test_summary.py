@@ -8,7 +8,7 @@ from token_stores import store_of
 
 from bert_jax.data.pretraining.loader import BatchSettings, PretrainingRows, evaluation_batches
 from bert_jax.data.pretraining.masking import Vocabulary
-from bert_jax.pretraining.summary import Baseline
+from bert_jax.pretraining.summary import TOO_FEW_TOKENS, Baseline
 from bert_jax.text.layout import Layout
 
 STORE = store_of([[[5, 6, 7], [8, 9, 10, 11]], [[10, 11]] * 7, [[5] * 9, [7]], [[9, 6]] * 5])
@@ -31,3 +31,12 @@ def test_the_baseline_counts_each_sequence_once(objective, packing):
     else:
         random = sequences["label"].mean()
         assert baseline.majority == pytest.approx(max(random, 1 - random))
+
+
+@pytest.mark.parametrize("tokens", [90, 9_000])
+def test_a_baseline_of_too_few_tokens_has_a_bias_that_shows_it(tokens):
+    words = np.random.default_rng(3).zipf(1.3, size=(1, tokens)) % 500
+    rows = {"attention_mask": np.ones((1, 4)), "masked_labels": words, "masked_weights": np.ones((1, tokens))}
+    baseline = Baseline.of([rows])
+    assert baseline.masked_tokens == tokens
+    assert (baseline.bias > TOO_FEW_TOKENS) == (tokens < 1_000)
