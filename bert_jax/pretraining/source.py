@@ -102,7 +102,10 @@ def add_new_words(
         if isinstance(wanted, str):
             return json.dumps(read_new_words(wanted, source.tokenizer).words).encode()
         print(f"looking for {wanted:,} new words")
-        return json.dumps(find_new_words(Texts(documents), source.tokenizer, wanted)).encode()
+        found = find_new_words(Texts(documents), source.tokenizer, wanted)
+        if len(found) < wanted:
+            print(f"no more than {len(found):,}: other words of the text are rare, or are single tokens already")
+        return json.dumps(found).encode()
 
     larger = add_tokens(source, json.loads(processes.broadcast_from_first("new words are found", find)))
     report = VocabularyReport.of(Texts(documents), source.tokenizer, larger.tokenizer)

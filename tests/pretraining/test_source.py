@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_families
+from datasets import Dataset
 from small_runs import SMALL, write_corpus
 
 import bert_jax
@@ -19,7 +20,7 @@ from bert_jax.pretraining.model import model_config
 from bert_jax.pretraining.plan import RunSpec
 from bert_jax.pretraining.presets import make_settings
 from bert_jax.pretraining.program import make_layout
-from bert_jax.pretraining.source import read_source
+from bert_jax.pretraining.source import add_new_words, read_source
 from bert_jax.text.tokenizer import Tokenizer
 
 ARCHITECTURE = ("--preset", "--num-hidden-layers", "--hidden-size", "--num-attention-heads", "--intermediate-size")
@@ -274,6 +275,17 @@ def test_a_plan_counts_the_new_words_of_a_file(source, tmp_path):
         settings = make_settings(model=str(source), add_tokens=words, max_length=16)
         run = RunSpec.of(settings, settings.phases[0], make_layout(settings))
         assert run.model.config.vocab_size == bert_jax.load(source).config.vocab_size + count
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(1, False), (2, True)])
+def test_fewer_new_words_than_asked_for_are_reported(source, capsys, wanted, said):
+    settings = make_settings(model=str(source), add_tokens=wanted, objective="mlm")
+    bert = read_source(settings)
+    assert bert is not None
+    _, report = add_new_words(settings, bert, Dataset.from_dict({"text": ["zyxzyx"] * 9 + ["qqzzqq"]}))
+    assert report is not None
+    assert report.new_words == 1
+    assert ("no more than 1:" in capsys.readouterr().out) == said
 
 
 def test_help_needs_no_model(capsys):
