@@ -1,8 +1,8 @@
 """Small models and data for fine-tuning on one device; a run takes a second or two."""
 
 import json
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -120,9 +120,13 @@ def make_place(folder: Path) -> Path:
 def devices(count: int):
     """Makes the program use `count` devices."""
     some = jax.devices()[:count]
+
+    def on_some(make: Callable) -> Callable:
+        return lambda *args, devices=None, **options: make(*args, devices=devices or some, **options)
+
     with (
-        mock.patch.object(parallel, "make_layout", partial(parallel.make_layout, devices=some)),
-        mock.patch.object(parallel, "make_mesh", partial(parallel.make_mesh, devices=some)),
+        mock.patch.object(parallel, "make_layout", on_some(parallel.make_layout)),
+        mock.patch.object(parallel, "make_mesh", on_some(parallel.make_mesh)),
     ):
         yield
 
