@@ -68,7 +68,7 @@ SIZES = {
 MODERN_BASE = Settings(
     run=Run(preset="modern-base", output="runs/modern-base"),
     batches=BatchSettings(max_length=1_024, masked_share=0.3, objective="mlm"),
-    model=BertConfig.from_dict({"model_type": "modernbert", "dtype": "auto"}),
+    model=replace(BertConfig.from_dict({"model_type": "modernbert"}), dtype="auto"),
     training=Training(steps=375_000, batch_size=4_608),
     optimizer=Optimizer(
         optimizer="adamw",

@@ -237,8 +237,8 @@ def kill(process) -> None:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run without the speed of the machine."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    """Returns the rows of a run without the speed of the machine, and without one that is being written."""
+    lines = [line for line in (run / "metrics.jsonl").read_text().splitlines(keepends=True) if line.endswith("\n")]
     return [{name: x for name, x in json.loads(line).items() if name != "tokens_per_second"} for line in lines]
 
 

@@ -62,7 +62,8 @@ def whole(finish, folder):
 
 
 def reached(run):
-    return rows(run)[-1]["step"] if (run / "metrics.jsonl").exists() and rows(run) else 0
+    logged = rows(run) if (run / "metrics.jsonl").exists() else []
+    return logged[-1]["step"] if logged else 0
 
 
 def params(run):
