@@ -107,10 +107,10 @@ def encoder(params, x, mask, **options):
     return x, caches
 
 
-def encoder_backward(dy, cache):
+def encoder_backward(dy, cache, layer_backward=encoder_layer_backward):
     """The backward pass, last layer first."""
     gradients = []
     for layer_cache in reversed(cache):
-        dy, gradient = encoder_layer_backward(dy, layer_cache)
+        dy, gradient = layer_backward(dy, layer_cache)
         gradients.append(gradient)
     return dy, stack_layers(gradients[::-1])

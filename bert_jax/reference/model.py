@@ -14,7 +14,7 @@ from bert_jax.reference.attention import make_attention_mask
 from bert_jax.reference.embeddings import embeddings, embeddings_backward
 from bert_jax.reference.encoder import encoder, encoder_backward
 from bert_jax.reference.layers import layer_norm, layer_norm_backward
-from bert_jax.reference.modern import modern_encoder, modern_encoder_backward
+from bert_jax.reference.modern import modern_encoder, modern_layer_backward
 from bert_jax.reference.objectives import OBJECTIVES
 
 PRETRAINING = ("masked_lm", "next_sentence")
@@ -67,7 +67,7 @@ def bert_backward(dx, cache):
         dx, gradient["encoder"] = encoder_backward(dx, encoder_cache)
     else:
         dx, gradient["final_norm"] = layer_norm_backward(dx, norm_cache)
-        dx, gradient["encoder"] = modern_encoder_backward(dx, encoder_cache)
+        dx, gradient["encoder"] = encoder_backward(dx, encoder_cache, modern_layer_backward)
     return gradient | {"embeddings": embeddings_backward(dx, embeddings_cache)}
 
 

@@ -10,7 +10,7 @@ References: Warner et al., ModernBERT, 2024, section 2.1. Shazeer, GLU Variants 
 import numpy as np
 
 from bert_jax.reference.attention import attention, attention_backward
-from bert_jax.reference.encoder import layer_slice, stack_layers
+from bert_jax.reference.encoder import layer_slice
 from bert_jax.reference.layers import (
     activation,
     activation_backward,
@@ -119,12 +119,3 @@ def modern_encoder(params, x, mask, position_ids, config):
         )
         caches.append(cache)
     return x, caches
-
-
-def modern_encoder_backward(dy, cache):
-    """The backward pass, last layer first."""
-    gradients = []
-    for layer_cache in reversed(cache):
-        dy, gradient = modern_layer_backward(dy, layer_cache)
-        gradients.append(gradient)
-    return dy, stack_layers(gradients[::-1])

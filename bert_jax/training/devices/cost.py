@@ -127,8 +127,10 @@ def largest_batch(needed: Callable[[int], float], limit: int, unit: int) -> int:
     high = GROWTH * unit
     high_bytes = needed(high)
     for _ in range(MAX_PROGRAMS):
-        if high_bytes < math.inf:
+        if low_bytes < high_bytes < math.inf:
             more = (limit - low_bytes) * (high - low) / (high_bytes - low_bytes)
+        elif high_bytes < math.inf:  # small batches may need the same memory
+            more = GROWTH * (high - low)
         else:
             more = (high - low) / 2
         guess = low + int(more) // unit * unit
@@ -160,6 +162,8 @@ def extrapolated_batch(needed: Callable[[int], float], limit: float, unit: int, 
     if low == high:  # a single unit is all that compiles
         return unit if needed(unit) <= limit else 0
     bytes_per_row = (needed(high) - needed(low)) / (high - low)
+    if bytes_per_row <= 0:  # no line: what is known to fit
+        return high if needed(high) <= limit else 0
     return max(low + int((limit - needed(low)) / bytes_per_row) // unit * unit, 0)
 
 

@@ -129,6 +129,14 @@ def test_the_largest_batch_is_found(needed, limit, rows):
     assert largest_batch(needed, limit, 8) == rows
 
 
+def test_equal_memory_of_small_batches_is_no_line():
+    """Small programs may need the same memory for any of a few batches."""
+    assert largest_batch(lambda rows: max(rows, 100), 1_000, 8) >= 900
+    assert largest_batch(lambda rows: 100, 1_000, 8) > 8
+    assert extrapolated_batch(lambda rows: 100, 1_000, unit=8, rows=64) == 64
+    assert extrapolated_batch(lambda rows: 100, 99, unit=8, rows=64) == 0
+
+
 def test_the_largest_batch_fits_where_memory_is_not_linear():
     def needed(rows):
         return 1000 + 7 * rows + 30 * math.sqrt(rows) + (500 if rows > 300 else 0)
