@@ -2,12 +2,13 @@
 
 Splitting and tokenizing a corpus takes minutes to hours and is the same for every pass, so it is done once, on all
 cores, and memory-mapped afterwards. For two documents of two and one sentences with 3, 2 and 4 tokens:
-    ids.arrow             [i i i i i i i i i]   the ids of all tokens
+    ids.npy               [i i i i i i i i i]   the ids of all tokens
     sentence_offsets.npy  [0 3 5 9]             tokens before each sentence
     document_offsets.npy  [0 2 3]               sentences before each document
     counts.json           {"unknown_tokens": 1, "split_sentences": 0}
 A corpus may be larger than memory: processes that read it share it, and the process that writes it holds a few
-megabytes at a time.
+megabytes at a time. The ids may be in several files, those of the parts that `data/preparation/` has prepared:
+    counts.json           {..., "fingerprint": "...", "ids": [["../part-00000/train/ids.npy", 9], ...]}
 """
 
 import hashlib
@@ -19,24 +20,46 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from tqdm import tqdm
 
+from bert_jax.data.pretraining.array_files import ArrayWriter, OffsetsWriter, map_array
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import text_batches
 
-FORMAT = 2  # part of the fingerprint; increase it when the same corpus gives other sentences
+FORMAT = 3  # part of the fingerprint; increase it when the same corpus gives other sentences
 MIN_BYTES_FOR_PROCESSES = 1 << 25  # of text; one process tokenizes less before others have started
+
+
+@dataclass(frozen=True)
+class IdsFile:
+    """A file of token ids that is mapped when it is read, and the number of its tokens."""
+
+    path: Path
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def map(self) -> np.ndarray:
+        """Maps the file; raises ValueError if it is missing or damaged."""
+        try:
+            ids = map_array(self.path)
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be read ({error.strerror})") from None
+        if len(ids) != self.length:
+            raise ValueError(f"{self.path}: {self.length:,} tokens expected, found {len(ids):,}")
+        return ids
 
 
 class TokenStore:
@@ -55,7 +78,7 @@ class TokenStore:
 
     def __init__(
         self,
-        chunks: Sequence[np.ndarray],
+        chunks: Sequence[np.ndarray | IdsFile],
         sentence_offsets: np.ndarray,
         document_offsets: np.ndarray,
         fingerprint: str,
@@ -82,21 +105,18 @@ class TokenStore:
         """
         offsets = offsets or folder
         try:
-            with pa.memory_map(str(folder / "ids.arrow")) as file:
-                chunks = [chunk.to_numpy() for chunk in pa.ipc.open_stream(file).read_all()["ids"].chunks]
+            chunks = _chunks_of(folder)
             content = json.loads((offsets / "counts.json").read_text(encoding="utf-8"))
             counts = [int(content[name]) for name in ("unknown_tokens", "split_sentences")]
-            sentences, documents = (
-                np.load(offsets / f"{name}_offsets.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("sentence", "document")
-            )
-        except (pa.ArrowException, KeyError, TypeError, ValueError, EOFError, OSError) as error:
+            fingerprint = str(content.get("fingerprint", offsets.name))
+            sentences, documents = (map_array(offsets / f"{name}_offsets.npy") for name in ("sentence", "document"))
+        except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
             raise ValueError(f"{folder}: not a tokenized corpus ({error!r:.200}); delete it") from None
         for array, end in ((documents, len(sentences) - 1), (sentences, sum(map(len, chunks)))):
             whole = array.ndim == 1 and array.dtype == np.int64 and len(array) > 1
             if not (whole and array[0] == 0 and array[-1] == end):
                 raise ValueError(f"{folder}: the files of this tokenized corpus do not match; delete it")
-        return cls(chunks, sentences, documents, offsets.name, (folder, offsets), *counts)
+        return cls(chunks, sentences, documents, fingerprint, (folder, offsets), *counts)
 
     def with_offsets(self, offsets: Path) -> "TokenStore":
         """Returns the same tokens with the sentences of another folder, which `write_offsets` has filled."""
@@ -111,9 +131,12 @@ class TokenStore:
 
     def span(self, start: int, length: int) -> np.ndarray:
         """Returns the ids [length] of the tokens from `start` on, within one document, as a read-only view."""
-        chunk = bisect_right(self._starts, start) - 1
-        first = start - self._starts[chunk]
-        return self._chunks[chunk][first : first + length]
+        number = bisect_right(self._starts, start) - 1
+        chunk = self._chunks[number]
+        if isinstance(chunk, IdsFile):
+            chunk = self._chunks[number] = chunk.map()
+        first = start - self._starts[number]
+        return chunk[first : first + length]
 
     @property
     def num_documents(self) -> int:
@@ -126,6 +149,14 @@ class TokenStore:
     @property
     def num_tokens(self) -> int:
         return int(self.sentence_offsets[-1])
+
+
+def _chunks_of(folder: Path) -> list[np.ndarray | IdsFile]:
+    """Returns the ids of a folder: its own file, or the files of parts that counts.json names."""
+    if (folder / "ids.npy").exists():
+        return [map_array(folder / "ids.npy")]
+    content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    return [IdsFile(folder / name, int(length)) for name, length in content["ids"]]
 
 
 def tokenize_corpus(
@@ -173,7 +204,7 @@ class EncodedDocuments(NamedTuple):
     unknown_tokens: int
 
 
-def _encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> EncodedDocuments:
+def encode_documents(texts: list[str], tokenizer: Tokenizer, language: str) -> EncodedDocuments:
     """Encodes documents without empty sentences and documents."""
     split = [split_sentences(text, language=language) for text in texts]
     ids, lengths = tokenizer.encode_flat(sentence for sentences in split for sentence in sentences)
@@ -191,7 +222,7 @@ def _encode_all(
     documents: datasets.Dataset, tokenizer: Tokenizer, language: str, num_proc: int
 ) -> Iterator[EncodedDocuments]:
     """Yields the encoded documents batch by batch, in the order of the corpus."""
-    encode = partial(_encode_documents, tokenizer=tokenizer, language=language)
+    encode = partial(encode_documents, tokenizer=tokenizer, language=language)
     progress = tqdm(Texts(documents), "tokenizing", unit=" documents", disable=None)
     batches = text_batches(progress)
     if num_proc == 1:
@@ -231,7 +262,7 @@ _encode_here: list[partial[EncodedDocuments]] = []  # in a worker: the function,
 def _start_worker(tokenizer: Path, roles: dict[str, str], language: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
     loaded = Tokenizer.of(tokenizer.read_bytes(), roles)
-    _encode_here[:] = [partial(_encode_documents, tokenizer=loaded, language=language)]
+    _encode_here[:] = [partial(encode_documents, tokenizer=loaded, language=language)]
 
 
 def _work(texts: list[str]) -> EncodedDocuments:
@@ -247,66 +278,59 @@ def _process_count(documents: datasets.Dataset) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class TokenStoreWriter:
+    """Writes a folder that `TokenStore.open` reads, in batches; use it in a `with` statement."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
+        self._folder = folder
+        self._ids = ArrayWriter(folder / "ids.npy", _id_type(tokenizer))
+        self._sentences = OffsetsWriter(folder / "sentence_offsets.npy")
+        self._documents = OffsetsWriter(folder / "document_offsets.npy")
+        self._unknown_tokens = 0
+
+    def append(self, batch: EncodedDocuments) -> None:
+        self._ids.append(batch.ids)
+        self._sentences.append(batch.sentences)
+        self._documents.append(batch.documents)
+        self._unknown_tokens += batch.unknown_tokens
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was written: documents, sentences, tokens, and the number of [UNK] among these."""
+        return {
+            "documents": self._documents.length - 1,
+            "sentences": self._sentences.length - 1,
+            "tokens": self._ids.length,
+            "unknown_tokens": self._unknown_tokens,
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._ids, self._sentences, self._documents:
+            pass
+        _write_counts(self._folder, {"unknown_tokens": self._unknown_tokens, "split_sentences": 0})
+
+
 def _write(folder: Path, batches: Iterable[EncodedDocuments], tokenizer: Tokenizer) -> None:
-    schema = pa.schema({"ids": pa.from_numpy_dtype(_id_type(tokenizer))})
-    counts = {"unknown_tokens": 0, "split_sentences": 0}
-    with (
-        pa.OSFile(str(folder / "ids.arrow"), "wb") as file,
-        pa.ipc.new_stream(file, schema) as ids_file,
-        _OffsetsFile(folder / "sentence_offsets.npy") as sentence_offsets,
-        _OffsetsFile(folder / "document_offsets.npy") as document_offsets,
-    ):
+    with TokenStoreWriter(folder, tokenizer) as writer:
         for batch in batches:
-            if len(batch.ids):
-                ids_file.write_batch(pa.record_batch([pa.array(batch.ids)], schema))
-                sentence_offsets.append(batch.sentences)
-                document_offsets.append(batch.documents)
-                counts["unknown_tokens"] += batch.unknown_tokens
-        if not document_offsets.last:
+            writer.append(batch)
+        if not writer.counts["tokens"]:
             raise ValueError("the corpus has no token")
-    _write_counts(folder, counts)
 
 
 def write_offsets(
-    folder: Path, sentences: Iterable[np.ndarray], documents: Iterable[np.ndarray], counts: dict[str, int]
+    folder: Path, sentences: Iterable[np.ndarray], documents: Iterable[np.ndarray], counts: dict[str, Any]
 ) -> None:
     """Writes offsets from blocks of lengths, tokens of sentences and sentences of documents, for `with_offsets`."""
     for name, blocks in (("sentence", sentences), ("document", documents)):
-        with _OffsetsFile(folder / f"{name}_offsets.npy") as offsets:
+        with OffsetsWriter(folder / f"{name}_offsets.npy") as offsets:
             for lengths in blocks:
                 offsets.append(lengths)
     _write_counts(folder, counts)
 
 
-def _write_counts(folder: Path, counts: dict[str, int]) -> None:
+def _write_counts(folder: Path, counts: dict[str, Any]) -> None:
     (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
-
-
-class _OffsetsFile:
-    """An int64 .npy file of cumulative sums, written in pieces."""
-
-    def __init__(self, path: Path) -> None:
-        self.last = 0
-        self._file = path.open("wb")
-        self._write_header(0)
-        self._file.write(np.zeros(1, np.int64).tobytes())
-
-    def append(self, lengths: np.ndarray) -> None:
-        offsets = self.last + np.cumsum(lengths, dtype=np.int64)
-        self._file.write(offsets.tobytes())
-        self.last = int(offsets[-1])
-
-    def _write_header(self, length: int) -> None:
-        # NumPy pads the header, so that it can be rewritten when the length is known.
-        header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        self._begin = self._file.tell()
-
-    def __enter__(self) -> "_OffsetsFile":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        length = (self._file.tell() - self._begin) // 8
-        self._file.seek(0)
-        self._write_header(length)
-        self._file.close()

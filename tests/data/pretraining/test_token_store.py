@@ -17,7 +17,7 @@ import pytest
 from token_stores import store_of
 
 from bert_jax.data.pretraining import token_store as store_module
-from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
+from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus, write_offsets
 from bert_jax.data.readers.corpus import split_documents
 from bert_jax.text import vocabulary
 from bert_jax.text.sentences import split_sentences
@@ -95,20 +95,31 @@ def test_processes_and_batch_sizes_do_not_change_the_result(documents, tokenizer
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", characters)
     parts = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "parts", num_proc=1)
     assert content(parts) == whole
-    assert len(parts._chunks) > 1
     if characters == 997:
         several = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path / "several", num_proc=3)
         assert content(several) == whole
         assert several.fingerprint == parts.fingerprint
 
 
-def test_a_span_within_a_document_never_lies_in_two_chunks(documents, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 499)
-    store = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
-    assert len(store._chunks) > 7
-    edges = store.sentence_offsets[store.document_offsets]
-    for first, last in pairwise(edges):
-        assert len(store.span(int(first), int(last - first))) == last - first
+def test_a_store_of_parts_reads_like_one_store_and_maps_what_is_read(documents, tokenizer, tmp_path):
+    whole = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
+    ids, edges = whole.span(0, whole.num_tokens), whole.sentence_offsets[whole.document_offsets][[0, 7, 7, 97, -1]]
+    files = []
+    for first, last in pairwise(edges.tolist()):
+        np.save(tmp_path / f"{len(files)}.npy", ids[first:last])
+        files.append([f"../{len(files)}.npy", last - first])
+    lengths = [np.diff(offsets) for offsets in (whole.sentence_offsets, whole.document_offsets)]
+    (tmp_path / "parts").mkdir()
+    counts = {"unknown_tokens": 1, "split_sentences": 0, "fingerprint": "f", "ids": files}
+    write_offsets(tmp_path / "parts", *([part[:11], part[11:]] for part in lengths), counts)
+    parts = pickle.loads(pickle.dumps(TokenStore.open(tmp_path / "parts")))
+    assert (parts.fingerprint, parts.unknown_tokens) == ("f", 1)
+    assert content(parts) == content(whole)
+    np.save(tmp_path / "3.npy", ids[:-1])
+    parts = TokenStore.open(tmp_path / "parts")
+    assert parts.span(0, 3).tolist() == ids[:3].tolist()
+    with pytest.raises(ValueError, match=r"3\.npy: .* tokens expected, found"):
+        parts.span(int(edges[3]), 1)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.int32)])
@@ -146,7 +157,7 @@ def test_shuffled_splits_and_null_texts_are_read_in_the_order_of_the_dataset(doc
 
 def test_a_store_is_made_once(documents, tokenizer, tmp_path, monkeypatch):
     first = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
-    monkeypatch.setattr(store_module, "_encode_documents", lambda *_, **__: pytest.fail("tokenized again"))
+    monkeypatch.setattr(store_module, "encode_documents", lambda *_, **__: pytest.fail("tokenized again"))
     again = tokenize_corpus(documents, tokenizer, cache_dir=tmp_path, num_proc=7)
     assert content(again) == content(first)
     assert again.fingerprint == first.fingerprint
@@ -176,7 +187,7 @@ def test_a_pickled_store_maps_the_files_again(documents, tokenizer, tmp_path):
 
 def test_a_failure_leaves_no_files(documents, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 997)
-    encode, calls = store_module._encode_documents, []
+    encode, calls = store_module.encode_documents, []
 
     def failing(*arguments: object, **options: object):
         calls.append(1)
@@ -185,7 +196,7 @@ def test_a_failure_leaves_no_files(documents, tokenizer, tmp_path, monkeypatch):
         return encode(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_encode_documents", failing)
+        patch.setattr(store_module, "encode_documents", failing)
         with pytest.raises(OSError, match="disk full"):
             tokenize_corpus(documents, tokenizer, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -198,14 +209,14 @@ from bert_jax.text import vocabulary
 from bert_jax.data.pretraining import token_store as store
 from bert_jax.text.tokenizer import Tokenizer
 vocabulary.BATCH_CHARACTERS = 997
-encode, calls = store._encode_documents, []
+encode, calls = store.encode_documents, []
 def stuck(*arguments, **options):
     calls.append(1)
     if len(calls) == 5:
         print("stuck", flush=True)
         time.sleep(997)
     return encode(*arguments, **options)
-store._encode_documents = stuck
+store.encode_documents = stuck
 documents = datasets.Dataset.from_parquet(sys.argv[1], cache_dir=sys.argv[2] + "-read")
 store.tokenize_corpus(documents, Tokenizer.load(sys.argv[3]), cache_dir=sys.argv[2])
 """
@@ -228,9 +239,9 @@ def test_a_killed_process_leaves_no_store_that_looks_complete(documents, tokeniz
 
 
 def test_two_processes_at_once_give_one_complete_store(documents, tokenizer, tmp_path, monkeypatch):
-    encode = store_module._encode_documents
+    encode = store_module.encode_documents
     slow = lambda *arguments, **options: (time.sleep(0.1), encode(*arguments, **options))[1]  # noqa: E731
-    monkeypatch.setattr(store_module, "_encode_documents", slow)
+    monkeypatch.setattr(store_module, "encode_documents", slow)
     with ThreadPoolExecutor(3) as pool:
         made = [pool.submit(tokenize_corpus, documents, tokenizer, cache_dir=tmp_path) for _ in range(3)]
         stores = [future.result() for future in made]
