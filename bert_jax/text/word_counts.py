@@ -1,0 +1,68 @@
+"""Counts of the words of a corpus, which are all that the training of a vocabulary needs of it.
+
+A word here is a chunk between spaces, tabs and line breaks, such as "movie,". Every tokenizer that is trained here
+splits texts there, so the chunks serve them all, whatever they make of the characters within. Arrow counts them.
+
+Counts of parts of a corpus, made anywhere and in any order, add up to those of the whole:
+
+    a b a    ->  a 2, b 1
+    b c      ->  b 1, c 1    merged: a 2, b 2, c 1
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bert_jax.text.inputs import valid_text
+from bert_jax.text.vocabulary import text_batches
+
+SCHEMA = pa.schema([("word", pa.string()), ("count", pa.int64())])
+PENDING_ROWS = 1 << 20  # of tables that wait to be summed; about 30 MB
+# Other white space stays in the chunks: BERT's tokenizer deletes some of it, as \v, and splits at some, as U+00A0.
+SPACES = bytes.maketrans(b"\t\n\r", b"   ")
+
+
+def count_words(texts: Iterable[str]) -> pa.Table:
+    """Counts the words of texts, which are read once: a table like those of `merge_counts`."""
+    return merge_counts(map(_count_batch, text_batches(texts)))
+
+
+def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
+    """Sums tables of counts, which are read one after the other.
+
+    Memory holds the distinct words, about three times while they are summed.
+
+    Returns:
+        `word` (string, sorted by code points) and `count` (int64); the order of the tables does not matter.
+    """
+    summed = SCHEMA.empty_table()
+    pending: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        pending.append(table)
+        rows += table.num_rows
+        if rows > max(PENDING_ROWS, summed.num_rows):
+            summed = _sum([summed, *pending])
+            pending = []
+            rows = 0
+    return _sum([summed, *pending]).sort_by("word").combine_chunks()
+
+
+def _sum(tables: list[pa.Table]) -> pa.Table:
+    sums = pa.concat_tables(tables).group_by("word").aggregate([("count", "sum")])
+    return sums.select(["word", "count_sum"]).rename_columns(SCHEMA.names)
+
+
+def _count_batch(texts: list[str]) -> pa.Table:
+    try:
+        joined = " ".join(texts).encode()
+    except (TypeError, UnicodeEncodeError):  # no strings, or lone surrogates
+        joined = " ".join(map(valid_text, texts)).encode()
+    data = pa.py_buffer(joined.translate(SPACES))
+    text = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, data.size])), data)
+    chunks = pc.call_function("split_pattern", [text], pc.SplitPatternOptions(" "))
+    words, counts = chunks.values.value_counts().flatten()
+    table = pa.table([words.cast(pa.string()), counts], schema=SCHEMA)
+    return table.filter(pc.field("word") != "")
