@@ -14,12 +14,13 @@ import datasets
 import numpy as np
 
 from bert_jax.data.readers.choices import find_choices, read_choices
+from bert_jax.data.readers.documents import read_documents
 from bert_jax.data.readers.examples import Label
 from bert_jax.data.readers.files import File, format_of, open_text
 from bert_jax.data.readers.labels import clean_labels
 from bert_jax.data.readers.questions import read_questions
 from bert_jax.data.readers.report import ReadReport
-from bert_jax.data.readers.sources import codec, find_origins, read_documents
+from bert_jax.data.readers.sources import codec, find_origins
 from bert_jax.data.readers.tables import TABLES, Origin, column_names
 from bert_jax.data.readers.tagged import WORDS, read_tagged, require_named_tags, without_ignored
 from bert_jax.data.readers.texts import LABELS, read_texts

@@ -19,10 +19,11 @@ from datasets.table import MemoryMappedTable
 from tqdm import tqdm
 
 from bert_jax.data.readers.cache import new_folder
+from bert_jax.data.readers.documents import DocumentUnit, read_documents
 from bert_jax.data.readers.duplicates import without_duplicates
 from bert_jax.data.readers.remote import RemoteFile
 from bert_jax.data.readers.report import ReadReport
-from bert_jax.data.readers.sources import DocumentUnit, Texts, codec, find_origins, read_documents
+from bert_jax.data.readers.sources import Texts, codec, find_origins
 from bert_jax.data.readers.tables import Origin
 from bert_jax.text.vocabulary import text_batches
 
@@ -175,6 +176,7 @@ def corpus_fingerprint(
         elif isinstance(origin, RemoteFile):
             described.append([origin.url, origin.size, origin.version])
         else:
+            assert isinstance(origin, datasets.Dataset)
             described.append(origin._fingerprint)
     options = ["drop_duplicates"] if drop_duplicates else []
     return _hash_of([FORMAT, described, text_column, encoding, document, *options])

@@ -19,8 +19,9 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 from bert_jax.data.readers.remote import RemoteFile
+from bert_jax.data.readers.slices import FileSlice
 
-File = Path | RemoteFile
+File = Path | RemoteFile | FileSlice
 
 COMPRESSED_SUFFIXES = frozenset({".gz", ".bz2", ".xz", ".zst", ".lz4"})
 _COMPRESSIONS = (
@@ -55,6 +56,8 @@ def open_text(path: File, encoding: str, newline: str | None = None) -> Iterator
             compressed data that are damaged or cut off; with the line number, and for the latter the byte in the file.
         ConnectionError: a remote file cannot be read to its end.
     """
+    if _is_continued(path):
+        encoding = encoding.removesuffix("-sig")
     try:
         with _open_bytes(path) as data, io.TextIOWrapper(data, encoding, newline=newline) as file:
             yield file
@@ -76,10 +79,18 @@ def compression_of(file: io.BufferedReader) -> str | None:
     return _matching(file.peek(_HEAD), _COMPRESSIONS)
 
 
+def _is_continued(path: File) -> bool:
+    """Returns whether a slice begins inside a file, where bytes do not say what the file is."""
+    return isinstance(path, FileSlice) and path.start > 0
+
+
 @contextmanager
 def _open_bytes(path: File) -> Iterator[io.BufferedReader]:
     """Opens the bytes of a file, decompressed."""
     with path.open("rb") as file:
+        if _is_continued(path):
+            yield file
+            return
         compression = compression_of(file)
         if compression is None:
             data: Any = file

@@ -1,14 +1,10 @@
-"""Finds sources by name: files, URLs, datasets on the Hugging Face hub, practice data; streams their documents.
-
-Error messages are one line, with the file and its line number.
-"""
+"""Finds sources by name: files, URLs, datasets on the Hugging Face hub, practice data."""
 
 import codecs
 import glob
-from collections.abc import Generator, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import datasets.config
@@ -17,17 +13,11 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from bert_jax.data.practice.sources import PREFIX, practice_dataset
-from bert_jax.data.readers.delimited import LONGEST_FIELD
-from bert_jax.data.readers.files import File, format_of, open_text
+from bert_jax.data.readers.files import File
 from bert_jax.data.readers.hub import may_be_dataset, request_file
 from bert_jax.data.readers.remote import find_remote, is_url
-from bert_jax.data.readers.report import ReadReport
-from bert_jax.data.readers.tables import TABLES, Origin, read_rows, text_of
+from bert_jax.data.readers.tables import Origin
 from bert_jax.messages import first_line
-
-LONGEST_DOCUMENT = LONGEST_FIELD  # characters; a longer one is a corpus without blank lines
-WITHOUT_TEXT = "documents without text"
-DocumentUnit = Literal["paragraphs", "line"]
 
 
 def find_origins(sources: Sequence[str], split: str) -> list[Origin]:
@@ -120,56 +110,6 @@ def _from_hub(source: str, split: str) -> datasets.Dataset:
         raise OSError(f"no such file: {source}, and no such dataset on the hub: {reason}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = was_offline
-
-
-def read_documents(
-    origin: Origin, text_column: str, encoding: str, document: DocumentUnit, report: ReadReport
-) -> Generator[tuple[str, str], None, None]:
-    """Yields the places and the texts of the documents in one file or dataset.
-
-    Rows, and lines that are documents, may be empty. These are skipped and counted in `report`.
-    """
-    if isinstance(origin, datasets.Dataset) or format_of(origin) in TABLES:
-        rows = read_rows(origin, [text_column], encoding=encoding)
-        texts = ((where, text_of(row, text_column, where)) for where, row in rows)
-    else:
-        read = _read_lines if document == "line" else _read_paragraphs
-        texts = read(origin, encoding)
-    for where, text in texts:
-        report.rows += 1
-        if text and not text.isspace():
-            yield where, text
-        else:
-            report.skip(WITHOUT_TEXT, where)
-
-
-def _read_lines(path: File, encoding: str) -> Iterator[tuple[str, str]]:
-    with open_text(path, encoding) as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_DOCUMENT + 1), ""), 1):
-            if len(line) > LONGEST_DOCUMENT:
-                raise ValueError(f"{path}:{number}: a line of more than {LONGEST_DOCUMENT} characters")
-            yield f"{path}:{number}", line.rstrip("\n")
-
-
-def _read_paragraphs(path: File, encoding: str) -> Iterator[tuple[str, str]]:
-    with open_text(path, encoding) as file:
-        number = 1
-        for blank, group in groupby(file, key=str.isspace):
-            lines = []
-            size = 0
-            first = number
-            for line in group:
-                number += 1
-                if not blank:
-                    lines.append(line)
-                    size += len(line)
-                if size > LONGEST_DOCUMENT:
-                    raise ValueError(
-                        f"{path}:{first}: a document of more than {LONGEST_DOCUMENT} characters; "
-                        "blank lines separate documents, or set `document=line` if each line is one"
-                    )
-            if not blank:
-                yield f"{path}:{first}", "".join(lines).rstrip("\n")
 
 
 def codec(encoding: str) -> str:

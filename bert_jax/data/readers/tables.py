@@ -17,6 +17,7 @@ from pyarrow import parquet
 from bert_jax.data.readers.delimited import Row, is_unseparated, other_separator, read_delimited, require_columns
 from bert_jax.data.readers.files import File, compression_of, format_of, open_text
 from bert_jax.data.readers.report import ReadReport
+from bert_jax.data.readers.slices import RowGroups
 from bert_jax.messages import first_line
 
 ROWS_AT_ONCE = 64  # each may hold a whole book
@@ -178,7 +179,8 @@ def _read_parquet(path: File, columns: Sequence[str] | None) -> Iterator[tuple[s
     with _open_parquet(path) as file:
         schema = file.schema_arrow
         require_columns(path, columns or (), schema.names)
-        batches = file.iter_batches(ROWS_AT_ONCE, columns=None if columns is None else list(columns))
+        groups = range(path.start, path.end) if isinstance(path, RowGroups) else None
+        batches = file.iter_batches(ROWS_AT_ONCE, groups, None if columns is None else list(columns))
         yield from _named_rows(path, batches, _declared_features(path, schema))
 
 

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bert_jax.data.readers import corpus, duplicates, movie_reviews, sources
+from bert_jax.data.readers import corpus, duplicates, movie_reviews
+from bert_jax.data.readers import documents as documents_module
 from bert_jax.data.readers.corpus import corpus_fingerprint, read_corpus, split_documents
+from bert_jax.data.readers.documents import CUT, WITHOUT_TEXT, read_documents
 from bert_jax.data.readers.duplicates import DUPLICATES, HashSet, document_hash
 from bert_jax.data.readers.report import ReadReport, Tally
-from bert_jax.data.readers.sources import WITHOUT_TEXT, Texts
+from bert_jax.data.readers.sources import Texts
 
 TEXTS = ['He said "no", twice.', "A line,\nand its second line.", "N/A", "Ünï çödé 北京"]
 
@@ -205,10 +207,22 @@ def test_all_sources_are_checked_before_the_first_is_read(write, read, monkeypat
 
 
 def test_a_corpus_without_blank_lines_is_an_error_before_it_fills_the_memory(write, read, monkeypatch):
-    monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 101)
+    monkeypatch.setattr(documents_module, "LONGEST_DOCUMENT", 101)
     assert read(write("a.txt", ("x" * 99 + "\n\n") * 3)) == ["x" * 99] * 3
     with pytest.raises(ValueError, match=r"b\.txt:3: a document of more than 101 characters; blank lines separate"):
         read(write("b.txt", "one\n\n" + "two\n" * 31))
+
+
+@pytest.mark.parametrize("document", ["line", "paragraphs"])
+def test_documents_are_cut_at_white_space_and_counted(write, document):
+    path = Path(write("a.txt", "short\n\n" + "ab cdefg " * 31 + "\n\n" + "x" * 47))
+    report = ReadReport("a")
+    found = list(read_documents(path, "text", "utf-8", document, report, cut_at=23))
+    assert found[0] == (f"{path}:1", "short")
+    assert "".join(text for where, text in found if where.endswith(":3")) == "ab cdefg " * 31
+    assert [text for where, text in found if where.endswith(":5")] == ["x" * 23, "x" * 23, "x"]
+    assert all(len(text) <= 23 and (text[-1] in "x " or text == "short") for _, text in found)
+    assert (report.changed[CUT].count, report.used) == (2, len(found))
 
 
 # What is kept
