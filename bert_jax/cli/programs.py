@@ -125,7 +125,7 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
                 print(line)
             return
         if not settings.run.plan:
-            pretraining.join_processes(settings)  # from here on only one of several processes prints
+            settings.processes.join()  # from here on only one of several processes prints
         keep_compiled(COMPILED)
         if settings.run.plan:
             for line in plan(settings):
@@ -175,6 +175,7 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
     with flags_in_messages(names), second_interrupt_exits():
         settings = parse_finetuning(sys.argv[1:] if arguments is None else arguments, prog=prog)
         finetuning_checks.check(settings)  # before the cache folder is made
+        settings.processes.join()  # from here on only one of several processes prints
         keep_compiled(COMPILED)
         finetuning.finetune(settings)
 

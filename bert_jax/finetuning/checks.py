@@ -36,6 +36,7 @@ def check(settings: Settings) -> None:
     require_at_least(1, settings.reports, "log_every")
     require_at_least(0, settings.reports, "mistakes")
     _check_combinations(settings)
+    settings.processes.check()
     check_track(settings.reports.track)
     settings.data.check(run.do)
     _check_unused(settings)
@@ -61,6 +62,8 @@ def _check_combinations(settings: Settings) -> None:
     if run.sweep:
         if run.resume:
             raise ValueError("`sweep` cannot be combined with `resume`: a sweep always starts from the beginning")
+        if settings.processes.distributed:
+            raise ValueError("`sweep` cannot be combined with `distributed`: start a run for each combination")
         require_positive(run, *SWEEP_FIELDS)
         for name in SWEEP_FIELDS:
             values = getattr(run, name)

@@ -24,6 +24,7 @@ from bert_jax.interop.names import flatten
 from bert_jax.models import Bert
 from bert_jax.tasks.base import Task
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.devices.processes import addressable, is_first
 from bert_jax.training.optimizers import Depth, Schedule, make_optimizer, make_schedule
 from bert_jax.training.runs.metrics import read_evaluations
 from bert_jax.training.seeds import SeedEnsemble, Selection
@@ -207,16 +208,17 @@ class BestModel:
             params: the parameter tree of the ensemble.
         """
         better = np.flatnonzero(self.selection.improved(step, row)).tolist()
-        if better:  # before the models, so that a saved model is never newer than what is recorded
+        if better and is_first():  # before the models, so that a saved model is never newer than what is recorded
             steps = dict(zip(map(str, self.seeds), self.selection.step.tolist(), strict=True))
             write_file(self.run / BEST_STEPS, json.dumps(steps) + "\n")
         for index in better:
             tuned = self.task.tuned_config({name: float(values[index]) for name, values in row.items()})
-            params_of_seed = self.ensemble.select(params, index)
-            save_model(self.folder(index), self.model, params_of_seed, self.tokenizer, **tuned)
+            params_of_seed = addressable(self.ensemble.select(params, index))
+            if is_first():
+                save_model(self.folder(index), self.model, params_of_seed, self.tokenizer, **tuned)
 
     def export(self) -> None:
         """Copies the best seed's model to the run's folder."""
         folder = self.folder(int(self.selection.best.argmax()))
-        if folder != self.run:
+        if folder != self.run and is_first():
             shutil.copytree(folder, self.run, dirs_exist_ok=True)

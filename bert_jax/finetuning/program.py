@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from bert_jax.config import resolve_dtype
 from bert_jax.files import replaced, write_file
@@ -22,7 +23,7 @@ from bert_jax.messages import counted
 from bert_jax.tasks.base import PreparedData
 from bert_jax.tasks.data_report import describe_data, describe_splits
 from bert_jax.tasks.source import ModelSource
-from bert_jax.training.devices import parallel
+from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
 from bert_jax.training.runs.lock import RunLock, lock_run
@@ -55,6 +56,7 @@ def finetune(settings: Settings) -> TrainedRun:
     if run.do == "train":
         settings = settings.with_length()
     check(settings)
+    settings.processes.join()
     layout = parallel.make_layout(devices.parallel, fsdp=devices.fsdp, tensor=devices.tensor)
     dtype = resolve_dtype(settings.training.dtype, parallel.platform_of(layout.mesh))
     settings = settings.replace(dtype=dtype)
@@ -78,10 +80,11 @@ def finetune(settings: Settings) -> TrainedRun:
 def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, Any], lock: RunLock | None) -> TrainedRun:
     """Reads the model and the data, begins or resumes the run, and does it; `options` are those of `check_run`."""
     run = settings.run
-    source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
-    settings = settings.with_length(source.trained_length)
-    check_model(settings, source)
-    data = settings.data.prepare(source, run.do)
+    with processes.first_process_first("model and data are read"):
+        source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
+        settings = settings.with_length(source.trained_length)
+        check_model(settings, source)
+        data = settings.data.prepare(source, run.do)
     check_pairs(source, data.splits)
     facts = describe_data(data, source.tokenizer)
     for line in describe_splits(facts):
@@ -94,8 +97,11 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
     # A resumed run must find the same data: its position in the data means nothing in other data.
     hashes = {f"contents of the {name}": value for name, value in data.fingerprints.items()}
     hashes[CONTENTS["model"]] = fingerprint(bert)
-    folder = begin_run(run.output, settings.as_record() | {"data read": hashes}, **options)
-    write_file(folder / DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    folder = Path(run.output)
+    if processes.is_first():
+        begin_run(folder, settings.as_record() | {"data read": hashes}, **options)
+        write_file(folder / DATA, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    processes.barrier("the run has begun")
     if first is None:
         return TrainedRun(folder, _evaluate_model(settings, data, bert, folder))
     track = None if run.sweep else settings.reports.track  # the trainings of a sweep are tracked one by one
@@ -138,28 +144,32 @@ def _evaluate_model(settings: Settings, data: PreparedData, bert: LoadedBert, fo
     """
     model = type(bert.model)(replace(bert.config, dtype=settings.training.dtype))
     ensemble = SeedEnsemble((settings.run.seed,), frozenset(bert.params))  # of one
-    params = jax.tree.map(lambda leaf: leaf[None], bert.params)
+    layout = evaluation_layout(settings)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], bert.params)
+    params = jax.tree.map(parallel.put_whole, params, layout.shardings(params))
     held_out = PreparedData(data.task, data.held_out)  # the training split decides nothing here
-    row_format = choose_rows(settings, held_out.splits, bert, evaluation_layout(settings).shards)
+    row_format = choose_rows(settings, held_out.splits, bert, layout.shards)
     evaluator = make_evaluator(settings, held_out, model, params, ensemble, row_format)
     metrics: dict[str, float] = {}
     lines: list[str] = []
     for split in held_out.splits:
         [outputs] = evaluator.outputs(params, split)
         decoded = data.task.decode(split, outputs.logits)
-        path = folder / f"{split.file_prefix}predictions.jsonl"
-        _write_lines(path, data.task.predictions(split, decoded))
-        lines.append(f"predictions for {counted(len(split.examples), 'example')} in {path}")
         if settings.run.do != "predict":
             computed = data.task.compute_metrics(split, decoded)
             metrics |= {f"{split.file_prefix}{name}": value for name, value in computed.items()}
-        lines += data.task.report(folder, split, decoded, mistakes=settings.reports.mistakes)
-    if metrics:
+        if processes.is_first():
+            path = folder / f"{split.file_prefix}predictions.jsonl"
+            _write_lines(path, data.task.predictions(split, decoded))
+            lines.append(f"predictions for {counted(len(split.examples), 'example')} in {path}")
+            lines += data.task.report(folder, split, decoded, mistakes=settings.reports.mistakes)
+    if metrics and processes.is_first():
         write_file(folder / "scores.json", json.dumps(metrics, indent=2) + "\n")
     for line in lines:
         print(line)
     for name, value in metrics.items():
         print(f"  {name.replace('_', ' '):>30}  {value:.4f}")
+    processes.barrier("the predictions are written")
     return metrics
 
 

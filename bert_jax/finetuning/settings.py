@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from bert_jax.tasks import TASKS, TaskData
 from bert_jax.training import settings as shared
+from bert_jax.training.devices.processes import Processes
 from bert_jax.training.runs.folder import settings_to_resume
 from bert_jax.training.settings import Devices, GroupedSettings, Optimizer, Record, as_record
 
@@ -98,6 +99,7 @@ class Settings(GroupedSettings):
     optimizer: Optimizer = field(default_factory=partial(Optimizer, learning_rate=3e-5))
     devices: Devices = field(default_factory=Devices)
     reports: Reports = field(default_factory=Reports)
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def task(self) -> str:

@@ -28,7 +28,7 @@ from bert_jax.messages import counted
 from bert_jax.models import Bert
 from bert_jax.tasks.base import PreparedData, Split
 from bert_jax.tasks.evaluation import Evaluator
-from bert_jax.training.devices import parallel
+from bert_jax.training.devices import parallel, processes
 from bert_jax.training.devices.compilations import CompilationCounter
 from bert_jax.training.devices.kernel_choice import CHECKED_ROWS, AttentionInputs, choose_kernel
 from bert_jax.training.loop import Cadence, Session, train
@@ -121,7 +121,7 @@ class Trainer:
                     state,
                     batches,
                     step=step,
-                    device_put=self.layout.device_put,
+                    device_put=self.layout.device_put_whole,
                     evaluate=evaluate,
                     steps=self.steps,
                     session=Session(checkpoints, reporter, self._cadence(), Watch(), interruption),
@@ -136,6 +136,7 @@ class Trainer:
         trained = _list_shapes(step, len(self.ensemble))
         print(f"compiled for rows x tokens: training {trained}; evaluation {_list_shapes(evaluator.predict)}")
         best.export()
+        processes.barrier("the best model is saved")
         return best
 
     def _build(self) -> tuple[Bert, TrainState, CompilationCounter]:
@@ -148,7 +149,7 @@ class Trainer:
         optimizer, schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
         # The initial parameters are local to this function: once it returns, the state alone holds them.
         given: Any = [
-            jax.device_put(tree, self.layout.shardings(tree))
+            jax.tree.map(parallel.put_whole, tree, self.layout.shardings(tree))
             for tree in initial_parameters(settings, self.bert, self.ensemble)
         ]
         state = self.layout.create(
@@ -180,6 +181,7 @@ class Trainer:
             return state, 0
         state, position = checkpoints.restore(state)
         best.resume(position["batch"])
+        processes.barrier("the evaluations before are read")  # the first process cuts metrics.jsonl next
         print(f"resuming from step {position['batch']:,} of {self.steps:,}")
         return state, position["batch"]
 

@@ -209,17 +209,6 @@ def _check_device(settings: Settings) -> None:
 
 
 def _check_processes(settings: Settings) -> None:
-    processes = settings.processes
-    if settings.run.plan and processes.distributed:
+    if settings.run.plan and settings.processes.distributed:
         raise ValueError("`plan` is for the devices of one process: leave out `distributed`")
-    for one in fields(processes):
-        if one.name != "distributed" and getattr(processes, one.name) is not None and not processes.distributed:
-            raise ValueError(f"`{one.name}` is only used with `distributed`")
-    if processes.coordinator is not None and not processes.coordinator.rpartition(":")[2].isdigit():
-        raise ValueError(f"`coordinator` must be HOST:PORT, got {processes.coordinator!r}")
-    require_at_least(1, processes, "num_processes")
-    require_at_least(0, processes, "process_id")
-    count = processes.num_processes
-    index = processes.process_id
-    if count is not None and index is not None and index >= count:
-        raise ValueError(f"`process_id` must be between 0 and {count - 1}, got {index}")
+    settings.processes.check()

@@ -46,7 +46,7 @@ def pretrain(settings: Settings) -> TrainedRun:
         Interrupted: a signal ended the run; the last step is saved.
     """
     check(settings)
-    join_processes(settings)
+    settings.processes.join()
     layout = make_layout(settings)
     settings = settings.for_platform(parallel.platform_of(layout.mesh))
     # The folder is checked now, because reading the text may take hours, and written to once the text has been read.
@@ -109,13 +109,6 @@ def _read(settings: Settings) -> tuple[Tokenizer, Documents, Any, dict[str, Any]
     source, new_words = add_new_words(settings, source, documents.train)
     facts = {} if new_words is None else {"new_words": new_words.as_dict()}
     return source.tokenizer, documents, jax.device_get(dict(source.params)), facts
-
-
-def join_processes(settings: Settings) -> None:
-    """Makes this process one of several if the settings say so; must be called before JAX is used for anything else."""
-    cluster = settings.processes
-    if cluster.distributed:
-        processes.join(cluster.coordinator, cluster.num_processes, cluster.process_id)
 
 
 def make_layout(settings: Settings, target: Sequence[Any] | None = None) -> parallel.Layout:

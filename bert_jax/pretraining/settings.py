@@ -16,6 +16,7 @@ from bert_jax.data.readers.cache import CACHE_DIR
 from bert_jax.pretraining.phases import Phase, parse_phases
 from bert_jax.text.vocabulary import Kind
 from bert_jax.training import settings as shared
+from bert_jax.training.devices.processes import Processes
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_step
 
@@ -143,21 +144,6 @@ class Reports(shared.Reports):
     """Number of checkpoints with the lowest held-out loss to keep in addition; a new best is saved when evaluated."""
     fill_mask: tuple[str, ...] = ()
     """Sentences with one mask each, filled at the end: [MASK], or the tokenizer's own mask token, such as <mask>."""
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Several processes, on one machine or many"""
-
-    distributed: bool = False
-    """Train together with other processes started with the same command. Slurm, Kubernetes, Open MPI and TPU pods are
-    detected; elsewhere, set the next three."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0."""
-    num_processes: int | None = None
-    """Number of processes."""
-    process_id: int | None = None
-    """Index of this process, from 0."""
 
 
 @dataclass(frozen=True)

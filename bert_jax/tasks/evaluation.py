@@ -85,7 +85,7 @@ class Evaluator:
         pending = None
         batches = evaluation_batches(split.features, self.row_format, num_rows=self.num_rows)
         for batch, placement in until_requested(batches, interruption):
-            results = self.predict(params, self.layout.device_put(batch))
+            results = self.predict(params, self.layout.device_put_whole(batch))
             if pending is not None:
                 _add_results(buffers, *pending)
             pending = results, placement

@@ -11,6 +11,7 @@ import runpy
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import forkserver, get_context
@@ -156,11 +157,24 @@ def alive_in(group: int) -> list[int]:
 
 def pretrain(compiled: Path, *flags: str) -> None:
     """train.py, as on the command line; compiled programs are kept for the next run."""
+    run_program(script.__file__, compiled, flags)
+
+
+def finetune(compiled: Path, *flags: str) -> None:
+    """finetune.py, as `pretrain` runs train.py; one of several processes waits for the others at its end."""
+    try:
+        run_program(str(Path(script.__file__).with_name("finetune.py")), compiled, flags)
+    finally:
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+
+
+def run_program(path: str, compiled: Path, flags: Sequence[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    sys.argv = [script.__file__, *flags]
+    sys.argv = [path, *flags]
     sys.orig_argv = ["python", *sys.argv]
-    runpy.run_path(script.__file__, run_name="__main__")
+    runpy.run_path(path, run_name="__main__")
 
 
 def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> None:

@@ -159,6 +159,10 @@ class MeshLayout:
             name: jax.make_array_from_process_local_data(self.batch_sharding, array) for name, array in batch.items()
         }
 
+    def device_put_whole(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+        """Copies a global batch, which every process has, to the devices of all processes."""
+        return {name: put_whole(array, self.batch_sharding) for name, array in batch.items()}
+
     def shapes(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes of a global batch, as `lower` of a compiled step takes them."""
         return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_sharding) for name, x in batch.items()}
@@ -223,6 +227,12 @@ class PmapLayout:
             for name, x in batch.items()
         }
 
+    def device_put_whole(self, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+        """Copies a global batch, which every process has, to the devices of all processes."""
+        return {
+            name: put_whole(x.reshape(self.shards, -1, *x.shape[1:]), self.batch_sharding) for name, x in batch.items()
+        }
+
     def shapes(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the shapes of a global batch, as `lower` of a compiled step takes them."""
         return {
@@ -234,6 +244,11 @@ class PmapLayout:
 
 
 Layout = MeshLayout | PmapLayout
+
+
+def put_whole(array: np.ndarray | Array, sharding: NamedSharding) -> Array:
+    """Copies an array that every process has whole to the devices of all processes."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def tree_shardings(tree, mesh: Mesh) -> Any:

@@ -12,16 +12,53 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from bert_jax.training.settings import require_at_least
+
 # Longer than it takes to read any corpus. JAX's coordination service notices a dead process long before.
 BARRIER_TIMEOUT = 7 * 24 * 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Several processes, on one machine or many"""
+
+    distributed: bool = False
+    """Train together with other processes started with the same command. Slurm, Kubernetes, Open MPI and TPU pods are
+    detected; elsewhere, set the next three."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    num_processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """Index of this process, from 0."""
+
+    def check(self) -> None:
+        """Raises ValueError for settings that contradict each other."""
+        for one in fields(self):
+            if one.name != "distributed" and getattr(self, one.name) is not None and not self.distributed:
+                raise ValueError(f"`{one.name}` is only used with `distributed`")
+        if self.coordinator is not None and not self.coordinator.rpartition(":")[2].isdigit():
+            raise ValueError(f"`coordinator` must be HOST:PORT, got {self.coordinator!r}")
+        require_at_least(1, self, "num_processes")
+        require_at_least(0, self, "process_id")
+        count = self.num_processes
+        index = self.process_id
+        if count is not None and index is not None and index >= count:
+            raise ValueError(f"`process_id` must be between 0 and {count - 1}, got {index}")
+
+    def join(self) -> None:
+        """Makes this process one of several if it is `distributed`; must be called before JAX is used otherwise."""
+        if self.distributed:
+            join(self.coordinator, self.num_processes, self.process_id)
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -97,3 +134,8 @@ def broadcast_from_first(name: str, make: Callable[[], bytes]) -> bytes:
     barrier(name)  # `make` may take longer than the broadcast's own timeout
     size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
     return bytes(multihost_utils.broadcast_one_to_all(content if is_first() else np.zeros(size, np.uint8)))
+
+
+def addressable(tree: Any) -> Any:
+    """Returns arrays of all processes as arrays that this one can read; every process must call it."""
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
