@@ -9,13 +9,11 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
 from bert_jax.functional.mesh_axes import first_row
+from bert_jax.functional.normalization import normalize
 from bert_jax.functional.precision import affine
 from bert_jax.functional.random_bits import row_bits
-
-STATISTICS = ("mean", "variance")  # of layer norms; with them, a backward pass recomputes the rest element by element
 
 
 def dense(params, x: Array) -> Array:
@@ -37,10 +35,12 @@ def layer_norm(params, x: Array, *, eps: float) -> Array:
 
     References: Ba, Kiros, Hinton, Layer Normalization, 2016.
     """
-    rows = at_least_float32(x).reshape(-1, x.shape[-1])
-    mean = checkpoint_name(rows.mean(axis=-1, keepdims=True), "mean")
-    centered = rows - mean
-    variance = checkpoint_name(jnp.square(centered).mean(axis=-1, keepdims=True), "variance")
+    rows = x.reshape(-1, x.shape[-1])
+    if x.dtype == jnp.bfloat16:
+        return normalize(eps, rows, params["scale"], params.get("bias")).reshape(x.shape)
+    rows = at_least_float32(rows)
+    centered = rows - rows.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centered).mean(axis=-1, keepdims=True)
     normalized = centered * jax.lax.rsqrt(variance + eps)
     normalized = normalized * params["scale"][None, :]
     if "bias" in params:

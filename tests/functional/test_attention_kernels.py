@@ -170,6 +170,14 @@ def test_a_tpu_gets_what_fits_in_its_fast_memory(config, rows, message):
     assert message in why
 
 
+@pytest.mark.parametrize(("size", "kernel"), [(8, None), (16, "pallas"), (48, None), (128, "pallas"), (256, None)])
+def test_a_gpu_gets_heads_that_triton_multiplies(size, kernel):
+    config = BertConfig.preset("base", num_attention_heads=768 // size)
+    chosen, why = choose_kernel("auto", config, ROWS, platform="gpu", test=False)
+    assert chosen == kernel
+    assert kernel or f"needs heads of 16, 32, 64 or 128 on a GPU, got {size}" in why
+
+
 @pytest.mark.parametrize(("tensor", "kernel"), [(1, "pallas"), (2, "pallas"), (4, None)])
 def test_the_longest_rows_of_a_tpu_depend_on_the_heads_of_a_device(tensor, kernel):
     """Pairs of 64-wide heads fit; three heads, which are no pairs, do not."""

@@ -141,6 +141,15 @@ def test_a_sequence_sees_neither_its_neighbours_nor_padding(driver):
     assert (run(q, k, v)[0] != run(*others)[0]).any()
 
 
+def test_blocks_without_a_token_of_the_sequence_are_not_read(driver):
+    """Zero times NaN is NaN, so a block that is read and masked would show."""
+    first = np.arange(T) < 16
+    *qkv, cotangent = (jnp.where(first[None, :, None], x, jnp.nan) for x in arrays(4, 1, T, D))
+    out, pullback = jax.vjp(partial(fused, mask=np.where(first, 1, 2)[None], rate=RATE, key=KEY), *qkv)
+    for x in (out, *pullback(cotangent)):
+        assert np.isfinite(x[0, first]).all()
+
+
 def test_padding_gives_zeros_and_gets_no_gradient(driver):
     q, k, v = arrays(3, *MASK.shape, D)
     padding = np.asarray(MASK == 0)

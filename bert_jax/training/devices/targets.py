@@ -18,8 +18,10 @@ from bert_jax.training.devices.accelerators import ACCELERATORS, Accelerator, Ch
 # The extra of this package, and the modules of which it brings one.
 COMPILERS = {"gpu": ("cuda", ("jax_cuda13_plugin", "jax_cuda12_plugin")), "tpu": ("tpu", ("libtpu",))}
 NOTATION = "NAME or NAME:TOPOLOGY, such as h100, h100:8, h100:2x8 (machines x GPUs) or v5e:4x4"
-# libtpu asks the cloud for these, and waits for it, unless they are set.
+# libtpu asks the cloud for these, and waits for it, unless they are set; and only one process of a machine may load it
+# for its TPU's sake, which a compilation does not use.
 TPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
