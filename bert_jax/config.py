@@ -13,6 +13,7 @@ models are in `bert_jax.families`.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -232,7 +233,11 @@ class BertConfig(ModernFields):
         values = {**values, **renamed}
         known = {field.name for field in fields(cls)} - set(family.unused_fields)
         given = {key: value for key, value in values.items() if key in known and value is not None}
-        chosen = {**family.defaults, **given, **(read_modern_keys(values) if family.is_modern else {})}
+        chosen = {**family.defaults, **given}
+        if "pad_token_id" in values and "pad_token_id" not in given and not family.offset_positions:
+            chosen.pop("pad_token_id", None)  # null: no token is padding, and no position depends on it
+        if family.is_modern:
+            chosen |= read_modern_keys(values, chosen["num_hidden_layers"])
         if "dtype" not in chosen and values.get("torch_dtype"):
             chosen["dtype"] = values["torch_dtype"]  # its name before transformers 5
         if isinstance(chosen.get("dtype"), str):
@@ -253,7 +258,10 @@ class BertConfig(ModernFields):
         if "data_columns" in chosen:
             columns = chosen["data_columns"].items()
             chosen["data_columns"] = tuple((str(role), str(name)) for role, name in columns)
-        return cls(**chosen)
+        try:
+            return cls(**chosen)
+        except ValueError as error:
+            raise ValueError(_with_keys(str(error), family)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contents of a `config.json` that transformers reads."""
@@ -294,6 +302,11 @@ class BertConfig(ModernFields):
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _with_keys(message: str, family: Family) -> str:
+    """Returns an error about fields with the family's names of them: `dim` for DistilBERT's hidden_size."""
+    return re.sub(r"\w+", lambda word: family.keys.get(word[0], word[0]), message)
 
 
 def _by_id(id2label: Any) -> dict[int, Any]:

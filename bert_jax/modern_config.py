@@ -80,29 +80,46 @@ class ModernFields:
 MODERN_FIELDS = tuple(field.name for field in fields(ModernFields))
 
 
-def read_modern_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+def read_modern_keys(values: Mapping[str, Any], num_layers: Any) -> dict[str, Any]:
     """Returns the fields that `layer_types` and `rope_parameters` in a config.json stand for.
 
     Raises:
-        ValueError: global layers at irregular distances, or rotary positions that are scaled.
+        ValueError: global layers at irregular distances, another number of layers, or rotary positions that are scaled.
     """
     found: dict[str, Any] = {}
     kinds = values.get("layer_types")
     if kinds is not None:
-        others = [layer for layer, kind in enumerate(kinds) if layer and kind == "full_attention"]
-        every = others[0] if others else max(len(kinds), 1)
-        if list(kinds) != ModernFields(global_attn_every_n_layers=every).layer_types(len(kinds)):
-            raise ValueError(
-                "layer_types must be full_attention at layers 0, n, 2n, ... and sliding_attention elsewhere, "
-                f"got {kinds!r:.80}"
-            )
-        found["global_attn_every_n_layers"] = every
+        found["global_attn_every_n_layers"] = _distance(kinds)
+        if len(kinds) != num_layers:
+            raise ValueError(f"num_hidden_layers is {num_layers!r:.60}, but layer_types has {len(kinds)} layers")
     if values.get("rope_scaling") is not None:
         raise ValueError(f"rope_scaling is not supported, got {values['rope_scaling']!r:.60}")
+    ropes = values.get("rope_parameters") or {}
+    if not isinstance(ropes, Mapping) or not all(
+        kind in THETAS and isinstance(rope, Mapping | None) for kind, rope in ropes.items()
+    ):
+        raise ValueError(f"rope_parameters must have an object for each of {', '.join(THETAS)}; got {ropes!r:.80}")
     for kind, name in THETAS.items():
-        rope = (values.get("rope_parameters") or {}).get(kind) or {}
-        if rope.get("rope_type", "default") != "default":
-            raise ValueError(f"rope_type must be 'default' for ModernBERT, got {rope['rope_type']!r:.60}")
+        rope = ropes.get(kind) or {}
+        scaling = rope.get("rope_type", rope.get("type", "default"))  # `type` is the older name
+        if scaling != "default":
+            raise ValueError(f"rope_type must be 'default' for ModernBERT, got {scaling!r:.60}")
         if rope.get("rope_theta") is not None:
             found[name] = rope["rope_theta"]
     return found
+
+
+def _distance(kinds: Any) -> int:
+    """Returns the distance of the layers with global attention.
+
+    Raises:
+        ValueError: it is not the same everywhere, or the first layer is local.
+    """
+    if isinstance(kinds, list) and kinds:
+        others = [layer for layer, kind in enumerate(kinds) if layer and kind == "full_attention"]
+        every = others[0] if others else len(kinds)
+        if kinds == ModernFields(global_attn_every_n_layers=every).layer_types(len(kinds)):
+            return every
+    raise ValueError(
+        f"layer_types must be full_attention at layers 0, n, 2n, ... and sliding_attention elsewhere, got {kinds!r:.80}"
+    )
