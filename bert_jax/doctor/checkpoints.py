@@ -13,6 +13,7 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.heads import architecture
 from bert_jax.interop.loading import CHECKPOINTS, WEIGHTS, load, locate, read_vocabulary
 from bert_jax.messages import counted
+from bert_jax.text.tokenizer_files import no_vocabulary
 from bert_jax.training.runs.folder import recorded_settings
 from bert_jax.training.runs.lock import holder
 from bert_jax.training.runs.manifests import check_manifest
@@ -65,7 +66,7 @@ def _tokenizer(folder: Path, config: BertConfig) -> Iterator[Finding]:
             return
     yield from (warning(str(one.message)) for one in caught)
     if tokenizer is None:
-        yield warning(f"{folder}: no tokenizer.json or vocab.txt: texts cannot be encoded")
+        yield warning(f"texts cannot be encoded: {no_vocabulary(folder)}")
         return
     special = ", ".join(f"{role} {token}" for role, token in tokenizer.roles.items())
     yield fact(

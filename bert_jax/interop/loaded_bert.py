@@ -19,7 +19,7 @@ from bert_jax.interop.run_facts import Origin
 from bert_jax.messages import counted
 from bert_jax.models import Bert, BertForMultipleChoice, Outputs
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizer_files import VOCABULARY
+from bert_jax.text.tokenizer_files import no_vocabulary
 from bert_jax.training.runs.manifests import CHECKPOINTS
 
 
@@ -65,7 +65,7 @@ class LoadedBert:
             ValueError: the model was loaded without one.
         """
         if self.vocabulary is None:
-            raise ValueError(f"the model's folder has no vocabulary: neither {' nor '.join(VOCABULARY)}")
+            raise ValueError(no_vocabulary(None if self.origin is None else self.origin.folder))
         return self.vocabulary
 
     def __call__(

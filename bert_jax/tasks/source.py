@@ -11,7 +11,7 @@ from bert_jax.interop.heads import architecture, known_model
 from bert_jax.interop.loading import LoadedBert, load, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizer_files import VOCABULARY
+from bert_jax.text.tokenizer_files import no_vocabulary
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ModelSource:
         config, named = huggingface.read_config(folder)
         tokenizer = read_vocabulary(folder, config)
         if tokenizer is None:
-            raise ValueError(f"{folder}: no {' or '.join(VOCABULARY)}")
+            raise ValueError(no_vocabulary(folder))
         if special_tokens:
             tokenizer = tokenizer.with_settings(split_special_tokens=False)
         model = known_model(named, config.model_type)

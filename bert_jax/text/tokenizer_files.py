@@ -25,6 +25,7 @@ from bert_jax.text.vocabulary import SPECIAL_TOKENS, wordpiece
 
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json")  # the first that is there is read
 MERGES = "merges.txt"  # beside vocab.json
+SENTENCEPIECE = "*.model"  # sentencepiece.bpe.model, spiece.model
 PROBE = "an owl, \u00e9\U0002a6a5"  # the last letter is in no vocabulary and gives [UNK]
 
 
@@ -37,11 +38,21 @@ def find_vocabulary(path: Path) -> Path:
     if path.is_dir():
         found = [path / name for name in VOCABULARY if (path / name).is_file()]
         if not found:
-            raise FileNotFoundError(f"{path} has neither {' nor '.join(VOCABULARY)}")
+            raise FileNotFoundError(no_vocabulary(path))
         return found[0]
     if not path.is_file():
         raise FileNotFoundError(f"no such vocabulary: {path}")
     return path
+
+
+def no_vocabulary(folder: Path | None) -> str:
+    """Returns the error about a folder without a vocabulary; it names SentencePiece's file if that is there."""
+    files = [] if folder is None else sorted(folder.glob(SENTENCEPIECE))
+    remedy = "its tokenizer, saved by transformers, has a tokenizer.json"
+    return (
+        f"{folder or 'the folder of the model'} has no vocabulary: neither {' nor '.join(VOCABULARY)}"
+        f"{f'; {files[0].name} alone is not read: {remedy}' if files else ''}"
+    )
 
 
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]:
@@ -51,7 +62,10 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, TokenizerSettings]
         ValueError: an invalid file, a setting that is not supported, or added tokens whose ids do not fit.
     """
     known = "tokenizer.json" if path.suffix == ".json" else "vocab.txt"
-    if (path.parent / MERGES).is_file() and path.name != "tokenizer.json" and path.suffix == ".json":
+    has_merges = (path.parent / MERGES).is_file()
+    if path.name == "vocab.json" and not has_merges:
+        raise ValueError(f"there is no {MERGES} beside it")
+    if has_merges and path.name != "tokenizer.json" and path.suffix == ".json":
         known = "vocab.json"
     settings = read_settings(path.parent, file=known)
     if known == "tokenizer.json":

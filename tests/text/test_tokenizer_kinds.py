@@ -326,3 +326,12 @@ def test_the_class_of_roberta_follows_its_config(transformers, tmp_path):
     encodings = ours.encode_batch(texts())
     assert [encoding.ids for encoding in encodings] == found["input_ids"]
     assert [encoding.offsets for encoding in encodings] == found["offset_mapping"]
+
+
+def test_a_vocabulary_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "sentencepiece.bpe.model").touch()
+    with pytest.raises(FileNotFoundError, match=r"no vocabulary: .*; sentencepiece.bpe.model alone is not read"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"<s>": 0}')
+    with pytest.raises(ValueError, match=r"vocab.json: there is no merges.txt beside it"):
+        Tokenizer.load(tmp_path)
