@@ -117,7 +117,7 @@ class Bert(nn.Module):
             input_ids: int [B, T]; [B, C, T] for multiple choice, as are the next three.
             attention_mask: int [B, T], 0 = padding, otherwise the number of the sequence in its row; default: ones.
             token_type_ids: int [B, T], 0 = segment A, 1 = segment B; default: zeros. Ignored without token types.
-            position_ids: int [B, T], from 0 in every sequence; default: 0 to T-1.
+            position_ids: int [B, T], from 0 in every sequence; default: 0 to T-1, without padding for RoBERTa.
             masked_positions: int [B, P], the positions that the masked-LM head predicts; default: all T.
             cls_positions: int [B, S], the [CLS] token of each sequence in a row; default: the first token, without S.
             output_hidden_states: add `hidden_states`, L+1 arrays [B, T, D], the first from the embeddings.
@@ -191,7 +191,7 @@ class Bert(nn.Module):
         return F.pooler(self.parts[layer].weights, x, act=act)
 
     def _default_positions(self, input_ids: Array) -> Array:
-        """Returns 0 to T-1 in every row, int [B, T].
+        """Returns 0 to T-1 in every row, int [B, T]; RoBERTa does not count padding, on either side.
 
         Raises:
             ValueError: rows longer than the position table.
@@ -202,6 +202,8 @@ class Bert(nn.Module):
             unused = f", the first {config.position_offset} unused" if config.position_offset else ""
             limit = f"max_position_embeddings {config.max_position_embeddings}{unused}"
             raise ValueError(f"rows of {T} tokens exceed {limit}")
+        if config.family.offset_positions:  # for <pad> <pad> a b: 0, 0, 0, 1
+            return jnp.maximum(jnp.cumsum(input_ids != config.pad_token_id, axis=1, dtype=jnp.int32) - 1, 0)
         return jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[None, :], (B, T))
 
     def _embed(

@@ -43,8 +43,27 @@ def store_token_ids():
     print(f"{cases.STORED}: {cases.STORED.stat().st_size} bytes")
 
 
+def store_families():
+    """Stores a few outputs of transformers' model of each family."""
+    import small_families as small
+    import torch
+
+    numbers = {}
+    for case in small.STORED_CASES:
+        rows = {name: torch.from_numpy(array) for name, array in small.rows(case).items()}
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            answer = small.write(case, Path(folder))(**rows)
+        name = "prediction_logits" if case.head == "ForMaskedLM" else "logits"
+        outputs = {name: answer["logits"]} if "logits" in answer else answer
+        sampled = small.sample(case, {key: output.numpy() for key, output in outputs.items()})
+        numbers[str(case)] = {key: [float(f"{x:.7g}") for x in array] for key, array in sampled.items()}
+    small.EXPECTATIONS.write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
+    print(f"{small.EXPECTATIONS}: {small.EXPECTATIONS.stat().st_size} bytes")
+
+
 if __name__ == "__main__":
     store_token_ids()
+    store_families()
     import numpy as np
     import parity
     import torch

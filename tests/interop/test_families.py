@@ -29,8 +29,6 @@ OUTPUT_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-5  # relative to a leaf's largest element
 NEGLIGIBLE = 1e-6
 PACKED_TOLERANCE = 1e-5
-THEIR_NAMES = {"prediction_logits": "logits"}
-OUTPUTS = ("last_hidden_state", "prediction_logits", "logits", "start_logits", "end_logits")
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +62,6 @@ def weights(shape):
     return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
 
 
-def real(case, array):
-    """The output without padding, whose values are arbitrary."""
-    mask = small.rows(case)["attention_mask"]
-    each_token = array.shape[:2] == mask.shape and case.head != "ForMultipleChoice"
-    return array * mask.reshape(*mask.shape, *[1] * (array.ndim - 2)) if each_token else array
-
-
 def loaded_exactly(folder, case):
     """The model loaded by transformers, with nothing missing or unexpected."""
     import transformers
@@ -96,19 +87,22 @@ def test_outputs_and_gradients_agree_with_transformers(case, written):
 
     def objective(params):
         outputs = bert.model.apply({"params": params}, **{name: jnp.asarray(row) for name, row in rows.items()})
-        names = OUTPUTS[:1] if case.head == "Model" else OUTPUTS[1:]
-        outputs = {name: real(case, outputs[name]) for name in names if name in outputs}
+        names = small.OUTPUTS[:1] if case.head == "Model" else small.OUTPUTS[1:]
+        outputs = {name: small.real(case, outputs[name]) for name in names if name in outputs}
         return sum((output * weights(output.shape)).sum() for output in outputs.values()), outputs
 
     (_, got), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(bert.params)
     theirs.zero_grad()
     answer = their_outputs(theirs, rows)
-    want = {name: answer[THEIR_NAMES.get(name, name)] for name in got}
+    want = {name: answer[small.THEIR_NAMES.get(name, name)] for name in got}
     want = {
-        name: output * torch.from_numpy(real(case, np.ones(output.shape, np.float32))) for name, output in want.items()
+        name: output * torch.from_numpy(small.real(case, np.ones(output.shape, np.float32)))
+        for name, output in want.items()
     }
     for name, output in want.items():
         np.testing.assert_allclose(got[name], output.detach().numpy(), atol=OUTPUT_TOLERANCE, rtol=0, err_msg=name)
+    if case in small.STORED_CASES:
+        assert_equals_what_is_stored(case, {name: output.detach().numpy() for name, output in want.items()})
     sum((output * torch.from_numpy(weights(output.shape))).sum() for output in want.values()).backward()
     slopes = {
         name: Tensor(tuple(leaf.shape), "float32", lambda leaf=leaf: _slope(leaf))
@@ -125,6 +119,20 @@ def test_outputs_and_gradients_agree_with_transformers(case, written):
         row[small.PAD] = 0
         tree["embeddings"]["word"]["embedding"] = row
     assert_leaves_agree(ours, jax.tree.map(np.asarray, wanted), GRADIENT_TOLERANCE, negligible=NEGLIGIBLE)
+
+
+def assert_equals_what_is_stored(case, outputs):
+    numbers = small.sample(case, outputs)
+    stored = small.stored()[str(case)]
+    assert numbers.keys() == stored.keys()
+    for name, want in stored.items():
+        np.testing.assert_allclose(numbers[name], want, atol=OUTPUT_TOLERANCE, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("case", small.STORED_CASES, ids=str)
+def test_outputs_agree_with_stored_results_of_transformers(case):
+    """The parameters come from the names of tensors, so the names agree too."""
+    assert_equals_what_is_stored(case, small.model(case)(**small.rows(case)))
 
 
 def _slope(leaf):
@@ -276,8 +284,8 @@ def test_heads_can_be_named_as_in_either_family(family, written):
     [
         ({"model_type": "gpt2"}, "model_type must be one of bert, roberta, xlm-roberta, .*; got 'gpt2'"),
         ({"model_type": ["bert"]}, "model_type must be one of bert, .*; got .'bert'."),
-        ({"model_type": "distilbert", "dim": "768"}, "hidden_size must be a positive integer, got '768'"),
-        ({"model_type": "distilbert", "qa_dropout": "0.1"}, "span_dropout must be a number, got '0.1'"),
+        ({"model_type": "distilbert", "dim": "768"}, "dim must be a positive integer, got '768'"),
+        ({"model_type": "distilbert", "qa_dropout": "0.1"}, "qa_dropout must be a number, got '0.1'"),
         ({"model_type": "electra", "embedding_size": "128"}, "embedding_size must be a positive integer, got '128'"),
         ({"model_type": "electra", "summary_type": "mean"}, "summary_type must be 'first' for ELECTRA, got 'mean'"),
         ({"model_type": "roberta", "max_position_embeddings": 2}, "max_position_embeddings 2 has no row after the"),
@@ -295,14 +303,41 @@ def test_heads_can_be_named_as_in_either_family(family, written):
             "rope_type must be 'default' for ModernBERT, got 'yarn'",
         ),
         (
+            {"model_type": "modernbert", "rope_parameters": {"full_attention": {"type": "linear"}}},
+            "rope_type must be 'default' for ModernBERT, got 'linear'",
+        ),
+        (
+            {"model_type": "modernbert", "rope_parameters": {"rope_type": "yarn"}},
+            "rope_parameters must have an object for each of full_attention, sliding_attention; got .'rope_type'",
+        ),
+        (
+            {"model_type": "modernbert", "rope_parameters": {"full_attention": "yarn"}},
+            "rope_parameters must have an obj",
+        ),
+        ({"model_type": "modernbert", "rope_parameters": ["yarn"]}, "rope_parameters must have an object"),
+        (
             {"model_type": "modernbert", "layer_types": ["full_attention", "sliding_attention", "full_attention"] * 2},
             "layer_types must be full_attention at layers 0, n, 2n, ... and sliding_attention elsewhere",
         ),
+        ({"model_type": "modernbert", "layer_types": []}, "layer_types must be full_attention at layers 0, n, 2n"),
+        ({"model_type": "modernbert", "layer_types": 3}, "layer_types must be full_attention at layers 0, n, 2n"),
+        (
+            {"model_type": "modernbert", "num_hidden_layers": 3, "layer_types": ["full_attention"]},
+            "num_hidden_layers is 3, but layer_types has 1 layers",
+        ),
+        ({"model_type": "distilbert", "dim": 100}, "dim 100 is not divisible by n_heads 12"),
     ],
 )
 def test_what_a_family_does_not_support_is_refused_by_name(values, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         BertConfig.from_dict(values)
+
+
+def test_a_padding_id_of_null_is_none_that_matters():
+    """In files of transformers: no token is padding. Positions of RoBERTa need one."""
+    for model_type, used in {"bert": 0, "modernbert": 0, "distilbert": 0, "roberta": 1}.items():
+        values = {"model_type": model_type, "pad_token_id": None, "vocab_size": 37}
+        assert BertConfig.from_dict(values).pad_token_id == used, model_type
 
 
 def test_fields_of_another_family_are_refused():
@@ -364,7 +399,11 @@ def test_old_and_new_keys_of_modernbert_mean_the_same():
     assert written["rope_parameters"]["sliding_attention"] == {"rope_type": "default", "rope_theta": 3}
     new = {name: value for name, value in written.items() if name not in old or name == "num_hidden_layers"}
     assert BertConfig.from_dict(new) == BertConfig.from_dict(written) == config
-    one_global = {"model_type": "modernbert", "layer_types": ["full_attention"] + ["sliding_attention"] * 4}
+    one_global = {
+        "model_type": "modernbert",
+        "num_hidden_layers": 5,
+        "layer_types": ["full_attention"] + ["sliding_attention"] * 4,
+    }
     assert BertConfig.from_dict(one_global).layer_types(5) == one_global["layer_types"]
 
 
