@@ -1,10 +1,12 @@
-"""Whether the process that wrote a file still runs.
+"""Whether the process that wrote a file still runs, and processes that end with the one that started them.
 
 A process id alone may be used again: the id and the start time together identify a process, until the machine is
 started again.
 """
 
+import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 
@@ -28,3 +30,15 @@ def start_time(process: int) -> int | None:
     except PermissionError:  # the process of another user
         pass
     return 0
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, even if it was killed; otherwise a worker would wait forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -6,7 +6,8 @@
     bert-jax answer MODEL "who wrote it?" < article.txt
     bert-jax convert RUN FOLDER
     bert-jax push RUN OWNER/NAME --private
-    bert-jax pretrain --corpus texts.txt --output RUN
+    bert-jax prepare --corpus 'texts/*.txt' --output STORE
+    bert-jax pretrain --corpus STORE --output RUN
     bert-jax --version
 
 Texts are arguments, the lines of --file, or the lines of standard input. Each gives one line of output, in order, with
@@ -28,6 +29,7 @@ from bert_jax.cli import process
 from bert_jax.cli.commands import Answer, Attention, Classify, Convert, Embed, FillMask, Inspect, Push, Tag
 from bert_jax.cli.doctor import Doctor
 from bert_jax.cli.flags import flags_in_messages, require_command, require_flags
+from bert_jax.cli.preparation import Prepare
 
 # Nothing above imports JAX, and nothing below does until there is work to do, so that --help is quick.
 
@@ -55,6 +57,7 @@ COMMANDS: dict[str, type] = {
     "push": Push,
     "inspect": Inspect,
     "doctor": Doctor,
+    "prepare": Prepare,
     "pretrain": Pretrain,
     "finetune": Finetune,
 }

@@ -5,10 +5,7 @@ before it stops needs its batches until then. They end when their parent process
 """
 
 import gc
-import multiprocessing
-import os
 import signal
-import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +14,8 @@ from typing import Any, Self
 
 import grain
 import numpy as np
+
+from bert_jax.process_start import end_with_parent
 
 Batch = dict[str, np.ndarray]
 PREFETCHED_BATCHES = 8
@@ -50,7 +49,7 @@ class Batches:
         if num_workers:
             _mark_flags_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-            dataset = dataset.mp_prefetch(workers, _end_with_parent).map(_copy)
+            dataset = dataset.mp_prefetch(workers, _start_worker).map(_copy)
         self._iterator = _iterate(dataset, with_workers=num_workers > 0)
         self._close = weakref.finalize(self, self._iterator.close)  # at exit too
 
@@ -117,16 +116,8 @@ def _children_ignoring_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
-    """Ends this worker when its parent is gone, even if it was killed; otherwise the worker would wait forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _start_worker(_worker: int, _workers: int) -> None:
+    end_with_parent()
 
 
 def _copy(batch: Batch) -> Batch:

@@ -43,13 +43,23 @@ MIN_BYTES_FOR_PROCESSES = 1 << 25  # of text; one process tokenizes less before 
 
 @dataclass(frozen=True)
 class IdsFile:
-    """A file of token ids that is mapped when it is read, and the number of its tokens."""
+    """A file of token ids that is mapped when it is read, the number of its tokens, and its size in bytes."""
 
     path: Path
     length: int
+    size: int
 
     def __len__(self) -> int:
         return self.length
+
+    def require(self) -> None:
+        """Raises ValueError unless the file is there and has its size."""
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise ValueError(f"{self.path}: {error.strerror}") from None
+        if size != self.size:
+            raise ValueError(f"{self.path}: {self.size:,} bytes expected, found {size:,}")
 
     def map(self) -> np.ndarray:
         """Maps the file; raises ValueError if it is missing or damaged."""
@@ -123,6 +133,12 @@ class TokenStore:
         assert self._folders is not None
         return TokenStore.open(self._folders[0], offsets)
 
+    def require_files(self) -> None:
+        """Raises ValueError unless the files of ids of all parts are there, with the right size; none is read."""
+        for chunk in self._chunks:
+            if isinstance(chunk, IdsFile):
+                chunk.require()
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process maps the files again: the corpus itself is not sent.
         if self._folders is not None:
@@ -156,7 +172,7 @@ def _chunks_of(folder: Path) -> list[np.ndarray | IdsFile]:
     if (folder / "ids.npy").exists():
         return [map_array(folder / "ids.npy")]
     content = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
-    return [IdsFile(folder / name, int(length)) for name, length in content["ids"]]
+    return [IdsFile(folder / name, int(length), int(size)) for name, length, size in content["ids"]]
 
 
 def tokenize_corpus(

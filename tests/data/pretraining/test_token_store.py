@@ -107,7 +107,7 @@ def test_a_store_of_parts_reads_like_one_store_and_maps_what_is_read(documents, 
     files = []
     for first, last in pairwise(edges.tolist()):
         np.save(tmp_path / f"{len(files)}.npy", ids[first:last])
-        files.append([f"../{len(files)}.npy", last - first])
+        files.append([f"../{len(files)}.npy", last - first, (tmp_path / f"{len(files)}.npy").stat().st_size])
     lengths = [np.diff(offsets) for offsets in (whole.sentence_offsets, whole.document_offsets)]
     (tmp_path / "parts").mkdir()
     counts = {"unknown_tokens": 1, "split_sentences": 0, "fingerprint": "f", "ids": files}
@@ -115,8 +115,11 @@ def test_a_store_of_parts_reads_like_one_store_and_maps_what_is_read(documents, 
     parts = pickle.loads(pickle.dumps(TokenStore.open(tmp_path / "parts")))
     assert (parts.fingerprint, parts.unknown_tokens) == ("f", 1)
     assert content(parts) == content(whole)
-    np.save(tmp_path / "3.npy", ids[:-1])
     parts = TokenStore.open(tmp_path / "parts")
+    parts.require_files()
+    np.save(tmp_path / "3.npy", ids[:-1])
+    with pytest.raises(ValueError, match=r"3\.npy: .* bytes expected, found"):
+        parts.require_files()
     assert parts.span(0, 3).tolist() == ids[:3].tolist()
     with pytest.raises(ValueError, match=r"3\.npy: .* tokens expected, found"):
         parts.span(int(edges[3]), 1)

@@ -1,0 +1,1 @@
+"""Engines: what calls the stages for all parts."""

@@ -1,0 +1,73 @@
+"""Folders that are complete or absent, and that say which content they have.
+
+A folder is filled under a temporary name, gets a file with the SHA-256 of all others, and is renamed. It is made again
+if a file has other bytes, or if it was made from something else.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from bert_jax.data.readers.cache import new_folder
+
+SEAL = "complete.json"
+Content = dict[str, Any]
+
+
+def make_once(folder: Path, made_from: Any, make: Callable[[Path], Content]) -> Content:
+    """Fills a folder, unless it is there, whole, and made from the same; returns its content.
+
+    Args:
+        made_from: JSON; all that decides the content.
+        make: writes files into an empty folder, and returns what is to be remembered about them, as JSON.
+
+    Returns:
+        What `make` returned, and `files`: the SHA-256 of each file.
+    """
+    origin = digest(made_from)
+    content = read_sealed(folder)
+    if content is not None and content["made_from"] == origin:
+        return content
+    with new_folder(folder) as unfinished:
+        content = {**make(unfinished), "made_from": origin, "files": _hashes(unfinished)}
+        (unfinished / SEAL).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        _remove(folder)
+    return content
+
+
+def read_sealed(folder: Path) -> Content | None:
+    """Returns the content of a folder; None if there is none, or if a file is missing, damaged or was added."""
+    try:
+        content = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        return content if content["files"] == _hashes(folder) and "made_from" in content else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def digest(content: Any) -> str:
+    """Returns the SHA-256 of JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != SEAL:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder that is to be replaced; another process may do the same."""
+    if folder.is_dir():
+        damaged = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+        try:
+            folder.rename(damaged)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(damaged, ignore_errors=True)

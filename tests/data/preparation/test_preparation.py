@@ -1,0 +1,152 @@
+"""A store has the documents of its corpus, and the same bytes whatever prepares it."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from small_stores import small_parts, small_preparation, write_corpus
+
+from bert_jax.data.preparation import duplicates
+from bert_jax.data.preparation import parts as parts_module
+from bert_jax.data.preparation.engines.local import local
+from bert_jax.data.preparation.manifest import Manifest
+from bert_jax.data.preparation.program import prepare
+from bert_jax.data.preparation.reading import HeldOut
+from bert_jax.data.preparation.store import PreparedCorpus
+from bert_jax.data.pretraining.token_store import TokenStore, encode_documents
+from bert_jax.data.readers.corpus import read_corpus
+from bert_jax.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch):
+    small_parts(monkeypatch)
+
+
+def documents_of(store: TokenStore) -> list[list[int]]:
+    edges = store.sentence_offsets[store.document_offsets].tolist()
+    return [store.span(first, last - first).tolist() for first, last in pairwise(edges)]
+
+
+def encoded(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
+    return [encode_documents([text], tokenizer, "en").ids.tolist() for text in texts]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def backwards(work, store, numbers):
+    for number in reversed(numbers):
+        yield work(store, number)
+
+
+def interrupted(work, store, numbers):
+    yield work(store, numbers[len(numbers) // 2])
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("drop_duplicates", [False, True])
+def test_a_store_has_the_documents_of_its_corpus(tmp_path, drop_duplicates):
+    corpus = write_corpus(tmp_path / "corpus")
+    settings = small_preparation(tmp_path, corpus, drop_duplicates=drop_duplicates)
+    prepared = prepare(settings, local(1), say=quiet)
+    texts = read_corpus(corpus, cache_dir=tmp_path / "cache", drop_duplicates=drop_duplicates)["text"][:]
+    is_held_out = HeldOut(settings.held_out, settings.seed)
+    for side, held_out in ((prepared.train, False), (prepared.held_out, True)):
+        wanted = [text for text in texts if is_held_out(text) == held_out]
+        assert documents_of(side) == encoded(wanted, prepared.tokenizer)
+    manifest = Manifest.load(Path(settings.output))
+    cut = Counter(piece.input for part in manifest.parts for piece in part)
+    assert len(manifest.parts) > 20
+    assert min(cut[number] for number, one in enumerate(manifest.inputs) if not one.name.endswith(".gz")) > 1
+
+
+@pytest.mark.parametrize("engine", [backwards, local(2)], ids=["backwards", "two processes"])
+def test_engines_orders_and_restarts_give_the_same_bytes(tmp_path, engine):
+    corpus = write_corpus(tmp_path / "corpus")
+    options = {"drop_duplicates": True}
+    prepare(small_preparation(tmp_path, corpus, "one", **options), local(1), say=quiet)
+    settings = small_preparation(tmp_path, corpus, "other", **options)
+    if engine is backwards:
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings, interrupted, say=quiet)
+    prepare(settings, engine, say=quiet)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "other")
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "corpus")
+    settings = small_preparation(tmp_path, corpus, drop_duplicates=True)
+    prepare(settings, local(1), say=quiet)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("part-*/**/*")}
+    monkeypatch.setattr(parts_module, "encode_documents", lambda *_: pytest.fail("tokenized again"))
+    prepare(small_preparation(tmp_path, ()), local(1), say=quiet)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("part-*/**/*")}
+
+
+def test_duplicates_are_found_in_groups_of_bounded_size(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "corpus")
+    stores = []
+    for size in (1 << 20, 7):
+        monkeypatch.setattr(duplicates, "HASHES_AT_ONCE", size)
+        settings = small_preparation(tmp_path, corpus, str(size), drop_duplicates=True)
+        stores.append(prepare(settings, local(1), say=quiet))
+    assert stores[0].content["fingerprint"] == stores[1].content["fingerprint"]
+
+
+def test_the_report_counts_each_source(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("An owl.\n\nan  OWL.\n\n\u0434\u043e\u043c \u0434\u043e\u043c.\n\n" + "x y. " * 7)
+    (folder / "b.csv").write_text('text\nAn owl.\n" "\nA night.\n')
+    Tokenizer.train(["an owl x y night a."], 61).save(tmp_path / "tokenizer")
+    lines = []
+    corpus = (f"{folder}/a.txt", f"{folder}/b.csv")
+    options = {"drop_duplicates": True, "held_out": 0.4, "tokenizer": str(tmp_path / "tokenizer"), "seed": 2}
+    prepared = prepare(small_preparation(tmp_path, corpus, **options), local(1), say=lines.append)
+    first, second = prepared.content["sources"]
+    assert (first["read"], first["used"], second["read"], second["used"]) == (4, 3, 3, 1)
+    assert first["unknown_tokens"] == 2
+    assert first["letters"] == {"Cyrillic": 6, "Latin": 19}
+    assert second["skipped"]["duplicates of earlier documents"] == {"count": 1, "first": f"{folder}/b.csv:2"}
+    assert any("3 documents" in line and "[UNK]; Latin 76.0%, Cyrillic 24.0%" in line for line in lines)
+    assert any("skipped 1 of 4 documents: duplicates" in line for line in lines)
+    tokens = prepared.train.num_tokens + prepared.held_out.num_tokens
+    assert tokens == first["tokens"] + second["tokens"] == sum(map(sum, prepared.content["parts"]))
+
+
+def test_settings_and_inputs_of_a_store_cannot_change(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    prepare(small_preparation(tmp_path, corpus), local(1), say=quiet)
+    with pytest.raises(ValueError, match="was begun with `language=en`, not de: choose another `output`"):
+        prepare(small_preparation(tmp_path, corpus, language="de"), say=quiet)
+    with pytest.raises(ValueError, match=r"`held_out=0\.2`"):
+        prepare(small_preparation(tmp_path, (), held_out=0.3), say=quiet)
+    (tmp_path / "corpus" / "c.txt").write_text("another")
+    with pytest.raises(ValueError, match=r"c\.txt has appeared since"):
+        prepare(small_preparation(tmp_path, corpus), say=quiet)
+    with pytest.raises(ValueError, match="is not empty, and is no store"):
+        prepare(small_preparation(tmp_path, corpus, "corpus"), say=quiet)
+    with pytest.raises(ValueError, match="name its text with `corpus`"):
+        prepare(small_preparation(tmp_path, (), "new"), say=quiet)
+
+
+def test_an_incomplete_store_says_what_is_missing(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    settings = small_preparation(tmp_path, corpus)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(settings, interrupted, say=quiet)
+    count = len(Manifest.load(tmp_path / "store").parts)
+    done = count // 2
+    with pytest.raises(ValueError, match="is not complete") as caught:
+        PreparedCorpus.open(tmp_path / "store")
+    missing = f"{count - 1} parts of {count} missing (0-{done - 1}, {done + 1}-{count - 1})"
+    assert str(caught.value) == (
+        f"{tmp_path}/store is not complete: {missing}; run `bert-jax prepare --output {tmp_path}/store`"
+    )
