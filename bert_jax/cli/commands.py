@@ -180,8 +180,9 @@ class Tag(Command):
 class Embed(Command):
     """Embed texts: one vector per line."""
 
-    pooling: Literal["mean", "cls", "max"] | None = None
-    """Pooling over the tokens. Default: that of a sentence-transformers folder, otherwise mean."""
+    pooling: str | None = None
+    """Pooling over the tokens: mean, cls, max, weightedmean, lasttoken, mean_sqrt_len_tokens, or several joined by +.
+    Default: that of a sentence-transformers folder, otherwise mean."""
     normalize: bool | None = None
     """Scale vectors to length 1. Default: as in a sentence-transformers folder, otherwise True."""
     prompt_name: str | None = None

@@ -24,9 +24,10 @@ from bert_jax.functional.heads import logits, masked_lm, mean_pool, pooler, pred
 from bert_jax.functional.layers import activation, dense, dropout, layer_norm
 from bert_jax.functional.lookup import select
 from bert_jax.functional.modern import modern_layer
+from bert_jax.functional.pooling import pool
 
 __all__ = [
     "activation", "attention", "dense", "dropout", "embeddings", "encoder", "encoder_layer", "feed_forward",
     "layer_norm", "logits", "lora", "losses", "make_attention_mask", "masked_lm", "mean_pool", "modern_layer",
-    "pooler", "prediction_head", "select", "span",
+    "pool", "pooler", "prediction_head", "select", "span",
 ]  # fmt: skip

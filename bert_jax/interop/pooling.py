@@ -6,7 +6,6 @@ model and written back with it.
 References: Reimers, Gurevych, Sentence-BERT, 2019, section 3.
 """
 
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from bert_jax.files import write_file
+from bert_jax.functional.pooling import POOLINGS
 from bert_jax.interop.formats.weights import JSON_LIMIT, name_file_in_errors, read_json
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -30,7 +30,12 @@ PROMPTS = "config_sentence_transformers.json"
 SENTENCE_FILES = ("1_Pooling/config.json", *LENGTHS, PROMPTS)  # beside modules.json
 FOLDERS = "[0-9]_*/config.json"  # the folders of modules, such as 1_Pooling
 SUPPORTED = {"Transformer", "Pooling", "Normalize"}
-OLD_KEY = re.compile("pooling_mode_(.*?)(_tokens?)?")  # one key per mode, before sentence-transformers 5.2
+OLD_KEYS = {  # of the modes of pooling, before sentence-transformers 5.2; the others are called like the mode
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class SentenceSettings:
     """How a text becomes a vector.
 
     Attributes:
-        mode: `mean`, `cls`, `max` or another mode of pooling.
+        mode: `mean`, `cls` or another one of `functional.pooling`; several are joined by +, such as `cls+max`.
         normalize: whether the result is scaled to length 1.
         include_prompt: whether the tokens of a prompt are pooled.
         max_length: tokens to which a text is truncated; None: those of the tokenizer or the model.
@@ -169,5 +174,5 @@ def _mode(values: Mapping[str, Any]) -> str:
     if "pooling_mode" in values:
         modes = values["pooling_mode"]
         return modes if isinstance(modes, str) else "+".join(map(str, modes if isinstance(modes, list) else [modes]))
-    enabled = (OLD_KEY.fullmatch(key) for key, value in values.items() if value is True)
-    return "+".join(match[1] for match in enabled if match)
+    enabled = [mode for mode in POOLINGS if values.get(OLD_KEYS.get(mode, f"pooling_mode_{mode}")) is True]
+    return "+".join(enabled) or "mean"

@@ -1,25 +1,23 @@
 """Embeds texts as vectors.
 
-References: Reimers, Gurevych, Sentence-BERT, 2019, section 3 (the three poolings).
+References: Reimers, Gurevych, Sentence-BERT, 2019, section 3.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.functional import select
+from bert_jax.functional.pooling import POOLINGS, pool
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.pooling import SentenceSettings, lowercased
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Encoded
 from bert_jax.pipelines.documents import Document
 from bert_jax.pipelines.pipeline import Pipeline, shortest_window
-from bert_jax.text.inputs import require_string
+from bert_jax.text.inputs import require_string, valid_text
 
-Pooling = Literal["mean", "cls", "max"]
 DEFAULT = SentenceSettings("mean", normalize=True)
 
 
@@ -35,34 +33,36 @@ class Embedder(Pipeline):
 
     Args:
         bert: the result of `bert_jax.load`.
-        pooling: the `mean` or `max` over the vectors of all tokens with the special tokens; or the vector of [CLS].
-            None: as in the model's files, otherwise `mean`.
+        pooling: the `mean` or `max` over the vectors of all tokens with the special tokens; `cls` or `lasttoken`, the
+            vector of the first or of the last one; `weightedmean`, with weights 1, 2, 3, ...; `mean_sqrt_len_tokens`,
+            the sum divided by the root of their number; or several, side by side, such as `cls+max`. None: as in the
+            model's files, otherwise `mean`.
         normalize: scale to length 1, so that dot products are cosines. None: as in the model's files, otherwise True.
         truncate: read the first window of a long text alone. None: for a sentence-transformers folder.
         **options: see `Pipeline`.
 
     Raises:
-        ValueError: a sentence-transformers folder with another kind of pooling, or with other modules.
+        ValueError: an unknown kind of pooling, or a sentence-transformers folder with other modules.
     """
 
     def __init__(
         self,
         bert: LoadedBert,
         *,
-        pooling: Pooling | None = None,
+        pooling: str | None = None,
         normalize: bool | None = None,
         truncate: bool | None = None,
         max_length: int | None = None,
         **options: Any,
     ) -> None:
         self.settings = bert.sentence.settings() if bert.sentence is not None else DEFAULT
-        if pooling is None and self.settings.mode not in get_args(Pooling):
-            choices = ", ".join(get_args(Pooling))
-            folder = bert.sentence.folder if bert.sentence is not None else "the model"
-            raise ValueError(f"{folder} pools by {self.settings.mode!r:.80}: choose one of {choices}")
-        if pooling is not None and pooling not in get_args(Pooling):
-            raise ValueError(f"`pooling` must be one of {', '.join(get_args(Pooling))}; got {pooling!r}")
-        self.pooling = pooling or self.settings.mode
+        self.pooling = self.settings.mode if pooling is None else pooling
+        self.modes = tuple(str(self.pooling).split("+"))
+        if not POOLINGS.keys() >= {*self.modes}:
+            where = "`pooling`" if pooling is not None or bert.sentence is None else f"{bert.sentence.folder}: pooling"
+            raise ValueError(
+                f"{where} must be one of {', '.join(POOLINGS)}, or several joined by +; got {self.pooling!r:.80}"
+            )
         self.normalize = self.settings.normalize if normalize is None else normalize
         self.truncate = bert.sentence is not None if truncate is None else truncate
         if max_length is None and self.settings.max_length is not None:
@@ -81,7 +81,12 @@ class Embedder(Pipeline):
         **options: Any,
     ) -> Iterator[Any]:
         before = self.prompt(prompt, prompt_name)
-        return super().stream((self.prepared(before, text) for text in texts), total=total, **options)
+        skip = 0
+        if before and not self.settings.include_prompt:
+            if not self.truncate:
+                raise ValueError("a prompt that is not pooled (`include_prompt`) needs `truncate=True`")
+            skip = self.prompt_length(before)
+        return super().stream((self.prepared(before, text) for text in texts), total=total, skip=skip, **options)
 
     def prompt(self, prompt: str | None, name: str | None) -> str:
         """Returns the text to put in front of each text."""
@@ -91,9 +96,18 @@ class Embedder(Pipeline):
                 known = ", ".join(self.settings.prompts) or "none"
                 raise ValueError(f"there is no prompt {name!r:.80}; the model has {known}")
             prompt = self.settings.prompts[name]
-        if prompt and not self.settings.include_prompt:
-            raise ValueError("prompts are not supported for a model that does not pool their tokens (`include_prompt`)")
         return require_string(prompt or "", "`prompt`")
+
+    def prompt_length(self, prompt: str) -> int:
+        """Returns the number of tokens of a prompt, with the special tokens before it."""
+        encoding = self.tokenizer.text_backend().encode(valid_text(prompt), add_special_tokens=False)
+        return len(self.tokenizer.layout.prefix) + len(encoding)
+
+    def default_options(self) -> dict[str, Any]:
+        return {"skip": 0}
+
+    def static(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"skip": options["skip"]}
 
     def prepared(self, prompt: str, given: Any) -> Any:
         """Returns a text, or a pair, with the prompt in front."""
@@ -108,28 +122,23 @@ class Embedder(Pipeline):
         return sequences[:1] if self.truncate else sequences
 
     def select(self, outputs: Outputs, batch: Mapping[str, jax.Array], options: Mapping[str, Any]) -> jax.Array:
-        x = outputs.last_hidden_state.astype(jnp.float32)
-        if self.pooling == "cls":
-            return select(x, batch["positions"])
-        sequence = batch["attention_mask"]
-        inside = jnp.take_along_axis(sequence, batch["positions"], axis=1)[:, :, None] == sequence[:, None, :]
-        if self.pooling == "max":
-            return jnp.where(inside[:, :, :, None], x[:, None, :, :], -jnp.inf).max(axis=2)
-        sums = jnp.einsum("BPT,BTD->BPD", inside.astype(jnp.float32), x, precision="highest")
-        return sums / inside.sum(axis=2)[:, :, None]
+        first = batch["positions"]
+        inputs = (outputs.last_hidden_state, batch["attention_mask"], batch["position_ids"], first)
+        return pool(*inputs, modes=self.modes, skip=options["skip"])
 
     def answer(self, document: Document, results: list[Any], options: Mapping[str, Any]) -> np.ndarray:
-        vectors = np.concatenate(results)
-        if self.pooling == "max":
-            vector = vectors.max(axis=0)
-        else:
-            windows = document.windows[: len(results)]
-            special = len(document.opening) + len(document.closing)
-            tokens = [window.stop - window.start + special for window in windows]
-            vector = np.average(vectors, axis=0, weights=tokens)
+        vectors = np.concatenate(results)  # [windows, modes * D]
+        windows = document.windows[: len(results)]
+        special = len(document.opening) + len(document.closing)
+        tokens = [window.stop - window.start + special for window in windows]
+        parts = zip(self.modes, np.split(vectors, len(self.modes), axis=1), strict=True)
+        vector = np.concatenate(
+            [part.max(axis=0) if mode == "max" else np.average(part, axis=0, weights=tokens) for mode, part in parts]
+        )
         if self.normalize:
             vector = vector / max(np.linalg.norm(vector), 1e-12)
         return np.array(vector, np.float32)
 
     def collect(self, answers: list[Any]) -> Any:
-        return np.stack(answers) if answers else np.zeros((0, self.bert.config.hidden_size), np.float32)
+        size = len(self.modes) * self.bert.config.hidden_size
+        return np.stack(answers) if answers else np.zeros((0, size), np.float32)

