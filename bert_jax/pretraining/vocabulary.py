@@ -15,7 +15,7 @@ from bert_jax.text.cleaning import default_lowercase, default_strip_accents
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
-VOCABULARY_FORMAT = 1  # increase it when the same documents and settings give another vocabulary
+VOCABULARY_FORMAT = 2  # increase it when the same documents and settings give another vocabulary
 
 
 def make_tokenizer(settings: Settings, documents: Dataset) -> Tokenizer:

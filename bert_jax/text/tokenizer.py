@@ -32,6 +32,8 @@ from bert_jax.text.word_marks import continuing_pieces, is_wordpiece, kind_of, l
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pyarrow as pa
+
     from bert_jax.text.vocabulary import Kind
     from bert_jax.text.word_cache import WordCache
 
@@ -112,7 +114,7 @@ class Tokenizer:
     @classmethod
     def train(
         cls,
-        texts: Iterable[str],
+        corpus: Iterable[str] | pa.Table,
         vocab_size: int,
         *,
         kind: Kind = "wordpiece",
@@ -126,19 +128,20 @@ class Tokenizer:
         probability (unigram), ties by text. See `vocabulary_training.py`.
 
         Args:
-            texts: the corpus, which is read several times: a list, or the `Texts` of a dataset.
+            corpus: texts, which are read once, or their `count_words`, from which a BPE cannot be trained.
             vocab_size: maximum number of tokens; a small corpus gives fewer.
             kind: `wordpiece` as BERT, byte-level `bpe` as RoBERTa, or `unigram` as XLM-R.
             strip_accents: None strips them if `lowercase` is set, like BERT.
             min_frequency: minimum number of occurrences of a pair, or with unigram of a piece, that becomes a token.
 
         Raises:
-            ValueError: no text, an unknown `kind`, or a `vocab_size` too small for special tokens and characters.
+            ValueError: no text, an unknown `kind`, counts for a BPE, or a `vocab_size` too small for special tokens and
+                characters.
         """
         from bert_jax.text.vocabulary_training import train_vocabulary  # SciPy is slow to import
 
         options = {"kind": kind, "lowercase": lowercase, "strip_accents": strip_accents}
-        return cls(train_vocabulary(texts, vocab_size, min_frequency=min_frequency, **options))
+        return cls(train_vocabulary(corpus, vocab_size, min_frequency=min_frequency, **options))
 
     @property
     def mask_token(self) -> str:

@@ -15,13 +15,16 @@ between its characters; an edge is a piece between two of them. "ab" has two pat
 References: Kudo, Subword Regularization, 2018, section 3.2; Kudo, Richardson, SentencePiece, 2018.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import digamma
+
+from bert_jax.text.word_counts import split_counts
 
 LONGEST_PIECE = 16  # characters
 LONGEST_WORD = 32  # characters; longer words, as in text without spaces, are cut
@@ -32,11 +35,11 @@ ITERATIONS = 2  # of EM in a round
 FEWEST = 0.5  # expected occurrences below which a piece is dropped
 
 
-def train_unigram(words: Mapping[str, int], size: int, min_frequency: int) -> list[tuple[str, float]]:
+def train_unigram(words: pa.Table, size: int, min_frequency: int) -> list[tuple[str, float]]:
     """Returns pieces and their scores, log probabilities: the best first, ties by text.
 
     Args:
-        words: their numbers of occurrences. All their characters become pieces.
+        words: their counts, see `word_counts.py`. All their characters become pieces.
         size: number of pieces, at least that of different characters; a small corpus gives fewer.
         min_frequency: minimum number of occurrences of a substring that becomes a piece.
     """
@@ -192,17 +195,16 @@ def _scores(expected: np.ndarray) -> np.ndarray:
     return digamma(counts) - digamma(counts.sum())
 
 
-def _most_frequent(words: Mapping[str, int]) -> tuple[list[str], np.ndarray]:
+def _most_frequent(words: pa.Table) -> tuple[list[str], np.ndarray]:
     """Returns words of up to LONGEST_WORD characters, the most frequent first, and their frequencies, float64 [W]."""
-    counts: dict[str, int] = {}
-    for word, count in words.items():
-        for start in range(0, len(word), LONGEST_WORD):
-            part = word[start : start + LONGEST_WORD]
-            counts[part] = counts.get(part, 0) + count
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    total = np.cumsum(list(map(len, ranked)))
-    used = ranked[: int(np.searchsorted(total, MAX_CHARACTERS, side="right"))]
-    return used, np.array([counts[word] for word in used], np.float64)
+    ranked = split_counts(words, _cut).sort_by([("count", "descending"), ("word", "ascending")])
+    total = np.cumsum(pc.call_function("utf8_length", [ranked["word"]]).to_numpy())
+    used = ranked.slice(0, int(np.searchsorted(total, MAX_CHARACTERS, side="right")))
+    return used["word"].to_pylist(), used["count"].to_numpy().astype(np.float64)
+
+
+def _cut(word: str) -> list[str]:
+    return [word[start : start + LONGEST_WORD] for start in range(0, len(word), LONGEST_WORD)]
 
 
 def _candidates(texts: list[str], frequencies: np.ndarray, min_frequency: int, limit: int) -> tuple[Pieces, Edges]:

@@ -1,22 +1,14 @@
-"""A WordPiece vocabulary, trained on a corpus, reproducibly.
+"""What every vocabulary here has, and the WordPiece tokenizer of BERT's own code.
 
-`tokenizers` trains it. The library breaks ties between equally frequent pairs by ids that follow the order of a
-randomly seeded hash table, so the same corpus would give different vocabularies in different processes. Here it gets
-the characters that may begin and continue a word in a fixed order, which fixes the result; ids are then assigned by
-frequency.
-
-References: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
+Reference: Wu et al., Google's Neural Machine Translation System, 2016, section 4.1 (WordPiece).
 """
 
 import json
-import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
-import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Kind = Literal["wordpiece", "bpe", "unigram"]  # of a vocabulary that is trained; all have these special tokens
@@ -24,33 +16,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 BYTES = 256  # each of them is a piece of a byte-level BPE
 CONTINUATION = "##"
 MANY_UNKNOWN = 0.02  # a fraction of [UNK] above which a text is probably of another language or casing
-# A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
-CHARACTER_COVERAGE = 0.99999
-COUNTED_CHARACTERS = 1 << 24  # sample size for sorting pieces by frequency
 BATCH_CHARACTERS = 1 << 20
-
-
-def train_wordpiece(
-    texts: Iterable[str], vocab_size: int, min_frequency: int, *, lowercase: bool, strip_accents: bool | None
-) -> tokenizers.Tokenizer:
-    """Trains a vocabulary: the special tokens first, then pieces by frequency, ties by text."""
-    backend = wordpiece([], lowercase=lowercase, strip_accents=strip_accents)
-    initials, continuations = _alphabet(texts, backend)
-    require_room(vocab_size, len(initials) + len(continuations))
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        initial_alphabet=initials,
-        limit_alphabet=len(initials),
-        # Listed here, these get their ids before the library iterates over its hash table.
-        special_tokens=[*SPECIAL_TOKENS, *continuations],
-        show_progress=sys.stderr.isatty(),
-    )
-    backend.train_from_iterator(texts, trainer)
-    pieces = sorted(set(backend.get_vocab()) - set(SPECIAL_TOKENS))
-    counts = _counts(texts, wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents))
-    pieces.sort(key=lambda piece: (-counts[piece], piece))
-    return wordpiece(pieces, lowercase=lowercase, strip_accents=strip_accents)
 
 
 def smallest_vocabulary(kind: str) -> int:
@@ -147,48 +113,3 @@ def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
             size = 0
     if batch:
         yield batch
-
-
-def _alphabet(texts: Iterable[str], backend: tokenizers.Tokenizer) -> tuple[list[str], list[str]]:
-    """Returns the characters that may begin a word, and with the prefix ## those that may continue one.
-
-    They are the most frequent characters that cover CHARACTER_COVERAGE of the corpus, sorted.
-    """
-    raw = np.zeros(sys.maxunicode + 1, np.int64)
-    for batch in text_batches(texts):
-        raw += np.bincount(np.frombuffer("".join(batch).encode("utf-32-le"), np.uint32), minlength=len(raw))
-    counts: Counter[str] = Counter()
-    for code in np.flatnonzero(raw).tolist():
-        for character in "".join(split_words(backend, chr(code))):
-            counts[character] += int(raw[code])
-    kept = frequent_characters(counts)
-    # Punctuation and Chinese characters are words by themselves and never continue one.
-    continuing = [character for character in sorted(kept) if len(split_words(backend, "a" + character)) == 1]
-    return sorted(kept), [CONTINUATION + character for character in continuing]
-
-
-def frequent_characters(counts: Counter[str]) -> list[str]:
-    """Returns the most frequent characters, which cover CHARACTER_COVERAGE of the corpus."""
-    kept = []
-    covered = 0
-    total = counts.total()
-    for character in sorted(counts, key=lambda character: (-counts[character], character)):
-        if covered >= CHARACTER_COVERAGE * total:
-            break
-        kept.append(character)
-        covered += counts[character]
-    return kept
-
-
-def _counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> dict[str, int]:
-    """Counts each piece in the first COUNTED_CHARACTERS characters of the texts."""
-    counts = np.zeros(backend.get_vocab_size(), np.int64)
-    seen = 0
-    for batch in text_batches(texts):
-        encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
-        ids = np.array([i for encoding in encodings for i in encoding.ids], np.int64)
-        counts += np.bincount(ids, minlength=len(counts))
-        seen += sum(map(len, batch))
-        if seen >= COUNTED_CHARACTERS:
-            break
-    return {piece: int(counts[i]) for piece, i in backend.get_vocab().items()}

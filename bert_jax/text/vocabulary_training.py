@@ -10,18 +10,22 @@ objective. Otherwise they are as their families have them:
 Unlike RoBERTa's, a BPE here puts a space before each text, so that its first word has a mark too.
 
 BPE's trainer in `tokenizers` is reproducible: it counts in integers, and breaks ties by ids, which follow the order of
-bytes and merges. That of WordPiece is made so in `vocabulary.py`, and Unigram's is not: `unigram_training.py`.
+bytes and merges. That of WordPiece is made so in `wordpiece_training.py`, and Unigram's is not: `unigram_training.py`.
+Both are trained on the counts of words, so a corpus is read once and need not be there.
 
 References: Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016 (BPE). Radford et al.,
 GPT-2, 2019, section 2.2 (bytes). Kudo, Subword Regularization, 2018 (Unigram). Lan et al., ALBERT, 2020 (Unigram with
 BERT's special tokens).
 """
 
+import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
+from itertools import tee
 from typing import Any
 
+import pyarrow as pa
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -33,17 +37,15 @@ from bert_jax.text.vocabulary import (
     MASK,
     SPECIAL_TOKENS,
     UNK,
-    frequent_characters,
     require_room,
     split_words,
-    train_wordpiece,
 )
-
-MAX_DISTINCT_CHUNKS = 1 << 20  # text between spaces; a corpus with more is read up to there
+from bert_jax.text.word_counts import count_words, frequent_characters, split_counts
+from bert_jax.text.wordpiece_training import train_wordpiece
 
 
 def train_vocabulary(
-    texts: Iterable[str],
+    corpus: Iterable[str] | pa.Table,
     vocab_size: int,
     *,
     kind: str,
@@ -56,14 +58,15 @@ def train_vocabulary(
         raise ValueError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r:.60}")
     if vocab_size <= len(SPECIAL_TOKENS):
         raise ValueError(f"`vocab_size` {vocab_size} has no room besides the {len(SPECIAL_TOKENS)} special tokens")
-    if isinstance(texts, Iterator):
-        raise ValueError("texts are read several times; pass a list or the column of a dataset, not an iterator")
-    if kind == "wordpiece":
-        return train_wordpiece(texts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents)
     letters = letter_normalizers(lowercase=lowercase, strip_accents=strip_accents)
     if kind == "bpe":
-        return _train_bpe(texts, vocab_size, min_frequency, letters)
-    return _train_unigram(texts, vocab_size, min_frequency, letters)
+        if isinstance(corpus, pa.Table):
+            raise ValueError("a BPE is trained on texts, not on counts of words: white space is part of its pieces")
+        return _train_bpe(corpus, vocab_size, min_frequency, letters)
+    counts = corpus if isinstance(corpus, pa.Table) else count_words(corpus)
+    if kind == "unigram":
+        return _train_unigram(counts, vocab_size, min_frequency, letters)
+    return train_wordpiece(counts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents)
 
 
 def _special_tokens() -> list[tokenizers.AddedToken]:
@@ -73,7 +76,9 @@ def _special_tokens() -> list[tokenizers.AddedToken]:
 
 def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, letters: list[Any]) -> tokenizers.Tokenizer:
     """Trains a byte-level BPE: the special tokens, the 256 bytes, then the merges in their order."""
-    has_text = any(text.strip() for text in texts)
+    texts, ahead = tee(texts)
+    has_text = any(text.strip() for text in ahead)
+    del ahead  # it would keep the texts in memory
     require_room(vocab_size, BYTES if has_text else 0)
     backend = tokenizers.Tokenizer(models.BPE())
     if letters:
@@ -92,43 +97,19 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int, letter
     return backend
 
 
-def _train_unigram(
-    texts: Iterable[str], vocab_size: int, min_frequency: int, letters: list[Any]
-) -> tokenizers.Tokenizer:
+def _train_unigram(counts: pa.Table, vocab_size: int, min_frequency: int, letters: list[Any]) -> tokenizers.Tokenizer:
     """Trains a Unigram: the special tokens, then pieces by probability, ties by text."""
     backend = tokenizers.Tokenizer(models.Unigram())
     backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), *letters])
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     backend.decoder = decoders.Metaspace()
-    words = _count_words(texts, backend)
-    require_room(vocab_size, len(set().union(*words)))
+    words = split_counts(counts, partial(split_words, backend))
+    characters = frequent_characters(words)
+    require_room(vocab_size, len(characters))
+    words = split_counts(words, re.compile(f"[{re.escape(''.join(characters))}]+").findall)  # cut at rare ones
     pieces = train_unigram(words, vocab_size - len(SPECIAL_TOKENS), min_frequency)
     backend.model = models.Unigram(
         [*((token, 0.0) for token in SPECIAL_TOKENS), *pieces], SPECIAL_TOKENS.index(UNK), byte_fallback=False
     )
     backend.add_special_tokens(_special_tokens())
     return backend
-
-
-def _count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Counter[str]:
-    """Counts the words of a corpus with their marks, as the tokenizer splits them, cut at very rare characters."""
-    chunks: Counter[str] = Counter()
-    for text in texts:
-        chunks.update(text.split())
-        if len(chunks) > MAX_DISTINCT_CHUNKS:
-            break
-    words: Counter[str] = Counter()
-    for chunk, count in chunks.items():
-        for word in split_words(backend, chunk):
-            words[word] += count
-    characters: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            characters[character] += count
-    rare = {ord(character): " " for character in characters.keys() - {*frequent_characters(characters)}}
-    cut: Counter[str] = Counter()
-    for word, count in words.items():
-        for part in word.translate(rare).split(" "):
-            if part:
-                cut[part] += count
-    return cut

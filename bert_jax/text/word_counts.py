@@ -9,7 +9,9 @@ Counts of parts of a corpus, made anywhere and in any order, add up to those of 
     b c      ->  b 1, c 1    merged: a 2, b 2, c 1
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,9 @@ from bert_jax.text.vocabulary import text_batches
 
 SCHEMA = pa.schema([("word", pa.string()), ("count", pa.int64())])
 PENDING_ROWS = 1 << 20  # of tables that wait to be summed; about 30 MB
+SPLIT_ROWS = 1 << 14  # words that are split or encoded at a time
+# A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
+CHARACTER_COVERAGE = 0.99999
 # Other white space stays in the chunks: BERT's tokenizer deletes some of it, as \v, and splits at some, as U+00A0.
 SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 
@@ -50,6 +55,36 @@ def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
     return _sum([summed, *pending]).sort_by("word").combine_chunks()
 
 
+def split_counts(counts: pa.Table, split: Callable[[str], list[str]]) -> pa.Table:
+    """Returns the counts of the words that `split` makes of each word, such as "movie" and "," of "movie,"."""
+    return merge_counts(_split_batch(batch, split) for batch in counts.to_batches(SPLIT_ROWS))
+
+
+def count_ids(
+    counts: pa.Table, encode: Callable[[list[str]], tuple[np.ndarray, np.ndarray]], num_ids: int
+) -> np.ndarray:
+    """Returns how often each id occurs in the words, int64 [num_ids].
+
+    Args:
+        encode: of a list of words, the ids of all and the number of ids of each, int.
+    """
+    totals = np.zeros(num_ids, np.int64)
+    for batch in counts.to_batches(SPLIT_ROWS):
+        ids, lengths = encode(batch["word"].to_pylist())
+        weights = np.repeat(batch["count"].to_numpy(), lengths)
+        totals += np.bincount(ids, weights, num_ids).astype(np.int64)  # sums of float64 are exact up to 2^53
+    return totals
+
+
+def frequent_characters(counts: pa.Table) -> list[str]:
+    """Returns the most frequent characters, which cover CHARACTER_COVERAGE of the words, ties by code point."""
+    totals = count_ids(counts, _code_points, sys.maxunicode + 1)
+    order = np.argsort(-totals, kind="stable")
+    covered = np.cumsum(totals[order])
+    before = covered - totals[order]
+    return [chr(code) for code in order[before < CHARACTER_COVERAGE * covered[-1]].tolist()]
+
+
 def _sum(tables: list[pa.Table]) -> pa.Table:
     sums = pa.concat_tables(tables).group_by("word").aggregate([("count", "sum")])
     return sums.select(["word", "count_sum"]).rename_columns(SCHEMA.names)
@@ -66,3 +101,14 @@ def _count_batch(texts: list[str]) -> pa.Table:
     words, counts = chunks.values.value_counts().flatten()
     table = pa.table([words.cast(pa.string()), counts], schema=SCHEMA)
     return table.filter(pc.field("word") != "")
+
+
+def _split_batch(batch: pa.RecordBatch, split: Callable[[str], list[str]]) -> pa.Table:
+    parts = list(map(split, batch["word"].to_pylist()))
+    counts = np.repeat(batch["count"].to_numpy(), list(map(len, parts)))
+    return pa.table([pa.array(chain.from_iterable(parts), pa.string()), counts], schema=SCHEMA)
+
+
+def _code_points(words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32)
+    return codes, np.array(list(map(len, words)))

@@ -5,13 +5,19 @@ import math
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bert_jax.text import unigram_training as module
 from bert_jax.text.unigram_training import train_unigram
+from bert_jax.text.word_counts import SCHEMA
 
 WORDS = {"▁banana": 5, "▁bandana": 3, "▁an": 11, "▁nab": 2, "▁cabana": 7, "x" * 5: 1}
 TOLERANCE = 1e-9
+
+
+def table(words):
+    return pa.table({"word": [*words], "count": [*words.values()]}, schema=SCHEMA)
 
 
 def splits(word, pieces):
@@ -24,7 +30,7 @@ def splits(word, pieces):
 
 
 def prepared(min_frequency=3, limit=1000):
-    texts, frequencies = module._most_frequent(WORDS)
+    texts, frequencies = module._most_frequent(table(WORDS))
     pieces, edges = module._candidates(texts, frequencies, min_frequency, limit)
     joined = "".join(texts)
     names = [joined[start : start + length] for start, length in zip(*pieces[:2], strict=True)]
@@ -88,23 +94,23 @@ def test_the_vocabulary_has_its_size_all_characters_and_useful_pieces():
     stems = ["play", "walk", "jump", "count"]
     words = {f"▁{stem}{end}": draw.randint(5, 50) for stem in stems for end in ("", "s", "ed", "ing", "er")}
     characters = {character for word in words for character in word}
-    pieces = train_unigram(words, len(characters) + 8, 2)
+    pieces = train_unigram(table(words), len(characters) + 8, 2)
     assert len(pieces) == len(characters) + 8
     assert characters <= {piece for piece, _ in pieces}
     assert {f"▁{stem}" for stem in stems} <= {piece for piece, _ in pieces}
     assert [score for _, score in pieces] == sorted((score for _, score in pieces), reverse=True)
     assert sum(math.exp(score) for _, score in pieces) == pytest.approx(1, abs=0.05)
-    assert len(train_unigram(words, 1000, 2)) < 300  # a small corpus has no more
+    assert len(train_unigram(table(words), 1000, 2)) < 300  # a small corpus has no more
 
 
 def test_the_order_of_the_words_does_not_matter():
     shuffled = dict(sorted(WORDS.items(), key=lambda item: hash(item[0][::-1])))
-    assert train_unigram(shuffled, 15, 2) == train_unigram(WORDS, 15, 2)
+    assert train_unigram(table(shuffled), 15, 2) == train_unigram(table(WORDS), 15, 2)
 
 
 def test_long_words_are_cut_and_rare_words_left_out(monkeypatch):
     monkeypatch.setattr(module, "LONGEST_WORD", 4)
-    texts, frequencies = module._most_frequent({"abcdabcdab": 3, "ab": 5})
+    texts, frequencies = module._most_frequent(table({"abcdabcdab": 3, "ab": 5}))
     assert (texts, frequencies.tolist()) == (["ab", "abcd"], [8.0, 6.0])
     monkeypatch.setattr(module, "MAX_CHARACTERS", 5)
-    assert module._most_frequent({"abcdabcdab": 3, "ab": 5})[0] == ["ab"]
+    assert module._most_frequent(table({"abcdabcdab": 3, "ab": 5}))[0] == ["ab"]

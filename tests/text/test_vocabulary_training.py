@@ -5,15 +5,18 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tokenizer_kinds as kinds
+from tokenizers import trainers
 
-from bert_jax.text import vocabulary, vocabulary_training
+from bert_jax.text import word_counts, wordpiece_training
 from bert_jax.text.cleaning import cleaning
 from bert_jax.text.layout import Layout
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.vocabulary import KINDS, SPECIAL_TOKENS
+from bert_jax.text.vocabulary import KINDS, SPECIAL_TOKENS, split_words, wordpiece
 from bert_jax.text.word_cache import separable
+from bert_jax.text.word_counts import SCHEMA, count_words, merge_counts
 
 # Every pair of letters is as frequent as its mirror image: ties everywhere.
 TIES = [f"{a}{b}{c} {c}{b}{a}." for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefgh"]
@@ -99,16 +102,55 @@ def test_rare_pieces_are_left_out(kind):
 
 
 def test_very_rare_characters_are_unknown_to_a_unigram(monkeypatch):
-    monkeypatch.setattr(vocabulary, "CHARACTER_COVERAGE", 0.9)
+    monkeypatch.setattr(word_counts, "CHARACTER_COVERAGE", 0.9)
     tokenizer = Tokenizer.train(["owl owl owl owl owlétte"], 50, kind="unigram", strip_accents=False)
     assert "é" not in tokenizer.tokens
     assert tokenizer.unk_id in tokenizer.encode_flat(["owlé"])[0]
 
 
-def test_a_large_corpus_is_read_in_part(monkeypatch):
-    monkeypatch.setattr(vocabulary_training, "MAX_DISTINCT_CHUNKS", 3)
-    tokenizer = Tokenizer.train(["aa bb aa bb", "cc dd", "xx yy"], 50, kind="unigram", min_frequency=1)
-    assert "x" not in "".join(tokenizer.tokens[5:])
+@KIND
+def test_an_iterator_is_a_corpus_as_a_list_is(kind, trained):
+    assert (
+        Tokenizer.train(iter(TEXTS), SIZES[kind], kind=kind, lowercase=False).fingerprint == trained[kind].fingerprint
+    )
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_counts_of_parts_give_the_vocabulary_of_their_texts(kind, trained):
+    parts = [count_words(TEXTS[start::3]) for start in (2, 0, 1)]
+    tokenizer = Tokenizer.train(merge_counts(parts), SIZES[kind], kind=kind, lowercase=False)
+    assert tokenizer.fingerprint == trained[kind].fingerprint
+
+
+def test_counts_give_the_pieces_that_the_library_finds_in_the_texts():
+    ours = set(Tokenizer.train(TEXTS, 150).tokens)
+    library = wordpiece([], lowercase=True, strip_accents=None)
+    characters = sorted(token for token in ours if len(token) == 1)
+    continuing = sorted(token for token in ours if len(token) == 3 and token.startswith("##"))
+    options = {"initial_alphabet": characters, "limit_alphabet": len(characters), "show_progress": False}
+    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=[*SPECIAL_TOKENS, *continuing], **options)
+    library.train_from_iterator(TEXTS, trainer)
+    assert set(library.get_vocab()) == ours
+
+
+def test_counts_above_the_cap_are_scaled_and_words_that_round_to_zero_change_nothing(monkeypatch):
+    def pieces(counts, min_frequency):
+        return set(Tokenizer.train(counts, 900, min_frequency=min_frequency, lowercase=False).tokens)
+
+    def with_rare_word(count):
+        return merge_counts([many, pa.table({"word": ["letwo"], "count": [count]}, schema=SCHEMA)])
+
+    counts = count_words(TEXTS)
+    many = merge_counts([counts] * 7)
+    exact = pieces(counts, 2)
+    backend = wordpiece([], lowercase=False, strip_accents=None)
+    num_words = sum(len(split_words(backend, text)) for text in TEXTS)
+    monkeypatch.setattr(wordpiece_training, "MAX_WORDS", 7 * num_words)
+    assert pieces(many, 14) == exact
+    monkeypatch.setattr(wordpiece_training, "MAX_WORDS", num_words + 2)  # a factor of 7
+    assert pieces(many, 14) == pieces(many, 8) == pieces(with_rare_word(3), 14) == exact
+    assert "letwo" not in pieces(with_rare_word(10), 14)  # 1 after scaling
+    assert "letwo" in pieces(with_rare_word(11), 14)  # 2
 
 
 @pytest.mark.parametrize(
@@ -118,7 +160,7 @@ def test_a_large_corpus_is_read_in_part(monkeypatch):
         ("unigram", [" ", ""], 400, "no text"),
         ("bpe", ["owl"], 260, "too small for the characters of the corpus, which need 261"),
         ("unigram", ["owl"], 8, "too small for the characters of the corpus, which need 9"),
-        ("unigram", iter(["owl"]), 80, "not an iterator"),
+        ("bpe", count_words(["owl"]), 400, "is trained on texts, not on counts of words"),
         ("bpe", ["owl"], 5, "no room besides the 5 special tokens"),
         ("words", ["owl"], 80, "`kind` must be one of wordpiece, bpe, unigram; got 'words'"),
     ],
