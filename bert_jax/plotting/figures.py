@@ -7,6 +7,7 @@ Axes of arrays: T tokens, L layers, N heads, P positions, D hidden, V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ CELL = 0.28  # inches
 SEQUENCE_COLORS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2")
 PADDING_COLOR = "#e9ecef"
 WITHIN_ROW = "#f8f9fa"
+
+
+class _ShownFigure(Figure):
+    """A figure that a notebook shows, also where pyplot has not been imported and set up its own display."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
 
 
 def plot_attention(maps: AttentionMaps, layer: int, head: int) -> Figure:
@@ -168,7 +178,7 @@ def plot_nearest_words(bert: LoadedBert, words: Sequence[str], count: int = 8) -
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, ...]:
     """Returns a figure and its axes, side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _ShownFigure(figsize=(width, height), layout="constrained")
     axes: Any = figure.subplots(1, panels, squeeze=False)
     found: list[Axes] = list(axes[0])
     return figure, *found

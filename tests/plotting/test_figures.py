@@ -38,6 +38,7 @@ def test_attention_of_a_head_is_drawn_with_its_tokens(tmp_path):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["[CLS]", " owl", "##s", "[SEP]"]
     assert figure.axes[0].get_title(loc="left") == "layer 2, head 3"
     figure.savefig(tmp_path / "head.png")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # which a notebook shows, also without pyplot
     with pytest.raises(ValueError, match=r"^`head` must be in \[-3, 3\), got 3$"):
         plot_attention(AttentionMaps(["a"] * 4, [0] * 4, weights), 0, 3)
 
