@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 project = "bert_jax"
-author = "The bert_jax authors"
+author = copyright = "The bert_jax authors"
 release = version = installed_version("bert_jax")
 
 root_doc = "docs/index"
@@ -43,6 +43,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables in outputs
 nb_output_stderr = "remove"  # notes of libraries; an error fails the build
 
 # API reference
