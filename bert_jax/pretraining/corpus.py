@@ -18,6 +18,7 @@ from bert_jax.data.pretraining.token_store import TokenStore, tokenize_corpus
 from bert_jax.data.readers.corpus import read_corpus, split_documents
 from bert_jax.data.readers.movie_reviews import movie_reviews
 from bert_jax.data.readers.report import ReadReport
+from bert_jax.messages import counted
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.cleaning import cleaning
 from bert_jax.text.tokenizer import Tokenizer
@@ -71,7 +72,7 @@ class Corpus:
             ValueError: a tokenizer without a mask token.
         """
         _ = tokenizer.mask_token
-        print(f"tokenizing {len(documents.train) + len(documents.held_out):,} documents")
+        print(f"tokenizing {counted(len(documents.train) + len(documents.held_out), 'document')}")
         tokenize = partial(tokenize_corpus, cache_dir=settings.text.cache_dir, language=settings.text.language)
         with processes.first_process_first("the text is tokenized"):
             unsplit = [tokenize(side, tokenizer) for side in (documents.train, documents.held_out)]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from functools import partial
 
+from bert_jax.messages import counted
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.plan import Programs, RunSpec, amount, header, memory_lines, mesh_shape, span
 from bert_jax.pretraining.prepared import require_corpus
@@ -64,7 +65,7 @@ def plan_for_device(settings: Settings) -> Iterator[str]:
             continue
         of_step = yield from _time_lines(run, Module.parse(programs.text), accelerator, layout.mesh.size)
         phase_seconds.append(of_step * run.steps)
-        yield f"  {run.steps:,} steps".ljust(20) + f"about {span(phase_seconds[-1])} at that rate"
+        yield f"  {counted(run.steps, 'step')}".ljust(20) + f"about {span(phase_seconds[-1])} at that rate"
     if 1 < len(settings.phases) == len(phase_seconds):  # no total without a phase that is too large to be compiled
         yield f"  all phases        about {span(sum(phase_seconds))}"
 

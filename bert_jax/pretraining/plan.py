@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.messages import counted
 from bert_jax.models import Bert
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.model import Computation, model_config
@@ -118,7 +119,7 @@ def plan(settings: Settings) -> Iterator[str]:
         yield from memory_lines(programs, memory_limit(), largest_batch)
         expected = yield from _speed_lines(run, layout)
         time = run.steps * run.rows * run.length / expected
-        yield _time_line(f"{run.steps:,} steps", time)
+        yield _time_line(counted(run.steps, "step"), time)
         seconds += time
     if len(settings.phases) > 1:
         yield _time_line("all phases", seconds)
@@ -130,8 +131,8 @@ def header(run: RunSpec, phase: Phase, where: str) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(run.state.all_params))
     name = "plan" if phase.num_phases == 1 else f"phase {phase.number} of {phase.num_phases}"
     return (
-        f"{name}: {config.num_hidden_layers} layers of {config.hidden_size}, {count:,} parameters, "
-        f"{config.dtype}, {run.rows:,} rows of {run.length} tokens on {where}"
+        f"{name}: {counted(config.num_hidden_layers, 'layer')} of {config.hidden_size}, {count:,} parameters, "
+        f"{config.dtype}, {counted(run.rows, 'row')} of {run.length} tokens on {where}"
     )
 
 

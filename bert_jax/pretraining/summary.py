@@ -12,6 +12,7 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.data.prefetch import Batch
 from bert_jax.interop.loading import TrainedRun
+from bert_jax.messages import counted
 from bert_jax.pipelines import FillMask
 from bert_jax.pretraining.checks import with_mask
 from bert_jax.pretraining.phases import Phase
@@ -64,9 +65,10 @@ class Baseline:
 def describe_model(config: BertConfig, state: TrainState) -> None:
     """Prints the size of the model."""
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    layers = counted(config.num_hidden_layers, "layer")
+    devices = counted(jax.device_count(), f"{jax.devices()[0].platform} device")
     print(
-        f"model: {config.num_hidden_layers} layers of {config.hidden_size}, vocabulary {config.vocab_size:,}, "
-        f"{count:,} parameters, on {jax.device_count()} {jax.devices()[0].platform} device(s)"
+        f"model: {layers} of {config.hidden_size}, vocabulary {config.vocab_size:,}, {count:,} parameters, on {devices}"
     )
 
 
@@ -78,9 +80,9 @@ def describe_phase(settings: Settings, phase: Phase, rows_per_pass: int) -> str:
     until = f"until step {optimizer.decay_steps:,}"
     decay = {"constant": "", "warmup-stable-decay": f" {until}"}.get(optimizer.schedule, f" decay {until}")
     return (
-        f"{name}: {phase.steps:,} steps of {batch_size} rows of {phase.max_length} tokens, "
+        f"{name}: {counted(phase.steps, 'step')} of {counted(batch_size, 'row')} of {phase.max_length} tokens, "
         f"{phase.steps * batch_size / rows_per_pass:.1f} passes over the corpus; "
-        f"learning rate {optimizer.learning_rate:g} after {optimizer.warmup_steps:,} steps of warm-up, "
+        f"learning rate {optimizer.learning_rate:g} after {counted(optimizer.warmup_steps, 'step')} of warm-up, "
         f"{optimizer.schedule}{decay}"
     )
 
@@ -133,12 +135,13 @@ def _print_metrics(metrics: dict[str, float], baseline: Baseline, ranking: float
     loss = metrics["eval_masked_lm_loss"]
     difference = baseline.entropy - loss
     side = "below" if difference > 0 else "above"
-    kind = "sequences" if baseline.majority is None else "sentence pairs"
-    print(f"\nHeld-out metrics after {metrics['step']:,} steps, on {baseline.sequences:,} {kind}:")
+    kind = "sequence" if baseline.majority is None else "sentence pair"
+    print(f"\nHeld-out metrics after {counted(metrics['step'], 'step')}, on {counted(baseline.sequences, kind)}:")
     print(f"  masked LM loss          {loss:.3f} nats, perplexity {metrics['eval_perplexity']:.1f}")
     print(f"  unigram baseline        {baseline.entropy:.3f} nats: the model is {abs(difference):.2f} {side} it")
     if baseline.bias > TOO_FEW_TOKENS:
-        print(f"                          (too low: of {baseline.masked_tokens:,} tokens only; hold out more text)")
+        few = counted(baseline.masked_tokens, "token")
+        print(f"                          (too low: of {few} only; hold out more text)")
     if baseline.majority is not None:
         print(
             f"  next-sentence accuracy  {metrics['eval_next_sentence_accuracy']:.1%} "

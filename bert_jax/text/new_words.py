@@ -19,6 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
+from bert_jax.messages import counted
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, is_word, split_words, text_batches
 from bert_jax.text.word_cache import ASCII_WORD
@@ -155,12 +156,12 @@ class NewWords:
     def lines(self) -> list[str]:
         """Returns one line about the file."""
         counts = {
-            "blank lines skipped": self.blank_lines,
-            "repeated words skipped": self.repeated,
-            "words normalized as in texts": self.normalized,
+            ("blank line", "skipped"): self.blank_lines,
+            ("repeated word", "skipped"): self.repeated,
+            ("word", "normalized as in texts"): self.normalized,
         }
-        notes = "".join(f", {number:,} {what}" for what, number in counts.items() if number)
-        return [f"{self.file}: {len(self.words):,} new words{notes}"]
+        notes = "".join(f", {counted(number, noun)} {what}" for (noun, what), number in counts.items() if number)
+        return [f"{self.file}: {counted(len(self.words), 'new word')}{notes}"]
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the numbers as JSON."""
@@ -290,7 +291,7 @@ class VocabularyReport:
         unknown_before = self.unknown_before / max(self.tokens_before, 1)
         unknown_after = self.unknown_after / max(self.tokens_after, 1)
         return (
-            f"vocabulary: {self.new_words:,} new words: "
+            f"vocabulary: {counted(self.new_words, 'new word')}: "
             f"{self.tokens_before / words:.2f} -> {self.tokens_after / words:.2f} pieces per word, "
             f"[UNK] {unknown_before:.2%} -> {unknown_after:.2%} of the tokens"
         )

@@ -116,7 +116,7 @@ def test_words_are_read_as_the_tokenizer_normalizes_them(small, tmp_path):
     assert read.words == ("quokka", "ab", "cafe", "2024")
     assert read.as_dict() == {"file": str(path), "words": 4, "blank_lines": 2, "repeated": 1, "normalized": 2}
     assert read.lines() == [
-        f"{path}: 4 new words, 2 blank lines skipped, 1 repeated words skipped, 2 words normalized as in texts"
+        f"{path}: 4 new words, 2 blank lines skipped, 1 repeated word skipped, 2 words normalized as in texts"
     ]
     assert read_new_words(path, tokenizer(lowercase=False)).words == ("Quokka", "ab", "Café", "quokka", "2024")
 

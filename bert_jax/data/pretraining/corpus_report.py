@@ -10,6 +10,7 @@ from bert_jax.data.pretraining.long_sentences import count_long_sentences
 from bert_jax.data.pretraining.sequence_planning import BLOCK_DOCUMENTS, plan_sequences
 from bert_jax.data.pretraining.sequences import SPECIAL_TOKENS, SpecialTokens
 from bert_jax.data.pretraining.token_store import TokenStore
+from bert_jax.messages import counted
 from bert_jax.text.vocabulary import MANY_UNKNOWN
 
 MOST_RANDOM = 0.9  # fraction of random second sentences; half of them in long documents, more in short ones
@@ -93,14 +94,15 @@ def describe_corpus(train: CorpusReport, held_out: CorpusReport) -> list[str]:
     """
     unknown = f"{train.unknown:.2%} of the tokens are [UNK] (held out: {held_out.unknown:.2%})"
     one_sentence = train.one_sentence_documents / train.documents
+    split = train.split_sentences
     shown = f"the first pass shows at least {train.shown_tokens:.1%} of the tokens, other passes other tokens"
     if train.random_pairs is None:
         shown = "the first pass shows every token once, other passes cut elsewhere"
     lines = [
-        f"corpus: {train.documents:,} documents, {train.sentences:,} sentences, {train.tokens:,} tokens; "
-        f"held out: {held_out.documents:,} documents",
+        f"corpus: {counted(train.documents, 'document')}, {counted(train.sentences, 'sentence')}, "
+        f"{counted(train.tokens, 'token')}; held out: {counted(held_out.documents, 'document')}",
         f"corpus: {unknown}; {one_sentence:.1%} of the documents have one sentence",
-        f"corpus: {train.split_sentences:,} sentences longer than a row were split; {shown}",
+        f"corpus: {counted(split, 'sentence')} longer than a row {'was' if split == 1 else 'were'} split; {shown}",
     ]
     advice = (
         "the vocabulary does not fit the text. Check its language, letter case and accents; words of more than 100 "

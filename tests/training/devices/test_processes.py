@@ -92,7 +92,7 @@ def test_two_processes_train_as_one_and_read_its_checkpoints(pretrain, tmp_path)
     outputs = pretrain(2, 2, "--output", str(two), "--steps", "10000", "--fsdp", "4", interrupt=two)
     reached = newest_step(two / CHECKPOINTS)
     assert reached is not None
-    assert "on 4 cpu device(s)" in outputs[0]
+    assert "on 4 cpu devices" in outputs[0]
     assert f"train.py: SIGTERM: saved at step {reached}; to resume: " in outputs[0]
     assert outputs[0].rstrip().endswith("--resume")
 
