@@ -159,7 +159,7 @@ def initial_settings(
 def _with_architecture(settings: Settings) -> Settings:
     """Returns the settings with the architecture of `run.model`, whose position table limits the rows."""
     assert settings.run.model is not None
-    config = source_config(settings.run.model)
+    config = source_config(settings.run.model, look_up=True)
     preset_length = settings.batches.max_length
     learned = config.position_embedding_type == "absolute"
     longest = min(preset_length, config.max_length) if learned else preset_length

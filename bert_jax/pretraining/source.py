@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 from datasets import Dataset
 
@@ -13,6 +14,7 @@ from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.loading import PADDING, load, locate
 from bert_jax.interop.pooling import lowercased
 from bert_jax.interop.resizing import add_tokens
+from bert_jax.messages import counted
 from bert_jax.pretraining.model import model_class
 from bert_jax.pretraining.settings import Settings
 from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words, require_wordpiece
@@ -26,13 +28,29 @@ OF_OTHER_HEADS = (
 )  # fmt: skip
 
 
-def source_config(model: str) -> BertConfig:
-    """Returns the config of a model, without what belongs to heads for fine-tuning.
+_folders: dict[str, Path] = {}  # of names on the hub, by name
+
+
+def source_folder(model: str, *, look_up: bool = False) -> Path:
+    """Returns the folder of a model. A name on the hub is looked up once, or with `look_up`: a run reads one commit.
+
+    Raises:
+        FileNotFoundError: no such model.
+    """
+    if Path(model).expanduser().exists():
+        return locate(model)
+    if look_up or model not in _folders:
+        _folders[model] = locate(model)
+    return _folders[model]
+
+
+def source_config(model: str, *, look_up: bool = False) -> BertConfig:
+    """Returns the config of a model, without what belongs to heads for fine-tuning; `look_up` as of `source_folder`.
 
     Raises:
         FileNotFoundError, ValueError: no such model, or not a BERT.
     """
-    config, _ = read_config(locate(model))
+    config, _ = read_config(source_folder(model, look_up=look_up))
     defaults = {**vars(BertConfig()), **config.family.defaults}
     others = {name: defaults[name] for name in OF_OTHER_HEADS}
     return replace(config, **others, dtype="auto")
@@ -52,7 +70,7 @@ def read_source(settings: Settings) -> LoadedBert | None:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(newly initialized|the embedding has)")  # printed, or an error, below
-        bert = load(source, head=model_class(settings).__name__, seed=settings.batches.seed)
+        bert = load(source_folder(source), head=model_class(settings).__name__, seed=settings.batches.seed)
     _ = bert.tokenizer.mask_token  # an error without one
     if bert.sentence is not None and bert.sentence.transformer().get("do_lower_case") is True:
         bert = replace(bert, vocabulary=lowercased(bert.tokenizer))  # as the texts were that the model learned from
@@ -81,7 +99,7 @@ def count_new_words(settings: Settings) -> int:
     if wanted is None:
         return 0
     assert settings.run.model is not None  # checked
-    tokenizer = Tokenizer.load(locate(settings.run.model))
+    tokenizer = Tokenizer.load(source_folder(settings.run.model))
     require_wordpiece(tokenizer)
     return wanted if isinstance(wanted, int) else len(read_new_words(wanted, tokenizer).words)
 
@@ -101,7 +119,7 @@ def add_new_words(
     def find() -> bytes:
         if isinstance(wanted, str):
             return json.dumps(read_new_words(wanted, source.tokenizer).words).encode()
-        print(f"looking for {wanted:,} new words")
+        print(f"looking for {counted(wanted, 'new word')}")
         found = find_new_words(Texts(documents), source.tokenizer, wanted)
         if len(found) < wanted:
             print(f"no more than {len(found):,}: other words of the text are rare, or are single tokens already")

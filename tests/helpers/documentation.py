@@ -148,7 +148,7 @@ def check_pretraining(flags: list[str]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (checks, presets):
-            patch.setattr(module, "source_config", lambda model: BertConfig())
+            patch.setattr(module, "source_config", lambda model, **_: BertConfig())
         patch.setattr(tracking, "find_spec", lambda name: name)  # as if each tracker were installed
         checks.check(parse_pretraining(flags))
 

@@ -15,6 +15,7 @@ import bert_jax
 import train as script
 from bert_jax.cli.programs import parse_pretraining
 from bert_jax.models import BertForPreTraining
+from bert_jax.pretraining import source as source_module
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.model import model_config
 from bert_jax.pretraining.plan import RunSpec
@@ -96,6 +97,16 @@ def test_parts_that_the_source_lacks_are_new_and_named(continue_from, source, tm
         require_equal(begun.params[part], bert_jax.load(source).params[part])
 
 
+def test_a_name_on_the_hub_is_looked_up_once_in_a_run(source, monkeypatch):
+    looked_up = []
+    monkeypatch.setattr(source_module, "locate", lambda name: looked_up.append(name) or source)
+    for run in (1, 2):
+        settings = make_settings(model="owner/owl", corpus=("texts.txt",))
+        check(settings)
+        read_source(settings)
+        assert looked_up == ["owner/owl"] * run
+
+
 @pytest.mark.slow
 def test_a_continued_run_resumes_to_the_bit_without_its_source(continue_from, source, tmp_path):
     copied = shutil.copytree(source, tmp_path / "source")
@@ -114,7 +125,7 @@ def test_new_words_are_found_and_begin_as_the_mean_of_their_pieces(source, other
     assert "vocabulary: 2 new words: " in capsys.readouterr().out
     (tmp_path / "words.txt").write_text("Quokka\n\nwombat\n")
     script.main([*flags, str(tmp_path / "halves"), "--steps", "1", "--add-tokens", str(tmp_path / "words.txt")])
-    assert "words.txt: 2 new words, 1 blank lines skipped, 1 words normalized as in texts" in capsys.readouterr().out
+    assert "words.txt: 2 new words, 1 blank line skipped, 1 word normalized as in texts" in capsys.readouterr().out
 
     before = bert_jax.load(source)
     begun = bert_jax.load(tmp_path / "halves")  # after a step with a learning rate of 0
