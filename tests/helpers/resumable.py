@@ -3,7 +3,6 @@
 Importing JAX and Orbax takes seconds: multiprocessing's fork server does it once, and each run is forked from it.
 """
 
-import ctypes
 import gc
 import json
 import os
@@ -26,6 +25,7 @@ import optax
 import pytest
 import tqdm  # noqa: F401 (imported where it is used, which is after the fork)
 from compiling import xla_flags
+from small_disk import NO_DISK, mount_disk
 
 import bert_jax.pretraining.program  # noqa: F401 (imported by train.py when it runs, which is after the fork)
 import train as script
@@ -41,7 +41,6 @@ from bert_jax.training.state import TrainState
 from bert_jax.training.steps import train_step
 
 CONTEXT = get_context("forkserver")
-NO_DISK = 77
 STEPS = 150
 WIDE = 200_000  # parameters, so that a save takes as long as several steps
 FIT: Any = SimpleNamespace(
@@ -183,12 +182,7 @@ def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> N
     Args:
         options: of a tmpfs, such as size=600k or ro.
     """
-    user, group, libc = os.getuid(), os.getgid(), ctypes.CDLL(None)
-    if libc.unshare(0x10000000 | 0x00020000):  # new user, new mounts
-        sys.exit(NO_DISK)
-    for name, line in (("uid_map", f"0 {user} 1"), ("setgroups", "deny"), ("gid_map", f"0 {group} 1")):
-        Path("/proc/self", name).write_text(line)
-    if libc.mount(b"tmpfs", bytes(disk), b"tmpfs", 1 if options == "ro" else 0, options.removeprefix("ro").encode()):
+    if not mount_disk(disk, options):
         sys.exit(NO_DISK)
     try:
         pretrain(compiled, *flags)

@@ -8,7 +8,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from resumable import NO_DISK, kill, pretrain, pretrain_on_disk, rows, saving, start, wait_until
+from resumable import kill, pretrain, pretrain_on_disk, rows, saving, start, wait_until
+from small_disk import NO_DISK, no_disk
 from small_runs import SMALL, write_corpus
 
 import bert_jax
@@ -165,12 +166,6 @@ def test_a_damaged_checkpoint_is_named_and_an_earlier_one_is_used(finish, whole)
     assert f"resuming from step {STEPS - 4}" in output
     assert rows(run) == rows(whole)
     jax.tree.map(np.testing.assert_array_equal, params(run), params(whole))
-
-
-def no_disk():
-    """Skips the test; fails it where a disk is known to be possible."""
-    give_up = pytest.fail if os.environ.get("BERT_JAX_REQUIRE_NAMESPACES") == "1" else pytest.skip
-    give_up("processes cannot mount a disk on this system")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import glob
 import json
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from bert_jax.data.readers.remote import filesystem_of
 NOT_COPIED = ("words", "duplicates")  # stages before the tokens
 
 
+@cache
 def is_remote_store(url: str) -> bool:
     """Returns whether a URL, one without a suffix, names a complete store."""
     if glob.has_magic(url) or PurePosixPath(url.rstrip("/")).suffix:

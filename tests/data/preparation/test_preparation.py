@@ -1,9 +1,11 @@
 """A store has the documents of its corpus, and the same bytes whatever prepares it."""
 
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import fsspec
 import pytest
 from small_stores import small_parts, small_preparation, write_corpus
 
@@ -16,6 +18,7 @@ from bert_jax.data.preparation.reading import HeldOut
 from bert_jax.data.preparation.store import PreparedCorpus
 from bert_jax.data.pretraining.token_store import TokenStore, encode_documents
 from bert_jax.data.readers.corpus import read_corpus
+from bert_jax.text.cleaning import default_lowercase
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -70,7 +73,7 @@ def test_a_store_has_the_documents_of_its_corpus(tmp_path, drop_duplicates):
 @pytest.mark.parametrize("engine", [backwards, local(2)], ids=["backwards", "two processes"])
 def test_engines_orders_and_restarts_give_the_same_bytes(tmp_path, engine):
     corpus = write_corpus(tmp_path / "corpus")
-    options = {"drop_duplicates": True}
+    options = {"drop_duplicates": True, "vocab_size": 97}
     prepare(small_preparation(tmp_path, corpus, "one", **options), local(1), say=quiet)
     settings = small_preparation(tmp_path, corpus, "other", **options)
     if engine is backwards:
@@ -82,12 +85,39 @@ def test_engines_orders_and_restarts_give_the_same_bytes(tmp_path, engine):
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     corpus = write_corpus(tmp_path / "corpus")
-    settings = small_preparation(tmp_path, corpus, drop_duplicates=True)
+    settings = small_preparation(tmp_path, corpus, drop_duplicates=True, vocab_size=97)
     prepare(settings, local(1), say=quiet)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("part-*/**/*")}
     monkeypatch.setattr(parts_module, "encode_documents", lambda *_: pytest.fail("tokenized again"))
-    prepare(small_preparation(tmp_path, ()), local(1), say=quiet)
+    prepare(small_preparation(tmp_path, (), vocab_size=97), local(1), say=quiet)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("part-*/**/*")}
+
+
+def test_a_corpus_by_url_is_cut_too_and_gives_the_same_tokens(tmp_path):
+    names = ("a.txt", "c.jsonl", "d.txt.gz", "e.parquet")
+    write_corpus(tmp_path / "corpus")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "corpus"), "/texts", recursive=True)
+    stores = [
+        prepare(small_preparation(tmp_path, tuple(f"{folder}/{name}" for name in names), output), local(1), say=quiet)
+        for folder, output in ((tmp_path / "corpus", "local"), ("memory://texts", "remote"))
+    ]
+    assert stores[0].content["fingerprint"] == stores[1].content["fingerprint"]
+    memory.pipe_file("/texts/a.txt", b"another text")
+    shutil.rmtree(tmp_path / "remote" / "part-00000")
+    with pytest.raises(ValueError, match=r"^part 0: memory://.*texts/a\.txt has changed since"):
+        prepare(small_preparation(tmp_path, (), "remote"), local(1), say=quiet)
+    memory.rm("/texts", recursive=True)
+
+
+def test_the_vocabulary_is_that_of_the_documents_to_train_on(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    settings = small_preparation(tmp_path, corpus, vocab_size=113, language="de")
+    prepared = prepare(settings, local(1), say=quiet)
+    is_held_out = HeldOut(settings.held_out, settings.seed)
+    texts = [text for text in read_corpus(corpus, cache_dir=tmp_path / "cache")["text"] if not is_held_out(text)]
+    wanted = Tokenizer.train(texts, 113, lowercase=default_lowercase("de"), strip_accents=False)
+    assert prepared.tokenizer.fingerprint == wanted.fingerprint
 
 
 def test_duplicates_are_found_in_groups_of_bounded_size(tmp_path, monkeypatch):
