@@ -7,9 +7,11 @@ cache, as in the first pass, and with the cache of the same corpus.
 
     python benchmarks/input.py --length 512
     python benchmarks/input.py --memory 10
+    python benchmarks/input.py --shapes 2048
 
 `--memory N` writes a corpus N times as large as the memory that a process may allocate beyond its start, and turns it
-into batches in that process. RLIMIT_DATA enforces the limit: all memory but mapped files.
+into batches in that process. RLIMIT_DATA enforces the limit: all memory but mapped files. `--shapes N` prepares a file
+of N MiB that is one line, and 100,000 small files, and prints the memory and the time of each (`bert-jax prepare`).
 """
 
 import os
@@ -28,6 +30,7 @@ from typing import Any
 import numpy as np
 from common import plain_recipe
 from common.inputs import BATCH_SIZE, CACHE, LOW_MEMORY, VOCAB_SIZE, pass_over_corpus, train_tokenizer, write_corpus
+from common.preparing import SHAPES, prepare_shape, write_shape
 from common.processes import MEBI, parse_options, process_memory, run_in_new_process
 from common.results import make_parser, record
 from common.timing import interleaved
@@ -243,10 +246,27 @@ def check_memory(times: int) -> None:
     record("Input: memory", sentence)
 
 
-def measure(folder: str) -> dict[str, str]:
-    """Reads, tokenizes, plans and loads the corpus in `folder` within MEMORY_LIMIT beyond the present memory."""
+def check_shapes(mebi: int) -> None:
+    """Prepares a file that is one line, and many small files, each in a process of its own; records their memory."""
+    lines = ["| corpus | text | tokens | peak memory beyond the start | time |", "|---|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer().save(Path(folder) / "tokenizer")
+        for shape in SHAPES:
+            write_shape(Path(folder), shape, mebi * MEBI)
+            lines.append(run_in_new_process(__file__, LOW_MEMORY, folder=folder, shape=shape)["row"])
+    record("Input: one huge line, many small files", "\n".join(lines))
+
+
+def measure(folder: str, shape: str | None = None) -> dict[str, str]:
+    """Reads, tokenizes, plans and loads the corpus in `folder` within MEMORY_LIMIT beyond the present memory.
+
+    Args:
+        shape: prepares the corpus of `write_shape` instead, without a limit.
+    """
     import resource
 
+    if shape is not None:
+        return {"row": prepare_shape(Path(folder), shape)}
     tokenizer = Tokenizer.load(folder)
     start = process_memory("VmData")  # what RLIMIT_DATA counts
     resource.setrlimit(resource.RLIMIT_DATA, (start + MEMORY_LIMIT, start + MEMORY_LIMIT))
@@ -264,8 +284,11 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=int, metavar="N", help="check memory with a corpus N times as large as the limit"
     )
+    parser.add_argument("--shapes", type=int, metavar="N", help="prepare a line of N MiB, and 100,000 small files")
     options = parse_options(parser, measure)
-    if options.memory:
+    if options.shapes:
+        check_shapes(options.shapes)
+    elif options.memory:
         check_memory(options.memory)
     else:
         compare(options.length, options.rounds)

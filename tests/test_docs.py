@@ -250,7 +250,7 @@ def known_flags() -> set[str]:
     flags = {"--help"}
     helps = [["pretrain"], *(["finetune", task] for task in ("classification", "tokens", "squad", "multiple-choice"))]
     helps += [[name] for name in ("fill-mask", "classify", "tag", "answer", "embed", "attention", "convert", "push")]
-    helps += [["inspect"], ["doctor"]]
+    helps += [["inspect"], ["doctor"], ["prepare"]]
     for arguments in helps:
         flags |= set(re.findall(r"--[a-z][\w-]*", shown_help(command.main, [*arguments, "--help"])))
     for script in (ROOT / "benchmarks").glob("*.py"):
