@@ -46,6 +46,7 @@ from bert_jax.pipelines import (
 from bert_jax.pipelines.batching import Batcher
 from bert_jax.pretraining.checks import check as check_pretraining
 from bert_jax.pretraining.plan import RunSpec
+from bert_jax.pretraining.source import read_source
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
 from bert_jax.training.loop import Milestones
@@ -490,6 +491,7 @@ def refusals(place, edited):
         "a number that is a string": electra(hidden_size="768"),
         "scaled rotary positions": modern(rope_parameters={"full_attention": {"rope_type": "yarn"}}),
         "global layers at irregular distances": modern(layer_types=["full_attention"] * 2 + ["sliding_attention"]),
+        "new words for another vocabulary": lambda: read_source(pretraining_settings(place, add_tokens=3)),
         "rows that are too long": lambda: check_pretraining(pretraining_settings(place, max_length=200)),
     }
 

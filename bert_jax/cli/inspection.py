@@ -10,7 +10,7 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.assembly import index_tensors
 from bert_jax.interop.checkpoint_reader import CheckpointReader
 from bert_jax.interop.formats.weights import open_weights
-from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, known_model, parts_of
+from bert_jax.interop.heads import MODELS, adapt_config, architecture, detect_model, known_model, parts_of, usable_parts
 from bert_jax.interop.loading import CHECKPOINTS, locate, read_vocabulary
 from bert_jax.models import Bert
 from bert_jax.text.tokenizer import Tokenizer
@@ -67,7 +67,8 @@ def loads_as(model: type[Bert], config: BertConfig, parts: Collection[str]) -> b
     if "next_sentence" in model.heads and not config.family.has_next_sentence:
         return False
     same_scores = "classifier" not in model.heads or adapt_config(config, model).num_labels == config.num_labels
-    return parts_of(model, config) <= set(parts) and same_scores
+    required = parts_of(model, config)
+    return required <= usable_parts(parts, required, config.model_type) and same_scores
 
 
 def report(found: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import jax
 from bert_jax import models
 from bert_jax.config import BertConfig
 from bert_jax.families import FAMILIES
+from bert_jax.interop.names import NAMES
 from bert_jax.models import Bert
 from bert_jax.models.bert import ModelPart
 
@@ -70,6 +71,17 @@ def parts_of(model: type[Bert], config: BertConfig) -> set[str]:
         ValueError: the config's family has no such model.
     """
     return {"embeddings", "encoder", *model.parts_above(config)}
+
+
+def usable_parts(parts: Collection[str], required: Collection[str], model_type: str) -> set[str]:
+    """Returns the parts of a file without a classifier that has another name in the model that requires some.
+
+    The classifier of sequences of RoBERTa and ELECTRA is `classifier.out_proj`, that of tokens is `classifier`.
+    """
+    two_names = "classifier.out_proj" in NAMES[model_type].modules
+    if two_names and ("pre_classifier" in parts) != ("pre_classifier" in required):
+        return {*parts} - {"classifier"}
+    return {*parts}
 
 
 def detect_model(parts: Collection[str], model_type: str = "bert") -> type[Bert]:

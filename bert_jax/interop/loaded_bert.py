@@ -13,6 +13,7 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.interop import huggingface
 from bert_jax.interop.formats.weights import OTHER_WEIGHTS
+from bert_jax.interop.heads import architecture
 from bert_jax.interop.model_card import require_license, write_card
 from bert_jax.interop.pooling import MODULES, SentenceFiles
 from bert_jax.interop.run_facts import Origin
@@ -48,7 +49,7 @@ class LoadedBert:
     def __repr__(self) -> str:
         config = self.config
         size = f"{counted(config.num_hidden_layers, 'layer')} of {config.hidden_size}, vocabulary {config.vocab_size:,}"
-        return f"<{type(self.model).__name__}: {size}>"
+        return f"<{architecture(type(self.model), config.model_type)}: {size}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_forward"}  # a compiled program

@@ -24,6 +24,7 @@ from bert_jax.interop.heads import (
     known_model,
     model_class,
     parts_of,
+    usable_parts,
 )
 from bert_jax.interop.loaded_bert import LoadedBert
 from bert_jax.interop.names import NAMES, leaf_shapes
@@ -154,7 +155,8 @@ def _read_model(
             raise ValueError(f"lora_rank is {adapted.lora_rank}: adapters must be merged before a model is written")
         required = parts_of(model, adapted)
         # Embeddings and encoder are never new: if they are missing, the file is broken, and `assemble` says so.
-        new = required - (checkpoint.parts - replaced) - set(TRUNK)
+        usable = usable_parts(checkpoint.parts, required, config.model_type)
+        new = required - (usable - replaced) - set(TRUNK)
         params = checkpoint.assemble(leaf_shapes(adapted, required - new), param_dtype)
         if not {"num_labels", "label_names"} & changes.keys():
             check_new_size(leaf_shapes(adapted, new), params)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from bert_jax.interop.heads import architecture
 from bert_jax.interop.loading import LoadedBert, load
 from bert_jax.models import Outputs
 from bert_jax.pipelines.batching import Batcher, Encoded
@@ -101,12 +102,16 @@ class Pipeline:
         Args:
             name: of the model, for the message.
         """
-        kind = type(bert.model).__name__
-        if cls.models and kind not in cls.models:
+        if cls.models and type(bert.model).__name__ not in cls.models:
+            family = bert.config.family
+            models = [f"{family.class_prefix}{model.removeprefix('Bert')}" for model in cls.models]
+            if not family.has_next_sentence:
+                models = [model for model in models if not model.endswith("ForPreTraining")]
+            kind = architecture(type(bert.model), bert.config.model_type)
             remedy = f'fine-tune it first, with `finetune(make_settings("{cls.task}", model=...))`'
             if cls.task is None:
                 remedy = "load the pretrained model instead, not one that was fine-tuned from it"
-            raise ValueError(f"{cls.__name__} needs a {' or a '.join(cls.models)}; {name} is a {kind}: {remedy}")
+            raise ValueError(f"{cls.__name__} needs a {' or a '.join(models)}; {name} is a {kind}: {remedy}")
 
     def __call__(self, texts: Any, **options: Any) -> Any:
         """Answers one text; a list of texts with a list; an iterator of texts with an iterator.

@@ -209,8 +209,7 @@ def read_new_words(path: str | Path, tokenizer: Tokenizer) -> NewWords:
 def require_wordpiece(tokenizer: Tokenizer) -> None:
     """Raises ValueError for other vocabularies: merges of a BPE would change other words, as would Unigram's scores."""
     if not is_wordpiece(tokenizer.backend):
-        kind = type(tokenizer.backend.model).__name__
-        raise ValueError(f"new words can be added to a WordPiece vocabulary only; the tokenizer is a {kind}")
+        raise ValueError(f"new words can be added to a WordPiece vocabulary only; the tokenizer is a {tokenizer.kind}")
 
 
 def _decoded(path: str | Path) -> str:

@@ -319,7 +319,7 @@ def test_an_error_is_one_line_and_exit_code_1(folders, refusal, tmp_path):
         1, f"bert-jax: {nowhere}: no config.json here; expected the folder of a run or of a model"
     )  # fmt: skip
     assert refusal("classify", folders["embed"], "owl")[1] == (
-        f"bert-jax: TextClassifier needs a BertForSequenceClassification; {folders['embed']} is a Bert: "
+        f"bert-jax: TextClassifier needs a BertForSequenceClassification; {folders['embed']} is a BertModel: "
         "fine-tune it first, with bert-jax finetune classification --model ..."
     )
     assert refusal("fill-mask", folders["fill-mask"], "owl")[1] == "bert-jax: the text has no [MASK]: 'owl'"

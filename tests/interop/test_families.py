@@ -1,6 +1,7 @@
 """Every family and head gives the outputs and gradients of transformers, and is written as transformers reads it."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_families as small
+import tiny_families
 from gradient_checks import assert_leaves_agree
 from safetensors.numpy import load_file, save_file
 from small_checkpoints import assert_same_bits, edit_config, edit_weights, make_run, refusal
 from torch_extra import of_torch_extra
 
 import bert_jax
+from bert_jax.cli.inspection import inspect
 from bert_jax.config import BertConfig
 from bert_jax.families import FAMILIES
 from bert_jax.functional.layers import activation
@@ -23,6 +26,7 @@ from bert_jax.interop.heads import MODELS, architecture, parts_of
 from bert_jax.interop.names import NAMES, hf_name, leaf_shapes
 from bert_jax.interop.resizing import extend_positions
 from bert_jax.models import BertForSequenceClassification
+from bert_jax.pipelines import FillMask
 from bert_jax.training.devices.parallel import make_mesh, tree_shardings
 
 OUTPUT_TOLERANCE = 2e-5
@@ -266,6 +270,31 @@ def test_the_discriminator_of_electra_is_an_encoder(written, tmp_path):
     np.testing.assert_allclose(bert(**rows).last_hidden_state * mask, want * mask, atol=OUTPUT_TOLERANCE, rtol=0)
     with pytest.warns(UserWarning, match="no masked_lm: newly initialized"):
         bert_jax.load(tmp_path, head="ElectraForMaskedLM")
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [("ForSequenceClassification", "ForTokenClassification"), ("ForTokenClassification", "ForSequenceClassification")],
+)
+@pytest.mark.parametrize("family", ["roberta", "electra"])
+def test_a_classifier_of_sequences_is_not_one_of_tokens(family, heads, tmp_path):
+    """It has another name in the file, and transformers would draw a new one."""
+    has, wanted = (small.Case(family, head) for head in heads)
+    small.model(has).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="has no classifier.*: newly initialized"):
+        bert = bert_jax.load(tmp_path, head=wanted.architecture)
+    assert "classifier" in bert.new_parts
+    names = inspect(str(tmp_path))["heads"]
+    assert has.architecture in names
+    assert wanted.architecture not in names
+
+
+def test_pipelines_name_the_classes_of_the_family():
+    bert = small.model(small.Case("roberta", "ForQuestionAnswering"))
+    assert repr(bert).startswith("<RobertaForQuestionAnswering: ")
+    bert = replace(bert, vocabulary=tiny_families.tokenizer("bpe"))
+    with pytest.raises(ValueError, match="needs a RobertaForMaskedLM; this is a RobertaForQuestionAnswering: load"):
+        FillMask(bert)
 
 
 @pytest.mark.parametrize("family", small.FAMILY_NAMES)

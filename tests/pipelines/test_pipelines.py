@@ -233,7 +233,7 @@ def test_an_invalid_text_is_a_one_line_error(given, message):
 
 
 def test_a_model_without_the_head_is_an_error():
-    wanted = "TextClassifier needs a BertForSequenceClassification; this is a Bert: fine-tune it first, with "
+    wanted = "TextClassifier needs a BertForSequenceClassification; this is a BertModel: fine-tune it first, with "
     with pytest.raises(ValueError, match=re.escape(wanted + '`finetune(make_settings("classification", model=...))`')):
         TextClassifier(small.bert("Bert"))
 
