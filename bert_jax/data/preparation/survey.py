@@ -70,7 +70,7 @@ class _Survey:
         if self._manifest.tokenizer is None:
             is_held_out = HeldOut.of(self._manifest)
             words = count_words(text for text in texts if not is_held_out(text))
-            feather.write_feather(words, str(folder / WORDS))
+            feather.write_feather(words, str(folder / WORDS), compression="uncompressed")  # to be mapped
         else:
             for _ in texts:
                 pass

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from small_stores import small_parts, small_preparation, write_corpus
+from small_stores import random_texts, small_parts, small_preparation, write_corpus
 
-from bert_jax.data.preparation import duplicates
+from bert_jax.data.preparation import duplicates, vocabulary
 from bert_jax.data.preparation import parts as parts_module
 from bert_jax.data.preparation.engines.local import local
 from bert_jax.data.preparation.manifest import Manifest
 from bert_jax.data.preparation.program import prepare
 from bert_jax.data.preparation.reading import HeldOut
 from bert_jax.data.preparation.store import PreparedCorpus
+from bert_jax.data.preparation.vocabulary import merge_words
 from bert_jax.data.pretraining.token_store import TokenStore, encode_documents
 from bert_jax.data.readers.corpus import read_corpus
 from bert_jax.text.cleaning import default_lowercase
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.word_counts import count_words, merge_counts
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +120,21 @@ def test_the_vocabulary_is_that_of_the_documents_to_train_on(tmp_path):
     texts = [text for text in read_corpus(corpus, cache_dir=tmp_path / "cache")["text"] if not is_held_out(text)]
     wanted = Tokenizer.train(texts, 113, lowercase=default_lowercase("de"), strip_accents=False)
     assert prepared.tokenizer.fingerprint == wanted.fingerprint
+
+
+def test_words_are_added_in_ranges_and_the_rarest_of_a_huge_corpus_left_out(monkeypatch):
+    tables = [count_words(random_texts(23, seed)) for seed in range(5)] + [
+        count_words([]),
+        count_words(["\U0001f989 a"]),
+    ]
+    whole = merge_words(tables)
+    assert whole == merge_counts(tables)
+    monkeypatch.setattr(vocabulary, "ROWS_AT_ONCE", 7)
+    assert merge_words(tables) == merge_words(tables[::-1]) == whole
+    monkeypatch.setattr(vocabulary, "MOST_WORDS", 100)
+    fewest = -(-sum(whole["count"].to_pylist()) // 100)
+    assert fewest > 3
+    assert merge_words(tables).to_pylist() == [row for row in whole.to_pylist() if row["count"] >= fewest]
 
 
 def test_duplicates_are_found_in_groups_of_bounded_size(tmp_path, monkeypatch):
