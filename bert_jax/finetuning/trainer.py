@@ -205,9 +205,10 @@ class Trainer:
         seeds = settings.run.seeds
         trained = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // seeds
         frozen = sum(leaf.size for leaf in jax.tree.leaves(state.frozen))
+        together = "1 seed" if seeds == 1 else f"{seeds} seeds together"
         print(
             f"training: {counted(self.steps, 'step')} of {counted(settings.training.batch_size, 'example')}, "
-            f"{counted(seeds, 'seed')} together; {trained:,} trained parameters, {frozen:,} frozen"
+            f"{together}; {trained:,} trained parameters, {frozen:,} frozen"
         )
         mean = self.features.sequences.lengths.mean() * self.features.group
         packed = f"{rows.row_length / mean:.1f} per row of {rows.row_length} tokens"

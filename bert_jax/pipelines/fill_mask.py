@@ -79,7 +79,7 @@ class FillMask(Pipeline):
         vocabulary = self.bert.config.vocab_size
         if targets is None:
             return {"top": min(round_up(options["top"]), vocabulary)}
-        return {"top": round_up(min(options["top"], len(self.target_ids(targets))))}
+        return {"top": round_up(min(options["top"], len(self.target_ids(targets, warn=False))))}
 
     def arrays(self, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if options["targets"] is None:
@@ -87,8 +87,8 @@ class FillMask(Pipeline):
         ids = self.target_ids(options["targets"])
         return {"targets": np.pad(ids, (0, round_up(len(ids)) - len(ids)), constant_values=-1)}
 
-    def target_ids(self, targets: str | Sequence[str]) -> np.ndarray:
-        """Returns the token ids of words, each once, int32."""
+    def target_ids(self, targets: str | Sequence[str], *, warn: bool = True) -> np.ndarray:
+        """Returns the token ids of words, each once, int32; `warn` of words that are several tokens."""
         words = [targets] if isinstance(targets, str) else list(targets)
         if not words:
             raise ValueError("`targets` must have at least one word")
@@ -98,7 +98,7 @@ class FillMask(Pipeline):
             ids = self.pieces(text)
             if not ids or ids[0] == self.tokenizer.unk_id:
                 raise ValueError(f"the target {word!r:.60} is not in the vocabulary")
-            if len(ids) > 1:
+            if len(ids) > 1 and warn:
                 piece = self.tokenizer.tokens[ids[0]]
                 warnings.warn(
                     f"the target {word!r:.60} is not one token; its first piece {piece!r} is used", stacklevel=2

@@ -96,7 +96,7 @@ class PhaseRun:
         checkpoints.comparable_after = self.phase.first_step  # held-out rows have the length of the phase
         with self.corpus.training_batches(start_row=start_row, shard=shard) as batches:
             reporter.log(describe_phase(settings, self.phase, batches.rows_per_pass))
-            reporter.phase = self.phase.number if self.phase.num_phases > 1 else None
+            reporter.begin_phase(self.phase.number if self.phase.num_phases > 1 else None)
             return train(
                 state,
                 batches,

@@ -136,7 +136,7 @@ def _print_metrics(metrics: dict[str, float], baseline: Baseline, ranking: float
     difference = baseline.entropy - loss
     side = "below" if difference > 0 else "above"
     kind = "sequence" if baseline.majority is None else "sentence pair"
-    print(f"\nHeld-out metrics after {counted(metrics['step'], 'step')}, on {counted(baseline.sequences, kind)}:")
+    print(f"\nHeld-out metrics after {counted(int(metrics['step']), 'step')}, on {counted(baseline.sequences, kind)}:")
     print(f"  masked LM loss          {loss:.3f} nats, perplexity {metrics['eval_perplexity']:.1f}")
     print(f"  unigram baseline        {baseline.entropy:.3f} nats: the model is {abs(difference):.2f} {side} it")
     if baseline.bias > TOO_FEW_TOKENS:

@@ -93,6 +93,11 @@ class Reporter:
         for file in self.files:
             file.close()
 
+    def begin_phase(self, number: int | None) -> None:
+        """Makes later metrics those of a phase, whose first step is compiled; None = the run has no phases."""
+        self.phase = number
+        self.timed = False
+
     def advance(self) -> None:
         """Moves the progress bar by one step; the time left is estimated without the first one, which was compiled."""
         if self.timed or self.bar.disable:

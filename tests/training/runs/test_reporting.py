@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -116,17 +117,18 @@ def test_the_last_line_of_progress_is_printed_once(tmp_path, capsys):
 
 
 def test_the_time_left_is_estimated_without_the_first_step(tmp_path, capsys):
-    """Also after a rewind."""
+    """Also after a rewind, and after the evaluation at the end of a phase."""
     with Reporter(tmp_path, first_step=4, last_step=9, panels=PANELS, headline=HEADLINE) as reporter:
-        for start in (4, 2):
-            reporter.rewind(start)
+        for begin in (partial(reporter.rewind, 4), partial(reporter.rewind, 2), partial(reporter.begin_phase, 2)):
+            begin()
             reporter.bar.start_t -= 1000.0  # the first step was compiled
             reporter.bar.last_print_t -= 1000.0
             reporter.advance()
             reporter.advance()
             reporter.bar.refresh()
     lines = [re.sub(r" left.*", "", line) for line in capsys.readouterr().err.splitlines()]
-    assert lines == ["step 5 of 9, ?", "step 6 of 9, 00:00", "step 3 of 9, ?", "step 4 of 9, 00:00"]
+    assert lines[:4] == ["step 5 of 9, ?", "step 6 of 9, 00:00", "step 3 of 9, ?", "step 4 of 9, 00:00"]
+    assert lines[-1] == "step 6 of 9, 00:00"
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
