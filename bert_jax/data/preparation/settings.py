@@ -34,8 +34,7 @@ class Preparation:
     seed: int = 0
     """Random seed of the held-out documents."""
     tokenizer: str | None = None
-    """A tokenizer.json, a vocab.txt, a vocab.json with its merges.txt, or a folder with one of them; default: train a
-    vocabulary on the corpus."""
+    """A tokenizer.json, vocab.txt, vocab.json with its merges.txt, or a folder of one. Default: train a vocabulary."""
     tokenizer_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     """Kind of vocabulary to train: wordpiece as BERT or unigram as XLM-R."""
     vocab_size: int = 30_522

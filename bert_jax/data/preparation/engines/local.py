@@ -62,8 +62,8 @@ def _run(workers: int, work: Work, store: Path, parts: Sequence[int]) -> Iterato
                 if deaths == MOST_DEATHS:
                     named = ", ".join(map(str, sorted(running.values())))
                     raise ChildProcessError(
-                        f"worker processes have died {deaths} times at parts {named}: memory ran out, or the script "
-                        'has no `if __name__ == "__main__":` (`workers=1` starts no process)'
+                        f"worker processes have died {deaths} times in a row, at parts {named}: memory ran out, or the "
+                        'script has no `if __name__ == "__main__":` (`workers=1` starts no process)'
                     ) from None
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
