@@ -1,6 +1,5 @@
 """Stage 2: the tokens of a part."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
@@ -12,7 +11,7 @@ from bert_jax.data.preparation.duplicates import repeated_documents
 from bert_jax.data.preparation.manifest import SIDES, Manifest, naming_part, part_name
 from bert_jax.data.preparation.reading import Document, HeldOut, PartReader, StartAgain
 from bert_jax.data.preparation.report import count_scripts
-from bert_jax.data.preparation.sealed import SEAL, Content, make_once
+from bert_jax.data.preparation.sealed import Content, make_once, read_content
 from bert_jax.data.preparation.survey import survey_folder
 from bert_jax.data.pretraining.token_store import TokenStoreWriter, encode_documents
 from bert_jax.data.readers.duplicates import DUPLICATES
@@ -52,7 +51,10 @@ def _load_tokenizer(folder: Path, _changed_at: int) -> Tokenizer:
 
 def _surveyed(store: Path, number: int) -> int:
     """Returns the number of documents that the survey has found."""
-    return json.loads((survey_folder(store, number) / SEAL).read_text(encoding="utf-8"))["documents"]
+    survey = read_content(survey_folder(store, number))
+    if survey is None:
+        raise ValueError(f"{survey_folder(store, number)} is missing or damaged: it has to be surveyed again")
+    return survey["documents"]
 
 
 class _PartWriter:

@@ -1,7 +1,7 @@
 """Folders that are complete or absent, and that say which content they have.
 
-A folder is filled under a temporary name, gets a file with the SHA-256 of all others, and is renamed. It is made again
-if a file has other bytes, or if it was made from something else.
+A folder is filled under a temporary name, gets a file with the SHA-256 of all others and of itself, and is renamed. It
+is made again if a file has other bytes, or if it was made from something else.
 """
 
 import hashlib
@@ -34,16 +34,23 @@ def make_once(folder: Path, made_from: Any, make: Callable[[Path], Content]) -> 
         return content
     with new_folder(folder) as unfinished:
         content = {**make(unfinished), "made_from": origin, "files": _hashes(unfinished)}
-        (unfinished / SEAL).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        sealed = {"content": content, "sha256": digest(content)}
+        (unfinished / SEAL).write_text(json.dumps(sealed, ensure_ascii=False), encoding="utf-8")
         _remove(folder)
     return content
 
 
 def read_sealed(folder: Path) -> Content | None:
     """Returns the content of a folder; None if there is none, or if a file is missing, damaged or was added."""
+    content = read_content(folder)
+    return content if content is not None and content["files"] == _hashes(folder) else None
+
+
+def read_content(folder: Path) -> Content | None:
+    """Returns the content of a folder, whose other files are not read; None if there is none, or if it is damaged."""
     try:
-        content = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        return content if content["files"] == _hashes(folder) and "made_from" in content else None
+        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        return sealed["content"] if digest(sealed["content"]) == sealed["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

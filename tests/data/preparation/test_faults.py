@@ -110,17 +110,21 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def change_a_number(path: Path) -> None:
+    path.write_bytes(path.read_bytes().translate(bytes.maketrans(b"12", b"21")))
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("damage", [flip, change_a_number, truncate, Path.unlink])
 def test_damaged_files_are_found_and_made_again(tmp_path, corpus, damage):
     settings = small_preparation(tmp_path, corpus, drop_duplicates=True)
     before = fingerprint(settings)
     store = tmp_path / "store"
     files = ["part-00001/train/ids.npy", "part-00002/held_out/document_offsets.npy", "part-00003/complete.json"]
-    files += ["words/part-00001/hashes.npy", "duplicates/documents.npy", "train/sentence_offsets.npy", "store.json"]
+    files += ["words/part-00001/hashes.npy", "duplicates/complete.json", "train/sentence_offsets.npy", "store.json"]
     contents = {name: (store / name).read_bytes() for name in files}
     for name in files:
         damage(store / name)
