@@ -14,6 +14,7 @@ from bert_jax.cli.programs import parse_pretraining
 from bert_jax.pretraining.checks import check
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
+RAY = LAUNCH / "ray"
 SHELL = sorted(LAUNCH.glob("*.sh"))
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
 KUBERNETES = "1.33"
@@ -57,6 +58,39 @@ JOBSET = strict(
                 template=strict(required=["spec"], metadata={}, spec={}),  # a Job's
             ),
         },
+    ),
+)
+# https://ray-project.github.io/kuberay/reference/api/: the fields that a training run may need.
+RAY_GROUP = {"rayStartParams": {"type": "object", "additionalProperties": {"type": "string"}}, "template": {}}
+COUNT = {"type": "integer", "minimum": 0}
+RAY_JOB = strict(
+    required=["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=strict(required=["name"], name=NAME, namespace=NAME, labels={}, annotations={}),
+    spec=strict(
+        required=["entrypoint", "rayClusterSpec"],
+        entrypoint={"type": "string"},
+        backoffLimit=COUNT,
+        shutdownAfterJobFinishes={"type": "boolean"},
+        ttlSecondsAfterFinished=COUNT,
+        suspend={"type": "boolean"},
+        rayClusterSpec=strict(
+            required=["headGroupSpec", "workerGroupSpecs"],
+            rayVersion={"type": "string"},
+            headGroupSpec=strict(required=["rayStartParams", "template"], **RAY_GROUP),
+            workerGroupSpecs={
+                "type": "array",
+                "items": strict(
+                    required=["groupName", "rayStartParams", "template"],
+                    groupName=NAME,
+                    replicas=COUNT,
+                    minReplicas=COUNT,
+                    maxReplicas=COUNT,
+                    **RAY_GROUP,
+                ),
+            },
+        ),
     ),
 )
 VERSIONS = {"Service": "v1", "Job": "batch/v1", "JobSet": "jobset.x-k8s.io/v1alpha2"}
@@ -104,6 +138,13 @@ def test_slurm_starts_one_task_for_each_gpu():
 def validate(text):
     """Raises ValidationError if Kubernetes or JobSet would reject one of the documents."""
     for document in yaml.safe_load_all(text):
+        if document["kind"] == "RayJob":
+            jsonschema.validate(document, RAY_JOB)
+            cluster = document["spec"]["rayClusterSpec"]
+            for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, **group["template"]}
+                kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+            continue
         if document["kind"] != "JobSet":
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
             continue
@@ -113,7 +154,7 @@ def validate(text):
             kubernetes_validate.validate(job, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("manifest", [*MANIFESTS, RAY / "rayjob.yaml"], ids=lambda path: path.name)
 def test_manifests_match_the_schemas(manifest):
     validate(manifest.read_text())
 
@@ -121,21 +162,25 @@ def test_manifests_match_the_schemas(manifest):
 @pytest.mark.parametrize(
     ("manifest", "correct", "wrong"),
     [
-        ("job", "clusterIP: None", "clusterIp: None"),
-        ("job", "port: 8476", "port: none"),
-        ("job", "backoffLimit:", "backOffLimit:"),
-        ("job", "completions: 4", "completions: four"),
-        ("job", "volumeMounts:", "volumeMount:"),
-        ("job", "containerPort:", "port:"),
-        ("jobset", "maxRestarts:", "maxRestart:"),
-        ("jobset", "maxRestarts: 1000", "maxRestarts: many"),
-        ("jobset", "replicas:", "replica:"),
-        ("jobset", "completionMode:", "completionmode:"),
-        ("jobset", "claimName:", "claim:"),
+        ("kubernetes-job", "clusterIP: None", "clusterIp: None"),
+        ("kubernetes-job", "port: 8476", "port: none"),
+        ("kubernetes-job", "backoffLimit:", "backOffLimit:"),
+        ("kubernetes-job", "completions: 4", "completions: four"),
+        ("kubernetes-job", "volumeMounts:", "volumeMount:"),
+        ("kubernetes-job", "containerPort:", "port:"),
+        ("kubernetes-jobset", "maxRestarts:", "maxRestart:"),
+        ("kubernetes-jobset", "maxRestarts: 1000", "maxRestarts: many"),
+        ("kubernetes-jobset", "replicas:", "replica:"),
+        ("kubernetes-jobset", "completionMode:", "completionmode:"),
+        ("kubernetes-jobset", "claimName:", "claim:"),
+        ("ray/rayjob", "workerGroupSpecs:", "workerGroups:"),
+        ("ray/rayjob", 'num-cpus: "0"', "num-cpus: 0"),
+        ("ray/rayjob", "minReplicas: 4", "minReplicas: four"),
+        ("ray/rayjob", "mountPath:", "path:"),
     ],
 )
 def test_a_misspelled_key_is_rejected(manifest, correct, wrong):
-    text = (LAUNCH / f"kubernetes-{manifest}.yaml").read_text()
+    text = (LAUNCH / f"{manifest}.yaml").read_text()
     assert correct in text
     with pytest.raises(jsonschema.ValidationError):
         validate(text.replace(correct, wrong))
@@ -183,7 +228,40 @@ def check_job(job, host):
     assert settings.training.batch_size % devices == 0
 
 
+def check_ray_command(command):
+    """Checks a command of train_on_ray.py; returns the launcher's own options."""
+    script, *words = shlex.split(command)[1:]
+    assert Path(script).name == "train_on_ray.py"
+    program = words.index("pretrain")
+    options = dict(zip(words[:program:2], words[1:program:2], strict=True))
+    settings = accepted([*words[program + 1 :], "--distributed", "--resume", "--begin"])  # as the launcher adds
+    assert settings.training.batch_size % (int(options["--workers"]) * int(options["--gpus"])) == 0
+    return options
+
+
+def test_a_ray_job_asks_for_the_machines_of_its_cluster():
+    spec = yaml.safe_load((RAY / "rayjob.yaml").read_text())["spec"]
+    options = check_ray_command(spec["entrypoint"])
+    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert {int(options["--workers"])} == {group["replicas"], group["minReplicas"], group["maxReplicas"]}
+    for pod in (group["template"]["spec"], spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]):
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert (int(options["--gpus"]), int(options["--cpus"])) == (limits["nvidia.com/gpu"], limits["cpu"])
+
+
+def test_a_submitted_ray_job_is_valid():
+    script = RAY / "submit.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert script.stat().st_mode & 0o111
+    text = re.sub(r"\\\n", " ", script.read_text())
+    (line,) = (line for line in text.splitlines() if line.startswith("ray job submit"))
+    check_ray_command(line.partition(" -- ")[2])
+
+
 def test_the_page_names_every_file():
     page = (LAUNCH / "README.md").read_text()
-    for file in (*SHELL, *MANIFESTS):
-        assert f"[{file.name}]({file.name})" in page
+    for file in (*SHELL, *MANIFESTS, *sorted(path for path in RAY.iterdir() if path.is_file())):
+        name = file.relative_to(LAUNCH)
+        assert f"[{name}]({name})" in page

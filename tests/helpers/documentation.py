@@ -133,10 +133,18 @@ def check_python(arguments: list[str]) -> None:
         check_pretraining(flags)
     elif script == "finetune.py":
         check_finetuning(flags)
+    elif script.endswith("train_on_ray.py"):
+        program = min(flags.index(name) for name in ("pretrain", "finetune") if name in flags)
+        check_flags(script, flags[:program])
+        check_bert_jax(flags[program:])
     else:
-        for flag in flags:
-            if flag.startswith("--"):
-                require(flag in flags_of_benchmark(script), f"{script} {flag}")
+        check_flags(script, flags)
+
+
+def check_flags(script: str, flags: list[str]) -> None:
+    for flag in flags:
+        if flag.startswith("--"):
+            require(flag in flags_of_benchmark(script), f"{script} {flag}")
 
 
 def check_pretraining(flags: list[str]) -> None:

@@ -9,6 +9,7 @@ import os
 import runpy
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ from bert_jax.data.prefetch import Batches
 from bert_jax.training.devices import processes
 from bert_jax.training.loop import Cadence, Session, train
 from bert_jax.training.runs.checkpoints import Checkpoints, as_arrays
-from bert_jax.training.runs.interruption import Interruption, second_interrupt_exits
+from bert_jax.training.runs.interruption import Interruption, receive_signals, second_interrupt_exits
 from bert_jax.training.runs.manifests import CHECKPOINTS, check_manifest
 from bert_jax.training.runs.reporting import Reporter
 from bert_jax.training.runs.saved_steps import newest_whole_step
@@ -160,20 +161,21 @@ def pretrain(compiled: Path, *flags: str) -> None:
 
 
 def finetune(compiled: Path, *flags: str) -> None:
-    """finetune.py, as `pretrain` runs train.py; one of several processes waits for the others at its end."""
-    try:
-        run_program(str(Path(script.__file__).with_name("finetune.py")), compiled, flags)
-    finally:
-        if jax.distributed.is_initialized():
-            jax.distributed.shutdown()
+    """finetune.py, as `pretrain` runs train.py."""
+    run_program(str(Path(script.__file__).with_name("finetune.py")), compiled, flags)
 
 
 def run_program(path: str, compiled: Path, flags: Sequence[str]) -> None:
+    """Runs a program; one of several processes waits for the others at its end, as at the exit of an interpreter."""
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     sys.argv = [path, *flags]
     sys.orig_argv = ["python", *sys.argv]
-    runpy.run_path(path, run_name="__main__")
+    try:
+        runpy.run_path(path, run_name="__main__")
+    finally:
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
 
 
 def pretrain_on_disk(disk: Path, options: str, compiled: Path, *flags: str) -> None:
@@ -209,10 +211,15 @@ def free_address() -> str:
         return f"127.0.0.1:{found.getsockname()[1]}"
 
 
-def count_steps(address: str, index: int, folder: Path) -> None:
+def count_steps(address: str, index: int, folder: Path, in_thread: bool = False) -> None:
     """One of two processes that count steps until they are interrupted; writes the step at which they stop."""
+    if in_thread:
+        thread = threading.Thread(target=count_steps, args=(address, index, folder))
+        thread.start()
+        return thread.join()
     jax.distributed.initialize(address, num_processes=2, process_id=index)
-    with Interruption(["SIGUSR1"]) as interruption:
+    with receive_signals(["SIGUSR1"]) as interruption:
+        assert interruption is not None
         step = 1
         while not interruption.requested():
             (folder / f"{index}.step").write_text(str(step))

@@ -10,7 +10,8 @@ ends at once (`second_interrupt_exits`). A thread counts them, because Python ca
 thread has returned from a step, and then once for two signals.
 
 Of several processes only one may receive the signal, or each at a different step. JAX's coordination service then gives
-all of them the same step to stop at. SIGTERM is left to it; the other signals are passed on to it as SIGTERM.
+all of them the same step to stop at. SIGTERM is left to it; the other signals are passed on to it as SIGTERM. It serves
+runs in a thread too, such as those that Ray starts.
 """
 
 import _thread
@@ -46,9 +47,12 @@ class Interrupted(Exception):
     """
 
     def __init__(self, signal: signal.Signals, step: int) -> None:
-        super().__init__(f"{signal.name}: saved at step {step:,}")
+        super().__init__(signal, step)  # so that it can be sent to another process
         self.signal = signal
         self.step = step
+
+    def __str__(self) -> str:
+        return f"{self.signal.name}: saved at step {self.step:,}"
 
     @property
     def exit_code(self) -> int:
@@ -73,7 +77,7 @@ class Interruption:
         self.also = {signal.Signals[name] for name in also}
         self.received: signal.Signals | None = None
         self.calls = 0
-        self.distributed = jax.process_count() > 1
+        self.distributed = jax.distributed.is_initialized()
         self.speaks = is_first()
         self.exits = _EXITS.get()
         self.stop_now = False
@@ -153,8 +157,14 @@ def _say(line: str) -> None:
 
 
 def receive_signals(also: Sequence[str] = ()) -> AbstractContextManager[Interruption | None]:
-    """Returns an `Interruption`, or a context of None outside the main thread, where Python allows no handlers."""
-    return Interruption(also) if threading.current_thread() is threading.main_thread() else nullcontext()
+    """Returns an `Interruption`.
+
+    Outside the main thread, where Python allows no handlers, it has none: the coordination service alone receives
+    SIGTERM. Without that service it is a context of None.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return Interruption(also)
+    return nullcontext(Interruption() if jax.distributed.is_initialized() else None)
 
 
 def until_requested(batches: Iterable[T], interruption: Interruption | None) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """A run that is killed or interrupted at any moment, and resumed, ends as one that was not."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -179,7 +180,9 @@ def test_a_run_saves_at_signals_that_the_settings_name(number):
     before = signal.getsignal(number)
     assert receive(number, also=settings.run.save_on_signal) == number
     assert signal.getsignal(number) == before
-    assert Interrupted(number, 3).exit_code == 128 + number
+    error = pickle.loads(pickle.dumps(Interrupted(number, 3)))  # Ray sends it from a worker
+    assert error.exit_code == 128 + number
+    assert str(error) == f"{number.name}: saved at step 3"
 
 
 @pytest.mark.parametrize("name", ["USR1", "SIGKILL", "SIGTERM"])
@@ -221,12 +224,18 @@ def test_signal_handlers_are_restored():
 
 
 @pytest.mark.parametrize(
-    ("receivers", "number"),
-    [([1], signal.SIGTERM), ([0, 1], signal.SIGTERM), ([0, 1], signal.SIGINT), ([1], signal.SIGUSR1)],
-)
-def test_processes_end_at_the_same_step_whichever_gets_the_signal(tmp_path, receivers, number):
+    ("receivers", "number", "in_thread"),
+    [
+        ([1], signal.SIGTERM, True), ([0, 1], signal.SIGTERM, False), ([0, 1], signal.SIGINT, False),
+        ([1], signal.SIGUSR1, False),
+    ],
+)  # fmt: skip
+def test_processes_end_at_the_same_step_whichever_gets_the_signal(tmp_path, receivers, number, in_thread):
+    """With `in_thread` the steps are computed in another thread than the main one, which receives signals."""
     address = free_address()
-    processes = [start(count_steps, address, index, tmp_path, log=tmp_path / f"log{index}") for index in range(2)]
+    processes = [
+        start(count_steps, address, index, tmp_path, in_thread, log=tmp_path / f"log{index}") for index in range(2)
+    ]
     for index, process in enumerate(processes):
         wait_until((tmp_path / f"{index}.step").exists, process)
     for index in receivers:

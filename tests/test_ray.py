@@ -1,0 +1,123 @@
+"""Training on a Ray cluster of two workers on this machine."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import resumable
+from compiling import xla_flags
+from resumable import free_address, start
+from small_runs import SMALL, write_corpus
+
+from bert_jax.training.runs.lock import holder
+from bert_jax.training.runs.saved_steps import newest_step
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'bert_jax[ray]'")
+pytestmark = pytest.mark.slow
+
+LAUNCHER = Path(__file__).parents[1] / "examples" / "launch" / "ray" / "train_on_ray.py"
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """The environment of a driver: a cluster with two CPUs is its address."""
+    address = free_address()
+    flags = ["--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=2"]
+    flags += ["--include-dashboard=false", "--disable-usage-stats", "--block"]
+    environment = os.environ | {"XLA_FLAGS": xla_flags(1), "RAY_ADDRESS": address, "RAY_DEDUP_LOGS": "0"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # nobody else's cluster
+    # How often Ray Train looks at its workers, and waits for the ones that are left of a group.
+    environment |= {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "2"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # the paths of sockets must be short
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *flags, "--temp-dir", folder]
+        with Path(folder, "log").open("w") as log:
+            pipes = {"stdout": log, "stderr": subprocess.STDOUT}
+            cluster = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+        try:
+            yield environment
+        finally:
+            os.killpg(cluster.pid, signal.SIGKILL)
+            cluster.wait()
+
+
+def launch(environment, *arguments):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, LAUNCHER, *map(str, arguments)], env=environment, **pipes)
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_a_run_survives_the_death_of_a_worker(environment, tmp_path):
+    """It ends with the parameters, to the bit, of two processes that were started by hand and not killed."""
+    corpus = write_corpus(tmp_path / "films.txt")
+    flags = [
+        *SMALL,
+        "--steps",
+        STEPS,
+        "--decay-steps",
+        STEPS,
+        "--checkpoint-every",
+        "20",
+        "--eval-every",
+        "0",
+        "--corpus",
+        corpus,
+    ]
+    flags += ["--cache-dir", tmp_path / "cache", "--output"]
+    driver = launch(environment, "--workers", 2, "pretrain", *flags, tmp_path / "ray")
+    wait_for(lambda: newest_step(tmp_path / "ray" / "checkpoints"), driver)
+    os.kill(holder(tmp_path / "ray").process, signal.SIGKILL)  # the first worker, which the others connect to
+    printed = driver.communicate(timeout=240)[0]
+    assert driver.returncode == 0, printed
+    assert "resuming from step" in printed
+    assert newest_step(tmp_path / "ray" / "checkpoints") == STEPS
+
+    join = ["--distributed", "--coordinator", free_address(), "--num-processes", 2, "--process-id"]
+    command = [*flags, tmp_path / "hand", *join]
+    processes = [
+        start(resumable.pretrain, tmp_path / "compiled", *map(str, [*command, index]), log=tmp_path / f"log{index}")
+        for index in range(2)
+    ]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0, (tmp_path / "log0").read_text()
+    got, wanted = parameters(tmp_path / "ray"), parameters(tmp_path / "hand")
+    assert got.keys() == wanted.keys()
+    for name, array in got.items():
+        np.testing.assert_array_equal(array, wanted[name], err_msg=name)
+
+
+def parameters(run):
+    import bert_jax
+    from bert_jax.interop.names import flatten
+
+    return {path: np.asarray(leaf) for path, leaf in flatten(bert_jax.load(run).params, "")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["pretrain", "--output", "runs/x"], "--output must be the absolute path"),
+        (["--max-failures=-1", "pretrain", "--output", "/x", "--held-out", "2"], "--held-out must be between 0 and 1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_not_tried_again(environment, flags, message):
+    driver = launch(environment, "--workers", 1, *flags)
+    printed = driver.communicate(timeout=120)[0]
+    assert driver.returncode == 1
+    assert message in printed.splitlines()[-1]
