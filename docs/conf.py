@@ -20,7 +20,7 @@ release = version = installed_version("bert_jax")
 root_doc = "docs/index"
 include_patterns = [
     "docs/**.md", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md",
-    "examples/launch/README.md",
+    "examples/launch/README.md", "examples/engines/README.md",
 ]  # fmt: skip
 exclude_patterns = ["docs/_build", ".venv", ".git", "runs", "build", "dist", "tests", "bert_jax", "**/.pytest_cache"]
 extensions = ["myst_nb", "reference_pages", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]

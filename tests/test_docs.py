@@ -244,7 +244,7 @@ def test_paths_in_the_text_exist(page):
 
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
-    """Every flag that a program or a benchmark has."""
+    """Every flag that a program, a launcher or a benchmark has."""
     from bert_jax.cli import main as command
 
     flags = {"--help"}
@@ -253,8 +253,8 @@ def known_flags() -> set[str]:
     helps += [["inspect"], ["doctor"], ["prepare"]]
     for arguments in helps:
         flags |= set(re.findall(r"--[a-z][\w-]*", shown_help(command.main, [*arguments, "--help"])))
-    for script in (ROOT / "benchmarks").glob("*.py"):
-        flags |= documentation.flags_of_benchmark(f"benchmarks/{script.name}")
+    for script in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples" / "launch").glob("*/*.py")):
+        flags |= documentation.flags_of_benchmark(script.relative_to(ROOT).as_posix())
     return flags
 
 

@@ -204,8 +204,8 @@ def check_make(arguments: list[str]) -> None:
 
 def check_pip(arguments: list[str]) -> None:
     for word in arguments:
-        for extra in re.findall(r"\[([^\]]+)\]", word):
-            require(extra in extras(), word)
+        for names in re.findall(r"\[([^\]]+)\]", word):
+            require(set(names.split(",")) <= extras(), word)
 
 
 @cache

@@ -55,3 +55,9 @@ def small_preparation(folder: Path, corpus: tuple[str, ...], output: str = "stor
             Tokenizer.train(random_texts(31), 61).save(folder / "tokenizer")
         options["tokenizer"] = str(folder / "tokenizer")
     return Preparation(str(folder / output), corpus, **{"part_size": 1, "held_out": 0.2, **options})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Returns the files of a store by their names; logs are no part of it."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "logs")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

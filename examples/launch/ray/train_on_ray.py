@@ -142,7 +142,9 @@ def main(arguments: list[str] | None = None) -> str | None:
         make_trainer(options, verdict).fit()
     except TrainingFailedError as error:
         failed = str(error)
-    return ray.get(verdict.get.remote()) or failed
+    error = ray.get(verdict.get.remote()) or failed
+    ray.shutdown()  # the workers print nothing after the error
+    return error
 
 
 if __name__ == "__main__":

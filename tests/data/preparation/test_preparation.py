@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from small_stores import random_texts, small_parts, small_preparation, write_corpus
+from small_stores import files_of, random_texts, small_parts, small_preparation, write_corpus
 
 from bert_jax.data.preparation import duplicates, vocabulary
 from bert_jax.data.preparation import parts as parts_module
@@ -36,10 +36,6 @@ def documents_of(store: TokenStore) -> list[list[int]]:
 
 def encoded(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
     return [encode_documents([text], tokenizer, "en").ids.tolist() for text in texts]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def quiet(_line: str) -> None:

@@ -73,5 +73,10 @@ def _run(workers: int, work: Work, store: Path, parts: Sequence[int]) -> Iterato
 def _start_worker() -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core already has a process
+    use_one_core()
+
+
+def use_one_core() -> None:
+    """Makes libraries use one core: every core already has a process."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
