@@ -139,7 +139,7 @@ def make_parts(inputs: Iterable[tuple[Input, Origin]], settings: Preparation) ->
     for number, (described, origin) in enumerate(inputs):
         found.append(described)
         for piece, cost in _cut(number, described, origin, settings):
-            if cost > room:
+            if not parts or cost > room:
                 parts.append([])
                 room = settings.part_bytes
             parts[-1].append(piece)
@@ -176,9 +176,10 @@ def _cut(number: int, described: Input, origin: Origin, settings: Preparation) -
         yield Piece(number), cost
         return
     start = 0
+    total = max(sum(weights), 1)
     for end in range(1, len(weights) + 1):
-        if end == len(weights) or cost * sum(weights[start : end + 1]) / sum(weights) > settings.part_bytes:
-            yield Piece(number, start, end), cost * sum(weights[start:end]) / sum(weights)
+        if end == len(weights) or cost * sum(weights[start : end + 1]) / total > settings.part_bytes:
+            yield Piece(number, start, end), cost * sum(weights[start:end]) / total
             start = end
 
 

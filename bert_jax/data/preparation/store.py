@@ -32,7 +32,8 @@ def finish(store: Path, parts: Sequence[Content]) -> list[SourceReport]:
     for side, name in zip(SIDES, ("to train on", "held out"), strict=True):
         if not any(part[side]["tokens"] for part in parts):
             raise ValueError(
-                f"{store}: no document {name}; set `held_out`, {manifest.settings.held_out} of the documents"
+                f"{store}: no document {name} with `held_out={manifest.settings.held_out}`: choose another one, and "
+                "another `output`"
             )
     fingerprint = digest([part["files"] for part in parts])
     sides = {side: _join(store, side, parts, fingerprint) for side in SIDES}

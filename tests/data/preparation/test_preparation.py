@@ -176,6 +176,10 @@ def test_settings_and_inputs_of_a_store_cannot_change(tmp_path):
         prepare(small_preparation(tmp_path, corpus), say=quiet)
     with pytest.raises(ValueError, match="is not empty, and is no store"):
         prepare(small_preparation(tmp_path, corpus, "corpus"), say=quiet)
+    with pytest.raises(
+        ValueError, match=r"none: no document held out with `held_out=1e-09`: choose another one, and an"
+    ):
+        prepare(small_preparation(tmp_path, corpus[:1], "none", held_out=1e-9), local(1), say=quiet)
     with pytest.raises(ValueError, match="name its text with `corpus`"):
         prepare(small_preparation(tmp_path, (), "new"), say=quiet)
 
