@@ -49,14 +49,26 @@ TABLES = {
     "gpu": [
         ("h100", f"{BASE_512} {BEFORE}"),
         ("h100", BASE_512),
+        ("h100", f"{BASE_512} --unroll 1"),
+        ("h200", BASE_512),
         ("h100:8", "--preset base --max-length 512 --batch-size 512 --unroll 1"),
         ("h100:8", "--preset base --max-length 512 --batch-size 2048 --accumulate 4 --unroll 1"),
         ("h100", f"{LARGE_512} {BEFORE}"),
+        ("h100", LARGE_512),
         ("h100", f"{LARGE_512} --unroll 1"),
+        ("h200", LARGE_512),
         ("h100", f"{BASE_128} {BEFORE}"),
         ("h100", BASE_128),
+        ("h200", BASE_128),
     ],
-    "tpu": [("v5e", BASE_512)],
+    "tpu": [
+        *((name, BASE_512) for name in ("v5e", "v6e")),
+        ("v5p", "--preset base --max-length 512 --batch-size 256"),
+        *(
+            (name, "--preset large --max-length 512 --batch-size 128 --fsdp 4")
+            for name in ("v5e:2x2", "v6e:2x2", "v5p")
+        ),
+    ],
 }
 COLUMNS = (
     "devices", "flags of train.py", "kernel, remat, layers", "state GiB", "other GiB", "sent MB", "ms", "tokens/s",

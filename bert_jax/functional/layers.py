@@ -37,7 +37,8 @@ def layer_norm(params, x: Array, *, eps: float) -> Array:
     """
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == jnp.bfloat16:
-        return normalize(eps, rows, params["scale"], params.get("bias")).reshape(x.shape)
+        normalized: Array = normalize(eps, rows, params["scale"], params.get("bias"))
+        return normalized.reshape(x.shape)
     rows = at_least_float32(rows)
     centered = rows - rows.mean(axis=-1, keepdims=True)
     variance = jnp.square(centered).mean(axis=-1, keepdims=True)
