@@ -2,7 +2,7 @@
 
 Prints for each target and shape whether it compiles, in which time, and the memory beside its inputs and outputs; for
 GPUs also what NVIDIA's assembler says of each kernel: registers per thread, and bytes that it spills to memory. Nothing
-is run. The compilers come with the extras `cuda` and `tpu`; a GPU takes a minute or two per shape, a TPU seconds.
+is run. The compilers come with the extras `cuda` and `tpu`; a shape takes seconds.
 
     python benchmarks/attention_kernel.py v5e:2x2 v5p:2x2x1 v6e:2x2 --record
     python benchmarks/attention_kernel.py h100 --shapes 512,64,bfloat16
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("targets", nargs="+", help="such as h100, v5e:2x2 or v5p:2x2x1")
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="tokens,head size,dtype")
     options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")  # devices of this machine are left alone
     targets = [Target.parse(text) for text in options.targets]
     rows = []
     for target in targets:

@@ -33,7 +33,7 @@ from bert_jax.cli.programs import parse_pretraining
 from bert_jax.functional import attention_gpu, attention_tpu
 from bert_jax.functional.attention_blocks import shared_blocks
 from bert_jax.models import Bert
-from bert_jax.pretraining.plan import RunSpec
+from bert_jax.pretraining.plan import phase_spec
 from bert_jax.pretraining.program import make_layout
 from bert_jax.training.devices.cost import Memory, memory_of
 from bert_jax.training.devices.hlo import Collective, Module
@@ -78,7 +78,7 @@ ABOUT = (
     "Compiled for the devices and not run. Per device: memory of the state and of everything else, and bytes sent per "
     "step. Milliseconds, tokens/s of all devices and MFU (FLOP of the mathematics over the advertised bfloat16 peak) "
     "are estimates from the compiled kernels, and on TPUs, of which none has been measured, bounds that no program "
-    "reaches. `--dtype bfloat16` throughout."
+    "reaches. The dtype is bfloat16 throughout."
 )
 # A row's length is no other axis of the model, so that an array of scores is known by its shape.
 CHECKED = "--preset tiny --max-length 384 --batch-size 16 --vocab-size 1024 --dtype bfloat16 --accumulate"
@@ -107,7 +107,7 @@ def compile_step(device: str, flags: str) -> CompiledStep:
     target = Target.parse(device)
     settings = parse_pretraining([*flags.split(), "--plan", "--device", device])
     layout = make_layout(settings, target.devices())
-    run = RunSpec.of(settings, settings.phases[0], layout, test_kernel=False)
+    run = phase_spec(settings, settings.phases[0], layout, test_kernel=False)
     step: Any = layout.compile_step(run.step(run.model), run.state)
     start = time.perf_counter()
     program = step.lower(run.state, layout.shapes(run.batch(run.rows))).compile()
@@ -164,7 +164,7 @@ def table(cases: Sequence[tuple[str, str]]) -> str:
     lines = [ABOUT, "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for device, flags in cases:
         try:
-            step = compile_step(device, f"{flags} --dtype bfloat16")
+            step = compile_step(device, flags)
             lines.append(row(step))
             print(f"{lines[-1]} compiled in {step.seconds_to_compile:.0f} s", file=sys.stderr, flush=True)
         except jax.errors.JaxRuntimeError as error:

@@ -22,9 +22,9 @@ from typing import Any
 
 from common.results import make_parser, record
 
-from bert_jax.pretraining.plan import amount
 from bert_jax.training.devices.accelerators import ACCELERATORS, Accelerator
 from bert_jax.training.devices.hlo import COLLECTIVES, Program
+from bert_jax.training.devices.plan import amount
 
 TRAIN_FLAGS = ("--preset", "large", "--dtype", "bfloat16", "--max-length", "512", "--optimizer", "lamb")
 MESHES = {"data": {}, "data x fsdp 8": {"fsdp": 8}, "data x tensor 8": {"tensor": 8}}
@@ -80,7 +80,7 @@ def compile_step(flags: Sequence[str], mesh_sizes: dict[str, int], rows: int) ->
     import jax
 
     from bert_jax.cli.programs import parse_pretraining
-    from bert_jax.pretraining.plan import RunSpec
+    from bert_jax.pretraining.plan import phase_spec
     from bert_jax.training.devices import parallel
     from bert_jax.training.devices.cost import matrix_flop, memory_of
 
@@ -88,7 +88,7 @@ def compile_step(flags: Sequence[str], mesh_sizes: dict[str, int], rows: int) ->
     layout = parallel.make_layout("mesh", **mesh_sizes)
     devices = layout.mesh.size
     settings = parse_pretraining(flags)
-    run = RunSpec.of(settings, settings.phases[0], layout)
+    run = phase_spec(settings, settings.phases[0], layout)
     batch = run.batch(rows * devices)
     pure_step = run.step(run.model)
     step: Any = layout.compile_step(pure_step, run.state)

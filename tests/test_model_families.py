@@ -45,7 +45,7 @@ from bert_jax.pipelines import (
 )
 from bert_jax.pipelines.batching import Batcher
 from bert_jax.pretraining.checks import check as check_pretraining
-from bert_jax.pretraining.plan import RunSpec
+from bert_jax.pretraining.plan import phase_spec
 from bert_jax.pretraining.source import read_source
 from bert_jax.tasks.source import ModelSource
 from bert_jax.training.devices import parallel
@@ -364,7 +364,7 @@ def pretraining_settings(place, **changes):
 def is_pretrained_further(place):
     settings = pretraining_settings(place)
     check_pretraining(settings)
-    spec = RunSpec.of(settings, settings.phases[0], parallel.make_layout(devices=jax.devices()[:1]))
+    spec = phase_spec(settings, settings.phases[0], parallel.make_layout(devices=jax.devices()[:1]))
     state, metrics = jax.eval_shape(partial(spec.step(spec.model), axis=None), spec.state, spec.batch(8))
     assert jax.tree.map(jnp.shape, state.params) == jax.tree.map(jnp.shape, dict(spec.state.params))
     assert "masked_lm_loss" in metrics

@@ -19,7 +19,7 @@ from typing import Any
 from bert_jax.messages import first_line
 
 # Words of the two programs' command lines with which a run leaves nothing to resume.
-NOT_RESUMABLE = {"pretrain": ("--plan",), "finetune": ("--sweep", "evaluate", "predict")}
+NOT_RESUMABLE = {"pretrain": ("--plan",), "finetune": ("--sweep", "--plan", "evaluate", "predict")}
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 READER_GONE = 141  # 128 + SIGPIPE
 # glibc's options of mallopt(3), and their values here. The first one comes first: glibc before 2.35 refuses a threshold

@@ -6,7 +6,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union
 
 import jax
@@ -27,12 +27,12 @@ from bert_jax.config import BertConfig
 from bert_jax.data.pretraining.loader import BatchSettings
 from bert_jax.data.readers.cache import CACHE_DIR
 from bert_jax.finetuning import checks as finetuning_checks
+from bert_jax.finetuning import plan as finetuning_plan
 from bert_jax.finetuning import program as finetuning
 from bert_jax.finetuning import settings as finetuning_settings
+from bert_jax.pretraining import plan as pretraining_plan
 from bert_jax.pretraining import program as pretraining
 from bert_jax.pretraining.checks import check
-from bert_jax.pretraining.device_plan import plan_for_device
-from bert_jax.pretraining.plan import plan
 from bert_jax.pretraining.presets import initial_settings, with_implied
 from bert_jax.pretraining.settings import Settings
 from bert_jax.tasks import TASKS
@@ -63,6 +63,8 @@ FINETUNING = """Fine-tune a BERT. The run's folder can be loaded with `bert_jax.
 {prog} squad --model SOURCE --train train-v1.1.json --dev dev-v1.1.json --output RUN -- answers in a text.
 
 {prog} multiple-choice --model SOURCE --train train.csv --dev val.csv --output RUN -- SWAG.
+
+{prog} classification --model SOURCE --plan --device h100 -- memory, largest batch and speed, without training.
 """
 COMPILED = os.path.join(CACHE_DIR, "compiled")
 # Fields of the library's dataclasses that are flags; the other fields have no meaning for pretraining.
@@ -119,19 +121,21 @@ def pretrain(arguments: Sequence[str] | None = None, *, prog: str = "train.py") 
     with flags_in_messages(setting_names(Settings(), FLAGS)), second_interrupt_exits():
         settings = parse_pretraining(sys.argv[1:] if arguments is None else arguments, prog=prog)
         check(settings)  # before the cache folder is made
-        if settings.run.device:
-            jax.config.update("jax_platforms", "cpu")  # the devices of this machine are left alone
-            for line in plan_for_device(settings):
-                print(line)
-            return
-        if not settings.run.plan:
-            settings.processes.join()  # from here on only one of several processes prints
+        _run(settings, pretraining.pretrain, pretraining_plan.plan)
+
+
+def _run(settings: Any, program: Callable[[Any], Any], plan: Callable[[Any], Iterator[str]]) -> None:
+    """Runs a program, or prints its plan if the settings ask for it."""
+    if settings.run.device:
+        jax.config.update("jax_platforms", "cpu")  # the devices of this machine are left alone
+    else:
+        settings.processes.join()  # from here on only one of several processes prints
         keep_compiled(COMPILED)
-        if settings.run.plan:
-            for line in plan(settings):
-                print(line)
-        else:
-            pretraining.pretrain(settings)
+    if not settings.run.plan:
+        program(settings)
+        return
+    for line in plan(settings):
+        print(line)
 
 
 def parse_pretraining(arguments: Sequence[str], *, prog: str = "train.py") -> Settings:
@@ -175,9 +179,7 @@ def finetune(arguments: Sequence[str] | None = None, *, prog: str = "finetune.py
     with flags_in_messages(names), second_interrupt_exits():
         settings = parse_finetuning(sys.argv[1:] if arguments is None else arguments, prog=prog)
         finetuning_checks.check(settings)  # before the cache folder is made
-        settings.processes.join()  # from here on only one of several processes prints
-        keep_compiled(COMPILED)
-        finetuning.finetune(settings)
+        _run(settings, finetuning.finetune, finetuning_plan.plan)
 
 
 def parse_finetuning(arguments: Sequence[str], *, prog: str = "finetune.py") -> finetuning_settings.Settings:

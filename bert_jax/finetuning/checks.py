@@ -8,6 +8,7 @@ from bert_jax.finetuning.settings import Settings, make_settings
 from bert_jax.messages import counted
 from bert_jax.tasks.base import Split, Unused
 from bert_jax.tasks.source import ModelSource
+from bert_jax.training.devices.plan import check_plan
 from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.tracking import check_track
 from bert_jax.training.settings import require_at_least, require_fraction, require_positive
@@ -37,6 +38,7 @@ def check(settings: Settings) -> None:
     require_at_least(0, settings.reports, "mistakes")
     _check_combinations(settings)
     settings.processes.check()
+    check_plan(run, settings.devices, settings.processes)
     check_track(settings.reports.track)
     settings.data.check(run.do)
     _check_unused(settings)
@@ -93,12 +95,13 @@ def _unused(settings: Settings) -> list[Unused]:
     run = settings.run
     groups = (settings.training, settings.optimizer, settings.devices)
     training_only = [one.name for group in groups for one in fields(group) if one.name not in INFERENCE_FIELDS]
-    training_only += ["resume", "begin", "sweep", "from_scratch", "seed", "seeds", "log_every", "track"]
+    training_only += ["resume", "begin", "sweep", "from_scratch", "seed", "seeds", "log_every", "track", "plan"]
     training_only += ["train", "train_split", "label_smoothing", "class_weights"]
     return [
         Unused(run.do != "train", training_only, f"is only used for training, not with `do={run.do}`"),
         Unused(run.do == "predict", ["mistakes"], "is only used if labels are known, not with `do=predict`"),
         Unused(not run.sweep, SWEEP_FIELDS, "is only used with `sweep`"),
+        Unused(run.sweep, ["plan"], "is for one training, not for those of `sweep`"),
         Unused(run.sweep, SWEPT, "is not used with `sweep`, which has its own values"),
         Unused(
             settings.optimizer.schedule != "warmup-stable-decay",

@@ -78,19 +78,9 @@ def finetune(settings: Settings) -> TrainedRun:
 
 
 def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, Any], lock: RunLock | None) -> TrainedRun:
-    """Reads the model and the data, begins or resumes the run, and does it; `options` are those of `check_run`."""
+    """Begins or resumes the run, and does it; `options` are those of `check_run`."""
     run = settings.run
-    with processes.first_process_first("model and data are read"):
-        source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
-        settings = settings.with_length(source.trained_length)
-        check_model(settings, source)
-        data = settings.data.prepare(source, run.do)
-    check_pairs(source, data.splits)
-    facts = describe_data(data, source.tokenizer)
-    for line in describe_splits(facts):
-        print(line)
-    rates = dropout_rates(settings.training, source.config)
-    bert = source.load(data.task.model, data.task.config_changes, trained=run.do != "train", **rates)
+    settings, data, facts, bert = read_inputs(settings)
     # Made before the folder, because the settings may name an attention kernel that cannot be used here.
     first = Trainer(combinations(settings)[0], data, bert, layout, lock) if run.do == "train" else None
 
@@ -115,6 +105,27 @@ def _finetune(settings: Settings, layout: parallel.Layout, options: dict[str, An
             tracker.pictures(sorted(set(folder.glob("*.png")) - {folder / "curves.png"}))
         print(f"\nThe model is in {folder}: bert_jax.load({str(folder)!r})")
     return TrainedRun(folder, metrics)
+
+
+def read_inputs(settings: Settings) -> tuple[Settings, PreparedData, dict[str, Any], LoadedBert]:
+    """Reads the data and the model, and prints what the data are.
+
+    Returns:
+        The settings with the length of sequences; the data; what data.json says of them; the model.
+    """
+    run = settings.run
+    with processes.first_process_first("model and data are read"):
+        source = ModelSource.find(run.model, special_tokens=settings.data.special_tokens)
+        settings = settings.with_length(source.trained_length)
+        check_model(settings, source)
+        data = settings.data.prepare(source, run.do)
+    check_pairs(source, data.splits)
+    facts = describe_data(data, source.tokenizer)
+    for line in describe_splits(facts):
+        print(line)
+    rates = dropout_rates(settings.training, source.config)
+    bert = source.load(data.task.model, data.task.config_changes, trained=run.do != "train", **rates)
+    return settings, data, facts, bert
 
 
 def _train(settings: Settings, first: Trainer, folder: Path, tracker: Tracker | None) -> None:

@@ -1,7 +1,7 @@
 """Training in fine-tuning: the model, state and step of all seeds, resuming, and the call of the loop."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -54,13 +54,21 @@ class Trainer:
         bert: the model to start from.
         layout: the devices of a training step.
         lock: the lock on the run's folder; None if this process does not hold it.
+        test_kernel: whether to test the attention kernel on this machine; False if the layout is a `Target`'s.
 
     Raises:
         ValueError: the attention kernel that the settings name cannot be used.
     """
 
     def __init__(
-        self, settings: Settings, data: PreparedData, bert: LoadedBert, layout: parallel.Layout, lock: RunLock | None
+        self,
+        settings: Settings,
+        data: PreparedData,
+        bert: LoadedBert,
+        layout: parallel.Layout,
+        lock: RunLock | None,
+        *,
+        test_kernel: bool = True,
     ) -> None:
         assert data.train is not None
         training = settings.training
@@ -87,7 +95,12 @@ class Trainer:
             layout,
             random_bits=settings.devices.random_bits,
             seeds=settings.run.seeds,
+            test=test_kernel,
         )
+        self.model = type(bert.model)(
+            self.config, remat=settings.devices.remat, frozen=settings.training.freeze, kernel=self.kernel
+        )
+        self.optimizer, self.schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
 
     def train(self, run: Path, tracker: Tracker | None = None) -> BestModel:
         """Trains all seeds, or resumes; leaves the best model, checkpoints, metrics and curves in `run`.
@@ -99,9 +112,9 @@ class Trainer:
             NotFinite: a loss or a gradient became NaN or infinite.
             Interrupted: a signal asked the run to end, and it has saved a checkpoint.
         """
-        model, state, step = self._build()
-        evaluator = self._evaluator(model, state)
-        best = BestModel(run, self.settings, model, self.bert.tokenizer, self.task, self.ensemble)
+        state, step = self._build()
+        evaluator = self._evaluator(state)
+        best = BestModel(run, self.settings, self.model, self.bert.tokenizer, self.task, self.ensemble)
 
         with Checkpoints(run / CHECKPOINTS, keep=2, lock=self.lock) as checkpoints:
             state, first = self._resume(state, checkpoints, best, run)
@@ -139,37 +152,40 @@ class Trainer:
         processes.barrier("the best model is saved")
         return best
 
-    def _build(self) -> tuple[Bert, TrainState, CompilationCounter]:
-        """Returns the model, its initial state on the devices, and the compiled step of all seeds."""
-        settings = self.settings
-        devices = settings.devices
-        model = type(self.bert.model)(self.config, remat=devices.remat, frozen=settings.training.freeze)
-        new = ", ".join(sorted(new_parts(settings, self.bert))) or "nothing"
-        print(f"{settings.run.model}: {self.bert!r}; newly initialized: {new}")
-        optimizer, schedule = optimizer_and_schedule(settings, self.steps, self.config.num_hidden_layers)
+    def _build(self) -> tuple[TrainState, CompilationCounter]:
+        """Returns the initial state on the devices, and the compiled step of all seeds."""
+        new = ", ".join(sorted(new_parts(self.settings, self.bert))) or "nothing"
+        print(f"{self.settings.run.model}: {self.bert!r}; newly initialized: {new}")
         # The initial parameters are local to this function: once it returns, the state alone holds them.
         given: Any = [
             jax.tree.map(parallel.put_whole, tree, self.layout.shardings(tree))
-            for tree in initial_parameters(settings, self.bert, self.ensemble)
+            for tree in initial_parameters(self.settings, self.bert, self.ensemble)
         ]
-        state = self.layout.create(
-            lambda given: self.ensemble.create(given[0], optimizer, frozen=given[1], random_bits=devices.random_bits),
-            given,
-        )
+        state = self.layout.create(self.state, given)
+        return state, CompilationCounter(self.layout.compile_step(self.step(self.model), state))
+
+    def state(self, given: Any) -> TrainState:
+        """Returns the state before the first step, for the trees of `initial_parameters`."""
+        params, frozen = given
+        random_bits = self.settings.devices.random_bits
+        return self.ensemble.create(params, self.optimizer, frozen=frozen, random_bits=random_bits)
+
+    def step(self, model: Bert) -> Callable:
+        """Returns the pure (state, batch, axis) -> (state, metrics) of all seeds."""
         step = partial(
             train_step,
-            objective=self.task.objective(model.clone(kernel=self.kernel)),
-            optimizer=optimizer,
-            schedule=schedule,
-            accumulate=devices.accumulate,
-            skip=settings.training.on_nan == "skip",
+            objective=self.task.objective(model),
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            accumulate=self.settings.devices.accumulate,
+            skip=self.settings.training.on_nan == "skip",
         )
-        return model, state, CompilationCounter(self.layout.compile_step(self.ensemble.step(step), state))
+        return self.ensemble.step(step)
 
-    def _evaluator(self, model: Bert, state: TrainState) -> Evaluator:
+    def _evaluator(self, state: TrainState) -> Evaluator:
         """Returns the evaluator of the held-out splits; it keeps the shapes of the parameters, not the arrays."""
         shapes = jax.eval_shape(lambda params: params, state.all_params)
-        return make_evaluator(self.settings, self.data, model, shapes, self.ensemble, self.row_format)
+        return make_evaluator(self.settings, self.data, self.model, shapes, self.ensemble, self.row_format)
 
     def _resume(
         self, state: TrainState, checkpoints: Checkpoints, best: BestModel, run: Path
@@ -299,6 +315,7 @@ def _attention_kernel(
     *,
     random_bits: str = "hashed",
     seeds: int,
+    test: bool = True,
 ) -> str | None:
     """Returns the attention kernel to use for these rows, or None for plain matrix products.
 
@@ -309,7 +326,7 @@ def _attention_kernel(
     tensor = layout.mesh.shape.get("tensor", 1)
     inputs = AttentionInputs(mask, row_format.slots > 1, random_bits, seeds, row_format.lengths, tensor)
     platform = parallel.platform_of(layout.mesh)
-    kernel, why = choose_kernel(attention, config, inputs, platform=platform)
+    kernel, why = choose_kernel(attention, config, inputs, platform=platform, test=test)
     if platform != "cpu":
         print(f"attention: {kernel or 'plain matrix products'} ({why})")
     return kernel

@@ -10,7 +10,7 @@ from bert_jax.pretraining.prepared import check_store, store_of, tokenizer_sourc
 from bert_jax.pretraining.settings import Optimizer, Settings, Text
 from bert_jax.pretraining.source import source_config
 from bert_jax.text.vocabulary import KINDS, MASK, SPECIAL_TOKENS, smallest_vocabulary
-from bert_jax.training.devices.targets import Target
+from bert_jax.training.devices.plan import check_plan
 from bert_jax.training.runs.contents import require_outside
 from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_whole_step
@@ -46,8 +46,8 @@ def check(settings: Settings) -> None:
     _check_schedule(settings)
     _check_model(settings)
     _check_phases(settings)
-    _check_processes(settings)
-    _check_device(settings)
+    settings.processes.check()
+    check_plan(settings.run, settings.devices, settings.processes)
     if tokenizer_source(settings) is None and settings.run.model is None and not settings.run.resume:
         check_masks(settings, MASK)  # otherwise when the tokenizer is read, which has its own
 
@@ -197,20 +197,3 @@ def _check_model(settings: Settings) -> None:
         )
     if model.num_attention_heads % tensor:
         raise ValueError(f"`tensor={tensor}` does not divide `num_attention_heads={model.num_attention_heads}`")
-
-
-def _check_device(settings: Settings) -> None:
-    device = settings.run.device
-    if device is None:
-        return
-    if not settings.run.plan:
-        raise ValueError("`device` is only used with `plan`: a run trains on the devices of this machine")
-    if settings.devices.parallel == "pmap":
-        raise ValueError("`device` cannot be combined with `parallel=pmap`, which compiles for this machine only")
-    Target.parse(device)
-
-
-def _check_processes(settings: Settings) -> None:
-    if settings.run.plan and settings.processes.distributed:
-        raise ValueError("`plan` is for the devices of one process: leave out `distributed`")
-    settings.processes.check()

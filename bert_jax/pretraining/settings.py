@@ -21,7 +21,7 @@ from bert_jax.training.runs.manifests import CHECKPOINTS
 from bert_jax.training.runs.saved_steps import newest_step
 
 MAY_CHANGE_ON_RESUME = (
-    *shared.MAY_CHANGE_ON_RESUME, "steps", "plan", "device", "num_workers", "cache_dir", "eval_every", "eval_rows",
+    *shared.MAY_CHANGE_ON_RESUME, "steps", "num_workers", "cache_dir", "eval_every", "eval_rows",
     "checkpoint_every", "keep_checkpoints", "keep_best", "fill_mask",
 )  # fmt: skip
 
@@ -44,11 +44,6 @@ class Run(shared.Run):
     preset: str = "demo"
     """Defaults of all other settings: demo; a size of BERT with BERT's published settings: tiny, mini, small, medium,
     base, large; modern-tiny or modern-base, a ModernBERT; or continue, which is the default with --model."""
-    plan: bool = False
-    """Print the memory, the largest batch and the speed of the run, and stop."""
-    device: str | None = None
-    """With --plan: devices to compile for, which need not be there: a100, h100, h200, b200, v5e, v5p or v6e; then,
-    after a colon, the number of GPUs (h100:8), of machines and GPUs (h100:2x8), or the grid of TPU chips (v5e:4x4)."""
 
 
 @dataclass(frozen=True)

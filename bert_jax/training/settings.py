@@ -26,7 +26,7 @@ S = TypeVar("S")
 # Settings of the groups below in which a resumed run may differ from how it began.
 MAY_CHANGE_ON_RESUME = (
     "output", "resume", "begin", "overwrite", "save_on_signal", "accumulate", "parallel", "fsdp", "tensor", "remat",
-    "attention", "on_nan", "log_every", "quiet", "track",
+    "attention", "on_nan", "log_every", "quiet", "track", "plan", "device",
 )  # fmt: skip
 # How a command is called, which is no property of the run: not recorded, and ignored in records of older versions.
 OF_A_CALL = ("resume", "begin", "overwrite", "plan", "device")
@@ -47,6 +47,11 @@ class Run:
     save_on_signal: tuple[Literal["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"], ...] = ()
     """Signals at which the run saves and ends, besides SIGTERM and Ctrl-C: a scheduler's, or SIGHUP, which a terminal
     sends when it is closed."""
+    plan: bool = False
+    """Print the memory, the largest batch and the speed of the run, and stop."""
+    device: str | None = None
+    """With --plan: devices to compile for, which need not be there: a100, h100, h200, b200, v5e, v5p or v6e; then,
+    after a colon, the number of GPUs (h100:8), of machines and GPUs (h100:2x8), or the grid of TPU chips (v5e:4x4)."""
 
     def check(self) -> None:
         """Raises ValueError if the settings contradict each other."""

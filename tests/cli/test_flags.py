@@ -25,13 +25,14 @@ PRETRAINING = """
 """
 FINETUNING = """
     accumulate attention attention_probs_dropout_prob batch_size begin choice_columns class_weights clip_norm
-    decay_share dev dev_split do dropout dtype encoding epochs eval_every freeze from_scratch fsdp glue glue_folder
-    header label_column label_columns label_names label_separator label_smoothing layer_decay lead_column
-    learning_rate log_every lora_alpha lora_rank max_answer_length max_length max_question_length mistakes model
-    n_best null_threshold on_nan optimizer output overlap overwrite pack pair_column parallel patience problem_type
-    quiet random_bits remat resume save_on_signal schedule seed seeds special_tokens stride sweep sweep_batch_sizes
-    sweep_epochs sweep_learning_rates tag_column tensor text_column track train train_split version_2 warmup_share
-    weight_decay word_column
+    coordinator decay_share dev dev_split device distributed do dropout dtype encoding epochs eval_every freeze
+    from_scratch fsdp glue glue_folder header label_column label_columns label_names label_separator
+    label_smoothing layer_decay lead_column learning_rate log_every lora_alpha lora_rank max_answer_length
+    max_length max_question_length mistakes model n_best null_threshold num_processes on_nan optimizer output
+    overlap overwrite pack pair_column parallel patience plan problem_type process_id quiet random_bits remat
+    resume save_on_signal schedule seed seeds special_tokens stride sweep sweep_batch_sizes sweep_epochs
+    sweep_learning_rates tag_column tensor text_column track train train_split version_2 warmup_share weight_decay
+    word_column
 """
 
 

@@ -10,7 +10,7 @@ from gradient_checks import assert_leaves_agree
 
 from bert_jax.config import BertConfig
 from bert_jax.functional import attention_blocks, attention_gpu, attention_tpu, fused_attention
-from bert_jax.functional.attention import attention, make_attention_mask
+from bert_jax.functional.attention import attention, make_attention_mask, plain_attention
 from bert_jax.functional.attention_kernels import KERNELS
 from bert_jax.functional.encoder import encoder
 from bert_jax.models import Bert
@@ -83,6 +83,21 @@ def test_outputs_and_gradients_are_those_of_matrix_products(params, dtype, rate,
 
     tolerance, negligible = TOLERANCES[dtype]
     assert_leaves_agree(gradients("pallas"), gradients(None), tolerance, negligible=negligible)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_softmax_of_a_bfloat16_model_is_float32(kernel, driver):
+    """Scores up to 20, whose rounding to bfloat16 would change weights by several per cent."""
+    q, k, v = arrays(3, *MASK.shape, D, dtype=jnp.bfloat16)
+
+    def attend(*given):
+        if kernel:
+            return fused(*given)
+        out, _ = plain_attention(*given, make_attention_mask(MASK), num_heads=N, dropout_rate=0.0, key=None)
+        return jnp.where((MASK != 0)[..., None], out, 0)
+
+    got, exact = (attend(*(x.astype(dtype) for x in (6 * q, k, v))) for dtype in ("bfloat16", "float32"))
+    assert np.abs(got.astype(jnp.float32) - exact).max() < 1e-2 * np.abs(exact).max()
 
 
 def test_the_dropout_mask_is_that_of_the_plain_path(driver):
@@ -161,7 +176,7 @@ def test_padding_gives_zeros_and_gets_no_gradient(driver):
 
 
 def gradients_and_output(q, k, v, weights):
-    mask = np.tile([1] * 9 + [2] * 4 + [0] * 3, (8, 1))
+    mask = np.tile([1] * 9 + [2] * 4 + [0] * 3, (len(q), 1))
 
     def loss(q, k, v):
         out = fused(q, k, v, mask, rate=RATE, key=KEY)
@@ -193,6 +208,14 @@ def test_every_mesh_computes_what_one_device_computes(fsdp, tensor, driver):
     tolerance = 0.0 if driver is attention_gpu else SAME_IN_FLOAT32
     check = partial(np.testing.assert_allclose, rtol=0.0, atol=tolerance)
     jax.tree.map(check, found, on_one_device(driver))
+
+
+def test_a_mapped_program_has_the_masks_of_one_device(driver):
+    """Each device sees its own row alone, which is row 0 of what it sees."""
+    rows = jax.sharding.PartitionSpec(("data", "fsdp"))
+    mapped = jax.shard_map(gradients_and_output, mesh=make_mesh(), in_specs=rows, out_specs=rows, check_vma=False)
+    check = partial(np.testing.assert_allclose, rtol=0.0, atol=SAME_IN_FLOAT32)
+    jax.tree.map(check, jax.jit(mapped)(*arrays(4, 8, 16, 2 * H)), on_one_device(driver))
 
 
 def test_pmap_computes_what_one_device_computes(driver):

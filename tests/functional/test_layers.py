@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bert_jax.functional import attention, dropout, layer_norm, make_attention_mask
+from bert_jax.functional.layers import gelu
+from bert_jax.reference import layers as reference
 from bert_jax.training.state import GENERATORS, run_key
 
 FRACTION_TOLERANCE = 1e-3  # more than six standard deviations of four million draws
@@ -48,6 +50,13 @@ def test_layer_norm_statistics_are_float32_for_bfloat16():
     exact = np.asarray(x, np.float32)
     exact = (exact - exact.mean()) / exact.std()
     np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.01)
+
+
+def test_gelu_is_computed_in_float32_for_bfloat16():
+    """One rounding of the result is left; a computation in bfloat16 has several."""
+    x = jnp.linspace(-3.0, 3.0, 401).astype(jnp.bfloat16)
+    exact = reference.gelu(np.asarray(x, np.float64))
+    np.testing.assert_allclose(np.asarray(gelu(x), np.float64), exact, rtol=2**-8, atol=1e-6)
 
 
 def test_the_attention_mask_separates_sequences_and_excludes_padding():

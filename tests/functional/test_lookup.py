@@ -1,5 +1,6 @@
 """The gradient of a table is the sum over the tokens with each id, in a fixed order."""
 
+import re
 from functools import partial
 
 import jax
@@ -47,6 +48,25 @@ def test_the_gradient_is_that_of_indexing():
     gradient = jax.grad(lambda table: (lookup(table, jnp.asarray(ids)) * weights).sum())(table)
     np.testing.assert_array_equal(gradient, jax.grad(lambda table: (table[ids] * weights).sum())(table))
     np.testing.assert_allclose(gradient, sums, atol=SAME_IN_FLOAT32)
+
+
+def test_accelerators_scatter_unique_rows_only():
+    """A scatter of rows that repeat adds them on a GPU in the order in which its threads arrive."""
+    ids = jnp.array([[1, 1, 2], [0, 2, 2]])
+
+    def loss(table, x):
+        return lookup(table, ids).sum() + select(x, ids).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(jnp.ones((V, D)), jnp.ones((2, 7, D)))
+    scatters = {}
+    for platform in ("cuda", "cpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        scatters[platform] = [
+            unique == "true" for unique in re.findall(r"scatter.*?unique_indices = (\w+)", program, re.S)
+        ]
+    assert scatters["cuda"]
+    assert all(scatters["cuda"])
+    assert not all(scatters["cpu"])
 
 
 def test_selected_positions_may_repeat():

@@ -70,6 +70,17 @@ def test_a_layer_norm_takes_it_for_bfloat16_alone():
     assert ["custom_vjp" in program for program in programs.values()] == [True, False]
 
 
+def test_statistics_are_stored():
+    """Behind barriers, two of the forward and two of the backward pass: XLA would compute them where they are read."""
+    x, gradient, params = arrays("float32")
+
+    def pull_back(x):
+        return jax.vjp(lambda x: normalize(EPS, x, params["scale"], params["bias"]), x)[1](gradient)
+
+    program = str(jax.make_jaxpr(pull_back)(x))
+    assert program.count("= optimization_barrier") == 2
+
+
 def test_gradients_have_derivatives_in_both_modes():
     """Hessian-vector products, forward over reverse and reverse over reverse."""
     with jax.enable_x64(True):

@@ -8,8 +8,8 @@ import pytest
 
 from bert_jax.pretraining import make_settings
 from bert_jax.pretraining.checks import check
-from bert_jax.pretraining.device_plan import plan_for_device
-from bert_jax.pretraining.plan import Programs
+from bert_jax.pretraining.plan import plan
+from bert_jax.training.devices.plan import Programs
 from bert_jax.training.devices.targets import Target
 
 SMALL = {
@@ -26,7 +26,7 @@ def settings_for(device, **changes):
 def lines():
     patch = pytest.MonkeyPatch()
     patch.setattr(Target, "devices", lambda self: jax.devices()[:2])
-    yield list(plan_for_device(settings_for("h100:2")))
+    yield list(plan(settings_for("h100:2")))
     patch.undo()
 
 
@@ -65,7 +65,7 @@ def test_the_time_of_the_run_is_that_of_its_steps(lines):
 
 def test_a_tpu_gets_a_bound_instead_of_an_estimate(monkeypatch):
     monkeypatch.setattr(Target, "devices", lambda self: jax.devices()[:1])
-    lines = list(plan_for_device(settings_for("v5e", num_hidden_layers=1)))
+    lines = list(plan(settings_for("v5e", num_hidden_layers=1)))
     assert "no TPU has been measured" in line(lines, "step")
     assert "at most" in line(lines, "expected")
     assert not any(text.strip().startswith("communication") for text in lines)
@@ -74,7 +74,7 @@ def test_a_tpu_gets_a_bound_instead_of_an_estimate(monkeypatch):
 def test_there_is_no_total_without_a_phase_that_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(Target, "devices", lambda self: jax.devices()[:1])
     monkeypatch.setattr(Programs, "needed", lambda self, rows: math.inf)
-    lines = list(plan_for_device(settings_for("h100", phases=("8:50%", "16:50%"))))
+    lines = list(plan(settings_for("h100", phases=("8:50%", "16:50%"))))
     assert line(lines, "largest batch").endswith("8 DOES NOT FIT")
     assert not any(text.strip().startswith("all phases") for text in lines)
 

@@ -18,7 +18,7 @@ from bert_jax.models import BertForPreTraining
 from bert_jax.pretraining import source as source_module
 from bert_jax.pretraining.checks import check
 from bert_jax.pretraining.model import model_config
-from bert_jax.pretraining.plan import RunSpec
+from bert_jax.pretraining.plan import phase_spec
 from bert_jax.pretraining.presets import make_settings
 from bert_jax.pretraining.program import make_layout
 from bert_jax.pretraining.source import add_new_words, read_source
@@ -284,7 +284,7 @@ def test_a_plan_counts_the_new_words_of_a_file(source, tmp_path):
     (tmp_path / "words.txt").write_text("quokka\nwombat\n")
     for words, count in ((None, 0), (5, 5), (str(tmp_path / "words.txt"), 2)):
         settings = make_settings(model=str(source), add_tokens=words, max_length=16)
-        run = RunSpec.of(settings, settings.phases[0], make_layout(settings))
+        run = phase_spec(settings, settings.phases[0], make_layout(settings))
         assert run.model.config.vocab_size == bert_jax.load(source).config.vocab_size + count
 
 

@@ -176,8 +176,8 @@ def _cublas_flop(instruction: Instruction, computation: Computation) -> float:
 def _attention(instruction: Instruction, computation: Computation) -> tuple[str, float, float]:
     """Returns the name of an attention kernel, its scores and its FLOP; ("", 0, 0) for other instructions.
 
-    Its largest operands are [B, T, D]. The statistics of its scores say how many heads there are: they are float32
-    [B, N, T], or [B N / n, n, T] on a TPU, where a program computes n heads.
+    Its largest operands are [B, T, D], and [K, B, T, D] for K seeds together. The statistics of its scores say how many
+    heads there are: they are float32 [B, N, T], or [B N / n, n, T] on a TPU, where a program computes n heads.
     """
     if instruction.operation != "custom-call":
         return "", 0.0, 0.0
@@ -186,10 +186,12 @@ def _attention(instruction: Instruction, computation: Computation) -> tuple[str,
     if name is None:
         return "", 0.0, 0.0
     arrays = [array for operand in instruction.operands for array in computation[operand].arrays] + instruction.arrays
-    B, T, D = max((array.shape for array in arrays if len(array.shape) == 3), key=math.prod)
-    statistics = next(x.shape for x in arrays if x.dtype == "f32" and x.shape[2:] == (T,) and x.shape != (B, T, D))
-    N = statistics[0] * statistics[1] // B
-    scores = float(B * N * T * T)
+    largest = max((array.shape for array in arrays if len(array.shape) >= 3), key=math.prod)
+    *rows, T, D = largest
+    of_rows = (x.shape for x in arrays if x.dtype == "f32" and len(x.shape) == len(largest) and x.shape != largest)
+    statistics = next(shape for shape in of_rows if shape[-1] == T)
+    N = math.prod(statistics[:-1]) // math.prod(rows)
+    scores = float(math.prod(statistics) * T)
     return name, scores, scores * SCORE_PRODUCTS[name] * 2 * D / N
 
 

@@ -20,11 +20,10 @@ import train as script
 from bert_jax.data.pretraining.loader import BatchSettings, training_batches
 from bert_jax.data.pretraining.masking import Vocabulary
 from bert_jax.models import BertForPreTraining
-from bert_jax.pretraining import plan as phase_plan
-from bert_jax.pretraining.plan import span
 from bert_jax.text.layout import Layout
 from bert_jax.training.devices import cost as plan
 from bert_jax.training.devices import parallel
+from bert_jax.training.devices import plan as lines_of_a_plan
 from bert_jax.training.devices.cost import (
     bytes_per_device,
     extrapolated_batch,
@@ -33,6 +32,7 @@ from bert_jax.training.devices.cost import (
     memory_limit,
     memory_of,
 )
+from bert_jax.training.devices.plan import span
 from bert_jax.training.objectives import pretraining
 from bert_jax.training.optimizers import make_optimizer
 from bert_jax.training.state import TrainState
@@ -161,7 +161,7 @@ def test_a_blank_batch_has_the_shapes_of_any_other(objective):
 
 def test_a_plan_is_printed_and_no_run_is_started(tmp_path, monkeypatch, capsys):
     # The search compiles many programs; the plan of another test has it.
-    monkeypatch.setattr(phase_plan, "largest_batch", lambda needed, limit, unit: 1_240 * unit)
+    monkeypatch.setattr(lines_of_a_plan, "largest_batch", lambda needed, limit, unit: 1_240 * unit)
     flags = ["--preset", "tiny", "--num-hidden-layers", "1", "--hidden-size", "16", "--num-attention-heads", "2"]
     flags += ["--phases", "128:90%", "64:10%:512"]
     script.main([*flags, "--intermediate-size", "32", "--output", str(tmp_path / "run"), "--plan", "--fsdp", "2"])

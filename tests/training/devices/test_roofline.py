@@ -140,6 +140,19 @@ ENTRY %main (q: bf16[3,128,8]) -> bf16[3,128,8] {
     assert kernel.seconds(V5E, visited=0.5) == max(kernel.flop / 2 / V5E.peak, kernel.bytes / V5E.bandwidth)
 
 
+def test_the_scores_of_all_seeds_are_counted():
+    text = """HloModule m
+
+ENTRY %main (q: bf16[5,3,64,8]) -> bf16[5,3,64,8] {
+  %q = bf16[5,3,64,8]{3,2,1,0} parameter(0)
+  ROOT %k = (bf16[5,3,64,8]{3,2,1,0}, f32[5,3,2,64]{3,2,1,0}) custom-call(%q, %q, %q), custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/forward_kernel"}
+}
+"""  # noqa: E501
+    (kernel,) = kernels(Module.parse(text))
+    assert kernel.scores == 5 * 3 * 2 * 64 * 64
+    assert kernel.flop == kernel.scores * 2 * 2 * 4
+
+
 def test_a_kernel_takes_the_longer_of_arithmetic_and_memory(found):
     kernel = found["y"]
     of_memory = kernel.bytes / (H100.bandwidth * BANDWIDTH_FRACTION)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bert_jax.pretraining.plan import Programs, RunSpec, memory_lines
 from bert_jax.training.devices.cost import largest_batch
+from bert_jax.training.devices.plan import Programs, RunSpec, memory_lines
 
 ROWS, PARTS = 24, 4
 
@@ -47,13 +47,20 @@ def test_a_run_fits_if_training_and_evaluation_do(training, evaluation, limit, f
     )
     nothing: Any = SimpleNamespace(all_params={}, params={}, optimizer_state={})
     unused: Any = None
+
+    def blank(rows):
+        return {"input_ids": np.zeros((rows, 3), np.int32)}
+
     run = RunSpec(
+        name="plan",
         model=unused,
         step=lambda model: unused,
         evaluation=unused,
         state=nothing,
-        batch=lambda rows: {"input_ids": np.zeros((rows, 3), np.int32)},
+        batch=blank,
+        evaluated=blank,
         rows=ROWS,
+        examples=ROWS,
         accumulate=PARTS,
         unit=PARTS,
         steps=1,
