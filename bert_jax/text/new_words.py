@@ -9,25 +9,24 @@ al., Fast Vocabulary Transfer for Language Model Compression, 2022.
 """
 
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from bert_jax.messages import counted
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, is_word, split_words, text_batches
-from bert_jax.text.word_cache import ASCII_WORD
+from bert_jax.text.word_counts import SCHEMA, count_words, merge_counts, normalized_counts
 from bert_jax.text.word_marks import is_wordpiece
 
 MIN_FREQUENCY = 5  # a row that is seen less often is hardly trained
-MAX_DISTINCT_WORDS = 1 << 20  # counted at a time; about 150 MB
-COUNTED_CHARACTERS = 1 << 25  # read before the chunks between spaces are split into words
 SAMPLE_CHARACTERS = 1 << 22  # of the corpus, for a `VocabularyReport`
 
 
@@ -41,7 +40,7 @@ def find_new_words(
     alone: if "quokka" and "quokkas" are both added, the second saves fewer than its score.
 
     Words are as the tokenizer normalizes them. Digits and punctuation alone are no words; letters and symbols such as
-    emoji are. The corpus is read once, in bounded memory, see `count_words`.
+    emoji are. The corpus is read once.
 
     Args:
         count: maximum number of words; a corpus with fewer words that qualify gives fewer.
@@ -54,8 +53,9 @@ def find_new_words(
         raise ValueError(f"`count` of new words must be at least 1, got {count}")
     require_wordpiece(tokenizer)
     backend = tokenizer.backend
-    counts = count_words(texts, backend)
-    words = [word for word, number in counts.items() if number >= min_frequency and _has_letters(word)]
+    frequent = _count_words(texts, backend).filter(pc.field("count") >= min_frequency)
+    counts = dict(zip(*frequent.to_pydict().values(), strict=True))
+    words = list(filter(_has_letters, counts))
     ids, lengths = tokenizer.encode_flat(words)
     first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)[:-1]])
     scores = {}
@@ -73,62 +73,15 @@ def find_new_words(
     return found
 
 
-def count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Counter[str]:
-    """Counts the words of a corpus, as the tokenizer splits and normalizes it.
-
-    At most MAX_DISTINCT_WORDS are kept. When there are more, the rarest ones are dropped, at least half of them; their
-    count starts at 0 if they come again. So a count may be too low, never too high, by at most the largest count
-    dropped each time: by 1 or 2 for a corpus of natural text.
-
-    References: Manku, Motwani, Approximate Frequency Counts over Data Streams, 2002 (lossy counting).
-    """
-    words: Counter[str] = Counter()
-    for chunks in _chunk_counts(texts, backend):
-        for chunk, number in chunks.items():
-            for word in _words_of(chunk, backend):
-                words[word] += number
-        if len(words) > MAX_DISTINCT_WORDS:
-            dropped = np.partition(np.fromiter(words.values(), np.int64, len(words)), len(words) // 2)[len(words) // 2]
-            words = Counter({word: number for word, number in words.items() if number > dropped})
-    return words
-
-
-def _chunk_counts(texts: Iterable[str], backend: tokenizers.Tokenizer) -> Iterator[Counter[str]]:
-    """Yields the counts of the chunks between spaces, such as "movie,"; one Counter per COUNTED_CHARACTERS.
-
-    Splitting a chunk once instead of each time that it occurs takes a tenth of the time. Texts are not cut for
-    tokenizers that may join words across spaces.
-    """
+def _count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> pa.Table:
+    """Counts the words of a corpus, as the tokenizer splits and normalizes it."""
     splits_at_spaces = isinstance(
         backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer | pre_tokenizers.WhitespaceSplit
     ) and isinstance(backend.normalizer, normalizers.BertNormalizer | None)
-    chunks: Counter[str] = Counter()
-    seen = 0
-    for batch in text_batches(texts):
-        if splits_at_spaces:
-            joined = " ".join(batch)
-            for space in "\t\n\r":
-                joined = joined.replace(space, " ")
-            chunks.update(joined.split(" "))
-        else:
-            chunks.update(batch)
-        seen += sum(map(len, batch))
-        if seen >= COUNTED_CHARACTERS:
-            yield chunks
-            chunks = Counter()
-            seen = 0
-    yield chunks
-
-
-def _words_of(chunk: str, backend: tokenizers.Tokenizer) -> list[str]:
-    """Returns the words of a chunk, those of printable ASCII without the tokenizer, which takes ten times as long."""
-    normalizer = backend.normalizer
-    plain = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
-        backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer
-    )
-    if plain and chunk.isascii() and chunk.isprintable():
-        return ASCII_WORD.findall(chunk.lower() if normalizer.lowercase else chunk)
-    return split_words(backend, chunk)
+    if splits_at_spaces:
+        return normalized_counts(count_words(texts), backend)
+    batches = (pa.table([batch, [1] * len(batch)], schema=SCHEMA) for batch in text_batches(texts))
+    return merge_counts(normalized_counts(batch, backend) for batch in batches)
 
 
 def _has_letters(word: str) -> bool:

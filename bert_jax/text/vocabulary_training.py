@@ -21,7 +21,6 @@ BERT's special tokens).
 import re
 import sys
 from collections.abc import Iterable
-from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -38,9 +37,8 @@ from bert_jax.text.vocabulary import (
     SPECIAL_TOKENS,
     UNK,
     require_room,
-    split_words,
 )
-from bert_jax.text.word_counts import count_words, frequent_characters, split_counts
+from bert_jax.text.word_counts import count_words, frequent_characters, normalized_counts, split_counts
 from bert_jax.text.wordpiece_training import train_wordpiece
 
 
@@ -103,7 +101,7 @@ def _train_unigram(counts: pa.Table, vocab_size: int, min_frequency: int, letter
     backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), *letters])
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     backend.decoder = decoders.Metaspace()
-    words = split_counts(counts, partial(split_words, backend))
+    words = normalized_counts(counts, backend)
     characters = frequent_characters(words)
     require_room(vocab_size, len(characters))
     words = split_counts(words, re.compile(f"[{re.escape(''.join(characters))}]+").findall)  # cut at rare ones

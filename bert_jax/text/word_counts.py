@@ -16,9 +16,13 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import tokenizers
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_jax.text.inputs import valid_text
-from bert_jax.text.vocabulary import text_batches
+from bert_jax.text.vocabulary import split_words, text_batches
+from bert_jax.text.word_cache import ASCII_WORD
 
 SCHEMA = pa.schema([("word", pa.string()), ("count", pa.int64())])
 PENDING_ROWS = 1 << 20  # of tables that wait to be summed; about 30 MB
@@ -58,6 +62,19 @@ def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
 def split_counts(counts: pa.Table, split: Callable[[str], list[str]]) -> pa.Table:
     """Returns the counts of the words that `split` makes of each word, such as "movie" and "," of "movie,"."""
     return merge_counts(_split_batch(batch, split) for batch in counts.to_batches(SPLIT_ROWS))
+
+
+def normalized_counts(counts: pa.Table, backend: tokenizers.Tokenizer) -> pa.Table:
+    """Returns the counts of the words that a tokenizer makes of each word, such as "movie" and "," of "Movie,"."""
+    normalizer = backend.normalizer
+    is_berts = isinstance(normalizer, BertNormalizer) and isinstance(backend.pre_tokenizer, BertPreTokenizer)
+
+    def split(word: str) -> list[str]:
+        if is_berts and word.isascii() and word.isprintable():  # most words; the tokenizer takes ten times as long
+            return ASCII_WORD.findall(word.lower() if normalizer.lowercase else word)
+        return split_words(backend, word)
+
+    return split_counts(counts, split)
 
 
 def count_ids(

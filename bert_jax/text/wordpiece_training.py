@@ -22,8 +22,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from bert_jax.text.vocabulary import CONTINUATION, SPECIAL_TOKENS, UNK, require_room, split_words, wordpiece
-from bert_jax.text.word_cache import ASCII_WORD
-from bert_jax.text.word_counts import SPLIT_ROWS, count_ids, frequent_characters, split_counts
+from bert_jax.text.word_counts import SPLIT_ROWS, count_ids, frequent_characters, normalized_counts
 
 MAX_WORDS = 1 << 27  # that the library is given, at about 5 million a second
 FED_CHARACTERS = 1 << 12  # in one text
@@ -58,18 +57,6 @@ def train_wordpiece(
     frequencies = _frequencies(pieces, words)
     pieces.sort(key=lambda piece: (-frequencies[piece], piece))
     return make(pieces)
-
-
-def normalized_counts(counts: pa.Table, backend: tokenizers.Tokenizer) -> pa.Table:
-    """Returns the counts of the words that BERT's tokenizer makes of chunks, such as "movie" and "," of "Movie,"."""
-    lowercase = backend.normalizer.lowercase
-
-    def split(chunk: str) -> list[str]:
-        if chunk.isascii() and chunk.isprintable():  # most chunks; the tokenizer takes ten times as long
-            return ASCII_WORD.findall(chunk.lower() if lowercase else chunk)
-        return split_words(backend, chunk)
-
-    return split_counts(counts, split)
 
 
 def _alphabet(words: pa.Table, backend: tokenizers.Tokenizer) -> tuple[list[str], list[str]]:

@@ -1,6 +1,5 @@
 """New words are those that save the most tokens, in one form with the tokenizer, and single tokens once added."""
 
-import random
 import re
 from collections import Counter
 
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.text import new_words as module
-from bert_jax.text.new_words import VocabularyReport, count_words, find_new_words, read_new_words
+from bert_jax.text.new_words import VocabularyReport, find_new_words, read_new_words
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import split_words, with_tokens, wordpiece
 from bert_jax.text.word_cache import separable
@@ -82,23 +81,8 @@ CHARACTERS = st.one_of(st.sampled_from("aAbé É.,'-_ \t\n\r京ßςΣ" + ODD), s
 def test_words_are_counted_as_if_each_text_were_split(texts):
     for backend in [*BACKENDS, OTHER]:
         wanted = Counter(word for text in texts for word in split_words(backend, text))
-        assert +count_words(texts, backend) == wanted
-
-
-def test_frequent_words_survive_when_rare_ones_are_dropped(small, monkeypatch):
-    """Word n of 61 occurs about 600 / n times, shuffled; 23 are kept at a time."""
-    words = [f"{letter}{number}" for number, letter in enumerate("abs" * 20, start=1)]
-    texts = [word for number, word in enumerate(words, start=1) for _ in range(600 // number)]
-    random.Random(7).shuffle(texts)
-    exact = count_words(texts, small.backend)
-    monkeypatch.setattr(module, "MAX_DISTINCT_WORDS", 23)
-    monkeypatch.setattr(module, "COUNTED_CHARACTERS", 1)
-    monkeypatch.setattr("bert_jax.text.vocabulary.BATCH_CHARACTERS", 100)
-    kept = count_words(texts, small.backend)
-    assert len(kept) <= 23 + 100 // 2
-    assert all(number <= exact[word] for word, number in kept.items())
-    assert [word for word, _ in kept.most_common(3)] == words[:3]
-    assert len(count_words([f"a{number}" for number in range(500)], small.backend)) <= 23 + 100 // 2
+        found = module._count_words(texts, backend).to_pydict()
+        assert dict(zip(*found.values(), strict=True)) == wanted
 
 
 # Read

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from bert_jax.text import vocabulary, word_counts
 from bert_jax.text.vocabulary import split_words, wordpiece
-from bert_jax.text.word_counts import SCHEMA, count_words, merge_counts
-from bert_jax.text.wordpiece_training import normalized_counts
+from bert_jax.text.word_counts import SCHEMA, count_words, merge_counts, normalized_counts
 
 # What BERT's tokenizer treats in several ways: spaces that split, controls that vanish, words of one character.
 CHARACTERS = "aB, \t\n\r\v\x1c\x1f\x85\u00a0\u2028\u200b\u0301éİ東\ufffd\ud800"
