@@ -79,7 +79,8 @@ def _count_words(texts: Iterable[str], backend: tokenizers.Tokenizer) -> pa.Tabl
         backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer | pre_tokenizers.WhitespaceSplit
     ) and isinstance(backend.normalizer, normalizers.BertNormalizer | None)
     if splits_at_spaces:
-        return normalized_counts(count_words(texts), backend)
+        split_chinese = getattr(backend.normalizer, "handle_chinese_chars", False)
+        return normalized_counts(count_words(texts, split_chinese=split_chinese), backend)
     batches = (pa.table([batch, [1] * len(batch)], schema=SCHEMA) for batch in text_batches(texts))
     return merge_counts(normalized_counts(batch, backend) for batch in batches)
 

@@ -61,7 +61,7 @@ def train_vocabulary(
         if isinstance(corpus, pa.Table):
             raise ValueError("a BPE is trained on texts, not on counts of words: white space is part of its pieces")
         return _train_bpe(corpus, vocab_size, min_frequency, letters)
-    counts = corpus if isinstance(corpus, pa.Table) else count_words(corpus)
+    counts = corpus if isinstance(corpus, pa.Table) else count_words(corpus, split_chinese=kind == "wordpiece")
     if kind == "unigram":
         return _train_unigram(counts, vocab_size, min_frequency, letters)
     return train_wordpiece(counts, vocab_size, min_frequency, lowercase=lowercase, strip_accents=strip_accents)

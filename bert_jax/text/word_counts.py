@@ -11,6 +11,7 @@ Counts of parts of a corpus, made anywhere and in any order, add up to those of 
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -26,16 +27,26 @@ from bert_jax.text.word_cache import ASCII_WORD
 
 SCHEMA = pa.schema([("word", pa.string()), ("count", pa.int64())])
 PENDING_ROWS = 1 << 20  # of tables that wait to be summed; about 30 MB
+MAX_SUMMED_BYTES = 1 << 30  # in one operation
 SPLIT_ROWS = 1 << 14  # words that are split or encoded at a time
 # A web corpus has 20,000 different characters, most of them very rare; they would fill a vocabulary.
 CHARACTER_COVERAGE = 0.99999
 # Other white space stays in the chunks: BERT's tokenizer deletes some of it, as \v, and splits at some, as U+00A0.
 SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 
+# Most Chinese characters. Others stay in the chunks, and are split when a tokenizer splits those.
+CHINESE = r"[\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}]"
 
-def count_words(texts: Iterable[str]) -> pa.Table:
-    """Counts the words of texts, which are read once: a table like those of `merge_counts`."""
-    return merge_counts(map(_count_batch, text_batches(texts)))
+
+def count_words(texts: Iterable[str], *, split_chinese: bool = False) -> pa.Table:
+    """Counts the words of texts, which are read once: a table like those of `merge_counts`.
+
+    Args:
+        split_chinese: count Chinese characters one by one, as BERT's tokenizer splits them. Chinese has no spaces, so
+            the counts would be as large as the text otherwise. A Unigram needs the words unsplit.
+    """
+    count = partial(_count_batch, split_chinese=split_chinese)
+    return merge_counts(map(count, text_batches(texts)))
 
 
 def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
@@ -56,7 +67,7 @@ def merge_counts(tables: Iterable[pa.Table]) -> pa.Table:
             summed = _sum([summed, *pending])
             pending = []
             rows = 0
-    return _sum([summed, *pending]).sort_by("word").combine_chunks()
+    return _sum([summed, *pending]).combine_chunks()
 
 
 def split_counts(counts: pa.Table, split: Callable[[str], list[str]]) -> pa.Table:
@@ -103,21 +114,45 @@ def frequent_characters(counts: pa.Table) -> list[str]:
 
 
 def _sum(tables: list[pa.Table]) -> pa.Table:
+    """Returns the sum of tables, sorted; Arrow fails when the different words of a sum have more than 2 GiB of text."""
+    if sum(table.nbytes for table in tables) > MAX_SUMMED_BYTES:
+        largest = max(tables, key=lambda table: table.nbytes)
+        words = pc.call_function("unique", [largest["word"]]).sort()
+        if len(words) > 1:
+            below = pc.field("word") < words[len(words) // 2]
+            halves = [table.filter(below) for table in tables], [table.filter(~below) for table in tables]
+            return pa.concat_tables(map(_sum, halves))
     sums = pa.concat_tables(tables).group_by("word").aggregate([("count", "sum")])
-    return sums.select(["word", "count_sum"]).rename_columns(SCHEMA.names)
+    return sums.select(["word", "count_sum"]).rename_columns(SCHEMA.names).sort_by("word")
 
 
-def _count_batch(texts: list[str]) -> pa.Table:
+def _count_batch(texts: list[str], *, split_chinese: bool) -> pa.Table:
     try:
         joined = " ".join(texts).encode()
     except (TypeError, UnicodeEncodeError):  # no strings, or lone surrogates
         joined = " ".join(map(valid_text, texts)).encode()
     data = pa.py_buffer(joined.translate(SPACES))
     text = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, data.size])), data)
-    chunks = pc.call_function("split_pattern", [text], pc.SplitPatternOptions(" "))
-    words, counts = chunks.values.value_counts().flatten()
-    table = pa.table([words.cast(pa.string()), counts], schema=SCHEMA)
-    return table.filter(pc.field("word") != "")
+    words, counts = _at_spaces(text).values.value_counts().flatten()
+    table = pa.table([words.cast(pa.string()), counts], schema=SCHEMA).filter(pc.field("word") != "")
+    return _split_chinese(table) if split_chinese else table
+
+
+def _at_spaces(texts: pa.Array) -> pa.Array:
+    return pc.call_function("split_pattern", [texts], pc.SplitPatternOptions(" "))
+
+
+def _split_chinese(counts: pa.Table) -> pa.Table:
+    """Returns counts of the Chinese characters of words, and of what is before, between and after them."""
+    is_ascii = pc.call_function("string_is_ascii", [counts["word"]]).combine_chunks()
+    spaced = pc.ReplaceSubstringOptions(CHINESE, r" \0 ")
+    tables = []
+    for batch in counts.filter(pc.call_function("invert", [is_ascii])).to_batches():
+        parts = _at_spaces(pc.call_function("replace_substring_regex", [batch["word"]], spaced))
+        lengths = parts.value_lengths().to_numpy()
+        tables.append(pa.table([parts.flatten(), np.repeat(batch["count"].to_numpy(), lengths)], schema=SCHEMA))
+    split = _sum([SCHEMA.empty_table(), *tables]).filter(pc.field("word") != "")
+    return pa.concat_tables([counts.filter(is_ascii), split])
 
 
 def _split_batch(batch: pa.RecordBatch, split: Callable[[str], list[str]]) -> pa.Table:

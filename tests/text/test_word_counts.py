@@ -19,9 +19,10 @@ TEXTS = st.lists(st.text(CHARACTERS, max_size=13), max_size=11)
 
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch):
-    """Texts are counted in several batches, and summed in several rounds."""
+    """Texts are counted in several batches, and summed in several rounds, some words at a time."""
     monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 7)
     monkeypatch.setattr(word_counts, "PENDING_ROWS", 3)
+    monkeypatch.setattr(word_counts, "MAX_SUMMED_BYTES", 60)
 
 
 @settings(deadline=None)
@@ -43,15 +44,24 @@ def test_counts_of_parts_sum_to_those_of_the_whole_in_any_order(texts, seed):
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("split_chinese", [True, False])
 @settings(deadline=None)
 @given(TEXTS)
-def test_counted_words_are_split_as_texts_are(lowercase, texts):
+def test_counted_words_are_split_as_texts_are(lowercase, split_chinese, texts):
     backend = wordpiece([], lowercase=lowercase, strip_accents=None)
     texts = [text.replace("\ud800", "") for text in texts]
-    found = normalized_counts(count_words(texts), backend).to_pydict()
+    found = normalized_counts(count_words(texts, split_chinese=split_chinese), backend).to_pydict()
     assert dict(zip(*found.values(), strict=True)) == Counter(
         word for text in texts for word in split_words(backend, text)
     )
+
+
+def test_counts_of_chinese_do_not_grow_with_the_text():
+    characters = [chr(code) for code in range(0x4E00, 0x4E00 + 11)]
+    draw = random.Random(5)
+    texts = ["".join(draw.choices(characters, k=17)) for _ in range(97)]
+    assert count_words(texts, split_chinese=True)["word"].to_pylist() == characters
+    assert count_words(texts).num_rows == 97
 
 
 def test_sums_above_32_bits_are_exact():

@@ -69,7 +69,8 @@ class _Survey:
     def _count(self, folder: Path, texts: Iterator[str]) -> None:
         if self._manifest.tokenizer is None:
             is_held_out = HeldOut.of(self._manifest)
-            words = count_words(text for text in texts if not is_held_out(text))
+            split_chinese = self._manifest.settings.tokenizer_kind == "wordpiece"
+            words = count_words((text for text in texts if not is_held_out(text)), split_chinese=split_chinese)
             feather.write_feather(words, str(folder / WORDS), compression="uncompressed")  # to be mapped
         else:
             for _ in texts:
