@@ -20,14 +20,14 @@ MARKS = {"fact": "  ", "warning": "! ", "problem": "x "}
 
 @dataclass(frozen=True)
 class Doctor:
-    """Examine this machine, or a run, a model or data.
+    """Examine this machine, or a run, a model, data or a prepared corpus.
 
     Without a name: versions, devices, memory, caches, and whether the Hugging Face hub can be reached. Otherwise:
     missing and damaged files, labels that look like mistakes, lengths, duplicates. Lines with ! are warnings, lines
     with x are problems, which also give exit code 1."""
 
-    source: Annotated[Positional[str | None], arg(metavar="[RUN|MODEL|DATA]")] = None
-    """Folder of a run or of a model, a data file, or a name on the Hugging Face hub."""
+    source: Annotated[Positional[str | None], arg(metavar="[RUN|MODEL|DATA|STORE]")] = None
+    """Folder of a run, of a model or of a prepared corpus, a data file, or a name on the Hugging Face hub."""
     task: Literal["classification", "tokens", "squad", "multiple-choice", "corpus"] | None = None
     """What the data are for. Default: guessed from the columns or the first lines."""
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] = (
@@ -60,11 +60,14 @@ class Doctor:
     def findings(self) -> "Iterator[Finding]":
         """Yields what is found."""
         from bert_jax import doctor
+        from bert_jax.data.preparation.store import is_store
 
         if self.source is None:
             if self.remove_stale:
                 self.remove()
             yield from doctor.examine_machine(network=self.network)
+        elif is_store(Path(self.source).expanduser()):
+            yield from doctor.examine_store(self.source)
         elif self.task is None and doctor.is_model(self.source):
             yield from doctor.examine_model(self.source)
         else:

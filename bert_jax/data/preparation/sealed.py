@@ -42,8 +42,16 @@ def make_once(folder: Path, made_from: Any, make: Callable[[Path], Content]) -> 
 
 def read_sealed(folder: Path) -> Content | None:
     """Returns the content of a folder; None if there is none, or if a file is missing, damaged or was added."""
+    return None if damaged_files(folder) else read_content(folder)
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Returns the names of the files of a folder that are missing, have other bytes, or were added."""
     content = read_content(folder)
-    return content if content is not None and content["files"] == _hashes(folder) else None
+    if content is None:
+        return [SEAL]
+    differing = content["files"].items() ^ _hashes(folder).items()
+    return sorted({name for name, _ in differing})
 
 
 def read_content(folder: Path) -> Content | None:
@@ -63,7 +71,7 @@ def digest(content: Any) -> str:
 def _hashes(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != SEAL:
+        if path.is_file() and path.name != SEAL and not path.name.startswith("."):  # of a file manager, or of NFS
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

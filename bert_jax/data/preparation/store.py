@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from bert_jax.data.pretraining.token_store import TokenStore, write_offsets
 from bert_jax.files import write_file
 from bert_jax.messages import counted
 from bert_jax.text.tokenizer import Tokenizer
+
+COUNTS = ("documents", "sentences", "tokens", "unknown_tokens")
 
 
 def finish(store: Path, parts: Sequence[Content]) -> list[SourceReport]:
@@ -37,26 +39,35 @@ def finish(store: Path, parts: Sequence[Content]) -> list[SourceReport]:
             )
     fingerprint = digest([part["files"] for part in parts])
     sides = {side: _join(store, side, parts, fingerprint) for side in SIDES}
-    reports = merge_reports(part["sources"] for part in parts)
-    content = {
-        "fingerprint": fingerprint,
-        "tokenizer": Tokenizer.load(store / "tokenizer").fingerprint,
-        "settings": manifest.settings.deciding(),
-        **{side: {name: value for name, value in made.items() if name != "files"} for side, made in sides.items()},
-        "sources": [report.as_dict() for report in reports],
-        "parts": [[part[side]["tokens"] for side in SIDES] for part in parts],
-    }
+    content = describe_store(store, parts, sides)
     write_file(store / STORE, json.dumps(content, ensure_ascii=False))
     for unfinished in store.glob(".*@*"):  # of processes that died on other machines
         shutil.rmtree(unfinished, ignore_errors=True)
-    return reports
+    return reports_of(content)
+
+
+def describe_store(store: Path, parts: Sequence[Content], sides: Mapping[str, Content]) -> dict[str, Any]:
+    """Returns what store.json says of the parts, what `prepare_part` returned for each, and of both sides."""
+    reports = merge_reports(part["sources"] for part in parts)
+    return {
+        "fingerprint": digest([part["files"] for part in parts]),
+        "tokenizer": Tokenizer.load(store / "tokenizer").fingerprint,
+        "settings": Manifest.load(store).settings.deciding(),
+        **{side: {name: sides[side][name] for name in COUNTS} for side in SIDES},
+        "sources": [report.as_dict() for report in reports],
+        "parts": [[part[side]["tokens"] for side in SIDES] for part in parts],
+    }
+
+
+def reports_of(content: Mapping[str, Any]) -> list[SourceReport]:
+    """Returns the report of each source, given store.json."""
+    return merge_reports({saved["source"]: saved} for saved in content["sources"])
 
 
 def _join(store: Path, side: str, parts: Sequence[Content], fingerprint: str) -> Content:
     """Writes the offsets of one side of all parts, unless they are there; returns its counts."""
     folders = [store / part_name(part["number"]) / side for part in parts]
-    names = ("documents", "sentences", "tokens", "unknown_tokens")
-    counts = {name: sum(part[side][name] for part in parts) for name in names}
+    counts = {name: sum(part[side][name] for part in parts) for name in COUNTS}
 
     def lengths(name: str) -> Iterator[np.ndarray]:
         return (np.diff(map_array(folder / f"{name}_offsets.npy")) for folder in folders)
@@ -120,7 +131,7 @@ class PreparedCorpus:
 
     def reports(self) -> list[SourceReport]:
         """Returns the report of each source."""
-        return merge_reports({saved["source"]: saved} for saved in self.content["sources"])
+        return reports_of(self.content)
 
 
 def is_store(folder: Path) -> bool:
