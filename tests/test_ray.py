@@ -35,7 +35,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'bert
 pytestmark = pytest.mark.slow
 
 LAUNCHER = Path(__file__).parents[1] / "examples" / "launch" / "ray" / "train_on_ray.py"
-STEPS = 200
+STEPS = 100
 
 
 @pytest.fixture(scope="module")

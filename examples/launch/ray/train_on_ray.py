@@ -22,7 +22,7 @@ from typing import Any
 os.environ |= {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_V2_ENABLED": "1"}
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, get_preemption_info
 from ray.train.v2.jax import JaxConfig, JaxTrainer
 
 DRAIN_POLL = 5  # seconds
@@ -67,7 +67,7 @@ def train(config: dict[str, Any]) -> None:
 
 def save_when_drained() -> None:
     """Makes the run save and end when Ray is about to take one of its machines away."""
-    while ray.train.get_preemption_info() is None:
+    while get_preemption_info() is None:
         time.sleep(DRAIN_POLL)
     os.kill(os.getpid(), signal.SIGTERM)  # JAX's coordination service passes it on to all processes
 
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> str | None:
         make_trainer(options, verdict).fit()
     except TrainingFailedError as error:
         failed = str(error)
-    error = ray.get(verdict.get.remote()) or failed
+    error: Any = ray.get(verdict.get.remote()) or failed
     ray.shutdown()  # the workers print nothing after the error
     return error
 

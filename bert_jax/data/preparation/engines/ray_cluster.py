@@ -67,11 +67,12 @@ def _work(folder: str, work: Work, store: str, part: int) -> Content:
 def _result(reference: Any, part: int) -> Content:
     """Returns the result of a task, or raises its exception."""
     import ray
+    from ray.exceptions import RayError, RayTaskError
 
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise error.cause from None
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         reason = " ".join(str(error).split())
         raise ChildProcessError(f"part {part}: its Ray workers have died {MOST_DEATHS + 1} times: {reason}") from None
