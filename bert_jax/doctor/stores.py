@@ -47,5 +47,5 @@ def examine_store(source: str | Path) -> Iterator[Finding]:
 def _fits(prepared: PreparedCorpus, folders: list[Path]) -> bool:
     """Returns whether store.json is what its folders, which are whole, give."""
     contents = [read_content(folder) or {} for folder in folders]
-    sides = dict(zip(SIDES, contents[-2:], strict=True))
+    sides = {str(side): content for side, content in zip(SIDES, contents[-2:], strict=True)}
     return digest(describe_store(prepared.folder, contents[:-2], sides)) == digest(prepared.content)

@@ -62,6 +62,8 @@ def test_a_missing_part_and_a_changed_store_json_are_problems(store):
     content = path.read_text()
     path.write_text(content.replace('"tokens": ', '"tokens": 1', 1))
     assert problems(store) == [f"{store} is damaged; run `bert-jax prepare --output {store}`"]
+    path.write_text("{}")
+    assert problems(store) == [f"{path} is damaged; run `bert-jax prepare --output {store}`"]
     path.unlink()
     shutil.rmtree(store / "part-00001")
     [found] = problems(store)

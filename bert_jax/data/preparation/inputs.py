@@ -77,10 +77,17 @@ def find_inputs(corpus: Iterable[str]) -> Iterator[tuple[Input, Origin]]:
 def _describe(source: int, name: str, origin: Origin) -> Input:
     if isinstance(origin, Path):
         entry = origin.stat()
+        try:
+            str(origin).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(origin)!a}: the name of the file is not UTF-8; rename it") from None
         return Input(source, "path", str(origin.absolute()), (entry.st_size, entry.st_mtime_ns))
     if isinstance(origin, RemoteFile):
         return Input(source, "url", origin.url, (origin.size, origin.version))
     assert isinstance(origin, datasets.Dataset)
+    folder = Path(name).expanduser()
+    if folder.is_dir():  # of `save_to_disk`
+        name = str(folder.absolute())
     return Input(source, "dataset", name, (len(origin), origin.data.nbytes))
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.preparation.inputs import Input, Piece, find_inputs, make_parts
-from bert_jax.data.preparation.sealed import digest
+from bert_jax.data.preparation.sealed import Content, digest, make_once, write_whole
 from bert_jax.data.preparation.settings import Preparation
 from bert_jax.data.pretraining import token_store
-from bert_jax.files import write_file
 from bert_jax.text.tokenizer import Tokenizer
 
 FORMAT = 1  # increase it when the same manifest gives other tokens
@@ -94,30 +93,42 @@ def begin_store(settings: Preparation) -> Manifest:
         OSError, ImportError: an input that cannot be found.
     """
     store = Path(settings.output)
-    if (store / MANIFEST).exists():
-        manifest = Manifest.load(store)
-        _require_same(manifest, settings)
-        return manifest
-    settings.check()
     tokenizer = None if settings.tokenizer is None else Tokenizer.load(settings.tokenizer)
+    content = None if (store / MANIFEST).exists() else _plan(store, settings, tokenizer)
+    if content is None:
+        _require_same(Manifest.load(store), settings, tokenizer)
+    if tokenizer is not None:
+
+        def save(folder: Path) -> Content:
+            tokenizer.save(folder)
+            return {}
+
+        make_once(store / "tokenizer", tokenizer.fingerprint, save)
+    if content is not None:
+        write_whole(store / MANIFEST, json.dumps(content, ensure_ascii=False))
+    return Manifest.load(store)
+
+
+def _plan(store: Path, settings: Preparation, tokenizer: Tokenizer | None) -> dict[str, Any] | None:
+    """Returns the manifest to be written; None if another process was quicker."""
+    settings.check()
     inputs, parts = make_parts(find_inputs(settings.corpus), settings)
     store.mkdir(parents=True, exist_ok=True)
-    if any(not path.name.startswith(".") and path.name != "tokenizer" for path in store.iterdir()):
+    names = {path.name for path in store.iterdir() if not path.name.startswith(".")}
+    if MANIFEST in names:
+        return None
+    if names - {"tokenizer"}:
         raise ValueError(f"{store} is not empty, and is no store of `bert-jax prepare`: choose another `output`")
-    if tokenizer is not None:
-        tokenizer.save(store / "tokenizer")
-    content = {
+    return {
         "settings": settings.deciding(),
         "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
         "versions": versions(),
         "inputs": inputs,
         "parts": parts,
     }
-    write_file(store / MANIFEST, json.dumps(content, ensure_ascii=False))
-    return Manifest.load(store)
 
 
-def _require_same(manifest: Manifest, settings: Preparation) -> None:
+def _require_same(manifest: Manifest, settings: Preparation, tokenizer: Tokenizer | None) -> None:
     """Raises ValueError unless the settings, those that are given, are those of the manifest, and the inputs too."""
     wanted = settings.deciding()
     default = Preparation("").deciding()
@@ -127,7 +138,7 @@ def _require_same(manifest: Manifest, settings: Preparation) -> None:
             raise ValueError(
                 f"{settings.output} was begun with `{name}={kept[name]}`, not {value}: choose another `output`"
             )
-    if settings.tokenizer is not None and Tokenizer.load(settings.tokenizer).fingerprint != manifest.tokenizer:
+    if tokenizer is not None and tokenizer.fingerprint != manifest.tokenizer:
         raise ValueError(f"{settings.output} was begun with another tokenizer than {settings.tokenizer}")
     if settings.corpus:
         known = {one.name: one for one in manifest.inputs}

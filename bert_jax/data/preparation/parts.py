@@ -36,7 +36,9 @@ def prepare_part(store: Path, number: int) -> Content:
         manifest = Manifest.load(store)
         tokenizer = _load_tokenizer(store / "tokenizer", (store / "tokenizer" / "tokenizer.json").stat().st_mtime_ns)
         if manifest.tokenizer not in (None, tokenizer.fingerprint):
-            raise ValueError(f"{store / 'tokenizer'} is not the tokenizer of the manifest")
+            raise ValueError(
+                f"{store / 'tokenizer'} is not the tokenizer of the manifest; name it again with `tokenizer`"
+            )
         surveyed = _surveyed(store, number) if manifest.has_survey else None
         repeated = repeated_documents(store, number) if manifest.settings.drop_duplicates else []
         made_from = [manifest.digest, number, tokenizer.fingerprint, surveyed, list(repeated)]

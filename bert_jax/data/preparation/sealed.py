@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from bert_jax.data.readers.cache import new_folder
+from bert_jax.data.readers.cache import new_folder, unfinished_path
+from bert_jax.files import write_file
 
 SEAL = "complete.json"
 Content = dict[str, Any]
@@ -29,15 +29,23 @@ def make_once(folder: Path, made_from: Any, make: Callable[[Path], Content]) -> 
         What `make` returned, and `files`: the SHA-256 of each file.
     """
     origin = digest(made_from)
-    content = read_sealed(folder)
-    if content is not None and content["made_from"] == origin:
-        return content
+    made = _read_made(folder, origin)
+    if made is not None:
+        return made
     with new_folder(folder) as unfinished:
         content = {**make(unfinished), "made_from": origin, "files": _hashes(unfinished)}
         sealed = {"content": content, "sha256": digest(content)}
         (unfinished / SEAL).write_text(json.dumps(sealed, ensure_ascii=False), encoding="utf-8")
-        _remove(folder)
+        if _read_made(folder, origin) is None:  # another process may have been quicker
+            _remove(folder)
     return content
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes a file at once; other processes may write the same content at the same time."""
+    unfinished = unfinished_path(path)
+    write_file(unfinished, content)
+    unfinished.replace(path)
 
 
 def read_sealed(folder: Path) -> Content | None:
@@ -63,6 +71,11 @@ def read_content(folder: Path) -> Content | None:
         return None
 
 
+def _read_made(folder: Path, origin: str) -> Content | None:
+    content = read_sealed(folder)
+    return content if content is not None and content["made_from"] == origin else None
+
+
 def digest(content: Any) -> str:
     """Returns the SHA-256 of JSON."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -80,7 +93,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _remove(folder: Path) -> None:
     """Removes a folder that is to be replaced; another process may do the same."""
     if folder.is_dir():
-        damaged = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+        damaged = unfinished_path(folder)
         try:
             folder.rename(damaged)
         except FileNotFoundError:

@@ -52,7 +52,7 @@ class Preparation:
     def check(self) -> None:
         """Raises ValueError for settings that cannot be used."""
         from bert_jax.data.readers.sources import codec
-        from bert_jax.text.vocabulary import KINDS
+        from bert_jax.text.vocabulary import KINDS, smallest_vocabulary
 
         if not self.corpus:
             raise ValueError(f"{self.output} is not a store that was begun: name its text with `corpus`")
@@ -64,6 +64,18 @@ class Preparation:
             raise ValueError(f"`tokenizer_kind` must be one of {', '.join(KINDS)}; got {self.tokenizer_kind!r:.60}")
         if self.tokenizer_kind == "bpe":
             raise ValueError("`tokenizer_kind=bpe` is not trained from counts of words: train it first, as `tokenizer`")
+        for name in ("tokenizer_kind", "vocab_size", "min_frequency", "lowercase", "strip_accents"):
+            value = getattr(self, name)
+            if self.tokenizer is not None and value != getattr(Preparation, name):
+                raise ValueError(
+                    f"`{name}={value}` cannot be combined with `tokenizer`: {self.tokenizer} has a vocabulary"
+                )
+        if self.vocab_size < smallest_vocabulary(self.tokenizer_kind):
+            raise ValueError(f"`vocab_size={self.vocab_size}` leaves no room beside the special tokens")
+        if self.min_frequency < 0:
+            raise ValueError(f"`min_frequency` must be at least 0, got {self.min_frequency}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"`seed` must fit in 64 bits, got {self.seed}")
         codec(self.encoding)
 
     @property

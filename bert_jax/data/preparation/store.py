@@ -11,14 +11,15 @@ import numpy as np
 
 from bert_jax.data.preparation.manifest import MANIFEST, SIDES, STORE, Manifest, part_name
 from bert_jax.data.preparation.report import SourceReport, merge_reports
-from bert_jax.data.preparation.sealed import SEAL, Content, digest, make_once
+from bert_jax.data.preparation.sealed import SEAL, Content, digest, make_once, write_whole
 from bert_jax.data.pretraining.array_files import map_array
 from bert_jax.data.pretraining.token_store import TokenStore, write_offsets
-from bert_jax.files import write_file
+from bert_jax.data.readers.cache import abandoned_folders
 from bert_jax.messages import counted
 from bert_jax.text.tokenizer import Tokenizer
 
 COUNTS = ("documents", "sentences", "tokens", "unknown_tokens")
+KEYS = {"fingerprint", "tokenizer", "settings", *SIDES, "sources", "parts"}  # of store.json
 
 
 def finish(store: Path, parts: Sequence[Content]) -> list[SourceReport]:
@@ -40,8 +41,8 @@ def finish(store: Path, parts: Sequence[Content]) -> list[SourceReport]:
     fingerprint = digest([part["files"] for part in parts])
     sides = {side: _join(store, side, parts, fingerprint) for side in SIDES}
     content = describe_store(store, parts, sides)
-    write_file(store / STORE, json.dumps(content, ensure_ascii=False))
-    for unfinished in store.glob(".*@*"):  # of processes that died on other machines
+    write_whole(store / STORE, json.dumps(content, ensure_ascii=False))
+    for unfinished in abandoned_folders(store, other_machines=True):
         shutil.rmtree(unfinished, ignore_errors=True)
     return reports_of(content)
 
@@ -118,6 +119,8 @@ class PreparedCorpus:
             raise ValueError(f"{folder} is not complete: {_missing(folder)}; {remedy}") from None
         except ValueError as error:
             raise ValueError(f"{folder / STORE}: {error}; {remedy}") from None
+        if not isinstance(content, dict) or not content.keys() >= KEYS:
+            raise ValueError(f"{folder / STORE} is damaged; {remedy}")
         tokenizer = Tokenizer.load(folder / "tokenizer")
         if tokenizer.fingerprint != content["tokenizer"]:
             raise ValueError(f"{folder / 'tokenizer'} is not the tokenizer of the store; {remedy}")

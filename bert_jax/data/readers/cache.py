@@ -30,8 +30,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in abandoned_folders(folder.parent):
         shutil.rmtree(abandoned, ignore_errors=True)
-    pid = os.getpid()
-    unfinished = folder.with_name(f".{folder.name}@{_machine()}@{pid}@{start_time(pid)}@{uuid4().hex[:8]}")
+    unfinished = unfinished_path(folder)
     unfinished.mkdir()
     try:
         yield unfinished
@@ -44,12 +43,21 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def abandoned_folders(cache_dir: Path) -> list[Path]:
-    """Returns the unfinished folders of this machine's processes that are gone."""
+def unfinished_path(path: Path) -> Path:
+    """Returns a new temporary name, which says that this process has it."""
+    pid = os.getpid()
+    return path.with_name(f".{path.name}@{_machine()}@{pid}@{start_time(pid)}@{uuid4().hex[:8]}")
+
+
+def abandoned_folders(cache_dir: Path, *, other_machines: bool = False) -> list[Path]:
+    """Returns the unfinished folders of this machine's processes that are gone, and of all processes of others."""
     found = []
     for path in sorted(cache_dir.glob(".*@*")):
         owner = _UNFINISHED.fullmatch(path.name)
-        if owner and owner["machine"] == _machine() and not is_running(int(owner["pid"]), int(owner["start"])):
+        if owner is None:
+            continue
+        is_ours = owner["machine"] == _machine()
+        if other_machines if not is_ours else not is_running(int(owner["pid"]), int(owner["start"])):
             found.append(path)
     return found
 

@@ -10,6 +10,7 @@ import pytest
 from small_stores import files_of, random_texts, small_parts, small_preparation, write_corpus
 
 from bert_jax.data.preparation import duplicates, vocabulary
+from bert_jax.data.preparation import manifest as manifest_module
 from bert_jax.data.preparation import parts as parts_module
 from bert_jax.data.preparation.engines.local import local
 from bert_jax.data.preparation.manifest import Manifest
@@ -89,6 +90,33 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(parts_module, "encode_documents", lambda *_: pytest.fail("tokenized again"))
     prepare(small_preparation(tmp_path, (), vocab_size=97), local(1), say=quiet)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("part-*/**/*")}
+
+
+@pytest.mark.parametrize("moment", [(manifest_module, "make_parts"), (parts_module, "encode_documents")])
+def test_two_processes_may_prepare_the_same_store(tmp_path, monkeypatch, moment):
+    corpus = write_corpus(tmp_path / "corpus")
+    settings = small_preparation(tmp_path, corpus)
+    function = getattr(*moment)
+    made = []
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(*moment, function)
+        made.append(prepare(settings, local(1), say=quiet))  # all of it, while the other one waits
+        return function(*arguments)
+
+    monkeypatch.setattr(*moment, meanwhile)
+    made.append(prepare(settings, local(1), say=quiet))
+    assert made[0].content == made[1].content
+    assert not list((tmp_path / "store").glob(".*"))
+
+
+def test_a_store_is_continued_from_another_folder(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path / "corpus")
+    prepared = prepare(small_preparation(tmp_path, ("a.txt", "f")), local(1), say=quiet)
+    shutil.rmtree(tmp_path / "store" / f"part-{len(prepared.content['parts']) - 1:05d}")
+    monkeypatch.chdir(tmp_path)
+    assert prepare(small_preparation(tmp_path, ()), local(1), say=quiet).content == prepared.content
 
 
 def test_a_corpus_by_url_is_cut_too_and_gives_the_same_tokens(tmp_path):
@@ -180,6 +208,9 @@ def test_settings_and_inputs_of_a_store_cannot_change(tmp_path):
         ValueError, match=r"none: no document held out with `held_out=1e-09`: choose another one, and an"
     ):
         prepare(small_preparation(tmp_path, corpus[:1], "none", held_out=1e-9), local(1), say=quiet)
+    (tmp_path / "corpus" / "\udcff.txt").touch()
+    with pytest.raises(ValueError, match=r"udcff\.txt': the name of the file is not UTF-8; rename it"):
+        prepare(small_preparation(tmp_path, corpus, "new"), say=quiet)
     with pytest.raises(ValueError, match="name its text with `corpus`"):
         prepare(small_preparation(tmp_path, (), "new"), say=quiet)
 
