@@ -90,6 +90,21 @@ def test_a_driver_that_is_killed_takes_its_workers_with_it_and_is_started_again(
     assert not list(store.glob(".*"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers of a process are known on Linux")
+def test_workers_that_start_end_with_ctrl_c_without_a_traceback(tmp_path, corpus):
+    def workers() -> bool:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return any(b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+
+    with start("failing_parts.py", tmp_path, corpus, stderr=subprocess.PIPE, start_new_session=True) as process:
+        wait_for(workers)
+        time.sleep(0.2)  # they import
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate()
+    assert errors.count("Traceback") == 1, errors  # of the driver, which is no program
+    assert "spawn_main" not in errors
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux mounts a disk for one process")
 def test_a_full_disk_leaves_whole_parts_and_is_named(tmp_path, corpus, whole):
     with start("full_disk.py", tmp_path, corpus, stdout=subprocess.PIPE) as process:

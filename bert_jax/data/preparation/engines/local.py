@@ -5,8 +5,9 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,7 +49,8 @@ def _run(workers: int, work: Work, store: Path, parts: Sequence[int]) -> Iterato
             try:
                 while waiting or running:
                     while waiting and len(running) < workers:
-                        running[pool.submit(work, store, waiting[-1])] = waiting[-1]
+                        with _interrupts_held_back():
+                            running[pool.submit(work, store, waiting[-1])] = waiting[-1]
                         waiting.pop()
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -70,9 +72,25 @@ def _run(workers: int, work: Work, store: Path, parts: Sequence[int]) -> Iterato
                 raise
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Makes Ctrl-C wait, also in processes that are started here: their imports would end with long tracebacks."""
+    if os.name != "posix":
+        yield
+        return
+    resource_tracker.ensure_running()  # it is started with the first process, and would let Ctrl-C through
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _start_worker() -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     use_one_core()
 
 
