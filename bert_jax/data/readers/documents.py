@@ -115,21 +115,22 @@ def _cut(where: str, pieces: Iterable[str], cut_at: int, report: ReadReport) -> 
         if size <= cut_at:
             continue
         text = "".join(kept)
-        while len(text) > cut_at:
-            end = _last_space(text, cut_at)
-            yield text[:end]
-            text = text[end:]
-        kept = [text]
-        size = len(text)
+        start = 0
+        while len(text) - start > cut_at:  # a row may be a thousand times as long: the rest is not copied
+            end = _last_space(text, start, start + cut_at)
+            yield text[start:end]
+            start = end
+        kept = [text[start:]]
+        size = len(kept[0])
         if not is_cut:
             report.change(CUT, where)
             is_cut = True
     yield "".join(kept)
 
 
-def _last_space(text: str, end: int) -> int:
-    """Returns where to cut a text, before `end`: after white space if there is some, else inside of a word."""
-    for place in range(end, max(end - _LONGEST_WORD, 0), -1):
+def _last_space(text: str, start: int, end: int) -> int:
+    """Returns where to cut a text that begins at `start`, before `end`: after white space, else inside of a word."""
+    for place in range(end, max(end - _LONGEST_WORD, start), -1):
         if text[place - 1].isspace():
             return place
     return end
