@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
@@ -335,6 +336,9 @@ class Inspect:
 
     def run(self) -> None:
         from bert_jax.cli.inspection import inspect, report
+        from bert_jax.data.preparation.store import is_store
 
+        if is_store(Path(self.source).expanduser()):
+            raise ValueError(f"{self.source} is a prepared corpus and not a model; `bert-jax doctor` describes it")
         found = inspect(self.source)
         print(as_json(found) if self.json else report(found))

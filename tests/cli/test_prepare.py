@@ -36,6 +36,8 @@ def test_a_store_is_prepared_part_by_part_as_at_once(folder, capsys):
     assert "part 1 is done (prepare_part)" in capsys.readouterr().out
     contents = [json.loads((folder / name / "store.json").read_text()) for name in ("whole", "parts")]
     assert contents[0] == contents[1]
+    assert main(["inspect", "whole"]) == 1
+    assert "whole is a prepared corpus and not a model; `bert-jax doctor` describes it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
