@@ -4,8 +4,8 @@ Pretraining has two objectives, masked LM and next sentence, on the same last hi
 and so are their two gradients dx. Every other model has one objective.
 
 `config` is any object with num_attention_heads, hidden_act, masked_lm_act, layer_norm_eps, problem_type; and with what
-differs between families: position_offset, uses_token_types, family.layer_act, family.is_modern; for ModernBERT also the
-fields of `modern_config`. `batch` is a dict of arrays.
+differs between families: position_offset, pad_token_id, uses_token_types, family.offset_positions, family.layer_act,
+family.is_modern; for ModernBERT also the fields of `modern_config`. `batch` is a dict of arrays.
 """
 
 import numpy as np
@@ -25,14 +25,16 @@ def bert(params, batch, config):
 
     Args:
         batch: input_ids int [..., T]; optionally attention_mask (default: ones), token_type_ids (default: zeros),
-            position_ids (default: 0 to T-1) of the same shape. The axes before T are flattened into B.
+            position_ids (default: 0 to T-1, without padding for RoBERTa) of the same shape. The axes before T are
+            flattened into B.
     Returns:
         x [B, T, D], cache.
     """
     ids = batch["input_ids"]
     mask = batch.get("attention_mask", np.ones_like(ids))
     token_types = batch.get("token_type_ids", np.zeros_like(ids))
-    positions = batch.get("position_ids", np.broadcast_to(np.arange(ids.shape[-1]), ids.shape))
+    counted = ids != config.pad_token_id if config.family.offset_positions else np.ones_like(ids)
+    positions = batch.get("position_ids", np.maximum(np.cumsum(counted, axis=-1) - 1, 0))
     if not config.uses_token_types:
         token_types = np.zeros_like(ids)
     ids, mask, token_types, positions = (a.reshape(-1, a.shape[-1]) for a in (ids, mask, token_types, positions))

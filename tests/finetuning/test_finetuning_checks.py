@@ -195,7 +195,7 @@ def test_a_model_without_vocabulary_or_with_one_token_type_is_refused(place, tmp
         begin("multiple-choice", ".jsonl")
     for name in ("vocab.txt", "tokenizer.json"):
         (tmp_path / "model" / name).unlink()
-    with pytest.raises(ValueError, match=r"no tokenizer\.json or vocab\.txt"):
+    with pytest.raises(ValueError, match=r"neither tokenizer\.json nor vocab\.txt nor vocab\.json"):
         begin("classification", ".tsv")
 
 

@@ -195,7 +195,7 @@ def test_new_words_for_other_vocabularies_are_refused_before_the_text_is_read(
     (tmp_path / "words.txt").write_text("quokka\n")
     settings = continued(roberta, corpus, tmp_path, add_tokens=words)
     for run in (pretrain, count_new_words):
-        with pytest.raises(ValueError, match="to a WordPiece vocabulary only; the tokenizer is a BPE"):
+        with pytest.raises(ValueError, match="to a WordPiece vocabulary only; the tokenizer is a byte-level BPE"):
             run(settings)
 
 
