@@ -85,12 +85,13 @@ def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: 
     """
     wide = (1,) * (2 - len(shape)) + tuple(shape)  # fewer than two axes are one row
     *stack, _, columns = wide
-    # Sums of iotas are elementwise, so they fuse and shard freely. The index of a matrix is in row-major order: with
-    # the stack (2, 3) the strides are (3, 1), and the indices [[0, 1, 2], [3, 4, 5]].
-    places = [jax.lax.broadcasted_iota(jnp.uint32, wide, axis) for axis in range(len(wide))]
+    # Each index varies along its own axes only: what does not depend on the key is computed outside of a loop over
+    # layers, and is stored, so it must be small. The index of a matrix is in row-major order: with the stack (2, 3)
+    # the strides are (3, 1), and the indices [[0, 1, 2], [3, 4, 5]].
+    places = [_iota(wide, axis) for axis in range(len(wide))]
     if shape:
         places[len(wide) - len(shape)] += jnp.uint32(first_row)
-    matrix = jnp.zeros(wide, jnp.uint32)
+    matrix = jnp.zeros([1] * len(wide), jnp.uint32)
     for axis in range(len(stack)):
         matrix = matrix + places[axis] * jnp.uint32(math.prod(stack[axis + 1 :]) % 2**32)
     row, column = places[-2:]
@@ -104,6 +105,11 @@ def _hashed_bits(key: Array, bit_width: int, shape: tuple[int, ...], first_row: 
     is_upper = (row // PAIRED + 1) % 2
     half = hash_index(pair * jnp.uint32(columns) + column, *words) >> (16 * is_upper)
     return (half.astype(jnp.uint16) >> (16 - bit_width)).astype(f"uint{bit_width}").reshape(shape)
+
+
+def _iota(shape: tuple[int, ...], axis: int) -> Array:
+    """Returns the index along an axis of `shape`, uint32; the other axes have length 1."""
+    return jax.lax.broadcasted_iota(jnp.uint32, [size if i == axis else 1 for i, size in enumerate(shape)], axis)
 
 
 HASHED: Any = define_prng_impl(
