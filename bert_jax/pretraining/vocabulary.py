@@ -11,7 +11,7 @@ from datasets import Dataset
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
 from bert_jax.pretraining.settings import TOKENIZER_HASH, Settings
-from bert_jax.text.cleaning import default_lowercase, default_strip_accents
+from bert_jax.text.cleaning import letter_options
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.devices import processes
 
@@ -52,8 +52,7 @@ def _train_vocabulary(settings: Settings, documents: Dataset) -> bytes:
     options = {
         "vocab_size": settings.model.vocab_size,
         "kind": text.tokenizer_kind,
-        "lowercase": default_lowercase(text.language) if text.lowercase is None else text.lowercase,
-        "strip_accents": default_strip_accents(text.language) if text.strip_accents is None else text.strip_accents,
+        **letter_options(text.language, lowercase=text.lowercase, strip_accents=text.strip_accents),
         "min_frequency": text.min_frequency,
     }
     made_from = [VOCABULARY_FORMAT, tokenizers.__version__, documents._fingerprint, options]

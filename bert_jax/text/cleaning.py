@@ -52,6 +52,14 @@ def default_strip_accents(language: str) -> bool | None:
     return None if _code(language) == "en" else False
 
 
+def letter_options(language: str, *, lowercase: bool | None, strip_accents: bool | None) -> dict[str, Any]:
+    """Returns `lowercase` and `strip_accents` for a vocabulary of a language; None is the language's default."""
+    return {
+        "lowercase": default_lowercase(language) if lowercase is None else lowercase,
+        "strip_accents": default_strip_accents(language) if strip_accents is None else strip_accents,
+    }
+
+
 def _code(language: str) -> str:
     """Returns the code of a language without script and country: `pt` for `pt-BR`."""
     return re.split("[-_]", language.lower())[0]

@@ -65,10 +65,12 @@ class Manifest:
             raise ValueError(f"{store} has no {MANIFEST}: it is no store of `bert-jax prepare`") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a manifest ({error!r:.200})") from None
+        here = versions()
         for name, wanted in found.versions.items():
-            here = versions().get(name)
-            if here != wanted:
-                raise ValueError(f"{path} was written with {name} {wanted}, here is {here}: tokens could differ")
+            if here.get(name) != wanted:
+                raise ValueError(
+                    f"{path} was written with {name} {wanted}, here is {here.get(name)}: tokens could differ"
+                )
         return found
 
 

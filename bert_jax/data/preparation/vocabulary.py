@@ -17,7 +17,7 @@ from pyarrow import feather
 from bert_jax.data.preparation.manifest import Manifest
 from bert_jax.data.preparation.sealed import Content, make_once
 from bert_jax.data.preparation.survey import WORDS, survey_folder
-from bert_jax.text.cleaning import default_lowercase, default_strip_accents
+from bert_jax.text.cleaning import letter_options
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.word_counts import SCHEMA, merge_counts
 
@@ -32,7 +32,6 @@ def train_tokenizer(store: Path, surveys: Sequence[Content]) -> Content:
         surveys: what `survey_part` returned for each part.
     """
     settings = Manifest.load(store).settings
-    language = settings.language
 
     def write(folder: Path) -> Content:
         tables = [
@@ -43,8 +42,7 @@ def train_tokenizer(store: Path, surveys: Sequence[Content]) -> Content:
             merge_words(tables),
             settings.vocab_size,
             kind=settings.tokenizer_kind,
-            lowercase=default_lowercase(language) if settings.lowercase is None else settings.lowercase,
-            strip_accents=default_strip_accents(language) if settings.strip_accents is None else settings.strip_accents,
+            **letter_options(settings.language, lowercase=settings.lowercase, strip_accents=settings.strip_accents),
             min_frequency=settings.min_frequency,
         )
         tokenizer.save(folder)
