@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.functional.random_bits import HASHED, hash_index, matrix_key
+from bert_jax.functional.random_bits import HASHED, _hashed_bits, hash_index, matrix_key
 from bert_jax.training.state import GENERATORS, run_key
 
 ROWS, COLUMNS = 1009, 1021
@@ -162,3 +162,18 @@ def test_an_unknown_generator_is_refused():
     assert len({str(jax.random.key_impl(run_key(jax.random.key(0), name))) for name in GENERATORS}) == len(GENERATORS)
     with pytest.raises(ValueError, match="one of hashed, threefry2x32, rbg; got 'dice'"):
         run_key(jax.random.key(0), "dice")
+
+
+def test_what_does_not_depend_on_the_key_is_small():
+    """A loop over layers computes it once, and stores it."""
+    shape = (3, 5, 64, 32)
+    closed = jax.make_jaxpr(lambda key: _hashed_bits(key, 16, shape))(jnp.zeros(2, jnp.uint32))
+    depends = set(closed.jaxpr.invars)
+    sizes = []
+    for equation in closed.jaxpr.eqns:
+        if any(isinstance(x, type(closed.jaxpr.invars[0])) and x in depends for x in equation.invars):
+            depends.update(equation.outvars)
+        else:
+            sizes += [out.aval.size for out in equation.outvars]
+    assert depends.issuperset(closed.jaxpr.outvars)
+    assert 0 < max(sizes) <= 64 * 32
