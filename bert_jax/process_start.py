@@ -1,4 +1,4 @@
-"""Whether the process that wrote a file still runs, and processes that end with the one that started them.
+"""Whether the process that wrote a file still runs, processes that end with their parent, and the cores of this one.
 
 A process id alone may be used again: the id and the start time together identify a process, until the machine is
 started again.
@@ -30,6 +30,11 @@ def start_time(process: int) -> int | None:
     except PermissionError:  # the process of another user
         pass
     return 0
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def end_with_parent() -> None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
 from bert_jax.data.preparation.duplicates import repeated_documents
 from bert_jax.data.preparation.manifest import SIDES, Manifest, naming_part, part_name
-from bert_jax.data.preparation.reading import Document, HeldOut, PartReader, StartAgain
+from bert_jax.data.preparation.reading import Document, HeldOut, PartReader
 from bert_jax.data.preparation.report import count_scripts
 from bert_jax.data.preparation.sealed import Content, make_once, read_content
 from bert_jax.data.preparation.survey import survey_folder
@@ -69,11 +69,7 @@ class _PartWriter:
 
     def write(self, folder: Path) -> Content:
         """Writes both sides."""
-        while True:
-            try:
-                return self._write(folder)
-            except StartAgain:
-                continue
+        return self._reader.write(partial(self._write, folder))
 
     def _write(self, folder: Path) -> Content:
         self._documents = 0

@@ -1,14 +1,14 @@
 """Streams the documents of a part, the same in every stage."""
 
-import hashlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import datasets
 
 from bert_jax.data.preparation.inputs import Changed, Input, Piece, open_piece, reopen
 from bert_jax.data.preparation.manifest import Manifest, reason
 from bert_jax.data.preparation.report import SourceReport
+from bert_jax.data.readers.corpus import side_hash
 from bert_jax.data.readers.documents import read_documents
 from bert_jax.data.readers.report import ReadReport
 from bert_jax.data.readers.sources import codec
@@ -16,6 +16,7 @@ from bert_jax.text.inputs import valid_text
 
 CUT_AT = 1 << 22  # characters: longer than a long book
 READ_AT_ONCE = 1 << 22  # bytes: a smaller file is read to its end before its first document is used
+T = TypeVar("T")
 
 
 class Document(NamedTuple):
@@ -38,6 +39,14 @@ class PartReader:
         self.number = number
         self.reports: dict[int, SourceReport] = {}
         self._unreadable: dict[Piece, str] = {}
+
+    def write(self, write: Callable[[], T]) -> T:
+        """Returns what a function returns that reads the documents, which is called again after `StartAgain`."""
+        while True:
+            try:
+                return write()
+            except StartAgain:
+                continue
 
     def read(self) -> Iterator[Document]:
         """Yields the documents; `reports` then has what was found.
@@ -96,11 +105,10 @@ class HeldOut:
 
     def __init__(self, fraction: float, seed: int) -> None:
         self._below = round(fraction * 2**64)
-        self._salt = seed.to_bytes(8, "little", signed=True)
+        self._seed = seed
 
     def __call__(self, text: str) -> bool:
-        digest = hashlib.blake2b(text.encode(), digest_size=8, salt=self._salt).digest()
-        return int.from_bytes(digest, "little") < self._below
+        return side_hash(text, self._seed) < self._below
 
     @classmethod
     def of(cls, manifest: Manifest) -> "HeldOut":

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from bert_jax.data.preparation.manifest import MANIFEST, STORE
+from bert_jax.data.preparation.manifest import MANIFEST, SIDES, STORE, part_name
 from bert_jax.data.preparation.sealed import read_sealed
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.remote import filesystem_of
@@ -59,6 +59,6 @@ def fetch_store(url: str, cache_dir: Path) -> Path:
 def _require_whole(url: str, folder: Path) -> None:
     """Raises ValueError unless all parts are there, with the hashes that they were prepared with."""
     parts = len(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["parts"])
-    for name in ["train", "held_out", *(f"part-{number:05d}" for number in range(parts))]:
+    for name in (*SIDES, *map(part_name, range(parts))):
         if read_sealed(folder / name) is None:
             raise ValueError(f"{url}/{name}: a file is missing or has other bytes than when it was prepared")

@@ -1,6 +1,5 @@
 """What was found in each source: documents, bytes, tokens, [UNK], duplicates, files skipped, documents cut, scripts."""
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +26,6 @@ _RANGES = (
     (0xFB50, "Arabic"), (0xFE00, ""), (0xFE70, "Arabic"), (0xFF00, ""), (0x20000, "Han"), (0x323B0, ""),
 )  # fmt: skip
 _STARTS = np.array([start for start, _ in _RANGES])
-
-
-def script_of(character: str) -> str:
-    """Returns the script of a letter; an empty string for other characters and rarer scripts."""
-    return _RANGES[bisect_right(_STARTS, ord(character)) - 1][1]
 
 
 def count_scripts(texts: Iterable[str]) -> Counter[str]:

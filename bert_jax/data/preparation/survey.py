@@ -4,13 +4,14 @@ It is left out if a tokenizer is given and duplicates are kept.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pyarrow import feather
 
 from bert_jax.data.preparation.manifest import Manifest, naming_part, part_name
-from bert_jax.data.preparation.reading import HeldOut, PartReader, StartAgain
+from bert_jax.data.preparation.reading import HeldOut, PartReader
 from bert_jax.data.preparation.sealed import Content, make_once
 from bert_jax.data.pretraining.array_files import ArrayWriter
 from bert_jax.data.readers.duplicates import HASH_BYTES, document_hash
@@ -49,12 +50,7 @@ class _Survey:
 
     def write(self, folder: Path) -> Content:
         reader = PartReader(self._manifest, self._number)
-        while True:
-            try:
-                documents = self._write(folder, reader)
-                return {"number": self._number, "documents": documents}
-            except StartAgain:
-                continue
+        return {"number": self._number, "documents": reader.write(partial(self._write, folder, reader))}
 
     def _write(self, folder: Path, reader: PartReader) -> int:
         """Writes the files of the survey; returns the number of documents."""

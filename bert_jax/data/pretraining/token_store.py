@@ -33,6 +33,7 @@ from tqdm import tqdm
 from bert_jax.data.pretraining.array_files import ArrayWriter, OffsetsWriter, map_array
 from bert_jax.data.readers.cache import new_folder
 from bert_jax.data.readers.sources import Texts
+from bert_jax.process_start import num_cores
 from bert_jax.text.sentences import split_sentences
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.vocabulary import text_batches
@@ -291,7 +292,7 @@ def _process_count(documents: datasets.Dataset) -> int:
     size = table.nbytes / max(table.num_rows, 1) * len(documents)
     if size < MIN_BYTES_FOR_PROCESSES:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 class TokenStoreWriter:

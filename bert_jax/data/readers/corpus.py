@@ -134,11 +134,9 @@ def split_documents(
     if held_out <= 0 or (isinstance(held_out, float) and held_out >= 1):
         raise ValueError(f"`held_out` must be a number of documents or a fraction of them, got {held_out}")
     wanted = max(1, round(held_out * len(documents))) if isinstance(held_out, float) else held_out
-    salt = seed.to_bytes(8, "little", signed=True)
     hashes = np.zeros(len(documents), np.uint64)
     for row, text in enumerate(Texts(documents)):
-        digest = hashlib.blake2b(text.encode(), digest_size=8, salt=salt).digest()
-        hashes[row] = int.from_bytes(digest, "little")
+        hashes[row] = side_hash(text, seed)
     held = hashes <= np.sort(hashes)[min(wanted, len(hashes)) - 1] if len(hashes) else hashes > 0
     sides = (np.flatnonzero(~held), np.flatnonzero(held))
     for name, rows in zip(("to train on", "held out"), sides, strict=True):
@@ -150,6 +148,12 @@ def split_documents(
         for side, rows in enumerate(sides)
     )
     return train, test
+
+
+def side_hash(text: str, seed: int) -> int:
+    """Returns the hash of a text, below 2^64, that decides whether it is held out; copies of a text share it."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "little", signed=True)).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _hash_of(content: list[Any]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bert_jax.data.preparation.sealed import Content
 from bert_jax.data.preparation.stages import Engine, Work
-from bert_jax.process_start import end_with_parent
+from bert_jax.process_start import end_with_parent, num_cores
 
 MOST_DEATHS = 3  # of worker processes, without a part that is done between them
 
@@ -28,11 +28,6 @@ def local(workers: int | None = None) -> Engine:
     if workers is not None and workers < 1:
         raise ValueError(f"`workers` must be at least 1, got {workers}")
     return partial(_run, workers or num_cores())
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(workers: int, work: Work, store: Path, parts: Sequence[int]) -> Iterator[Content]:
